@@ -1,0 +1,15 @@
+"""Configurations: their definition, their checks, how they are read."""
+
+from langneurons.errors import ConfigError
+from langneurons.config.load import build, load_config, parse_yaml
+from langneurons.config.root import BASELINE, Config, set_directory
+
+__all__ = [
+    "BASELINE",
+    "Config",
+    "ConfigError",
+    "build",
+    "load_config",
+    "parse_yaml",
+    "set_directory",
+]

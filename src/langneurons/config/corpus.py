@@ -1,0 +1,83 @@
+"""Configuration key `corpus`: the text on which neurons are found and perplexity is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from langneurons.config.base import Frozen
+
+
+class MiniText(Frozen):
+    """The parallel sentences that come with the package (nine languages)."""
+
+    kind: Literal["mini"]
+
+
+class HubText(Frozen):
+    """A data set of the hub, streamed and shuffled."""
+
+    kind: Literal["hub"]
+    dataset: str = Field(description="Repository of the data set.")
+    config: str = Field("{lang}", description="Configuration name; {lang} is filled in.")
+    split: str = Field("train", description="Split to stream.")
+    revision: str = Field(
+        pattern=r"^[0-9a-f]{40}$", description="The commit of the data set (40 hex digits)."
+    )
+    text_field: str = Field("text", description="Field with the document's text.")
+    id_field: str | None = Field("id", description="Field with its identifier; null: the position.")
+    seed: int = Field(42, description="Seed of the shuffle.")
+    buffer: int = Field(10_000, ge=1, description="Documents in the shuffle buffer.")
+    characters: int = Field(
+        600_000_000, ge=1, description="Stop after this many characters per language."
+    )
+
+
+class FolderText(Frozen):
+    """A folder that `datasets.save_to_disk` wrote."""
+
+    kind: Literal["folder"]
+    path: str = Field(description="Path with {lang}.")
+    text_field: str = Field("text", description="Field with the document's text.")
+    id_field: str | None = Field(None, description="Field with its identifier; null: the position.")
+
+
+class JsonlText(Frozen):
+    """A JSONL file per language, one document per line."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(description="Path with {lang}.")
+    text_field: str = Field("text", description="Field with the document's text.")
+    id_field: str | None = Field(None, description="Field with its identifier; null: the position.")
+
+
+TextSource = Annotated[MiniText | HubText | FolderText | JsonlText, Field(discriminator="kind")]
+
+
+class CorpusConfig(Frozen):
+    """The corpus of every language."""
+
+    source: TextSource = Field(MiniText(kind="mini"), description="Where the documents come from.")
+    tokens: int = Field(
+        100_000_000, ge=1, description="Tokens per language on which neurons are found, at most."
+    )
+    heldout_tokens: int = Field(
+        1_000_000, ge=1, description="Held-out tokens per language for perplexity, at most."
+    )
+    heldout_fraction: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="Share of documents held out, drawn by the hash of their identifier, so that"
+        " translations of a document fall on the same side in every language.",
+    )
+    block_size: int = Field(512, ge=8, description="Tokens per packed block, BOS included.")
+    heldout_block_size: int = Field(256, ge=8, description="The same for held-out blocks.")
+    bos: Literal["block", "document", "none"] = Field(
+        "block",
+        description="Where the beginning-of-sequence token goes: at the start of every block, of"
+        " every document, or nowhere. It is never counted and never predicted.",
+    )
+    separator: Literal["none", "newline", "eos"] = Field(
+        "newline", description="What stands between two documents of a block."
+    )
+    seed: int = Field(0, description="Seed of the split by document.")

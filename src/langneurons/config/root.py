@@ -1,0 +1,389 @@
+"""The whole configuration: its keys, the checks across keys, and what follows from them."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from pydantic import Field, field_validator
+
+from langneurons.config.base import NAME, Frozen
+from langneurons.config.corpus import CorpusConfig
+from langneurons.config.interventions import InterventionEntry, Protocol, Step
+from langneurons.config.languages import KNOWN_LANGUAGES, Language
+from langneurons.config.models import ModelEntry
+from langneurons.config.statistics import StatisticsConfig
+from langneurons.config.tasks import PerplexityConfig, ResultsConfig, RuntimeConfig, TaskEntry
+from langneurons.errors import ConfigError, unknown
+from langneurons.selection import METHODS, Selection
+
+BASELINE = "none"
+MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
+MINI_TASKS = ("xnli", "xquad", "xcopa")
+MINI_TASK_LANGUAGES = ("en", "vi", "hi", "ur", "zh")
+
+
+class Config(Frozen):
+    """A run: models, languages, how neurons are found, what is done to them, what is measured."""
+
+    name: str = Field(
+        pattern=NAME, description="Names the folders of tables and figures of this configuration."
+    )
+    title: str = Field("", description="One line that the report shows.")
+    models: dict[str, ModelEntry] = Field(min_length=1, description="Models by short name.")
+    languages: dict[str, Language] = Field(
+        default_factory=dict,
+        description="Names of languages that are not in the built-in table, or other names.",
+    )
+    language_sets: dict[str, tuple[str, ...]] = Field(
+        min_length=1, description="Language sets by name; the order is that of the figures."
+    )
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
+    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig)
+    selections: dict[str, Selection] = Field(
+        min_length=1, description="Ways to select neurons, by name."
+    )
+    interventions: dict[str, InterventionEntry] = Field(
+        default_factory=dict, description="Interventions by name (`none` is the untouched model)."
+    )
+    protocol: Protocol = Field(
+        default_factory=Protocol, description="`paper`, `corrected`, or point by point."
+    )
+    perplexity: PerplexityConfig | None = Field(None, description="Left out: no such matrix.")
+    tasks: dict[str, TaskEntry] = Field(default_factory=dict, description="Benchmarks by name.")
+    results: ResultsConfig = Field(default_factory=ResultsConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    @field_validator("models", "language_sets", "selections", "interventions", "tasks")
+    @classmethod
+    def _names(cls, value: dict) -> dict:
+        for key in value:
+            if not re.match(NAME, str(key)) or len(str(key)) > 60:
+                raise ValueError(
+                    f"name {key!r}: names hold letters, digits, '.', '_', '+', '-' and begin with"
+                    " a letter or digit (60 characters at most)"
+                )
+        return value
+
+    # What follows from the configuration ------------------------------------------------------
+
+    def language_names(self) -> dict[str, str]:
+        """Return the English name of every language that a set uses, in the sets' order."""
+        known = KNOWN_LANGUAGES | self.languages
+        codes = [lang for members in self.language_sets.values() for lang in members]
+        return {code: known[code].name for code in dict.fromkeys(codes)}
+
+    def model_sets(self, model: str) -> tuple[str, ...]:
+        """Return the names of the language sets on which a model is run."""
+        chosen = self.models[model].language_sets
+        return tuple(self.language_sets) if chosen is None else chosen
+
+    def cells(self, model: str) -> list[tuple[str, str]]:
+        """Return (language set, selection) for each neuron table of a model."""
+        sets = self.model_sets(model)
+        pairs = (
+            (langset, name)
+            for name, selection in self.selections.items()
+            for langset in (selection.language_sets or self.language_sets)
+            if langset in sets
+        )
+        return list(dict.fromkeys(pairs))
+
+    def model_languages(self, model: str) -> tuple[str, ...]:
+        """Return every language whose activations a model needs."""
+        return tuple(
+            dict.fromkeys(
+                lang for langset, _ in self.cells(model) for lang in self.language_sets[langset]
+            )
+        )
+
+    def directory(self, langset: str) -> str:
+        """Return the folder name of a language set: its content, not its name or order."""
+        return set_directory(self.language_sets[langset])
+
+    def directory_languages(self) -> dict[str, tuple[str, ...]]:
+        """Return the sorted languages behind each folder name."""
+        return {
+            set_directory(members): tuple(sorted(members)) for members in self.language_sets.values()
+        }
+
+    def labels(self) -> dict[str, str]:
+        """Return the label of each folder name (of sets equal in content, the first's name)."""
+        result: dict[str, str] = {}
+        for name, members in self.language_sets.items():
+            result.setdefault(set_directory(members), name)
+        return result
+
+    def perplexity_cells(self, model: str) -> list[tuple[str, str, str]]:
+        """Return (set folder, selection, intervention) for each perplexity matrix of a model."""
+        if self.perplexity is None:
+            return []
+        chosen = self.perplexity.selections
+        cells = (
+            (self.directory(langset), selection, intervention)
+            for langset, selection in self.cells(model)
+            if chosen is None or selection in chosen
+            for intervention in self.perplexity.interventions
+        )
+        return list(dict.fromkeys(cells))
+
+    def task_conditions(self, model: str, task: str, lang: str) -> list[tuple[str, str, str]]:
+        """Return (set folder, selection, intervention) under which a task is run in a language."""
+        entry = self.tasks[task]
+        cells = (
+            (self.directory(langset), selection, intervention)
+            for langset, selection in self.cells(model)
+            if lang in self.language_sets[langset]
+            and (entry.selections is None or selection in entry.selections)
+            for intervention in entry.interventions
+        )
+        return list(dict.fromkeys(cells))
+
+    def statistic_site(self, step: Step) -> str:
+        """Return the site at which the step's statistic is read, after the protocol."""
+        if step.statistic_site is not None:
+            return step.statistic_site
+        if self.protocol.intervention_site == "paper" and step.site == "act":
+            return "gate"
+        return step.site
+
+
+def set_directory(languages: Iterable[str]) -> str:
+    """Name a language set by its content: sorted codes, or their number and a digest if long."""
+    codes = sorted(languages)
+    name = "-".join(codes)
+    if len(name) <= 100:
+        return name
+    return f"{len(codes)}langs-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigError` for the first name that refers to nothing, or to something unused."""
+    known = KNOWN_LANGUAGES | config.languages
+    for name, members in config.language_sets.items():
+        path = f"language_sets.{name}"
+        if not members:
+            raise ConfigError(f"{path}: the set is empty; list at least two languages.")
+        if len(members) < 2:
+            raise ConfigError(
+                f"{path}: {list(members)} has one language; a language-specific neuron is one"
+                " against others, so list at least two."
+            )
+        for lang in members:
+            if lang not in known:
+                raise unknown(path, lang, "language", known)
+        doubled = sorted({lang for lang in members if members.count(lang) > 1})
+        if doubled:
+            raise ConfigError(f"{path}: {', '.join(doubled)} listed more than once.")
+    for name, model in config.models.items():
+        path = f"models.{name}.language_sets"
+        if model.language_sets is not None and not model.language_sets:
+            raise ConfigError(f"{path}: empty; leave the key out to run every set.")
+        for langset in model.language_sets or ():
+            if langset not in config.language_sets:
+                raise unknown(path, langset, "language set", config.language_sets)
+        source = model.source
+        if source.kind == "gguf":
+            fields = ("package", "version", "file", "sha256")
+            given = [key for key in fields if getattr(source, key) is not None]
+            if (source.path is None) == (source.package is None):
+                raise ConfigError(
+                    f"models.{name}.source: a gguf source takes either `path` or `package`."
+                )
+            if source.package is not None and len(given) < len(fields):
+                lacking = sorted(set(fields) - set(given))
+                raise ConfigError(
+                    f"models.{name}.source: {', '.join(lacking)} missing; a package is pinned by"
+                    " version and by the SHA-256 of the file."
+                )
+    _check_selections(config)
+    _check_interventions(config)
+    _check_perplexity(config)
+    _check_tasks(config)
+    _check_mini(config)
+    _check_use(config)
+
+
+def _check_selections(config: Config) -> None:
+    for name, selection in config.selections.items():
+        path = f"selections.{name}"
+        if name == BASELINE:
+            raise ConfigError(f"{path}: `none` names the untouched model; choose another name.")
+        if selection.language_sets is not None and not selection.language_sets:
+            raise ConfigError(f"{path}.language_sets: empty; leave the key out to use every set.")
+        for langset in selection.language_sets or ():
+            if langset not in config.language_sets:
+                raise unknown(
+                    f"{path}.language_sets", langset, "language set", config.language_sets
+                )
+        like = selection.depends_on
+        if like is not None:
+            if like not in config.selections:
+                raise unknown(f"{path}.like", like, "selection", config.selections)
+            if config.selections[like].depends_on is not None:
+                raise ConfigError(f"{path}.like: {like!r} is itself drawn like another selection.")
+            own = selection.language_sets or tuple(config.language_sets)
+            other = config.selections[like].language_sets or tuple(config.language_sets)
+            lacking = [langset for langset in own if langset not in other]
+            if lacking:
+                raise ConfigError(
+                    f"{path}.like: {like!r} is not selected on language set {lacking[0]!r}; it is"
+                    f" selected on: {', '.join(other)}."
+                )
+        for site in selection.needs_sites:
+            if site not in config.statistics.sites:
+                raise ConfigError(
+                    f"{path}.site: {site!r} is not measured; statistics.sites:"
+                    f" {', '.join(config.statistics.sites)}."
+                )
+        for site in selection.needs_histograms:
+            _check_histogram(config, f"{path}.threshold", site)
+        for level in selection.needs_batch_quantiles:
+            if level not in config.statistics.batch_quantiles:
+                raise ConfigError(
+                    f"{path}: needs the batch quantile {level}; statistics.batch_quantiles:"
+                    f" {list(config.statistics.batch_quantiles)}. Add it there."
+                )
+
+
+def _check_histogram(config: Config, path: str, site: str) -> None:
+    kept = config.statistics.histograms
+    if site not in kept and not (site == "act" and "gate" in kept):
+        raise ConfigError(
+            f"{path}: needs the distribution of site {site!r}; statistics.histograms:"
+            f" {', '.join(kept) or 'none'}. Add it there."
+        )
+
+
+def _check_interventions(config: Config) -> None:
+    codes = {lang for members in config.language_sets.values() for lang in members}
+    for name, entry in config.interventions.items():
+        if name == BASELINE:
+            raise ConfigError("interventions.none: `none` is the untouched model; it needs no entry.")
+        for number, step in enumerate(entry.steps):
+            path = f"interventions.{name}.steps[{number}]"
+            for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
+                value = getattr(step, key)
+                if value != special and value not in codes:
+                    raise unknown(f"{path}.{key}", value, "language", [special, *sorted(codes)])
+            if step.statistic is None:
+                continue
+            site = config.statistic_site(step)
+            if site != step.site and config.protocol.intervention_site == "corrected":
+                raise ConfigError(
+                    f"{path}: statistic of site {site!r} written at site {step.site!r}. A value"
+                    " belongs where it was measured; to repeat the paper's mismatch set"
+                    " protocol.intervention_site: paper."
+                )
+            if site not in config.statistics.sites:
+                raise ConfigError(
+                    f"{path}: needs statistics of site {site!r}; statistics.sites:"
+                    f" {', '.join(config.statistics.sites)}."
+                )
+            if step.statistic.startswith("p"):
+                _check_histogram(config, path, site)
+                level = int(step.statistic[1:]) / 100
+                levels = config.statistics.batch_quantiles
+                if config.protocol.quantiles == "paper" and (site != "gate" or level not in levels):
+                    raise ConfigError(
+                        f"{path}: protocol.quantiles: paper needs the gate's batch quantile"
+                        f" {level}; statistics.batch_quantiles: {list(levels)}."
+                    )
+
+
+def _check_perplexity(config: Config) -> None:
+    if config.perplexity is None:
+        return
+    for name in config.perplexity.interventions:
+        if name not in config.interventions:
+            raise unknown(
+                "perplexity.interventions", name, "intervention", config.interventions
+            )
+    for name in config.perplexity.selections or ():
+        if name not in config.selections:
+            raise unknown("perplexity.selections", name, "selection", config.selections)
+    if not config.perplexity.interventions:
+        raise ConfigError("perplexity.interventions: empty; name at least one intervention.")
+
+
+def _check_tasks(config: Config) -> None:
+    known = KNOWN_LANGUAGES | config.languages
+    for name, task in config.tasks.items():
+        for intervention in task.interventions:
+            if intervention not in config.interventions:
+                raise unknown(
+                    f"tasks.{name}.interventions", intervention, "intervention", config.interventions
+                )
+        for selection in task.selections or ():
+            if selection not in config.selections:
+                raise unknown(
+                    f"tasks.{name}.selections", selection, "selection", config.selections
+                )
+        for lang in task.languages:
+            if lang not in known:
+                raise unknown(f"tasks.{name}.languages", lang, "language", known)
+            if task.interventions and not any(
+                config.task_conditions(model, name, lang) for model in config.models
+            ):
+                raise ConfigError(
+                    f"tasks.{name}.languages: {lang!r} is in no language set of the selections"
+                    f" used, so no neurons of it can be overwritten; sets:"
+                    f" {', '.join(config.language_sets)}."
+                )
+        source = task.source
+        if source.kind in {"jsonl", "folder"} and len(task.languages) > 1:
+            if "{lang}" not in source.path:
+                raise ConfigError(f"tasks.{name}.source.path: {source.path!r} lacks {{lang}}.")
+
+
+def _check_mini(config: Config) -> None:
+    if config.corpus.source.kind == "mini":
+        for name, members in config.language_sets.items():
+            for lang in members:
+                if lang not in MINI_LANGUAGES:
+                    raise unknown(
+                        f"language_sets.{name}", lang, "language of the mini corpus", MINI_LANGUAGES
+                    )
+    elif config.corpus.source.kind in {"jsonl", "folder"}:
+        if "{lang}" not in config.corpus.source.path:
+            raise ConfigError(
+                f"corpus.source.path: {config.corpus.source.path!r} lacks {{lang}}, so every"
+                " language would read the same text."
+            )
+    for name, task in config.tasks.items():
+        if task.source.kind == "mini":
+            if name not in MINI_TASKS:
+                raise unknown(f"tasks.{name}.source", name, "task of the mini data", MINI_TASKS)
+            for lang in task.languages:
+                if lang not in MINI_TASK_LANGUAGES:
+                    raise unknown(
+                        f"tasks.{name}.languages",
+                        lang,
+                        "language of the mini tasks",
+                        MINI_TASK_LANGUAGES,
+                    )
+
+
+def _check_use(config: Config) -> None:
+    used = {langset for model in config.models for langset, _ in config.cells(model)}
+    for langset in config.language_sets:
+        if langset not in used:
+            raise ConfigError(
+                f"language_sets.{langset}: no model and selection uses it; name it under"
+                " `language_sets` of a selection and a model, or remove it."
+            )
+    for model in config.models:
+        if not config.cells(model):
+            raise ConfigError(
+                f"models.{model}: no selection works on its language sets"
+                f" ({', '.join(config.model_sets(model))})."
+            )
+    for triple in config.results.venn:
+        for lang in triple:
+            if not any(lang in members for members in config.language_sets.values()):
+                codes = {code for members in config.language_sets.values() for code in members}
+                raise unknown("results.venn", lang, "language of a set", sorted(codes))
+        if len(set(triple)) < 3:
+            raise ConfigError(f"results.venn: {list(triple)} does not name three languages.")
+
+
+__all__ = ["BASELINE", "METHODS", "Config", "check", "set_directory"]

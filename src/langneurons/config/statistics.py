@@ -1,0 +1,43 @@
+"""Configuration key `statistics`: what is kept about activations."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from langneurons.config.base import Frozen
+
+Site = Literal["gate", "act", "product"]
+
+
+class StatisticsConfig(Frozen):
+    """What is measured in the pass over the corpus."""
+
+    sites: tuple[Site, ...] = Field(
+        ("gate", "act", "product"),
+        min_length=1,
+        description="gate: before the nonlinearity; act: after it; product: input of down_proj.",
+    )
+    histograms: tuple[Site, ...] = Field(
+        ("gate",),
+        description="Sites with a histogram (quantiles, P(a > t)); act follows from gate.",
+    )
+    batch_blocks: int = Field(8, ge=1, description="Blocks per forward pass.")
+    shards: int = Field(1, ge=1, le=9999, description="Jobs per language; results do not depend.")
+    batch_quantiles: tuple[float, ...] = Field(
+        (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
+    )
+    document_means: tuple[Site, ...] = Field((), description="Sites with means per document.")
+    max_documents: int = Field(2000, ge=1, description="Documents whose means are kept, at most.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StatisticsConfig":
+        for key in ("histograms", "document_means"):
+            wrong = sorted(set(getattr(self, key)) - set(self.sites))
+            if wrong:
+                raise ValueError(f"{key}: {wrong} are not among sites {list(self.sites)}")
+        for level in self.batch_quantiles:
+            if not 0 < level < 1:
+                raise ValueError(f"batch_quantiles: {level} is not between 0 and 1")
+        if self.batch_quantiles and "gate" not in self.histograms:
+            raise ValueError("batch_quantiles need a histogram of the gate")
+        return self

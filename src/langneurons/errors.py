@@ -1,0 +1,23 @@
+"""Errors in the user's terms, and the nearest legal word."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """A mistake in a configuration: says where, what was given, what is legal."""
+
+
+def nearest(value: object, legal: Iterable[object]) -> str:
+    """Return ' Did you mean ...?' for the closest legal word, or an empty string."""
+    words = sorted({str(word) for word in legal})
+    close = difflib.get_close_matches(str(value), words, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(path: str, value: object, what: str, legal: Iterable[object]) -> ConfigError:
+    """Build the error for a name that is not defined."""
+    legal = [str(word) for word in legal]
+    listed = ", ".join(legal[:40]) + (", ..." if len(legal) > 40 else "")
+    text = f"{path}: {value!r} is not a known {what}; known: {listed or 'none'}."
+    return ConfigError(text + nearest(value, legal))

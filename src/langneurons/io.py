@@ -1,0 +1,161 @@
+"""Read and write result files: atomic, typed, with metadata.
+
+Every file appears under its final name only when it is complete: it is written to a temporary
+name in the same folder, flushed to disk and renamed. A killed job leaves no half file behind.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+METADATA_KEY = b"langneurons"
+
+
+class DamagedFile(ValueError):
+    """A result file that cannot be read, or that does not hold what its reader needs."""
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write JSON atomically, keys sorted, readable."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read JSON; a damaged file is a `DamagedFile` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedFile(damaged(path, error)) from error
+
+
+def damaged(path: str | os.PathLike, reason: object) -> str:
+    """Say that a file is unusable, why, and which command rebuilds it."""
+    return (
+        f"{path}: cannot be used ({reason}). Rebuild it with: rm {str(path)!r} && snakemake"
+        " (with the same --configfile and --profile as before)."
+    )
+
+
+def write_parquet(path: str | os.PathLike, frame: "pd.DataFrame", metadata: Mapping) -> None:
+    """Write a frame with JSON metadata in the parquet schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    text = json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)
+    table = table.replace_schema_metadata({METADATA_KEY: text.encode()})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_parquet(path: str | os.PathLike) -> "tuple[pd.DataFrame, dict]":
+    """Return the frame and the metadata that `write_parquet` stored."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamagedFile(damaged(path, error)) from error
+    text = (table.schema.metadata or {}).get(METADATA_KEY)
+    if text is None:
+        raise DamagedFile(damaged(path, "it carries no langneurons metadata"))
+    return table.to_pandas(), json.loads(text)
+
+
+def write_tensors(
+    path: str | os.PathLike, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, Any]
+) -> None:
+    """Write arrays to a safetensors file; metadata values are stored as JSON."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    header = {
+        key: json.dumps(metadata[key], sort_keys=True, ensure_ascii=False)
+        for key in sorted(metadata)
+    }
+    arrays = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
+    with atomic(path) as temporary:
+        save_file(arrays, temporary, metadata=header)
+
+
+def read_header(path: str | os.PathLike) -> dict[str, Any]:
+    """Return only the metadata of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            header = opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DamagedFile(damaged(path, error)) from error
+    return {key: json.loads(value) for key, value in header.items()}
+
+
+def read_tensors(path: str | os.PathLike) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":
+    """Return arrays and metadata of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    header = read_header(path)
+    try:
+        return load_file(path), header
+    except (OSError, SafetensorError) as error:
+        raise DamagedFile(damaged(path, error)) from error
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+    """Read one JSON object per line; a bad line is named by file and number."""
+    rows = []
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise DamagedFile(f"{path}, line {number}: not JSON ({error}).") from error
+    return rows
+
+
+def write_jsonl(path: str | os.PathLike, rows: list[dict]) -> None:
+    """Write one JSON object per line, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,147 @@
+"""Digests of configuration and code, and the record that stands beside each result.
+
+`code_digests` follows the imports of a script through this package and hashes the syntax tree of
+each module without comments and docstrings. Given to a rule as a parameter, it reruns the rule
+when the code it reaches changes, names the module that changed, and ignores comments and clones.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+NAME = PACKAGE.name
+# Modules that only report, log or guard: they decide nothing in a result.
+NEUTRAL = frozenset({f"{NAME}.progress", f"{NAME}.provenance", f"{NAME}.runtime", f"{NAME}.errors"})
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """Return a hexadecimal digest of plain values (JSON, keys sorted)."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def file_digest(path: str | os.PathLike, length: int = 16) -> str:
+    """Return a hexadecimal digest of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:length]
+
+
+def _strip(tree: ast.AST) -> ast.AST:
+    """Remove docstrings; comments are not in the tree."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            if isinstance(body[0].value.value, str):
+                node.body = body[1:]
+    return tree
+
+
+def source_digest(text: str, length: int = 12) -> str:
+    """Return a digest of Python source that ignores comments, docstrings and layout."""
+    tree = _strip(ast.parse(text))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:length]
+
+
+def _module_file(module: str) -> Path | None:
+    relative = PACKAGE.parent.joinpath(*module.split("."))
+    for candidate in (relative.with_suffix(".py"), relative / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """Return the modules of this package that a syntax tree imports."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == NAME}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == NAME:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for inner in ast.walk(ast.Module(body=node.body, type_ignores=[])):
+                if isinstance(inner, ast.ImportFrom):
+                    inner.module = ""
+    return {module for module in found if _module_file(module) is not None}
+
+
+@cache
+def _read(path: Path) -> tuple[str, frozenset[str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = frozenset(_imports(tree))
+    return hashlib.sha256(ast.dump(_strip(tree)).encode()).hexdigest()[:12], imports
+
+
+@cache
+def code_digests(script: str, also: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return {module: digest} of a script and of the package modules it reaches by import.
+
+    The configuration package is left out: what a job takes from it is among its parameters.
+    `also` names further modules, such as one selection method, reached through a registry.
+    """
+    path = Path(script)
+    result = {path.name: _read(path)[0]}
+    pending = sorted(_read(path)[1]) + list(also)
+    while pending:
+        module = pending.pop()
+        if module in result or module in NEUTRAL or module.startswith(f"{NAME}.config"):
+            continue
+        if module in {NAME, f"{NAME}.selection"}:
+            continue
+        file = _module_file(module)
+        if file is None:
+            raise ValueError(f"module {module} of {script} does not exist")
+        result[module], imports = _read(file)
+        pending.extend(imports)
+    return dict(sorted(result.items()))
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of packages."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Record:
+    """What made a result: settings, code, versions, device, seconds, peak memory."""
+
+    def __init__(self, cfg: Any, code: Any):
+        self.cfg, self.code = cfg, code
+        self.start = time.monotonic()
+        self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+    def finish(self, **more: Any) -> dict[str, Any]:
+        """Return the record as plain values."""
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        packages = ("torch", "transformers", "numpy", "numba", "pandas", "pyarrow", NAME)
+        return {
+            "settings": self.cfg,
+            "code": self.code,
+            "code_digest": digest(self.code),
+            "started": self.started,
+            "seconds": round(time.monotonic() - self.start, 1),
+            "peak_memory_mb": round(peak),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "versions": versions(packages),
+        } | more

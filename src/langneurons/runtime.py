@@ -1,0 +1,74 @@
+"""The first statement of every script: log, tracebacks, offline environment, threads, seeds."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from langneurons.io import write_json
+from langneurons.provenance import Record
+
+log = logging.getLogger(__name__)
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class Job:
+    """A running rule: writes its record when it ends well."""
+
+    def __init__(self, snakemake: Any, record: Record):
+        self.snakemake, self.record = snakemake, record
+
+    def done(self, **more: Any) -> None:
+        """Write the record beside the log (`logs/...json`)."""
+        path = Path(self.snakemake.log[0]).with_suffix(".json")
+        write_json(path, self.record.finish(device=device_name(), **more))
+        log.info("done in %.1f s", self.record.finish()["seconds"])
+
+
+def device_name() -> str:
+    """Return the accelerator's name if torch is loaded and sees one, else 'cpu'."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return "cpu"
+
+
+def start(snakemake: Any, offline: bool = True) -> Job:
+    """Set up logging to the rule's log and to stderr, threads, seeds, and return the job."""
+    Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
+    handlers = [logging.FileHandler(snakemake.log[0], mode="w"), logging.StreamHandler()]
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
+    )
+    for name in ("numba", "matplotlib", "fontTools", "httpx", "datasets"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    sys.excepthook = _log_traceback
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    if offline:
+        os.environ.update(OFFLINE)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    threads = str(max(1, snakemake.threads))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = threads
+    return Job(snakemake, Record(snakemake.params.get("cfg"), snakemake.params.get("code")))
+
+
+def _log_traceback(kind, value, traceback) -> None:
+    from langneurons.errors import ConfigError
+    from langneurons.io import DamagedFile
+
+    user_error = isinstance(value, (ConfigError, DamagedFile))
+    log.error("%s", value, exc_info=None if user_error else (kind, value, traceback))
+
+
+def _terminate(number, _frame) -> None:
+    """End on SIGTERM with an exit code that schedulers count as failure; finished parts stay."""
+    raise SystemExit(128 + number)

@@ -1,0 +1,80 @@
+"""What a selection method is: a block of parameters that can select neurons.
+
+A method is one module of this package that defines a subclass of `SelectionBase` with a literal
+`method` and a `select`. Modules are found by name, so adding one file adds a method.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from langneurons.neurons import NeuronTable
+    from langneurons.statistics import Statistics
+
+
+class SelectionBase(BaseModel):
+    """Parameters common to all methods; subclasses add their own and `select`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    language_sets: tuple[str, ...] | None = Field(
+        None, description="The language sets it is applied to; all if left out."
+    )
+    label: str | None = Field(None, description="Name in tables and figures.")
+
+    @property
+    def depends_on(self) -> str | None:
+        """Name of the selection whose table is needed as well."""
+        return None
+
+    @property
+    def needs_sites(self) -> tuple[str, ...]:
+        """Sites whose statistics are read."""
+        return ()
+
+    @property
+    def needs_histograms(self) -> tuple[str, ...]:
+        """Sites whose distribution is read."""
+        return ()
+
+    @property
+    def needs_batch_quantiles(self) -> tuple[float, ...]:
+        """Levels of batch quantiles that are read."""
+        return ()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the selected neurons depend on: all but labels and sets."""
+        return self.model_dump(mode="json", exclude={"label", "language_sets"})
+
+    def select(
+        self, statistics: "dict[str, Statistics]", like: "NeuronTable | None" = None
+    ) -> pd.DataFrame:
+        """Return rows (lang, layer, neuron, score, ...); `statistics` by language, sorted."""
+        raise NotImplementedError
+
+
+def rows(lang: str, flat: np.ndarray, d_mlp: int, **columns: np.ndarray) -> pd.DataFrame:
+    """Build table rows of one language from flat indices layer * d_mlp + neuron."""
+    flat = np.asarray(flat, dtype=np.int64)
+    data = {
+        "lang": np.repeat(lang, len(flat)),
+        "layer": (flat // d_mlp).astype(np.int32),
+        "neuron": (flat % d_mlp).astype(np.int32),
+    }
+    return pd.DataFrame(data | {name: np.asarray(v, np.float64) for name, v in columns.items()})
+
+
+def lowest(scores: np.ndarray, number: int, include_ties: bool = False) -> np.ndarray:
+    """Return flat indices of the `number` smallest scores; ties go to the lower index.
+
+    With `include_ties` every score equal to the last one kept is kept as well. Infinite scores
+    are never kept.
+    """
+    flat = scores.ravel()
+    order = np.argsort(flat, kind="stable")[:number]
+    if include_ties and len(order):
+        order = np.flatnonzero(flat <= flat[order[-1]])
+    return np.sort(order[np.isfinite(flat[order])])

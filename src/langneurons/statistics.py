@@ -1,0 +1,307 @@
+"""Activation statistics of one model on one language: the file, its reader, its merge.
+
+Per site and neuron (arrays are (n_layers, d_mlp)): the number of positive activations, the sums
+of a, a**2 and |a| as pairs of integers (see `langneurons.kernels`), minimum, maximum and, where
+asked for, a histogram. From these follow LAPE's activation probabilities, P(a > t) for any t, any
+quantile within the bin's width, and every replacement value. Files of disjoint parts of a corpus
+merge by adding integers, so the result does not depend on how the corpus was split into shards.
+
+On disk a histogram is stored as zlib-compressed byte planes of its int32 counts.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from langneurons import histogram as bins
+from langneurons.io import DamagedFile, damaged, read_tensors, write_tensors
+from langneurons.nonlinearities import NONLINEARITIES
+
+SITES = ("gate", "act", "product")
+PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
+STATISTICS = ("mean", "std", "min", "max", "abs_mean", *(f"p{p:02d}" for p in PERCENTILES))
+LIMB = 2.0**40
+# Two files may be merged or compared only if they agree on these header keys.
+IDENTITY = (
+    "model",
+    "revision",
+    "tokenizer_hash",
+    "dtype",
+    "quantization",
+    "nonlinearity",
+    "n_layers",
+    "d_mlp",
+    "sites",
+    "histograms",
+    "block_size",
+    "bos",
+    "batch_blocks",
+    "batch_quantiles",
+    "schema",
+)
+SCHEMA = 1
+
+
+class Mismatch(ValueError):
+    """Two statistics files that must not be combined."""
+
+
+class Statistics:
+    """Read access to the statistics of one language.
+
+    `header` names model, revision, tokenizer and corpus hashes, BOS policy, block size, dtype,
+    nonlinearity, sites, tokens, and the blocks covered. `path` appears in error messages.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], header: dict, path: str = "statistics"):
+        self.arrays = dict(arrays)
+        self.header = header
+        self.path = str(path)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that were counted."""
+        return self.header["tokens"]
+
+    @property
+    def lang(self) -> str:
+        """The language of the corpus."""
+        return self.header["lang"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_layers, d_mlp)."""
+        return self.header["n_layers"], self.header["d_mlp"]
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that were measured."""
+        return self.header["sites"]
+
+    def _array(self, site: str, name: str) -> np.ndarray:
+        if site not in SITES:
+            raise ValueError(f"site {site!r} is not one of {', '.join(SITES)}")
+        if site not in self.sites:
+            raise ValueError(
+                f"{self.path}: site {site!r} was not measured, only {', '.join(self.sites)};"
+                " add it to statistics.sites in the configuration."
+            )
+        return self.arrays[f"{site}.{name}"]
+
+    def positive(self, site: str = "act") -> np.ndarray:
+        """Return the number of activations above zero, int64 (n_layers, d_mlp)."""
+        return self._array(site, "positive")
+
+    def probability(self, site: str = "act") -> np.ndarray:
+        """Return P(a > 0), float64 (n_layers, d_mlp)."""
+        return self.positive(site) / self.tokens
+
+    def _sum(self, site: str, moment: str) -> np.ndarray:
+        whole, fraction = self._array(site, moment)
+        return whole.astype(np.float64) + fraction.astype(np.float64) / LIMB
+
+    def mean(self, site: str = "act") -> np.ndarray:
+        """Return the mean activation."""
+        return self._sum(site, "sum") / self.tokens
+
+    def abs_mean(self, site: str = "act") -> np.ndarray:
+        """Return the mean absolute activation."""
+        return self._sum(site, "absolute") / self.tokens
+
+    def std(self, site: str = "act") -> np.ndarray:
+        """Return the standard deviation (of the population)."""
+        variance = self._sum(site, "square") / self.tokens - self.mean(site) ** 2
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    def min(self, site: str = "act") -> np.ndarray:
+        """Return the smallest activation."""
+        return self._array(site, "extremes")[:, 0].astype(np.float64)
+
+    def max(self, site: str = "act") -> np.ndarray:
+        """Return the largest activation."""
+        return self._array(site, "extremes")[:, 1].astype(np.float64)
+
+    @cached_property
+    def _histograms(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def histogram(self, site: str = "act") -> np.ndarray:
+        """Return counts per bin, (n_layers, d_mlp, N_BINS).
+
+        The activation's follows from the gate's, as it is a function of the gate: int32 counts
+        where the site has its own histogram, float64 shares of counts where it is derived.
+        """
+        if site in self._histograms:
+            return self._histograms[site]
+        if site in self.header["histograms"]:
+            result = _unpack(self._array(site, "histogram"), (*self.shape, bins.N_BINS), self.path)
+        elif site == "act" and "gate" in self.header["histograms"]:
+            matrix = bins.image(NONLINEARITIES[self.header["nonlinearity"]])
+            result = self.histogram("gate") @ matrix
+        else:
+            raise ValueError(
+                f"{self.path}: no histogram of site {site!r} (histograms of"
+                f" {', '.join(self.header['histograms']) or 'none'}); add it to"
+                " statistics.histograms in the configuration."
+            )
+        self._histograms[site] = result
+        return result
+
+    def quantile(self, q: float, site: str = "act") -> np.ndarray:
+        """Return each neuron's q-quantile, within the bound of `langneurons.histogram`."""
+        return self._per_layer(
+            site, lambda histogram, low, high, _: bins.quantile(histogram, q, low, high)
+        )
+
+    def exceedance(self, threshold: np.ndarray | float, site: str = "act") -> np.ndarray:
+        """Return P(a > threshold) per neuron; `threshold` broadcasts to (n_layers, d_mlp)."""
+        thresholds = np.broadcast_to(np.asarray(threshold, np.float64), self.shape)
+        return self._per_layer(
+            site,
+            lambda histogram, low, high, layer: bins.exceedance(
+                histogram, thresholds[layer], low, high
+            ),
+        )
+
+    def _per_layer(self, site, function) -> np.ndarray:
+        histogram, low, high = self.histogram(site), self.min(site), self.max(site)
+        layers = range(self.shape[0])
+        return np.stack([function(histogram[i], low[i], high[i], i) for i in layers])
+
+    def pooled_quantile(self, q: float, site: str = "act", by_layer: bool = False) -> np.ndarray:
+        """Return the quantile of all activations of each layer, or of the model, (n_layers, 1)."""
+        pooled = self.histogram(site).sum(axis=1, dtype=np.float64)
+        low, high = self.min(site).min(axis=1), self.max(site).max(axis=1)
+        if not by_layer:
+            pooled, low, high = pooled.sum(axis=0), low.min(), high.max()
+        value = bins.quantile(pooled, q, low, high)
+        return np.broadcast_to(np.asarray(value), (self.shape[0],))[:, None].copy()
+
+    def batch_quantile(self, q: float, site: str = "gate") -> np.ndarray:
+        """Return the mean over batches of each batch's own quantile (how the first paper's code
+        takes its quantiles)."""
+        levels = self.header["batch_quantiles"]
+        if q not in levels:
+            raise ValueError(
+                f"{self.path}: no batch quantile {q}; measured: {levels or 'none'}."
+                " Add it to statistics.batch_quantiles in the configuration."
+            )
+        whole, fraction = self._array(site, "batch_quantiles")[levels.index(q)]
+        total = whole.astype(np.float64) + fraction.astype(np.float64) / LIMB
+        return total / self.header["batches"]
+
+    def value(self, name: str, site: str = "act") -> np.ndarray:
+        """Return a statistic by its name in configurations, (n_layers, d_mlp)."""
+        if name in ("mean", "std", "min", "max", "abs_mean"):
+            return getattr(self, name)(site)
+        if name.startswith("p") and name[1:].isdigit() and 0 < int(name[1:]) < 100:
+            return self.quantile(int(name[1:]) / 100, site)
+        raise ValueError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}, p01-p99")
+
+    @property
+    def documents(self) -> list[str]:
+        """Identifiers of the documents whose means were kept."""
+        return self.header.get("documents", [])
+
+    def document_means(self, site: str = "act") -> np.ndarray:
+        """Return the mean activation per document, (documents, n_layers, d_mlp) float64."""
+        counts = self.arrays["document_tokens"]
+        sums = self._array(site, "document_sum").astype(np.float64) / LIMB
+        return sums / np.maximum(counts, 1)[:, None, None]
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the file, atomically."""
+        write_tensors(path, self.arrays, self.header)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Statistics":
+        """Read a file and check that it is whole."""
+        arrays, header = read_tensors(path)
+        missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
+        if missing:
+            raise DamagedFile(damaged(path, f"header lacks {', '.join(missing)}"))
+        if header["schema"] != SCHEMA:
+            raise DamagedFile(damaged(path, f"schema {header['schema']}, expected {SCHEMA}"))
+        shape = (header["n_layers"], header["d_mlp"])
+        for site in header["sites"]:
+            positive = arrays.get(f"{site}.positive")
+            if positive is None or positive.shape != shape:
+                raise DamagedFile(damaged(path, f"counts of site {site} missing or misshapen"))
+            if positive.min() < 0 or positive.max() > header["tokens"]:
+                raise DamagedFile(damaged(path, f"counts of site {site} outside 0..tokens"))
+            if not np.isfinite(arrays[f"{site}.extremes"]).all():
+                raise DamagedFile(damaged(path, f"extremes of site {site} are not finite"))
+        return cls(arrays, header, str(path))
+
+
+def pack(histogram: np.ndarray) -> np.ndarray:
+    """Compress int32 counts: byte planes, then zlib; returns uint8 (bytes,)."""
+    planes = np.ascontiguousarray(histogram, dtype="<i4").view(np.uint8).reshape(-1, 4).T
+    return np.frombuffer(zlib.compress(np.ascontiguousarray(planes).tobytes(), 1), np.uint8)
+
+
+def _unpack(packed: np.ndarray, shape: tuple[int, ...], path: str) -> np.ndarray:
+    try:
+        planes = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8).reshape(4, -1)
+        return np.ascontiguousarray(planes.T).view("<i4").reshape(shape)
+    except (zlib.error, ValueError) as error:
+        raise DamagedFile(damaged(path, f"histogram: {error}")) from error
+
+
+def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:
+    """Refuse files that disagree on a header key, naming files, key and values."""
+    files = list(files)
+    for other in files[1:]:
+        for key in keys:
+            first, second = files[0].header.get(key), other.header.get(key)
+            if first != second:
+                raise Mismatch(
+                    f"{files[0].path} and {other.path} disagree on {key}: {first!r} against"
+                    f" {second!r}. They must come from the same model, tokenizer and settings;"
+                    " remove the stale one and run snakemake again."
+                )
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """Merge the shards of one corpus; exact and independent of their order.
+
+    The shards must cover the blocks 0..n without gap or overlap.
+    """
+    parts = sorted(parts, key=lambda part: part.header["blocks"][0])
+    check_compatible(parts, (*IDENTITY, "lang", "corpus_hash", "corpus_blocks"))
+    expected = 0
+    for part in parts:
+        start, stop = part.header["blocks"]
+        if start != expected:
+            raise Mismatch(f"{part.path} covers blocks {start}..{stop}, expected {expected}..")
+        expected = stop
+    if expected != parts[0].header["corpus_blocks"]:
+        raise Mismatch(
+            f"the shards cover {expected} of {parts[0].header['corpus_blocks']} blocks of"
+            f" {parts[0].lang}"
+        )
+    header: dict[str, Any] = dict(parts[0].header)
+    header["blocks"] = [0, expected]
+    for key in ("tokens", "batches"):
+        header[key] = sum(part.header[key] for part in parts)
+    arrays = {}
+    for key in parts[0].arrays:
+        values = [part.arrays[key] for part in parts]
+        if key.endswith(".extremes"):
+            low = np.minimum.reduce([value[:, 0] for value in values])
+            high = np.maximum.reduce([value[:, 1] for value in values])
+            arrays[key] = np.stack([low, high], axis=1)
+        elif key.endswith(".histogram"):
+            shape = (*parts[0].shape, bins.N_BINS)
+            arrays[key] = pack(
+                np.add.reduce([_unpack(v, shape, p.path) for v, p in zip(values, parts, strict=True)])
+                if len(values) > 1
+                else _unpack(values[0], shape, parts[0].path)
+            )
+        else:
+            arrays[key] = np.add.reduce(values) if len(values) > 1 else values[0]
+    return Statistics(arrays, header, f"merged {parts[0].lang}")
