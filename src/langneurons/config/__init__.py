@@ -1,7 +1,7 @@
 """Configurations: their definition, their checks, how they are read."""
 
 from langneurons.errors import ConfigError
-from langneurons.config.load import build, load_config, parse_yaml
+from langneurons.config.load import build, load_config, parse_yaml, read_configs
 from langneurons.config.root import BASELINE, Config, set_directory
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "build",
     "load_config",
     "parse_yaml",
+    "read_configs",
     "set_directory",
 ]

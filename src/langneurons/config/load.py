@@ -70,16 +70,8 @@ def build(raw: Mapping[str, Any]) -> Config:
 
 
 def load_config(path: str | os.PathLike) -> Config:
-    """Read and validate a configuration file."""
-    path = Path(path)
-    if not path.is_file():
-        siblings = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: there is no such file.{nearest(str(path), siblings)}")
-    try:
-        return build(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
-    except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if str(path) in text else f"{path}: {text}") from None
+    """Read and validate one configuration file."""
+    return read_configs([path])
 
 
 def _causes(error: ValidationError) -> list:
@@ -189,3 +181,28 @@ def _nested(annotation) -> list[type]:
         return [annotation]
     arguments = getattr(annotation, "__args__", ())
     return [model for argument in arguments for model in _nested(argument)]
+
+
+def read_configs(paths, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read configuration files, later ones over earlier ones, then `--config` values over them."""
+    merged: dict = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            folder = path.parent if path.parent.is_dir() else Path()
+            siblings = sorted(str(sibling) for sibling in folder.glob("*.yaml"))
+            raise ConfigError(f"{path}: there is no such file.{nearest(str(path), siblings)}")
+        merged = _merge(merged, parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+    merged = _merge(merged, dict(overrides or {}))
+    try:
+        return build(merged)
+    except ConfigError as error:
+        names = ", ".join(map(str, paths))
+        raise ConfigError(f"{names}: {error}") from None
+
+
+def _merge(base: dict, over: Mapping[str, Any]) -> dict:
+    result = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merge(result[key], value) if nested else value
+    return result

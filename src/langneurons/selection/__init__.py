@@ -14,7 +14,7 @@ from langneurons.selection.base import SelectionBase
 def _discover() -> dict[str, type[SelectionBase]]:
     methods: dict[str, type[SelectionBase]] = {}
     for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
-        if module == "base":
+        if module in ("base", "run"):
             continue
         for value in vars(importlib.import_module(f"{__name__}.{module}")).values():
             is_method = isinstance(value, type) and issubclass(value, SelectionBase)

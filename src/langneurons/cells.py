@@ -1,0 +1,149 @@
+"""The two jobs that run a model under interventions, from file names to records."""
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from langneurons.config.interventions import InterventionEntry
+from langneurons.config.models import ModelEntry
+from langneurons.corpora import Corpus
+from langneurons.evaluation import evaluate
+from langneurons.interventions import Plan, resolve
+from langneurons.io import DamagedFile, damaged, read_jsonl
+from langneurons.loading import identity, load_model, tokenizer_hash
+from langneurons.neurons import NeuronTable
+from langneurons.perplexity import measure
+from langneurons.provenance import digest
+from langneurons.sidestore import SideStore
+from langneurons.statistics import Statistics
+from langneurons.tasks import load_task
+
+log = logging.getLogger(__name__)
+STORE = "results/.work"
+
+
+def _model(cfg: dict[str, Any], manifest: str):
+    entry = ModelEntry.model_validate(cfg["model"])
+    model, tokenizer = load_model(entry, manifest)
+    return model, tokenizer, identity(entry, manifest)
+
+
+def _statistics(paths: list[str], who: dict[str, Any]) -> dict[str, Statistics]:
+    """Read statistics; refuse those of another model, revision, dtype or quantisation."""
+    result = {}
+    for path in paths:
+        one = Statistics.read(path)
+        for key, value in who.items():
+            if one.header[key] != value:
+                reason = f"{key} is {one.header[key]!r}, the model's is {value!r}"
+                raise DamagedFile(damaged(path, reason))
+        result[one.lang] = one
+    return result
+
+
+def _table(path: str, who: dict[str, Any]) -> NeuronTable:
+    """Read a neuron table; refuse one of another model."""
+    table = NeuronTable.from_parquet(path)
+    for key in ("model", "revision"):
+        if table.metadata.get(key) != who[key]:
+            reason = f"{key} is {table.metadata.get(key)!r}, the model's is {who[key]!r}"
+            raise DamagedFile(damaged(path, reason))
+    return table
+
+
+class _Resolved:
+    """The part of the configuration that resolving an intervention needs, from `params.cfg`."""
+
+    def __init__(self, settings: dict[str, Any]):
+        self.entry = InterventionEntry.model_validate({"steps": settings["steps"]})
+        self.protocol = type("Protocol", (), {"quantiles": settings.get("quantiles", "corrected")})
+
+    def statistic_site(self, step) -> str:
+        """Return the site that was settled when the job was planned."""
+        return step.statistic_site or step.site
+
+
+def _plan(
+    name: str,
+    settings: dict[str, Any],
+    target: str,
+    table: NeuronTable,
+    statistics: dict[str, Statistics],
+) -> Plan:
+    resolved = _Resolved(settings)
+    own = {lang: one for lang, one in statistics.items() if lang in table.languages}
+    return resolve(name, resolved.entry, target, table, own, resolved)
+
+
+def perplexity_cell(
+    cfg: dict[str, Any],
+    code: list[str],
+    wildcards: dict[str, str],
+    manifest: str,
+    neurons: str,
+    statistics: list[str],
+    corpora: list[str],
+    batch_tokens: int,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the records of one perplexity matrix and their metadata."""
+    model, tokenizer, who = _model(cfg, manifest)
+    table = _table(neurons, who)
+    own = _statistics(statistics, who)
+    texts = [Corpus.read(path, tokenizer_hash(tokenizer)) for path in corpora]
+    plans = {
+        lang: _plan(wildcards["intervention"], cfg["intervention"], lang, table, own)
+        for lang in table.languages
+    }
+    frame = measure(
+        model,
+        {text.lang: text for text in texts},
+        plans,
+        SideStore(STORE, "perplexity"),
+        {"model": who, "code": digest(code)},
+        cfg["tokens"],
+        batch_tokens,
+    )
+    names = {key: wildcards[key] for key in ("model", "langset", "selection", "intervention")}
+    return frame, names | {"languages": table.languages, "identity": who}
+
+
+def evaluation_cell(
+    cfg: dict[str, Any],
+    code: list[str],
+    wildcards: dict[str, str],
+    manifest: str,
+    definition: str,
+    rows: str,
+    neurons: list[str],
+    statistics: list[str],
+    batch_tokens: int,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the records of one task in one language, and their metadata."""
+    model, tokenizer, who = _model(cfg, manifest)
+    own = _statistics(statistics, who)
+    task, lang = load_task(definition), wildcards["lang"]
+    tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
+    loaded = {key: _table(path, who) for key, path in tables.items()}
+    plans = {
+        (langset, selection, name): _plan(
+            name, cfg["interventions"][name], lang, loaded[langset, selection], own
+        )
+        for langset, selection, name in map(tuple, cfg["conditions"])
+    }
+    frame = evaluate(
+        model,
+        tokenizer,
+        task,
+        lang,
+        read_jsonl(rows),
+        plans,
+        SideStore(STORE, "evaluation"),
+        {"model": who, "code": digest(code)},
+        batch_tokens,
+        wildcards["adapter"],
+    )
+    names = {key: wildcards[key] for key in ("model", "task", "lang", "adapter")}
+    return frame, names | {"metrics": list(task.metrics), "identity": who}
+
+

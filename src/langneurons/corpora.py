@@ -1,0 +1,292 @@
+"""Corpora: documents of a language, split by document, packed into blocks of tokens.
+
+A document goes to the held-out part by the hash of its identifier, so translations of a document
+(which share it) fall on the same side in every language, and no document is in both parts.
+Documents are tokenised without special tokens, joined with the separator, and cut into blocks of
+fixed length; the last block may be shorter. BOS stands where the policy says; it is never counted
+and never predicted.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from langneurons.io import DamagedFile, damaged, read_jsonl, read_tensors, write_jsonl, write_tensors
+
+if TYPE_CHECKING:
+    from langneurons.config.corpus import CorpusConfig
+
+log = logging.getLogger(__name__)
+MINI = Path(__file__).parent / "mini"
+PARTS = ("identification", "heldout")
+
+
+def split_of(identifier: str, fraction: float, seed: int) -> str:
+    """Return the part of a document: a hash of seed and identifier, not of its position."""
+    value = hashlib.sha256(f"{seed}:{identifier}".encode()).digest()
+    held_out = int.from_bytes(value[:8], "big") < fraction * 2**64
+    return "heldout" if held_out else "identification"
+
+
+def documents(source, lang: str) -> Iterator[tuple[str, str]]:
+    """Yield (identifier, text) of a language from a configured source."""
+    if source.kind == "mini":
+        for row in read_jsonl(MINI / "corpus" / f"{lang}.jsonl"):
+            yield row["id"], row["text"]
+    elif source.kind == "jsonl":
+        path = source.path.format(lang=lang)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"corpus.source.path: {path} does not exist ({lang}).")
+        yield from _fields(read_jsonl(path), source, path)
+    elif source.kind == "folder":
+        from datasets import load_from_disk
+
+        path = source.path.format(lang=lang)
+        yield from _fields(load_from_disk(path), source, path)
+    else:
+        from datasets import load_dataset
+
+        name = source.config.format(lang=lang)
+        stream = load_dataset(
+            source.dataset, name, split=source.split, revision=source.revision, streaming=True
+        ).shuffle(seed=source.seed, buffer_size=source.buffer)
+        characters = 0
+        for identifier, text in _fields(stream, source, f"{source.dataset}/{name}"):
+            yield identifier, text
+            characters += len(text)
+            if characters >= source.characters:
+                return
+
+
+def _fields(rows: Iterable[dict], source, where: str) -> Iterator[tuple[str, str]]:
+    for number, row in enumerate(rows):
+        for field in (source.text_field, source.id_field):
+            if field is not None and field not in row:
+                raise ValueError(
+                    f"{where}, row {number}: no field {field!r}; fields: {', '.join(row)}."
+                )
+        identifier = str(row[source.id_field]) if source.id_field else f"{number:09d}"
+        yield identifier, row[source.text_field]
+
+
+def fetch_text(config: "CorpusConfig", lang: str, path: str | os.PathLike) -> None:
+    """Write the documents of a language as JSONL: id, split, text. Doubled texts are dropped."""
+    rows, seen = [], set()
+    for identifier, text in documents(config.source, lang):
+        key = hashlib.sha256(text.strip().encode()).digest()
+        if not text.strip() or key in seen:
+            continue
+        seen.add(key)
+        split = split_of(identifier, config.heldout_fraction, config.seed)
+        rows.append({"id": identifier, "split": split, "text": text.strip()})
+    held_out = sum(row["split"] == "heldout" for row in rows)
+    if held_out == 0 or held_out == len(rows):
+        raise ValueError(
+            f"{lang}: {len(rows)} documents, {held_out} of them held out; both parts need some."
+            " Change corpus.heldout_fraction or give more documents."
+        )
+    write_jsonl(path, rows)
+    log.info("%s: %d documents, %d held out", lang, len(rows), held_out)
+
+
+@dataclass
+class Part:
+    """Packed blocks: tokens, document, scored are (n_blocks, block_size), lengths (n_blocks,).
+
+    document: index into `documents`, -1 on BOS, separators and pads. scored: False on BOS and pads.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    document: np.ndarray
+    scored: np.ndarray
+    documents: list[str]
+    document_bytes: list[int]
+
+    def first(self, tokens: int | None) -> "Part":
+        """Return the first blocks that hold `tokens` scored tokens (whole blocks), or all."""
+        if tokens is None:
+            return self
+        counts = np.cumsum(self.scored.sum(axis=1))
+        n_blocks = min(int(np.searchsorted(counts, tokens)) + 1, len(counts))
+        return Part(
+            self.tokens[:n_blocks],
+            self.lengths[:n_blocks],
+            self.document[:n_blocks],
+            self.scored[:n_blocks],
+            self.documents,
+            self.document_bytes,
+        )
+
+
+@dataclass
+class Corpus:
+    """The packed corpus of one language under one tokenizer."""
+
+    lang: str
+    identification: Part
+    heldout: Part
+    header: dict
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write both parts, atomically."""
+        tensors, header = {}, dict(self.header)
+        for name in PARTS:
+            part = getattr(self, name)
+            for key in ("tokens", "lengths", "document", "scored"):
+                tensors[f"{name}.{key}"] = getattr(part, key)
+            header[f"{name}.documents"] = part.documents
+            header[f"{name}.document_bytes"] = part.document_bytes
+        write_tensors(path, tensors, header)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, tokenizer_hash: str | None = None) -> "Corpus":
+        """Read a corpus; refuse one that another tokenizer made."""
+        tensors, header = read_tensors(path)
+        parts = {}
+        for name in PARTS:
+            try:
+                parts[name] = Part(
+                    *(tensors[f"{name}.{key}"] for key in ("tokens", "lengths", "document", "scored")),
+                    header.pop(f"{name}.documents"),
+                    header.pop(f"{name}.document_bytes"),
+                )
+            except KeyError as error:
+                raise DamagedFile(damaged(path, f"lacks {error}")) from error
+        if tokenizer_hash is not None and header.get("tokenizer_hash") != tokenizer_hash:
+            raise DamagedFile(
+                damaged(
+                    path,
+                    f"packed with tokenizer {header.get('tokenizer_hash')}, the model's is"
+                    f" {tokenizer_hash}",
+                )
+            )
+        return cls(header["lang"], parts["identification"], parts["heldout"], header)
+
+
+def pack_documents(
+    encoded: Iterable[tuple[str, list[int], int]],
+    block_size: int,
+    budget: int,
+    bos: str,
+    bos_id: int | None,
+    separator: list[int],
+    pad_id: int,
+) -> Part:
+    """Pack (identifier, token ids, bytes) into blocks until `budget` scored tokens are reached.
+
+    A document that would exceed the budget is cut there. With BOS per document, BOS precedes each
+    document; per block, it is each block's first token.
+    """
+    if bos != "none" and bos_id is None:
+        raise ValueError("the tokenizer has no BOS token; set corpus.bos: none")
+    stream: list[int] = []
+    owner: list[int] = []
+    scored: list[bool] = []
+    names: list[str] = []
+    sizes: list[int] = []
+    remaining = budget
+    for identifier, ids, n_bytes in encoded:
+        if remaining <= 0:
+            break
+        joint = separator if names else []
+        if bos == "document":
+            stream.append(bos_id)
+            owner.append(-1)
+            scored.append(False)
+            joint = []
+        take = ids[: max(remaining - len(joint), 0)]
+        if not take:
+            break
+        stream += joint + take
+        owner += [-1] * len(joint) + [len(names)] * len(take)
+        scored += [True] * (len(joint) + len(take))
+        remaining -= len(joint) + len(take)
+        names.append(identifier)
+        sizes.append(n_bytes if len(take) == len(ids) else round(n_bytes * len(take) / len(ids)))
+    body = block_size - 1 if bos == "block" else block_size
+    n_blocks = -(-len(stream) // body)
+    shape = (n_blocks, block_size)
+    tokens = np.full(shape, pad_id, np.int32)
+    document = np.full(shape, -1, np.int32)
+    mask = np.zeros(shape, bool)
+    lengths = np.zeros(n_blocks, np.int32)
+    offset = block_size - body
+    for block in range(n_blocks):
+        piece = slice(block * body, (block + 1) * body)
+        size = len(stream[piece])
+        if offset:
+            tokens[block, 0] = bos_id
+        tokens[block, offset : offset + size] = stream[piece]
+        document[block, offset : offset + size] = owner[piece]
+        mask[block, offset : offset + size] = scored[piece]
+        lengths[block] = offset + size
+    return Part(tokens, lengths, document, mask, names, sizes)
+
+
+def pack_corpus(
+    config: "CorpusConfig", lang: str, text_path: str | os.PathLike, tokenizer, tokenizer_hash: str
+) -> Corpus:
+    """Tokenise and pack the documents that `fetch_text` wrote."""
+    rows = read_jsonl(text_path)
+    eos = tokenizer.eos_token_id
+    if config.separator == "eos" and eos is None:
+        raise ValueError("the tokenizer has no EOS token; set corpus.separator: newline")
+    separators = {
+        "none": [],
+        "newline": tokenizer("\n", add_special_tokens=False)["input_ids"],
+        "eos": [eos],
+    }
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (eos or 0)
+    budgets = {
+        "identification": (config.tokens, config.block_size),
+        "heldout": (config.heldout_tokens, config.heldout_block_size),
+    }
+    parts, digest = {}, hashlib.sha256()
+    for name, (budget, block_size) in budgets.items():
+        chosen = (row for row in rows if row["split"] == name)
+        part = pack_documents(
+            _encode(chosen, tokenizer),
+            block_size,
+            budget,
+            config.bos,
+            tokenizer.bos_token_id,
+            separators[config.separator],
+            pad,
+        )
+        total = int(part.scored.sum())
+        level = logging.WARNING if total < budget else logging.INFO
+        log.log(level, "%s: %s has %d tokens of %d asked for", lang, name, total, budget)
+        if not total:
+            raise ValueError(f"{lang}: the {name} part holds no tokens")
+        for array in (part.tokens, part.lengths, part.scored):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(json.dumps(part.documents).encode())
+        parts[name] = part
+    if overlap := set(parts["identification"].documents) & set(parts["heldout"].documents):
+        raise ValueError(f"{lang}: documents {sorted(overlap)[:3]} are in both parts")
+    header = {
+        "lang": lang,
+        "tokenizer_hash": tokenizer_hash,
+        "corpus_hash": digest.hexdigest()[:16],
+        "bos": config.bos,
+        "separator": config.separator,
+        "tokens": {name: int(part.scored.sum()) for name, part in parts.items()},
+    }
+    return Corpus(lang, parts["identification"], parts["heldout"], header)
+
+
+def _encode(rows: Iterable[dict], tokenizer, chunk: int = 256) -> Iterator[tuple[str, list, int]]:
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, chunk)):
+        encoded = tokenizer([row["text"] for row in batch], add_special_tokens=False)
+        for row, ids in zip(batch, encoded["input_ids"], strict=True):
+            yield row["id"], ids, len(row["text"].encode())

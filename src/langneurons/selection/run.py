@@ -1,0 +1,53 @@
+"""Apply a selection to the statistics of a language set."""
+
+import json
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from langneurons.selection import Selection
+from langneurons.statistics import IDENTITY, check_compatible
+
+if TYPE_CHECKING:
+    from langneurons.neurons import NeuronTable
+    from langneurons.statistics import Statistics
+
+log = logging.getLogger(__name__)
+
+
+def run_selection(
+    parameters: dict[str, Any],
+    statistics: "dict[str, Statistics]",
+    like: "NeuronTable | None" = None,
+) -> "NeuronTable":
+    """Return the neuron table; languages are taken in sorted order, so a set's order is nothing.
+
+    Statistics of different models, tokenizers or settings are refused.
+    """
+    from langneurons.neurons import NeuronTable
+
+    selection = TypeAdapter(Selection).validate_python(parameters)
+    check_compatible(statistics.values(), IDENTITY)
+    languages = sorted(statistics)
+    ordered = {lang: statistics[lang] for lang in languages}
+    frame = selection.select(ordered, like)
+    first = ordered[languages[0]]
+    metadata = {
+        "languages": languages,
+        "n_layers": first.shape[0],
+        "d_mlp": first.shape[1],
+        "method": selection.method,
+        "parameters": json.dumps(selection.identity(), sort_keys=True),
+        "model": first.header["model"],
+        "revision": first.header["revision"],
+        "tokens": {lang: ordered[lang].tokens for lang in languages},
+    }
+    table = NeuronTable(frame, metadata)
+    counts = table.counts()
+    log.info("%s: %d neurons, %d pairs", selection.method, table.unique, int(counts.sum()))
+    for lang in counts[counts == 0].index:
+        warnings.warn(f"{lang} has no neurons under {selection.method}", stacklevel=2)
+        log.warning("NO NEURONS of %s under %s", lang, selection.method)
+    return table

@@ -1,0 +1,129 @@
+"""What each rule's job depends on in the configuration: its `params.cfg`.
+
+Plain, key-sorted values; two equal values mean the same job. Labels, names of sets, orders of
+sets, colours and resources never enter.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from langneurons.config.root import Config
+
+_STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
+
+
+def _stage(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    _STAGES[function.__name__] = function
+    return function
+
+
+def stage(config: Config, name: str, **wildcards: str) -> dict[str, Any]:
+    """Return the parameters of a rule's job as key-sorted plain values."""
+    return json.loads(json.dumps(_STAGES[name](config, **wildcards), sort_keys=True))
+
+
+def _model(config: Config, model: str) -> dict[str, Any]:
+    return config.models[model].model_dump(mode="json", include={"source", "dtype", "quantization"})
+
+
+@_stage
+def prepare_model(config: Config, model: str) -> dict[str, Any]:
+    """Return the source of the weights."""
+    return {"source": config.models[model].source.model_dump(mode="json", exclude={"terms"})}
+
+
+@_stage
+def fetch_text(config: Config, lang: str) -> dict[str, Any]:
+    """Return the source of the documents and their split."""
+    corpus = config.corpus
+    keys = {"source", "heldout_fraction", "seed"}
+    return corpus.model_dump(mode="json", include=keys) | {"lang": lang}
+
+
+@_stage
+def pack_corpus(config: Config, model: str, lang: str) -> dict[str, Any]:
+    """Return how documents are packed."""
+    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"}
+    return config.corpus.model_dump(mode="json", include=keys) | {"lang": lang}
+
+
+@_stage
+def collect_statistics(config: Config, model: str, lang: str, shard: str) -> dict[str, Any]:
+    """Return what is measured, in which numeric format."""
+    statistics = config.statistics.model_dump(mode="json")
+    return {"statistics": statistics, "model": _model(config, model), "shard": int(shard)}
+
+
+@_stage
+def merge_statistics(config: Config, model: str, lang: str) -> dict[str, Any]:
+    """Return the number of shards."""
+    return {"shards": config.statistics.shards}
+
+
+@_stage
+def select_neurons(config: Config, model: str, langset: str, selection: str) -> dict[str, Any]:
+    """Return the selection's parameters and the languages, sorted."""
+    return {
+        "selection": config.selections[selection].identity(),
+        "languages": list(config.directory_languages()[langset]),
+    }
+
+
+def _intervention(config: Config, name: str) -> dict[str, Any]:
+    entry = config.interventions[name]
+    steps = [
+        step.model_dump(mode="json") | {"statistic_site": config.statistic_site(step)}
+        for step in entry.steps
+    ]
+    uses_quantiles = any((step.statistic or "").startswith("p") for step in entry.steps)
+    return {"steps": steps} | ({"quantiles": config.protocol.quantiles} if uses_quantiles else {})
+
+
+@_stage
+def measure_perplexity(
+    config: Config, model: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention and how much text is read."""
+    return {
+        "intervention": _intervention(config, intervention),
+        "tokens": config.perplexity.tokens,
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def prepare_task(config: Config, task: str, lang: str) -> dict[str, Any]:
+    """Return where the items come from."""
+    entry = config.tasks[task]
+    return {"source": entry.source.model_dump(mode="json"), "limit": entry.limit, "lang": lang}
+
+
+@_stage
+def evaluate_task(
+    config: Config, model: str, adapter: str, task: str, lang: str
+) -> dict[str, Any]:
+    """Return every condition of a cell."""
+    conditions = config.task_conditions(model, task, lang)
+    names = sorted({intervention for _, _, intervention in conditions})
+    return {
+        "conditions": sorted(list(condition) for condition in conditions),
+        "interventions": {name: _intervention(config, name) for name in names},
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def show(config: Config, **_: str) -> dict[str, Any]:
+    """Return what tables and figures take from the configuration: labels, orders, levels."""
+    return {
+        "name": config.name,
+        "title": config.title,
+        "labels": config.labels(),
+        "language_names": config.language_names(),
+        "language_sets": {key: list(value) for key, value in config.language_sets.items()},
+        "models": {key: entry.label or key for key, entry in config.models.items()},
+        "selections": {key: entry.label or key for key, entry in config.selections.items()},
+        "interventions": {key: entry.label or key for key, entry in config.interventions.items()},
+        "results": config.results.model_dump(mode="json"),
+    }

@@ -1,0 +1,357 @@
+"""Preparing and loading: local folders, 4 bits on the CPU, GGUF parts, damage, the hub's choice."""
+
+import hashlib
+import json
+import sys
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from langneurons import loading
+from langneurons.adapters import MlpSites
+from langneurons.config.models import GgufSource, ModelEntry
+from langneurons.io import DamagedFile, read_json
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PARTS = (b"GGUF first ", b"second ", b"third")
+SHA256 = hashlib.sha256(b"".join(PARTS)).hexdigest()
+
+
+def save(folder, **overrides):
+    model = tiny_model("llama", **overrides)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return model
+
+
+def local(folder, **fields) -> ModelEntry:
+    fields = {"dtype": "float32"} | fields
+    return ModelEntry(source={"kind": "local", "path": str(folder)}, **fields)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    model = save(weights)
+    entry = local(weights)
+    loading.prepare_model(entry, out)
+    return model, entry, weights, out / "manifest.json"
+
+
+def test_local_round_trip(prepared):
+    model, entry, weights, path = prepared
+    manifest = read_json(path)
+    assert manifest["path"] == str(weights)
+    assert (manifest["model_type"], manifest["n_layers"]) == ("llama", 2)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(manifest["files"])
+    loaded, tokenizer = loading.load_model(entry, path, "cpu")
+    tokens = torch.tensor([tokenizer("w1 w2 w3").input_ids])
+    assert tokens.tolist() == [[1, 5, 6, 7]]
+    torch.testing.assert_close(loaded(tokens).logits, model(tokens).logits)
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert loaded.config._attn_implementation == "sdpa"
+    assert tokenizer.padding_side == "right"
+    assert loading.tokenizer_hash(tokenizer) == manifest["tokenizer_hash"]
+    assert loading.identity(entry, manifest) == {
+        "model": "weights",
+        "revision": manifest["revision"],
+        "dtype": "float32",
+        "quantization": "none",
+    }
+
+
+def test_revision_of_a_local_folder_follows_its_weights(prepared, tmp_path):
+    _, _, weights, path = prepared
+    first = read_json(path)["revision"]
+    again = loading.prepare_model(local(weights), tmp_path / "again")
+    assert again["revision"] == first
+    save(weights, rms_norm_eps=1e-3)
+    other = loading.prepare_model(local(weights), tmp_path / "other")
+    assert other["revision"] != first
+
+
+def test_tokenizer_hash_ignores_how_it_was_called():
+    tokenizer = tiny_tokenizer(padding_side="left")
+    before = loading.tokenizer_hash(tokenizer)
+    tokenizer(["w1", "w2 w3"], padding=True, truncation=True, max_length=5)
+    assert loading.tokenizer_hash(tokenizer) == before
+    tokenizer.add_tokens(["new"])
+    assert loading.tokenizer_hash(tokenizer) != before
+
+
+def test_missing_pad_token_becomes_eos(tmp_path):
+    save(tmp_path / "weights")
+    tokenizer = tiny_tokenizer(padding_side="left")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "weights")
+    loading.prepare_model(local(tmp_path / "weights"), tmp_path / "out")
+    loaded = loading.load_tokenizer(tmp_path / "out" / "manifest.json")
+    assert loaded.pad_token == "</s>"
+    assert loaded.padding_side == "right"
+
+
+def test_nf4_on_the_cpu(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    model = save(tmp_path / "weights", hidden_size=64, intermediate_size=128)
+    entry = local(tmp_path / "weights", dtype="bfloat16", quantization="nf4")
+    loading.prepare_model(entry, tmp_path / "out")
+    loaded, _ = loading.load_model(entry, tmp_path / "out" / "manifest.json", "cpu")
+    sites = MlpSites(loaded)
+    down = sites.down[0]
+    assert type(down).__name__ == "Linear4bit"
+    assert (sites.n_layers, sites.d_mlp) == (2, 128)
+    assert down.weight.quant_state.quant_type == "nf4"
+    assert down.weight.quant_state.nested
+    assert down.compute_dtype == torch.bfloat16
+    seen = {}
+    sites.act[1].register_forward_hook(lambda _m, inputs, out: seen.update(gate=inputs[0], act=out))
+    sites.down[1].register_forward_pre_hook(lambda _m, inputs: seen.update(product=inputs[0]))
+    tokens = torch.arange(4, 24)[None]
+    logits = loaded(tokens).logits.float()
+    assert {site: tuple(value.shape) for site, value in seen.items()} == dict.fromkeys(
+        ("gate", "act", "product"), (1, 20, 128)
+    )
+    together = torch.stack([logits.flatten(), model(tokens).logits.flatten()])
+    assert torch.corrcoef(together)[0, 1] > 0.8
+
+
+def test_tampered_weights_are_refused(prepared):
+    _, entry, weights, path = prepared
+    with (weights / "model.safetensors").open("ab") as handle:
+        handle.write(b"x")
+    with pytest.raises(DamagedFile, match=r"model\.safetensors.*--forcerun prepare_model"):
+        loading.load_model(entry, path)
+    with pytest.raises(DamagedFile, match=r"model\.safetensors"):
+        loading.load_tokenizer(path)
+    (weights / "model.safetensors").unlink()
+    with pytest.raises(DamagedFile, match=r"model\.safetensors: missing"):
+        loading.load_model(entry, path)
+
+
+def test_damage_of_the_same_size_is_refused(prepared):
+    _, entry, weights, path = prepared
+    size = (weights / "model.safetensors").stat().st_size
+    (weights / "model.safetensors").write_bytes(b"\xff" * size)
+    with pytest.raises(DamagedFile, match="--forcerun prepare_model"):
+        loading.load_model(entry, path)
+
+
+def test_incomplete_weights_are_refused(prepared, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    _, entry, weights, _ = prepared
+    tensors = load_file(weights / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, weights / "model.safetensors", metadata={"format": "pt"})
+    loading.prepare_model(entry, tmp_path / "out")
+    with pytest.raises(DamagedFile, match=r"lack 1 tensors.*layers\.1\.mlp\.up_proj"):
+        loading.load_model(entry, tmp_path / "out" / "manifest.json")
+
+
+def test_unusable_local_folders(tmp_path):
+    with pytest.raises(ValueError, match="not a folder"):
+        loading.prepare_model(local(tmp_path / "none"), tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"needs config\.json"):
+        loading.prepare_model(local(tmp_path / "empty"), tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_unsupported_family_is_refused_when_prepared(tmp_path):
+    save(tmp_path / "weights")
+    config = json.loads((tmp_path / "weights" / "config.json").read_text())
+    (tmp_path / "weights" / "config.json").write_text(json.dumps(config | {"model_type": "phi3"}))
+    with pytest.raises(ValueError, match="'phi3' has no adapter"):
+        loading.prepare_model(local(tmp_path / "weights"), tmp_path / "out")
+
+
+class FakeHub:
+    """Stands in for the hub: serves the files of a folder, records what was asked for."""
+
+    def __init__(self, folder, names):
+        self.folder, self.names, self.asked = folder, names, []
+
+    def model_info(self, repo, revision):
+        siblings = [type("Sibling", (), {"rfilename": name}) for name in self.names]
+        return type("Info", (), {"siblings": siblings})
+
+    def snapshot_download(self, repo, revision, local_dir, allow_patterns):
+        self.asked += allow_patterns
+        for name in allow_patterns:
+            source = self.folder / name
+            (local_dir / name).write_bytes(source.read_bytes() if source.exists() else b"{}")
+
+
+def serve(monkeypatch, folder, names) -> FakeHub:
+    import huggingface_hub
+
+    hub = FakeHub(folder, names)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    return hub
+
+
+def hub_entry() -> ModelEntry:
+    source = {"kind": "hub", "repo": "owner/name", "revision": COMMIT}
+    return ModelEntry(source=source, dtype="float32")
+
+
+def test_hub_fetches_one_copy_of_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    save(tmp_path / "weights")
+    small = ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    others = ["consolidated.safetensors", "pytorch_model.bin", "onnx/config.json", "README.md"]
+    hub = serve(monkeypatch, tmp_path / "weights", [*small, *others, "model.safetensors"])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model-00001-of-00002.safetensors").write_bytes(b"stale")
+    manifest = loading.prepare_model(hub_entry(), out)
+    assert hub.asked == [*small, "model.safetensors"]
+    assert set(manifest["files"]) == {*small, "model.safetensors"}
+    assert not (out / "model-00001-of-00002.safetensors").exists()
+    assert (manifest["path"], manifest["revision"]) == (".", COMMIT)
+    assert "hf_secret" not in (out / "manifest.json").read_text()
+    assert loading.identity(hub_entry(), manifest)["model"] == "owner/name"
+    loading.load_model(hub_entry(), out / "manifest.json", "cpu")
+
+
+def test_hub_refuses_a_family_before_its_weights_come(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "phi3"}))
+    names = ["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+    hub = serve(monkeypatch, tmp_path, names)
+    with pytest.raises(ValueError, match="'phi3' has no adapter"):
+        loading.prepare_model(hub_entry(), tmp_path / "out")
+    assert hub.asked == ["config.json"]
+
+
+def packaged(**fields) -> GgufSource:
+    fields = {"version": "1.0.0", "file": "tiny.gguf", "sha256": SHA256} | fields
+    return GgufSource(kind="gguf", package="tiny-test-gguf", **fields)
+
+
+def distribution(site, name, version, files):
+    module = name.replace("-", "_")
+    info = site / f"{module}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    names = [f"{module}/__init__.py", *(f"{module}/data/{name}" for name in files)]
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in names))
+    (site / module / "data").mkdir(parents=True)
+    (site / module / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
+    for file, content in files.items():
+        (site / module / "data" / file).write_bytes(content)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Return a folder on the module path that holds the parts, numbered against their order."""
+    folder = tmp_path / "site"
+    distribution(folder, "tiny-test-gguf", "1.0.0", {"GEMMA_TERMS.html": b"terms"})
+    for number, part in ((1, 2), (2, 0), (3, 1)):
+        files = {f"tiny.gguf.part0{part}": PARTS[part], "other.txt": b""}
+        distribution(folder, f"tiny-test-gguf-part{number}", "1.0.0", files)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def test_parts_are_assembled_in_order_without_import(site, tmp_path):
+    path, revision = loading.assemble(packaged(), tmp_path)
+    assert path == tmp_path / "tiny.gguf"
+    assert path.read_bytes() == b"".join(PARTS)
+    assert revision == SHA256
+    assert not [name for name in sys.modules if name.startswith("tiny_test_gguf")]
+
+
+def test_terms_are_kept(site, tmp_path):
+    loading._keep_terms(packaged(), tmp_path)
+    assert (tmp_path / "GEMMA_TERMS.html").read_bytes() == b"terms"
+
+
+def test_wrong_sum_is_refused(site, tmp_path):
+    with pytest.raises(ValueError, match=r"SHA-256 is .*--force-reinstall"):
+        loading.assemble(packaged(sha256="0" * 64), tmp_path)
+
+
+def test_wrong_version_is_refused(site, tmp_path):
+    with pytest.raises(ValueError, match=r"is version 1\.0\.0, asked for is 2\.0\.0"):
+        loading.assemble(packaged(version="2.0.0"), tmp_path)
+
+
+def test_missing_part_is_named(site, tmp_path):
+    (site / "tiny_test_gguf_part2" / "data" / "tiny.gguf.part00").unlink()
+    with pytest.raises(ValueError, match=r"no file tiny\.gguf\.part00"):
+        loading.assemble(packaged(), tmp_path)
+
+
+def test_missing_package_names_the_command(tmp_path):
+    entry = ModelEntry(source=packaged())
+    with pytest.raises(ValueError, match=r"python -m pip install tiny-test-gguf==1\.0\.0"):
+        loading.prepare_model(entry, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gguf_needs_one_source(tmp_path):
+    for source in (packaged(path="x.gguf"), GgufSource(kind="gguf")):
+        with pytest.raises(ValueError, match="either a path or a package"):
+            loading.prepare_model(ModelEntry(source=source), tmp_path)
+
+
+def write_gguf(path, model):
+    """Write a tiny Qwen2 model as GGUF, with a byte-pair tokenizer of one merge."""
+    import gguf
+
+    config = model.config
+    letters = [chr(33 + i) for i in range(94)] + ["ab", "¡", "¢", "£"]
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*letters, "<s>", "</s>"])
+    writer.add_token_types([1] * len(letters) + [3, 3])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(98)
+    writer.add_eos_token_id(99)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config.num_hidden_layers)
+    for key, tensor in model.state_dict().items():
+        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if config.tie_word_embeddings and key == "lm_head.weight":
+            continue
+        writer.add_tensor(name, tensor.numpy().copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_gguf_file_is_converted(tmp_path, tied):
+    pytest.importorskip("gguf")
+    model = tiny_model("qwen2", tie_word_embeddings=tied)
+    path, out = tmp_path / "tiny.gguf", tmp_path / "out"
+    write_gguf(path, model)
+    source = GgufSource(kind="gguf", path=str(path), terms="https://example.org/terms")
+    entry = ModelEntry(source=source, dtype="float32")
+    manifest = loading.prepare_model(entry, out)
+    assert manifest["revision"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (manifest["path"], manifest["model_type"]) == (".", "qwen2")
+    config = read_json(out / "config.json")
+    assert not {"quantization_config", "_model_name_or_path"} & set(config)
+    assert not (out / ".gguf").exists()
+    loaded, tokenizer = loading.load_model(entry, out / "manifest.json", "cpu")
+    assert tokenizer("cab", add_special_tokens=False).input_ids == [66, 94]
+    tokens = torch.arange(4, 24)[None]
+    torch.testing.assert_close(loaded(tokens).logits, model(tokens).logits)
+    with pytest.raises(ValueError, match="SHA-256"):
+        wrong = source.model_copy(update={"sha256": "0" * 64})
+        loading.prepare_model(ModelEntry(source=wrong), out)
+    assert path.exists()
+    assert not (out / "manifest.json").exists()

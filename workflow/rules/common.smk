@@ -1,0 +1,187 @@
+"""The validated configuration, and what every rules file needs of it."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from langneurons.config import ConfigError, read_configs
+from langneurons.provenance import code_digests
+from langneurons.stages import stage as stage_parameters
+
+ROOT = Path(workflow.basedir)
+DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
+MODEL_MEMORY_CAP = 512_000
+
+try:
+    cfg = read_configs(
+        workflow.overwrite_configfiles or [DEFAULT_CONFIG],
+        workflow.config_settings.config,
+    )
+except ConfigError as error:
+    raise WorkflowError(f"configuration: {error}")
+
+SETS = cfg.directory_languages()
+LABELS = cfg.labels()
+PAPER = cfg.name
+
+
+def alternatives(words):
+    """Return a wildcard constraint that matches exactly these words."""
+    import re
+
+    return "|".join(sorted(map(re.escape, words))) or "-"
+
+
+wildcard_constraints:
+    model=alternatives(cfg.models),
+    lang=alternatives(
+        set(cfg.language_names()) | {l for t in cfg.tasks.values() for l in t.languages}
+    ),
+    shard=r"\d+",
+    langset=alternatives(SETS),
+    label=alternatives(cfg.language_sets),
+    selection=alternatives(cfg.selections),
+    intervention=alternatives(cfg.interventions),
+    task=alternatives(cfg.tasks),
+    adapter="base",
+    paper=alternatives([PAPER]),
+
+
+def stage(name, *wildcards):
+    """Return an input-free parameter function: what the configuration says of a job."""
+
+    def parameters(wc):
+        return stage_parameters(cfg, name, **{key: wc[key] for key in wildcards})
+
+    return parameters
+
+
+def code(script, *also):
+    """Return the digests of a script and of the modules that it reaches, one word each."""
+    digests = code_digests(str(ROOT / "workflow" / "scripts" / script), also)
+    return [f"{module}={value}" for module, value in digests.items()]
+
+
+def memory(wildcards, attempt):
+    """Return the memory of a model job in MB: doubled at each attempt, up to a cap."""
+    return min(MODEL_MEMORY_CAP, cfg.runtime.mem_mb * 2 ** (attempt - 1))
+
+
+def minutes(wildcards, attempt):
+    """Return the time limit of a model job in minutes: grows with the attempt."""
+    return cfg.runtime.runtime_minutes * attempt
+
+
+def statistics_of_set(wc):
+    """Return the statistics of every language of a set."""
+    return {
+        lang: f"results/{wc.model}/activations/{lang}.safetensors" for lang in SETS[wc.langset]
+    }
+
+
+def neuron_files():
+    """Return every neuron table."""
+    return sorted(
+        f"results/{model}/neurons/{cfg.directory(langset)}/{selection}.parquet"
+        for model in cfg.models
+        for langset, selection in cfg.cells(model)
+    )
+
+
+def statistics_files():
+    """Return the statistics of every model and language."""
+    return [
+        f"results/{model}/activations/{lang}.safetensors"
+        for model in cfg.models
+        for lang in cfg.model_languages(model)
+    ]
+
+
+def resource_files():
+    """Return everything that is fetched: models, text, tasks."""
+    langs = {lang for model in cfg.models for lang in cfg.model_languages(model)}
+    return [
+        *(f"resources/models/{model}/manifest.json" for model in cfg.models),
+        *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
+        *(
+            f"resources/tasks/{task}/{lang}.jsonl"
+            for task, entry in cfg.tasks.items()
+            for lang in entry.languages
+        ),
+    ]
+
+
+def perplexity_files():
+    """Return every perplexity matrix."""
+    return [
+        f"results/{model}/perplexity/{langset}/{selection}/{intervention}.parquet"
+        for model in cfg.models
+        for langset, selection, intervention in cfg.perplexity_cells(model)
+    ]
+
+
+def evaluation_files():
+    """Return the records of every model, task and language."""
+    return [
+        f"results/{model}/evaluation/base/{task}/{lang}.parquet"
+        for model in cfg.models
+        for task, entry in cfg.tasks.items()
+        for lang in entry.languages
+    ]
+
+
+def table_files():
+    """Return every table of this configuration."""
+    names = ["neurons", "overlap", "layers", "activations"]
+    if cfg.perplexity is not None:
+        names += ["perplexity", "perplexity_summary"]
+    if cfg.tasks:
+        names.append("tasks")
+    return [f"results/tables/{PAPER}/{name}.csv" for name in names]
+
+
+def figure_files():
+    """Return every figure of this configuration."""
+    files = []
+    for model in cfg.models:
+        folder = f"results/figures/{PAPER}/{model}"
+        files.append(f"{folder}/activations.svg")
+        for langset, selection in cfg.cells(model):
+            here = f"{folder}/{langset}"
+            files += [f"{here}/neurons.svg"]
+            files += [f"{here}/{selection}/{kind}.svg" for kind in ("overlap", "layers")]
+            members = set(cfg.language_sets[langset])
+            if any(members.issuperset(triple) for triple in cfg.results.venn):
+                files.append(f"{here}/{selection}/venn.svg")
+        if cfg.perplexity is not None:
+            files += [
+                f"{folder}/{LABELS[langset]}/{intervention}/perplexity.svg"
+                for langset, _, intervention in cfg.perplexity_cells(model)
+            ]
+        files += [f"{folder}/{task}/scores.svg" for task in cfg.tasks]
+    return sorted(set(files))
+
+
+onstart:
+    print(
+        f"langneurons: {cfg.name} ({len(cfg.models)} model(s), {len(SETS)} language set(s))."
+        " Logs: logs/, results: results/.",
+        file=sys.stderr,
+    )
+
+
+onsuccess:
+    print(
+        f"langneurons: {cfg.name} finished. Tables: results/tables/{PAPER}/, figures:"
+        f" results/figures/{PAPER}/. HTML report: snakemake --report results/report.html",
+        file=sys.stderr,
+    )
+
+
+onerror:
+    print(
+        "langneurons: stopped by an error. The log path stands above, at 'log:'; what has"
+        " finished is kept. After mending it, run the same command again.",
+        file=sys.stderr,
+    )

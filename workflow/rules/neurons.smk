@@ -1,0 +1,41 @@
+"""Statistics to neuron tables: the only place where a language set enters."""
+
+
+localrules:
+    select_neurons,
+
+
+def like_inputs(wc):
+    """Return the table that a random control mirrors."""
+    like = cfg.selections[wc.selection].depends_on
+    return [f"results/{wc.model}/neurons/{wc.langset}/{like}.parquet"] if like else []
+
+
+def selection_code(wc):
+    """Return the digests of the script and of this selection's own module."""
+    module = type(cfg.selections[wc.selection]).__module__
+    return code("select_neurons.py", module)
+
+
+rule select_neurons:
+    """Select the neurons of every language of a set by one method."""
+    input:
+        statistics=lambda wc: list(statistics_of_set(wc).values()),
+        like=like_inputs,
+    output:
+        ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
+    log:
+        "logs/select_neurons/{model}/{langset}/{selection}.log",
+    benchmark:
+        "benchmarks/results/select_neurons/{model}/{langset}/{selection}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=30,
+    params:
+        cfg=stage("select_neurons", "model", "langset", "selection"),
+        code=selection_code,
+    script:
+        "../scripts/select_neurons.py"

@@ -1,0 +1,37 @@
+"""Neuron tables to perplexity matrices: deactivated language x evaluated language."""
+
+
+def heldout_inputs(wc):
+    """Return the corpora of every language of a set."""
+    return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]
+
+
+rule measure_perplexity:
+    """Read every language's held-out text with each language's neurons overwritten."""
+    input:
+        manifest="resources/models/{model}/manifest.json",
+        neurons="results/{model}/neurons/{langset}/{selection}.parquet",
+        statistics=lambda wc: list(statistics_of_set(wc).values()),
+        corpora=heldout_inputs,
+    output:
+        ensure(
+            "results/{model}/perplexity/{langset}/{selection}/{intervention}.parquet",
+            non_empty=True,
+        ),
+    log:
+        "logs/measure_perplexity/{model}/{langset}/{selection}/{intervention}.log",
+    benchmark:
+        "benchmarks/results/measure_perplexity/{model}/{langset}/{selection}/{intervention}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cfg.runtime.threads
+    resources:
+        gpu=cfg.runtime.gpu,
+        mem_mb=memory,
+        runtime=minutes,
+        batch_tokens=cfg.runtime.batch_tokens,
+    params:
+        cfg=stage("measure_perplexity", "model", "langset", "selection", "intervention"),
+        code=code("measure_perplexity.py"),
+    script:
+        "../scripts/measure_perplexity.py"

@@ -1,0 +1,77 @@
+"""What comes from outside, once, at pinned revisions, where there is a network."""
+
+
+localrules:
+    prepare_model,
+    fetch_text,
+    prepare_task,
+
+
+rule prepare_model:
+    """Fetch or convert the weights; the manifest is written last."""
+    output:
+        ensure("resources/models/{model}/manifest.json", non_empty=True),
+    log:
+        "logs/prepare_model/{model}.log",
+    benchmark:
+        "benchmarks/results/prepare_model/{model}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=120,
+    params:
+        cfg=stage("prepare_model", "model"),
+        code=code("prepare_model.py"),
+    script:
+        "../scripts/prepare_model.py"
+
+
+rule fetch_text:
+    """Fetch the documents of a language and split them by document."""
+    output:
+        ensure("resources/text/{lang}.jsonl", non_empty=True),
+    log:
+        "logs/fetch_text/{lang}.log",
+    benchmark:
+        "benchmarks/results/fetch_text/{lang}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        cfg=stage("fetch_text", "lang"),
+        code=code("fetch_text.py"),
+    script:
+        "../scripts/fetch_text.py"
+
+
+def task_definition(wc):
+    """Return the YAML file that defines a task."""
+    return cfg.tasks[wc.task].definition or str(ROOT / "config" / "tasks" / f"{wc.task}.yaml")
+
+
+rule prepare_task:
+    """Fetch the items of a task in a language."""
+    input:
+        definition=task_definition,
+    output:
+        ensure("resources/tasks/{task}/{lang}.jsonl", non_empty=True),
+    log:
+        "logs/prepare_task/{task}/{lang}.log",
+    benchmark:
+        "benchmarks/results/prepare_task/{task}/{lang}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        cfg=stage("prepare_task", "task", "lang"),
+        code=code("prepare_task.py"),
+    script:
+        "../scripts/prepare_task.py"

@@ -1,0 +1,46 @@
+"""Measure every neuron on one shard of a corpus."""
+
+from typing import TYPE_CHECKING
+
+from pathlib import Path
+
+from langneurons.collect import Settings, collect
+from langneurons.config.models import ModelEntry
+from langneurons.corpora import Corpus
+from langneurons.loading import identity, load_model, tokenizer_hash
+from langneurons.provenance import digest
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    settings = dict(snakemake.params.cfg["statistics"])
+    n_shards = settings.pop("shards")
+    entry = ModelEntry.model_validate(snakemake.params.cfg["model"])
+    model, tokenizer = load_model(entry, snakemake.input.manifest)
+    corpus = Corpus.read(snakemake.input.corpus, tokenizer_hash(tokenizer))
+    who = identity(entry, snakemake.input.manifest)
+    shard = snakemake.params.cfg["shard"]
+    key = [settings, n_shards, shard, who, corpus.header, list(snakemake.params.code)]
+    state = Path("results/.work/statistics", f"{digest(key, 32)}.safetensors")
+    statistics = collect(
+        model,
+        corpus,
+        Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}),
+        who,
+        shard,
+        n_shards,
+        checkpoint=state,
+        checkpoint_seconds=snakemake.resources.checkpoint_seconds,
+    )
+    statistics.write(snakemake.output[0])
+    state.unlink(missing_ok=True)
+    job.done(tokens=statistics.tokens)
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

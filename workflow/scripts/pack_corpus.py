@@ -1,0 +1,32 @@
+"""Tokenise and pack the documents of a language."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.config.corpus import CorpusConfig
+from langneurons.corpora import pack_corpus
+from langneurons.loading import load_tokenizer, tokenizer_hash
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    settings = dict(snakemake.params.cfg)
+    lang = settings.pop("lang")
+    tokenizer = load_tokenizer(snakemake.input.manifest)
+    corpus = pack_corpus(
+        CorpusConfig.model_validate(settings),
+        lang,
+        snakemake.input.text,
+        tokenizer,
+        tokenizer_hash(tokenizer),
+    )
+    corpus.write(snakemake.output[0])
+    job.done(tokens=corpus.header["tokens"])
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -1,0 +1,25 @@
+"""Fetch or convert a model into resources/models/{model}."""
+
+from typing import TYPE_CHECKING
+
+from pathlib import Path
+
+from langneurons.config.models import ModelEntry
+from langneurons.loading import prepare_model
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake, offline=False)
+    source = dict(snakemake.params.cfg["source"])
+    entry = ModelEntry.model_validate({"source": source, "dtype": "float32"})
+    manifest = prepare_model(entry, Path(snakemake.output[0]).parent)
+    job.done(revision=manifest["revision"])
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -1,0 +1,29 @@
+"""Select the neurons of every language of a set."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.neurons import NeuronTable
+from langneurons.selection.run import run_selection
+from langneurons.statistics import Statistics
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    statistics = [Statistics.read(path) for path in snakemake.input.statistics]
+    like = [NeuronTable.from_parquet(path) for path in snakemake.input.get("like", [])]
+    table = run_selection(
+        snakemake.params.cfg["selection"],
+        {one.lang: one for one in statistics},
+        like[0] if like else None,
+    )
+    table.to_parquet(snakemake.output[0])
+    job.done(neurons=table.unique, per_language=table.counts().to_dict())
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
