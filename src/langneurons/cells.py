@@ -10,7 +10,7 @@ from langneurons.config.models import ModelEntry
 from langneurons.corpora import Corpus
 from langneurons.evaluation import evaluate
 from langneurons.interventions import Plan, resolve
-from langneurons.io import DamagedFile, damaged, read_jsonl
+from langneurons.io import DamagedFile, damaged, read_json, read_jsonl
 from langneurons.loading import identity, load_model, tokenizer_hash
 from langneurons.neurons import NeuronTable
 from langneurons.perplexity import measure
@@ -26,7 +26,7 @@ STORE = "results/.work"
 def _model(cfg: dict[str, Any], manifest: str):
     entry = ModelEntry.model_validate(cfg["model"])
     model, tokenizer = load_model(entry, manifest)
-    return model, tokenizer, identity(entry, manifest)
+    return model, tokenizer, identity(entry, read_json(manifest))
 
 
 def _statistics(paths: list[str], who: dict[str, Any]) -> dict[str, Statistics]:

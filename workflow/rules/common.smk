@@ -75,9 +75,7 @@ def minutes(wildcards, attempt):
 
 def statistics_of_set(wc):
     """Return the statistics of every language of a set."""
-    return {
-        lang: f"results/{wc.model}/activations/{lang}.safetensors" for lang in SETS[wc.langset]
-    }
+    return {lang: f"results/{wc.model}/activations/{lang}.safetensors" for lang in SETS[wc.langset]}
 
 
 def neuron_files():

@@ -13,8 +13,8 @@ def like_inputs(wc):
 
 def selection_code(wc):
     """Return the digests of the script and of this selection's own module."""
-    module = type(cfg.selections[wc.selection]).__module__
-    return code("select_neurons.py", module)
+    own = type(cfg.selections[wc.selection]).__module__
+    return code("select_neurons.py", own)
 
 
 rule select_neurons:

@@ -7,6 +7,7 @@ from pathlib import Path
 from langneurons.collect import Settings, collect
 from langneurons.config.models import ModelEntry
 from langneurons.corpora import Corpus
+from langneurons.io import read_json
 from langneurons.loading import identity, load_model, tokenizer_hash
 from langneurons.provenance import digest
 from langneurons.runtime import start
@@ -23,7 +24,7 @@ def main(snakemake) -> None:
     entry = ModelEntry.model_validate(snakemake.params.cfg["model"])
     model, tokenizer = load_model(entry, snakemake.input.manifest)
     corpus = Corpus.read(snakemake.input.corpus, tokenizer_hash(tokenizer))
-    who = identity(entry, snakemake.input.manifest)
+    who = identity(entry, read_json(snakemake.input.manifest))
     shard = snakemake.params.cfg["shard"]
     key = [settings, n_shards, shard, who, corpus.header, list(snakemake.params.code)]
     state = Path("results/.work/statistics", f"{digest(key, 32)}.safetensors")

