@@ -145,5 +145,3 @@ def evaluation_cell(
     )
     names = {key: wildcards[key] for key in ("model", "task", "lang", "adapter")}
     return frame, names | {"metrics": list(task.metrics), "identity": who}
-
-

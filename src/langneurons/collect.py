@@ -95,9 +95,7 @@ class Collector:
             device = next(self.mlp.down[layer].parameters()).device
             extremes = torch.stack([torch.full((d,), np.inf), torch.full((d,), -np.inf)])
             result.positive.append(torch.zeros(d, dtype=torch.int64, device=device))
-            result.limbs.append(
-                torch.zeros(len(MOMENTS), 2, d, dtype=torch.int64, device=device)
-            )
+            result.limbs.append(torch.zeros(len(MOMENTS), 2, d, dtype=torch.int64, device=device))
             result.extremes.append(extremes.to(device))
             result.histogram.append(
                 torch.zeros(n_bins, bins.N_BINS, dtype=torch.int32, device=device)

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from langneurons.io import DamagedFile, damaged, read_jsonl, read_tensors, write_jsonl, write_tensors
+from langneurons.io import (
+    DamagedFile,
+    damaged,
+    read_jsonl,
+    read_tensors,
+    write_jsonl,
+    write_tensors,
+)
 
 if TYPE_CHECKING:
     from langneurons.config.corpus import CorpusConfig
@@ -155,7 +162,10 @@ class Corpus:
         for name in PARTS:
             try:
                 parts[name] = Part(
-                    *(tensors[f"{name}.{key}"] for key in ("tokens", "lengths", "document", "scored")),
+                    *(
+                        tensors[f"{name}.{key}"]
+                        for key in ("tokens", "lengths", "document", "scored")
+                    ),
                     header.pop(f"{name}.documents"),
                     header.pop(f"{name}.document_bytes"),
                 )

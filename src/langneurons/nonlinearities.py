@@ -11,13 +11,13 @@ def _erf(x: np.ndarray) -> np.ndarray:
 
 
 def silu(x: np.ndarray) -> np.ndarray:
-    """x * sigmoid(x)."""
+    """X * sigmoid(x)."""
     x = np.asarray(x, np.float64)
     return x * 0.5 * (1.0 + np.tanh(x / 2))
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
-    """x * Phi(x), exact."""
+    """X * Phi(x), exact."""
     x = np.asarray(x, np.float64)
     return 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0)))
 

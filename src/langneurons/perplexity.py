@@ -74,9 +74,9 @@ def measure(
     """
     sites = MlpSites(model)
     rows = {BASELINE: Plan(BASELINE), **plans}
-    total = sum(
-        int(corpora[lang].heldout.first(tokens).scored.sum()) for lang in corpora
-    ) * len(rows)
+    total = sum(int(corpora[lang].heldout.first(tokens).scored.sum()) for lang in corpora) * len(
+        rows
+    )
     progress = Progress("perplexity", total, "tokens")
     frames = []
     for deactivated, plan in rows.items():

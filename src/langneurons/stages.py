@@ -100,9 +100,7 @@ def prepare_task(config: Config, task: str, lang: str) -> dict[str, Any]:
 
 
 @_stage
-def evaluate_task(
-    config: Config, model: str, adapter: str, task: str, lang: str
-) -> dict[str, Any]:
+def evaluate_task(config: Config, model: str, adapter: str, task: str, lang: str) -> dict[str, Any]:
     """Return every condition of a cell."""
     conditions = config.task_conditions(model, task, lang)
     names = sorted({intervention for _, _, intervention in conditions})
@@ -126,4 +124,5 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "selections": {key: entry.label or key for key, entry in config.selections.items()},
         "interventions": {key: entry.label or key for key, entry in config.interventions.items()},
         "results": config.results.model_dump(mode="json"),
+        "site": config.statistics.histograms[0] if config.statistics.histograms else None,
     }

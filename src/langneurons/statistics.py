@@ -183,7 +183,8 @@ class Statistics:
 
     def batch_quantile(self, q: float, site: str = "gate") -> np.ndarray:
         """Return the mean over batches of each batch's own quantile (how the first paper's code
-        takes its quantiles)."""
+        takes its quantiles).
+        """
         levels = self.header["batch_quantiles"]
         if q not in levels:
             raise ValueError(
@@ -298,7 +299,9 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
         elif key.endswith(".histogram"):
             shape = (*parts[0].shape, bins.N_BINS)
             arrays[key] = pack(
-                np.add.reduce([_unpack(v, shape, p.path) for v, p in zip(values, parts, strict=True)])
+                np.add.reduce(
+                    [_unpack(v, shape, p.path) for v, p in zip(values, parts, strict=True)]
+                )
                 if len(values) > 1
                 else _unpack(values[0], shape, parts[0].path)
             )

@@ -321,7 +321,9 @@ def _score_row(
     if binary:
         p = mcnemar(int((before > values).sum()), int((values > before).sum()))
     found = (before.mean(), difference, below, above, p)
-    return row | dict(zip(empty, found, strict=True)) | {"test": "McNemar" if binary else "bootstrap"}
+    return (
+        row | dict(zip(empty, found, strict=True)) | {"test": "McNemar" if binary else "bootstrap"}
+    )
 
 
 def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:

@@ -1,8 +1,7 @@
 """Measure every neuron on one shard of a corpus."""
 
-from typing import TYPE_CHECKING
-
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langneurons.collect import Settings, collect
 from langneurons.config.models import ModelEntry

@@ -1,1 +1,26 @@
-"""placeholder"""
+"""Draw: neurons that languages share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import neuron_tables, order
+from langneurons.figures import draw_overlap
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    ((labels, table),) = neuron_tables(snakemake.input, show)
+    title = f"{labels['model']}, {labels['selection']}: neurons that languages share"
+    stem = Path(snakemake.output.svg).with_suffix("")
+    draw_overlap(table, order(show, snakemake.wildcards.label), title, stem)
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

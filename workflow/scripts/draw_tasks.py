@@ -1,1 +1,29 @@
-"""placeholder"""
+"""Draw task scores under interventions against the untouched model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import order, task_records
+from langneurons.figures import draw_tasks
+from langneurons.runtime import start
+from langneurons.tables import task_scores
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    ((labels, frame),) = task_records(snakemake.input, show)
+    scores = task_scores(frame, show["results"])
+    title = f"{labels['model']}: {snakemake.wildcards.task.upper()} under interventions"
+    stem = Path(snakemake.output.svg).with_suffix("")
+    names, alpha = show["language_names"], show["results"]["alpha"]
+    draw_tasks(scores, order(show), title, stem, names, alpha)
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.statistics import Statistics, merge
 from langneurons.runtime import start
+from langneurons.statistics import Statistics, merge
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,8 +1,7 @@
 """Fetch or convert a model into resources/models/{model}."""
 
-from typing import TYPE_CHECKING
-
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langneurons.config.models import ModelEntry
 from langneurons.loading import prepare_model

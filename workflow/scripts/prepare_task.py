@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.tasks import load_task, prepare_task
 from langneurons.runtime import start
+from langneurons.tasks import load_task, prepare_task
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,9 +14,7 @@ def main(snakemake) -> None:
     job = start(snakemake, offline=False)
     settings = snakemake.params.cfg
     task = load_task(snakemake.input.definition)
-    prepare_task(
-        task, settings["source"], settings["lang"], snakemake.output[0], settings["limit"]
-    )
+    prepare_task(task, settings["source"], settings["lang"], snakemake.output[0], settings["limit"])
     job.done()
 
 

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from langneurons.neurons import NeuronTable
+from langneurons.runtime import start
 from langneurons.selection.run import run_selection
 from langneurons.statistics import Statistics
-from langneurons.runtime import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,1 +1,30 @@
-"""placeholder"""
+"""Write the table of activation statistics."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import statistics
+from langneurons.runtime import start
+from langneurons.tables import activation_statistics, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    path = Path(snakemake.output[0])
+    frame = activation_statistics(statistics(snakemake.input, show), show["site"])
+    write_table(
+        frame,
+        path.with_suffix(""),
+        "Activation statistics, averaged over all neurons",
+        "Quantiles from log-linear histograms, within the width of a bin.",
+    )
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

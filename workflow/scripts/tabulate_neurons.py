@@ -1,1 +1,32 @@
-"""placeholder"""
+"""Write the tables of neurons, overlap and layers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import neuron_tables
+from langneurons.runtime import start
+from langneurons.tables import layer_counts, neuron_counts, overlap_counts, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    folder = Path(snakemake.output[0]).parent
+    tables = neuron_tables(snakemake.input, show)
+    write_table(
+        neuron_counts(tables),
+        folder / "neurons",
+        "Neurons per language",
+        "unique: distinct neurons; pairs: (language, neuron) pairs, as a neuron may have several.",
+    )
+    write_table(overlap_counts(tables), folder / "overlap", "Neurons that two languages share")
+    write_table(layer_counts(tables), folder / "layers", "Neurons per language and layer")
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -1,1 +1,36 @@
-"""placeholder"""
+"""Write the tables of perplexity changes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from langneurons.display import perplexity_matrices, with_labels
+from langneurons.runtime import start
+from langneurons.tables import perplexity_change, perplexity_summary, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    folder = Path(snakemake.output[0]).parent
+    cells, summaries = [], []
+    for labels, frame in perplexity_matrices(snakemake.input, show):
+        change = perplexity_change(frame, show["results"])
+        summaries.append(with_labels(labels, perplexity_summary(change)))
+        cells.append(with_labels(labels, change))
+    notes = (
+        "The same text with and without; NLL in nats per token; intervals by bootstrap over"
+        " documents; p by paired bootstrap, Holm within a matrix."
+    )
+    write_table(pd.concat(cells), folder / "perplexity", "Change of perplexity", notes)
+    write_table(pd.concat(summaries), folder / "perplexity_summary", "Own against other languages")
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -27,7 +27,8 @@ def _table() -> dict[str, Language]:
     bn Bengali|Indo-Aryan|Bengali; mr Marathi|Indo-Aryan|Devanagari
     pa Punjabi|Indo-Aryan|Gurmukhi; ne Nepali|Indo-Aryan|Devanagari
     fa Persian|Iranian|Arabic; ta Tamil|Dravidian|Tamil; te Telugu|Dravidian|Telugu
-    kn Kannada|Dravidian|Kannada; ml Malayalam|Dravidian|Malayalam; vi Vietnamese|Austroasiatic|Latin
+    kn Kannada|Dravidian|Kannada; ml Malayalam|Dravidian|Malayalam
+    vi Vietnamese|Austroasiatic|Latin
     id Indonesian|Austronesian|Latin; th Thai|Kra-Dai|Thai; zh Chinese|Sino-Tibetan|Han
     bo Tibetan|Sino-Tibetan|Tibetan; ja Japanese|Japonic|Kanji and kana; ko Korean|Koreanic|Hangul
     ar Arabic|Semitic|Arabic; mt Maltese|Semitic|Latin; tr Turkish|Turkic|Latin

@@ -103,7 +103,8 @@ class Config(Frozen):
     def directory_languages(self) -> dict[str, tuple[str, ...]]:
         """Return the sorted languages behind each folder name."""
         return {
-            set_directory(members): tuple(sorted(members)) for members in self.language_sets.values()
+            set_directory(members): tuple(sorted(members))
+            for members in self.language_sets.values()
         }
 
     def labels(self) -> dict[str, str]:
@@ -258,7 +259,9 @@ def _check_interventions(config: Config) -> None:
     codes = {lang for members in config.language_sets.values() for lang in members}
     for name, entry in config.interventions.items():
         if name == BASELINE:
-            raise ConfigError("interventions.none: `none` is the untouched model; it needs no entry.")
+            raise ConfigError(
+                "interventions.none: `none` is the untouched model; it needs no entry."
+            )
         for number, step in enumerate(entry.steps):
             path = f"interventions.{name}.steps[{number}]"
             for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
@@ -295,9 +298,7 @@ def _check_perplexity(config: Config) -> None:
         return
     for name in config.perplexity.interventions:
         if name not in config.interventions:
-            raise unknown(
-                "perplexity.interventions", name, "intervention", config.interventions
-            )
+            raise unknown("perplexity.interventions", name, "intervention", config.interventions)
     for name in config.perplexity.selections or ():
         if name not in config.selections:
             raise unknown("perplexity.selections", name, "selection", config.selections)
@@ -311,13 +312,14 @@ def _check_tasks(config: Config) -> None:
         for intervention in task.interventions:
             if intervention not in config.interventions:
                 raise unknown(
-                    f"tasks.{name}.interventions", intervention, "intervention", config.interventions
+                    f"tasks.{name}.interventions",
+                    intervention,
+                    "intervention",
+                    config.interventions,
                 )
         for selection in task.selections or ():
             if selection not in config.selections:
-                raise unknown(
-                    f"tasks.{name}.selections", selection, "selection", config.selections
-                )
+                raise unknown(f"tasks.{name}.selections", selection, "selection", config.selections)
         for lang in task.languages:
             if lang not in known:
                 raise unknown(f"tasks.{name}.languages", lang, "language", known)

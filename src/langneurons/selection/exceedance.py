@@ -88,7 +88,5 @@ class Exceedance(SelectionBase):
         for lang, one in statistics.items():
             relevance = self.relevance(one)
             kept = lowest(-relevance, round(self.rate * relevance.size))
-            tables.append(
-                rows(lang, kept, relevance.shape[1], score=relevance.ravel()[kept])
-            )
+            tables.append(rows(lang, kept, relevance.shape[1], score=relevance.ravel()[kept]))
         return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,291 @@
+"""The graph on a tiny random model: full run, reruns of exactly what an edit touches, dry runs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TRIGGERS = ["--rerun-triggers", "mtime", "params", "input"]
+CONFIG = {
+    "name": "tiny",
+    "models": {
+        "tiny": {"source": {"kind": "local", "path": "tiny-model"}, "dtype": "float32"},
+    },
+    "language_sets": {"three": ["en", "vi", "hi"], "two": ["en", "zh"]},
+    "corpus": {
+        "source": {"kind": "mini"},
+        "tokens": 1500,
+        "heldout_tokens": 400,
+        "heldout_fraction": 0.2,
+        "block_size": 64,
+        "heldout_block_size": 64,
+    },
+    "statistics": {"batch_blocks": 4, "shards": 2},
+    "selections": {
+        "lape": {"method": "lape", "rate": 0.1, "language_sets": ["three"]},
+        "prob": {"method": "exceedance", "rate": 0.02},
+        "random": {"method": "random", "like": "prob", "match": "layer"},
+    },
+    "interventions": {
+        "zero": {"operation": "set", "value": 0},
+        "p90": {"operation": "set", "value": "p90"},
+    },
+    "perplexity": {"interventions": ["zero"], "tokens": 120},
+    "tasks": {
+        "xcopa": {
+            "source": {"kind": "mini"},
+            "languages": ["vi"],
+            "interventions": ["zero"],
+            "selections": ["lape"],
+            "limit": 4,
+        },
+        "xquad": {
+            "source": {"kind": "mini"},
+            "languages": ["en"],
+            "interventions": ["p90"],
+            "selections": ["prob"],
+            "limit": 2,
+        },
+    },
+    "results": {"bootstrap": 100, "venn": [["en", "vi", "hi"]]},
+}
+
+
+class Checkout:
+    """A copy of the project in which Snakemake runs, with its own configuration."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        for name in ("Snakefile", "workflow", "src", "config", "profiles", "environment.yml"):
+            source = ROOT / name
+            if source.is_dir():
+                ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+                shutil.copytree(source, path / name, ignore=ignore)
+            else:
+                shutil.copy2(source, path / name)
+        self.config = json.loads(json.dumps(CONFIG))
+        self.save()
+
+    def save(self) -> None:
+        (self.path / "tiny.yaml").write_text(json.dumps(self.config))
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        environment = os.environ | {
+            "PYTHONPATH": str(self.path / "src"),
+            "NUMBA_CACHE_DIR": str(self.path / ".numba"),
+        }
+        done = subprocess.run(
+            command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=900
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
+        return done
+
+    def make(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self.run("-c2", "--configfile", "tiny.yaml", *TRIGGERS, *arguments)
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Return how many jobs of each rule a dry run lists."""
+        done = self.make("-n", "--quiet", "rules", *arguments)
+        text = done.stdout + done.stderr
+        if "Nothing to be done" in text:
+            return {}
+        stats = re.search(r"job +count\n-+ +-+\n(.*?)\ntotal", text, re.S).group(1)
+        counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+        counts.pop("all", None)
+        return counts
+
+
+def save_tiny_model(folder: Path) -> None:
+    """Save a random Llama with a byte-level tokenizer, so that every script is readable."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": 0, "<bos>": 1, "<eos>": 2}
+    vocabulary |= {symbol: index for index, symbol in enumerate(symbols, len(vocabulary))}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            initializer_range=0.3,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Checkout:
+    """Return a checkout in which the whole graph has run."""
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    save_tiny_model(checkout.path / "tiny-model")
+    checkout.make()
+    return checkout
+
+
+@pytest.fixture
+def edit(checkout):
+    """Return the checkout; files and configuration are put back after the test."""
+    kept = {
+        path: path.read_bytes()
+        for folder in ("src", "workflow")
+        for path in (checkout.path / folder).rglob("*")
+        if path.suffix in {".py", ".smk", ".rst"}
+    }
+    yield checkout
+    for path, content in kept.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+    checkout.config = json.loads(json.dumps(CONFIG))
+    checkout.save()
+
+
+def test_full_run_makes_every_result(checkout):
+    results = checkout.path / "results"
+    for name in ("neurons", "overlap", "layers", "activations", "perplexity", "tasks"):
+        for kind in ("csv", "md", "tex"):
+            assert (results / f"tables/tiny/{name}.{kind}").stat().st_size > 0
+    figures = {p.relative_to(results / "figures/tiny/tiny") for p in results.rglob("*.svg")}
+    assert Path("three/lape/venn.svg") in figures
+    assert Path("three/zero/perplexity.svg") in figures
+    assert all((results / "figures/tiny/tiny" / f).with_suffix(".png").exists() for f in figures)
+    logs = list((checkout.path / "logs").rglob("*.json"))
+    record = json.loads(next(p for p in logs if "measure_perplexity" in str(p)).read_text())
+    for key in ("settings", "code", "versions", "device", "seconds", "peak_memory_mb"):
+        assert key in record
+
+
+def test_second_run_has_nothing_to_do(checkout):
+    assert checkout.planned() == {}
+
+
+def test_a_clone_reruns_nothing(checkout):
+    for path in (checkout.path / "workflow").rglob("*"):
+        os.utime(path)
+    assert checkout.planned() == {}
+
+
+def test_comment_docstring_and_layout_rerun_nothing(edit):
+    path = edit.path / "src/langneurons/statistics.py"
+    text = path.read_text()
+    path.write_text(
+        text.replace('"""Activation statistics', '"""# Other words\n\nStatistics', 1) + "\n# end\n"
+    )
+    assert edit.planned() == {}
+
+
+def test_selection_code_reruns_selection_and_what_follows(edit):
+    path = edit.path / "src/langneurons/selection/lape.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    planned = edit.planned()
+    assert planned["select_neurons"] == 1
+    assert not {"collect_statistics", "merge_statistics", "pack_corpus"} & set(planned)
+    assert {"measure_perplexity", "evaluate_task", "tabulate_neurons"} <= set(planned)
+
+
+def test_statistics_code_names_the_module(edit):
+    path = edit.path / "src/langneurons/collect.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    assert edit.planned()["collect_statistics"] == 8
+    text = edit.make("-n").stdout
+    assert "langneurons.collect=" in text
+
+
+def test_adding_a_language_touches_its_set_only(edit):
+    edit.config["language_sets"]["two"] = ["en", "zh", "fr"]
+    edit.save()
+    planned = edit.planned()
+    assert planned["fetch_text"] == planned["pack_corpus"] == 1
+    assert planned["collect_statistics"] == 2
+    assert planned["select_neurons"] == 2
+    assert planned["measure_perplexity"] == 2
+    assert "prepare_model" not in planned
+
+
+def test_renaming_and_reordering_a_set_compute_nothing(edit):
+    sets = edit.config["language_sets"]
+    edit.config["language_sets"] = {"renamed": ["hi", "en", "vi"], "two": sets["two"]}
+    edit.config["selections"]["lape"]["language_sets"] = ["renamed"]
+    edit.save()
+    assert all(rule.startswith(("draw_", "tabulate_")) for rule in edit.planned())
+
+
+def test_adding_an_intervention_keeps_finished_parts(edit):
+    edit.config["tasks"]["xcopa"]["interventions"] = ["zero", "p90"]
+    edit.save()
+    planned = edit.planned()
+    assert planned["evaluate_task"] == 1
+    assert "measure_perplexity" not in planned and "select_neurons" not in planned
+
+
+def test_resources_and_labels_rerun_no_job_that_computes(edit):
+    edit.config["runtime"] = {"mem_mb": 9000, "batch_tokens": 64}
+    edit.config["selections"]["lape"]["label"] = "other"
+    edit.save()
+    assert all(rule.startswith(("draw_", "tabulate_")) for rule in edit.planned())
+
+
+def test_report_is_one_html_file(checkout):
+    checkout.make("--report", "report.html")
+    text = (checkout.path / "report.html").read_text()
+    assert "perplexity" in text and len(text) > 100_000
+
+
+@pytest.mark.parametrize("change, words", [({"nam": 1}, "unknown key"), ({"models": {}}, "models")])
+def test_bad_configuration_stops_before_any_job(edit, change, words):
+    edit.config |= change
+    edit.save()
+    done = edit.run("-n", "--configfile", "tiny.yaml", check=False)
+    assert done.returncode
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+SHIPPED = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("config", "config/papers")
+    for path in (ROOT / folder).glob("*.yaml")
+    if path.name != "reference.yaml"
+)
+
+
+@pytest.mark.parametrize("config", SHIPPED)
+def test_dry_run_of_shipped_configurations(checkout, config):
+    done = checkout.run("-n", "--configfile", config, "--quiet", "rules")
+    assert "total" in done.stdout + done.stderr
+
+
+def test_default_configuration_needs_no_flag(checkout):
+    done = checkout.run("-n", "-c1", "--quiet", "rules")
+    assert "total" in done.stdout + done.stderr
+
+
+def test_slurm_profile_plans(checkout):
+    done = checkout.run("--profile", "profiles/slurm", "-j", "32", "-n", "--quiet", "rules")
+    assert "total" in done.stdout + done.stderr
