@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
 PARTS = ("identification", "heldout")
+ARRAYS = ("tokens", "lengths", "document", "scored")
 
 
 def split_of(identifier: str, fraction: float, seed: int) -> str:
@@ -148,7 +149,7 @@ class Corpus:
         tensors, header = {}, dict(self.header)
         for name in PARTS:
             part = getattr(self, name)
-            for key in ("tokens", "lengths", "document", "scored"):
+            for key in ARRAYS:
                 tensors[f"{name}.{key}"] = getattr(part, key)
             header[f"{name}.documents"] = part.documents
             header[f"{name}.document_bytes"] = part.document_bytes
@@ -162,10 +163,7 @@ class Corpus:
         for name in PARTS:
             try:
                 parts[name] = Part(
-                    *(
-                        tensors[f"{name}.{key}"]
-                        for key in ("tokens", "lengths", "document", "scored")
-                    ),
+                    *(tensors[f"{name}.{key}"] for key in ARRAYS),
                     header.pop(f"{name}.documents"),
                     header.pop(f"{name}.document_bytes"),
                 )

@@ -182,9 +182,7 @@ class Statistics:
         return np.broadcast_to(np.asarray(value), (self.shape[0],))[:, None].copy()
 
     def batch_quantile(self, q: float, site: str = "gate") -> np.ndarray:
-        """Return the mean over batches of each batch's own quantile (how the first paper's code
-        takes its quantiles).
-        """
+        """Return the mean over batches of each batch's own quantile, as the first paper's code."""
         levels = self.header["batch_quantiles"]
         if q not in levels:
             raise ValueError(
@@ -298,13 +296,10 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
             arrays[key] = np.stack([low, high], axis=1)
         elif key.endswith(".histogram"):
             shape = (*parts[0].shape, bins.N_BINS)
-            arrays[key] = pack(
-                np.add.reduce(
-                    [_unpack(v, shape, p.path) for v, p in zip(values, parts, strict=True)]
-                )
-                if len(values) > 1
-                else _unpack(values[0], shape, parts[0].path)
-            )
+            total = np.zeros(shape, np.int32)
+            for part, value in zip(parts, values, strict=True):
+                total += _unpack(value, shape, part.path)
+            arrays[key] = pack(total)
         else:
             arrays[key] = np.add.reduce(values) if len(values) > 1 else values[0]
     return Statistics(arrays, header, f"merged {parts[0].lang}")

@@ -260,7 +260,7 @@ def _check_interventions(config: Config) -> None:
     for name, entry in config.interventions.items():
         if name == BASELINE:
             raise ConfigError(
-                "interventions.none: `none` is the untouched model; it needs no entry."
+                "interventions.none: `none` is the untouched model; rename the entry."
             )
         for number, step in enumerate(entry.steps):
             path = f"interventions.{name}.steps[{number}]"

@@ -1,0 +1,206 @@
+import csv
+from math import exp, log
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from langneurons import tables
+from langneurons.neurons import NeuronTable
+
+RESULTS = {"bootstrap": 200, "confidence": 0.95, "alpha": 0.05, "seed": 0}
+
+
+def small_table():
+    rows = [("en", 0, 1), ("en", 1, 3), ("fr", 0, 1), ("fr", 1, 2), ("fr", 1, 0)]
+    frame = pd.DataFrame(rows, columns=["lang", "layer", "neuron"]).assign(score=1.0)
+    return NeuronTable(frame, {"languages": ["en", "fr", "de"], "n_layers": 2, "d_mlp": 4})
+
+
+LABELS = {"model": "m", "langset": "s", "selection": "lape"}
+
+
+def test_neuron_counts():
+    counts = tables.neuron_counts([(LABELS, small_table())])
+    assert list(counts) == [
+        *LABELS, "lang", "neurons", "unique", "pairs", "exactly_one_language", "max_languages",
+    ]  # fmt: skip
+    assert counts["neurons"].tolist() == [2, 3, 0]
+    assert counts.iloc[0, 5:].tolist() == [4, 5, 3, 2]
+
+
+def test_overlap_counts():
+    overlap = tables.overlap_counts([(LABELS, small_table())])
+    assert overlap["lang"].tolist() == ["en", "en", "fr"]
+    assert overlap["shared"].tolist() == [1, 0, 0]
+    assert overlap["jaccard"].tolist() == [0.25, 0, 0]
+
+
+def test_layer_counts():
+    counts = tables.layer_counts([(LABELS, small_table())])
+    assert counts[["layer_0", "layer_1"]].to_numpy().tolist() == [[1, 1], [1, 2], [0, 0]]
+    assert counts["lang"].tolist() == ["en", "fr", "de"]
+
+
+class FakeStatistics:
+    lang = "en"
+
+    def value(self, name, site):
+        assert site == "act"
+        return np.array([[1.0, 3.0]]) * (2 if name == "p95" else 1)
+
+
+def test_activation_statistics():
+    table = tables.activation_statistics([({"model": "m"}, FakeStatistics())], "act")
+    assert table.loc[0, ["mean", "p95", "p05"]].tolist() == [2.0, 4.0, 2.0]
+
+
+def perplexity_records(langs=("en", "fr"), documents=3, own=1.0):
+    rows = []
+    for evaluated in langs:
+        for deactivated in ("none", *langs):
+            added = own if deactivated == evaluated else 0.0
+            for document in range(documents):
+                tokens = 10 * (document + 1)
+                nll = tokens * (2.0 + added) + document
+                rows.append((deactivated, evaluated, f"d{document}", nll, tokens, 4 * tokens))
+    columns = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_perplexity_change_by_hand():
+    cells = tables.perplexity_change(perplexity_records(), RESULTS)
+    assert len(cells) == 4
+    cell = cells.set_index(["deactivated", "evaluated"]).loc[("en", "en")]
+    before = (2 * 60 + 3) / 60  # documents of 10, 20, 30 tokens; 0 + 1 + 2 nats on top
+    assert cell["nll_baseline"] == pytest.approx(before)
+    assert [cell[name] for name in ("nll_change", "low", "high")] == pytest.approx([1, 1, 1])
+    assert cell["ppl_change"] == pytest.approx(exp(before + 1) - exp(before))
+    assert cell["bits_per_byte"] == pytest.approx(before * 60 / log(2) / 240)
+    assert cell["p_holm"] < 0.05
+    other = cells.set_index(["deactivated", "evaluated"]).loc[("en", "fr")]
+    assert (other["nll_change"], other["p"], other["p_holm"]) == (0, 1, 1)
+
+
+def test_perplexity_change_ignores_the_order_of_rows():
+    records = perplexity_records()
+    shuffled = records.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(
+        tables.perplexity_change(records, RESULTS), tables.perplexity_change(shuffled, RESULTS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda records: records[records["deactivated"] != "none"], "no baseline"),
+        (lambda records: records.iloc[1:], "paired"),
+        (lambda records: pd.concat([records, records.iloc[:1]]), "occurs twice"),
+        (lambda records: records.assign(tokens=range(len(records))), "tokens differ"),
+        (lambda records: records[records["deactivated"] == "none"], "no intervened"),
+    ],
+)
+def test_perplexity_change_refuses_unpaired_records(change, message):
+    with pytest.raises(ValueError, match=message):
+        tables.perplexity_change(change(perplexity_records()), RESULTS)
+
+
+def test_perplexity_summary_by_hand():
+    values = {
+        ("a", "a"): 3, ("a", "b"): 1, ("a", "c"): 0,
+        ("b", "a"): 0, ("b", "b"): 2, ("b", "c"): 3,
+        ("c", "a"): 5, ("c", "b"): 5, ("c", "c"): 1,
+    }  # fmt: skip
+    rows = [(*key, value) for key, value in values.items()]
+    cells = pd.DataFrame(rows, columns=["deactivated", "evaluated", "nll_change"])
+    summary = tables.perplexity_summary(cells).iloc[0]
+    assert summary["mean_own"] == 2
+    assert summary["mean_others"] == pytest.approx(14 / 6)
+    assert summary["own_above_mean_of_others"] == 2
+    assert summary["own_largest"] == 1
+    assert summary["languages"] == 3
+    wide = tables.matrix(cells, "nll_change", ["c", "a"])
+    assert wide.to_numpy().tolist() == [[1, 5], [0, 3]]
+
+
+def task_records():
+    baseline = [1, 1, 1, 1, 1, 1, 0, 0]
+    changed = [0, 0, 0, 0, 0, 0, 0, 1]
+    frames = []
+    for condition, scores in (("none", baseline), ("zero", changed), ("mean", baseline)):
+        labels = ["none"] * 3 if condition == "none" else ["set", "lape", condition]
+        frame = pd.DataFrame({"accuracy": np.array(scores, float), "f1": np.array(scores) / 2})
+        frame = frame.assign(item=[f"i{k}" for k in range(8)], prediction="", gold="")
+        frame = frame.assign(task="xnli", lang="en", adapter="base")
+        frames.append(frame.assign(**dict(zip(tables.CONDITION, labels, strict=True))))
+    return pd.concat(frames)
+
+
+def test_task_scores_by_hand():
+    scores = tables.task_scores(task_records(), RESULTS)
+    scores = scores.set_index(["metric", "intervention"])
+    zero = scores.loc[("accuracy", "zero")]
+    assert (zero["n"], zero["mean"], zero["baseline"]) == (8, 1 / 8, 6 / 8)
+    assert zero["difference"] == -5 / 8
+    assert zero["p"] == pytest.approx(2 * (1 + 7) / 2**7)  # 6 lost, 1 won
+    assert zero["p_holm"] == pytest.approx(2 * zero["p"])
+    assert zero["test"] == "McNemar"
+    assert zero["difference_low"] <= -5 / 8 <= zero["difference_high"]
+    same = scores.loc[("accuracy", "mean")]
+    assert (same["difference"], same["p"]) == (0, 1)
+    untouched = scores.loc[("accuracy", "none")]
+    assert np.isnan([untouched["difference"], untouched["p"], untouched["p_holm"]]).all()
+    assert scores.loc[("f1", "zero"), "test"] == "bootstrap"
+    assert scores.loc[("f1", "zero"), "difference"] == pytest.approx(-5 / 16)
+
+
+def test_task_scores_need_the_same_items():
+    records = task_records()
+    with pytest.raises(ValueError, match="different items"):
+        tables.task_scores(records.iloc[:-1], RESULTS)
+    with pytest.raises(ValueError, match="no baseline"):
+        tables.task_scores(records[records["intervention"] != "none"], RESULTS)
+
+
+def test_write_table(tmp_path):
+    frame = pd.DataFrame({"lang": ["a|b", "c_d"], "n": [1, 20], "p_holm": [0.0001, np.nan]})
+    stem = tmp_path / "deep" / "table.v1"
+    tables.write_table(frame, stem, "50 % & more", "One note.")
+    with open(f"{stem}.csv", newline="") as lines:
+        assert list(csv.reader(lines))[1] == ["a|b", "1", "0.0001"]
+    markdown = open(f"{stem}.md").read()
+    assert "**50 % & more**" in markdown and r"a\|b" in markdown and "<0.001" in markdown
+    latex = open(f"{stem}.tex").read()
+    assert r"\caption{50 \% \& more}" in latex and r"c\_d & 20 &  \\" in latex
+    assert r"$<$0.001" in latex and r"\toprule" in latex and "One note." in latex
+    assert sorted(path.name for path in stem.parent.iterdir()) == [
+        "table.v1.csv", "table.v1.md", "table.v1.tex",
+    ]  # fmt: skip
+
+
+def test_long_and_empty_tables():
+    long = tables.to_latex(pd.DataFrame({"n": range(60)}))
+    assert long.count("longtable") == 2 and r"\endhead" in long
+    assert "| a | b |" in tables.to_markdown(pd.DataFrame(columns=["a", "b"]))
+
+
+def test_latex_escapes_every_special_character():
+    assert tables.escape_latex(r"\~^&%$#_{}<") == (
+        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\&\%\$\#\_\{\}$<$"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, "3"),
+        (0.123456, "0.1235"),
+        (0.0, "0"),
+        (np.nan, ""),
+        (None, ""),
+        (2.0, "2.0"),
+        ("x", "x"),
+    ],
+)
+def test_format_value(value, text):
+    assert tables.format_value(value) == text
