@@ -212,7 +212,7 @@ def loglikelihood(
         sums = np.bincount(owner, weights=logprob.double().cpu().numpy(), minlength=len(group))
         misses = np.bincount(owner, weights=~greedy.cpu().numpy(), minlength=len(group))
         for row, i in enumerate(group):
-            found[unique[i]] = (float(sums[row]), misses[row] == 0)
+            found[unique[i]] = (float(sums[row]), bool(misses[row] == 0))
         if progress is not None:
             progress.update(len(group), tokens=sum(len(unique[i][0]) for i in group))
     return [found[item] for item in encoded]

@@ -1,0 +1,215 @@
+"""The three primitives against naive one-by-one references, in every batch, on many families."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from torch import nn
+
+from langneurons import scoring
+from langneurons.adapters import MlpSites
+
+FAMILIES = ("llama", "gemma2", "gemma3_text", "cohere", "gpt_neox", "gpt2", "bloom", "opt", "phi")
+
+
+def naive_logprobs(model, ids):
+    """Return log p(ids[i] | ids[:i]) for i >= 1 from the model's own logits, float64."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0].double()
+    table = torch.log_softmax(logits, -1)
+    return [float(table[i, ids[i + 1]]) for i in range(len(ids) - 1)]
+
+
+def random_ids(generator, size):
+    return [int(i) for i in generator.integers(4, 100, size)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_token_nll_equals_the_models_own_logits(family):
+    model = tiny_model(family)
+    generator = np.random.default_rng(0)
+    lengths = np.array([9, 4, 12, 1])
+    tokens = np.zeros((4, 12), np.int32)
+    scored = np.zeros((4, 12), bool)
+    for row, size in enumerate(lengths):
+        tokens[row, :size] = random_ids(generator, size)
+        scored[row, :size] = True
+    scored[0, 3] = False
+    found = scoring.token_nll(model, tokens, lengths, scored, 16)
+    for row, size in enumerate(lengths):
+        assert np.isnan(found[row, 0]) and np.isnan(found[row, size:]).all()
+        expected = naive_logprobs(model, tokens[row, :size].tolist())
+        for i in range(1, size):
+            if scored[row, i]:
+                assert found[row, i] == pytest.approx(-expected[i - 1], abs=1e-4)
+            else:
+                assert np.isnan(found[row, i])
+    for budget in (1, 24, 10_000):
+        again = scoring.token_nll(model, tokens, lengths, scored, budget)
+        np.testing.assert_allclose(again, found, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ("gemma2", "cohere"))
+def test_soft_cap_and_scale_of_logits_are_applied(family):
+    settings = {"gemma2": {"final_logit_softcapping": 2.0}, "cohere": {"logit_scale": 0.25}}
+    model = tiny_model(family, **settings[family])
+    ids = random_ids(np.random.default_rng(1), 8)
+    found = scoring.token_nll(model, np.array([ids]), np.array([8]), np.ones((1, 8), bool), 64)
+    np.testing.assert_allclose(-found[0, 1:], naive_logprobs(model, ids), atol=1e-4)
+    plain = scoring._adjust
+    try:
+        scoring._adjust = lambda logits, config: logits
+        other = scoring.token_nll(model, np.array([ids]), np.array([8]), np.ones((1, 8), bool), 64)
+    finally:
+        scoring._adjust = plain
+    assert np.nanmax(np.abs(other - found)) > 0.01
+
+
+@pytest.mark.parametrize("size", (7, 64, 1000))
+@pytest.mark.parametrize("bias", (False, True))
+def test_blocked_head_equals_log_softmax(monkeypatch, size, bias):
+    monkeypatch.setattr(scoring, "CPU_VOCABULARY_BLOCK", size)
+    monkeypatch.setattr(scoring, "TOKEN_BLOCK", 5)
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(16, 301, bias=bias)
+    nn.init.normal_(head.weight, std=2.0, generator=generator)
+    hidden = torch.randn(13, 16, generator=generator)
+    targets = torch.randint(0, 301, (13,), generator=generator)
+    targets[0] = head(hidden[0]).argmax()
+    config = type("Config", (), {})()
+    with torch.inference_mode():
+        found, greedy = scoring.target_logprobs(head, hidden, targets, config)
+        table = torch.log_softmax(head(hidden).double(), -1)
+    expected = table[torch.arange(13), targets]
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+    assert greedy.tolist() == (table.argmax(1) == targets).tolist()
+
+
+PAIRS = [
+    ("w1 w2 w3", " w4 w5"),
+    ("w1 w2 w3", " w6"),
+    ("w1", " w2 w3 w4 w5 w6 w7"),
+    ("", "w8 w9"),
+    ("w1 w2 w3 ", "w4 w5"),
+    ("w1 w2 w3", " w4 w5"),
+]
+
+
+@pytest.mark.parametrize("side", ("left", "right"))
+@pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt"))
+def test_loglikelihood_equals_naive_scoring_in_any_batch(family, side):
+    model, tokenizer = tiny_model(family), tiny_tokenizer(padding_side=side)
+    expected = []
+    for context, continuation in PAIRS:
+        first, second = scoring.encode_pair(tokenizer, context, continuation)
+        assert first[0] == tokenizer.bos_token_id and first.count(tokenizer.bos_token_id) == 1
+        expected.append(sum(naive_logprobs(model, first + second)[len(first) - 1 :]))
+    for budget in (1, 9, 10_000):
+        found = scoring.loglikelihood(model, tokenizer, PAIRS, budget)
+        np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
+    assert found[0] == found[5]
+
+
+def test_spaces_move_to_the_continuation_and_empty_contexts_get_a_prefix():
+    tokenizer = tiny_tokenizer()
+    assert scoring.encode_pair(tokenizer, "w1 ", "w2") == scoring.encode_pair(
+        tokenizer, "w1", " w2"
+    )
+    first, second = scoring.encode_pair(tokenizer, "", "w1 w2")
+    assert first == [tokenizer.bos_token_id] and len(second) == 2
+
+
+def test_empty_continuations_are_refused():
+    with pytest.raises(ValueError, match="empty continuation"):
+        scoring.loglikelihood(tiny_model("llama"), tiny_tokenizer(), [("w1", "")], 10)
+
+
+def test_greedy_flag_marks_what_generation_would_give():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    (text,) = scoring.generate(model, tokenizer, ["w1 w2"], 1, [], 100)
+    pairs = [("w1 w2", " " + text.strip()), ("w1 w2", " w9")]
+    flags = [flag for _, flag in scoring.loglikelihood(model, tokenizer, pairs, 100)]
+    assert flags == [True, text.strip() == "w9"]
+
+
+def naive_generate(model, tokenizer, prompt, steps, penalty=1.0):
+    ids = tokenizer(prompt)["input_ids"]
+    out = []
+    for _ in range(steps):
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids + out])).logits[0, -1].tolist()
+        logits = torch.tensor(logits)
+        for used in set(ids + out):
+            value = logits[used]
+            logits[used] = value / penalty if value > 0 else value * penalty
+        token = int(logits.argmax())
+        if token == tokenizer.eos_token_id:
+            break
+        out.append(token)
+    return tokenizer.decode(out, skip_special_tokens=True)
+
+
+PROMPTS = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12", "w3 w4", "w5 w6 w7 w8 w9"]
+
+
+@pytest.mark.parametrize("side", ("left", "right"))
+@pytest.mark.parametrize("family", ("llama", "gemma3_text", "gpt2", "bloom", "opt"))
+def test_generation_equals_recomputing_the_whole_prefix(family, side):
+    overrides = {"sliding_window": 6} if family == "gemma3_text" else {}
+    model, tokenizer = tiny_model(family, **overrides), tiny_tokenizer(padding_side=side)
+    expected = [naive_generate(model, tokenizer, prompt, 8) for prompt in PROMPTS]
+    for budget in (1, 40, 10_000):
+        assert scoring.generate(model, tokenizer, PROMPTS, 8, [], budget) == expected
+
+
+def test_generation_with_repetition_penalty():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    expected = [naive_generate(model, tokenizer, prompt, 8, 1.5) for prompt in PROMPTS]
+    found = scoring.generate(model, tokenizer, PROMPTS, 8, [], 100, repetition_penalty=1.5)
+    assert found == expected
+    assert found != scoring.generate(model, tokenizer, PROMPTS, 8, [], 100)
+
+
+def test_generation_stops_before_the_stop_string():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    (full,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
+    words = full.split()
+    stop = next(word for word in words[1:] if word != words[0])
+    (cut,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [stop], 100)
+    assert cut == full[: full.find(stop)]
+
+
+def test_forward_passes_announce_which_tokens_are_the_prompt():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    seen = []
+    scoring.generate(model, tokenizer, ["w1 w2"], 3, [], 100, on_forward=seen.append)
+    assert [mask.shape[1] for mask in seen] == [3, 1, 1]
+    assert seen[0].all() and not seen[1].any()
+    seen.clear()
+    scoring.loglikelihood(model, tokenizer, [("w1 w2", " w3 w4")], 100, on_forward=seen.append)
+    assert seen[0].tolist() == [[True, True, True, False]]
+
+
+def test_hooks_fire_and_the_head_runs_on_scored_positions_only(monkeypatch):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    fired, rows = [], []
+    sites = MlpSites(model)
+    handle = sites.act[0].register_forward_hook(lambda *_: fired.append(1))
+    plain = scoring._target_logprobs
+
+    def counting(head, hidden, targets, config):
+        rows.append(len(targets))
+        return plain(head, hidden, targets, config)
+
+    monkeypatch.setattr(scoring, "_target_logprobs", counting)
+    scoring.loglikelihood(model, tokenizer, [("w1 w2 w3 w4", " w5")], 100)
+    handle.remove()
+    assert fired and rows == [1]
+
+
+def test_batches_respect_the_budget():
+    groups = scoring.batches([3, 10, 4, 4, 20], 12)
+    assert sorted(i for group in groups for i in group) == [0, 1, 2, 3, 4]
+    lengths = [3, 10, 4, 4, 20]
+    for group in groups:
+        assert len(group) == 1 or max(lengths[i] for i in group) * len(group) <= 12
