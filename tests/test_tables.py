@@ -118,7 +118,7 @@ def test_perplexity_summary_by_hand():
     assert summary["mean_others"] == pytest.approx(14 / 6)
     assert summary["own_above_mean_of_others"] == 2
     assert summary["own_largest"] == 1
-    assert summary["languages"] == 3
+    assert summary["n_languages"] == 3
     wide = tables.matrix(cells, "nll_change", ["c", "a"])
     assert wide.to_numpy().tolist() == [[1, 5], [0, 3]]
 

@@ -52,18 +52,6 @@ def _table(path: str, who: dict[str, Any]) -> NeuronTable:
     return table
 
 
-class _Resolved:
-    """The part of the configuration that resolving an intervention needs, from `params.cfg`."""
-
-    def __init__(self, settings: dict[str, Any]):
-        self.entry = InterventionEntry.model_validate({"steps": settings["steps"]})
-        self.protocol = type("Protocol", (), {"quantiles": settings.get("quantiles", "corrected")})
-
-    def statistic_site(self, step) -> str:
-        """Return the site that was settled when the job was planned."""
-        return step.statistic_site or step.site
-
-
 def _plan(
     name: str,
     settings: dict[str, Any],
@@ -71,9 +59,9 @@ def _plan(
     table: NeuronTable,
     statistics: dict[str, Statistics],
 ) -> Plan:
-    resolved = _Resolved(settings)
+    steps = InterventionEntry.model_validate({"steps": settings["steps"]}).steps
     own = {lang: one for lang, one in statistics.items() if lang in table.languages}
-    return resolve(name, resolved.entry, target, table, own, resolved)
+    return resolve(name, steps, target, table, own, settings.get("quantiles", "corrected"))
 
 
 def perplexity_cell(

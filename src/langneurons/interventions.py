@@ -10,7 +10,7 @@ source, then add the target's mean" gives a shared neuron 0 + mean.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,8 +21,7 @@ import torch
 from langneurons.adapters import MlpSites
 
 if TYPE_CHECKING:
-    from langneurons.config import Config
-    from langneurons.config.interventions import InterventionEntry, Step
+    from langneurons.config.interventions import Step
     from langneurons.neurons import NeuronTable
     from langneurons.statistics import Statistics
 
@@ -70,26 +69,26 @@ class Plan:
 
 def resolve(
     name: str,
-    entry: "InterventionEntry",
+    steps: "Sequence[Step]",
     target: str,
     table: "NeuronTable",
     statistics: "Mapping[str, Statistics]",
-    config: "Config",
+    quantiles: str = "corrected",
 ) -> Plan:
-    """Turn a configured intervention into a plan for one target language.
+    """Turn an intervention's steps into a plan for one target language.
 
-    `statistics` by language must hold the languages whose values are written. A target without
-    neurons gives an empty plan and a warning.
+    `statistics` by language must hold the languages whose values are written; `quantiles` is the
+    protocol's choice. A target without neurons gives an empty plan and a warning.
     """
     plan = Plan(name)
-    for step in entry.steps:
+    for step in steps:
         lang = target if step.neurons == "target" else step.neurons
         if lang not in table.languages:
             raise ValueError(
                 f"intervention {name!r}: no neurons of {lang!r} in this selection; its languages:"
                 f" {', '.join(table.languages)}"
             )
-        values = _values(step, lang, table, statistics, config)
+        values = _values(step, lang, table, statistics, quantiles)
         first, last = step.layers or (0, table.n_layers - 1)
         if first >= table.n_layers:
             raise ValueError(
@@ -112,11 +111,11 @@ def resolve(
     return plan
 
 
-def _values(step: "Step", lang, table, statistics, config) -> float | np.ndarray:
+def _values(step: "Step", lang, table, statistics, quantiles) -> float | np.ndarray:
     if step.statistic is None:
         return float(step.value) * step.coefficient
     source = lang if step.statistic_language == "neurons" else step.statistic_language
-    site = config.statistic_site(step)
+    site = step.statistic_site or step.site
     if source not in statistics:
         raise ValueError(f"no activation statistics of {source!r} are among the inputs")
     one = statistics[source]
@@ -125,7 +124,7 @@ def _values(step: "Step", lang, table, statistics, config) -> float | np.ndarray
     if step.statistic == "mean_difference":
         others = [statistics[k].mean(site) for k in table.languages if k != source]
         values = one.mean(site) - np.mean(others, axis=0)
-    elif step.statistic.startswith("p") and config.protocol.quantiles == "paper":
+    elif step.statistic.startswith("p") and quantiles == "paper":
         values = one.batch_quantile(int(step.statistic[1:]) / 100, site)
     else:
         values = one.value(step.statistic, site)

@@ -72,10 +72,10 @@ def select_neurons(config: Config, model: str, langset: str, selection: str) -> 
 
 def _intervention(config: Config, name: str) -> dict[str, Any]:
     entry = config.interventions[name]
-    steps = [
-        step.model_dump(mode="json") | {"statistic_site": config.statistic_site(step)}
-        for step in entry.steps
-    ]
+    steps = []
+    for step in entry.steps:
+        site = config.statistic_site(step) if step.statistic else None
+        steps.append(step.model_dump(mode="json") | {"statistic_site": site})
     uses_quantiles = any((step.statistic or "").startswith("p") for step in entry.steps)
     return {"steps": steps} | ({"quantiles": config.protocol.quantiles} if uses_quantiles else {})
 

@@ -284,7 +284,7 @@ def perplexity_summary(cells: pd.DataFrame) -> pd.DataFrame:
         "mean_others": mean_off,
         "own_above_mean_of_others": above,
         "own_largest": largest,
-        "languages": n,
+        "n_languages": n,
     }
     return pd.DataFrame([row])
 

@@ -147,4 +147,4 @@ def wilson(successes: float, n: int, confidence: float) -> tuple[float, float]:
     centre = share + spread / 2
     half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
     low, high = (centre - half) / (1 + spread), (centre + half) / (1 + spread)
-    return max(0.0, low), min(1.0, high)
+    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
