@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
-.PHONY: demo test lint unit workflow plan bench report clean
+.PHONY: demo test lint unit workflow plan bench report graph clean
 
 .venv/installed: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -42,6 +42,12 @@ bench: .venv/model         ## the benchmarks of benchmarks/
 
 report: .venv/installed
 	$(SNAKEMAKE) --report results/report.html
+
+graph: .venv/installed     ## the picture of the rule graph (needs graphviz)
+	$(SNAKEMAKE) --nolock --rulegraph dot \
+	  | sed -e '/^\t0\[/d' -e '/-> 0$$/d' -e 's/rounded,/"rounded,filled", fillcolor="#f4f6fa", color="#3b5b92",/' \
+	    -e 's/, color = "[^"]*", style="[^"]*"//' -e 's/penwidth=2/penwidth=1.2/' -e 's/margin=0/rankdir=LR, nodesep=0.15, margin=0/' \
+	  | dot -Tsvg > docs/images/rulegraph.svg
 
 clean:
 	rm -rf results resources logs benchmarks/results

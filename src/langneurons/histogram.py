@@ -12,7 +12,8 @@ values of magnitude class m.
 Quantile error bound: `quantile` returns, for an order statistic, a value inside the bin that
 holds it, so the error is at most the bin's width (`bin_width`). Interpolating between two order
 statistics as numpy does ("linear") keeps the larger of the two bounds. `exceedance` is exact at
-bin edges and off by at most the share of the values in the threshold's own bin elsewhere.
+bin edges (a value equal to a non-negative edge counts as above it) and off by at most the share of
+the values in the threshold's own bin elsewhere.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """The fused counting loop: everything kept about a layer's activations, in one pass over them.
 
 For x of shape (tokens, neurons), a mask of the tokens that count, and rows = blocks of the corpus,
-per neuron: the number of x > 0; sums of x, x**2 and |x|; minimum and maximum; the histogram of
-`langneurons.histogram`.
+per neuron: the number of x > 0; sums of x, x**2 and |x|; minimum and maximum (NaN once a NaN was
+seen); the histogram of `langneurons.histogram`.
 
 Sums are exact under any order of merging: a block's float64 sum (tokens in order) is split into
 two int64 limbs, whole part and 2**-40 fraction, and limbs add as integers. So neither the number
@@ -43,6 +43,7 @@ def _accumulate(x, bits, mask, rows, positive, limbs, extremes, histogram):
         square = np.zeros(CHUNK, np.float64)
         absolute = np.zeros(CHUNK, np.float64)
         index = np.zeros(CHUNK, np.int32)
+        damaged = np.zeros(CHUNK, np.bool_)
         for row in range(rows.shape[0] - 1):
             for j in range(CHUNK):
                 total[j] = 0.0
@@ -71,6 +72,7 @@ def _accumulate(x, bits, mask, rows, positive, limbs, extremes, histogram):
                     for j in range(width):
                         histogram[start + j, index[j]] += 1
             for j in range(width):
+                damaged[j] |= np.isnan(absolute[j])
                 for moment in range(3):
                     if moment == 0:
                         value64 = total[j]
@@ -85,6 +87,10 @@ def _accumulate(x, bits, mask, rows, positive, limbs, extremes, histogram):
             positive[start + j] += count[j]
             extremes[0, start + j] = min(extremes[0, start + j], low[j])
             extremes[1, start + j] = max(extremes[1, start + j], high[j])
+            # Comparisons pass over a NaN; the reader of the extremes must see it.
+            if damaged[j]:
+                extremes[0, start + j] = np.nan
+                extremes[1, start + j] = np.nan
 
 
 def accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram) -> None:

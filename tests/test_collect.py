@@ -1,0 +1,325 @@
+"""The collecting pass against a forward pass written out by hand; shards, checkpoints, padding."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES, VOCAB_SIZE, tiny_model
+from torch.nn import functional
+
+from langneurons import histogram as bins
+from langneurons.adapters import MlpSites
+from langneurons.collect import Settings, collect, shard_batches
+from langneurons.corpora import Corpus, Part
+from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
+from langneurons.statistics import Mismatch, Statistics, merge
+
+IDENTITY = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}
+SITES = ("gate", "act", "product")
+EVERYTHING = Settings(
+    batch_blocks=2,
+    histograms=("gate", "product"),
+    batch_quantiles=(0.5, 0.9),
+    document_means=("act",),
+    max_documents=4,
+)
+# The MLP of layer i, its first projections (gate, up) and its nonlinearity.
+BY_HAND = {
+    "llama": ("model.layers.{}.mlp", "gate_proj", "up_proj", functional.silu),
+    "gemma3": (
+        "model.language_model.layers.{}.mlp",
+        "gate_proj",
+        "up_proj",
+        lambda x: functional.gelu(x, approximate="tanh"),
+    ),
+    "gpt2": (
+        "transformer.h.{}.mlp",
+        "c_fc",
+        None,
+        lambda x: functional.gelu(x, approximate="tanh"),
+    ),
+    "bloom": (
+        "transformer.h.{}.mlp",
+        "dense_h_to_4h",
+        None,
+        lambda x: functional.gelu(x, approximate="tanh"),
+    ),
+    "opt": ("model.decoder.layers.{}", "fc1", None, functional.relu),
+}
+
+
+def tiny_corpus(n_blocks: int = 9, block_size: int = 12, padding: int = 0) -> Corpus:
+    """Blocks of different lengths; BOS and one token inside do not count."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(4, block_size + 1, n_blocks).astype(np.int32)
+    inside = np.arange(block_size) < lengths[:, None]
+    tokens = rng.integers(4, VOCAB_SIZE - 1, (n_blocks, block_size)).astype(np.int32)
+    fillers = rng.integers(0, VOCAB_SIZE - 1, tokens.shape) if padding < 0 else padding
+    tokens = np.where(inside, tokens, fillers).astype(np.int32)
+    tokens[:, 0] = 1
+    scored = inside.copy()
+    scored[:, [0, 2]] = False
+    document = np.where(scored, np.arange(tokens.size).reshape(tokens.shape) // 20, -1)
+    names = [f"d{i}" for i in range(document.max() + 1)]
+    part = Part(tokens, lengths, document.astype(np.int32), scored, names, [9] * len(names))
+    header = {"lang": "xx", "tokenizer_hash": "t", "corpus_hash": "c", "bos": "block"}
+    return Corpus("xx", part, part, header)
+
+
+def measure(model, settings=EVERYTHING, corpus=None, **arguments) -> Statistics:
+    return collect(model, corpus or tiny_corpus(), settings, IDENTITY, **arguments)
+
+
+def forward_by_hand(family: str, model, part: Part) -> list[dict[str, np.ndarray]]:
+    """Per block, each site of its scored tokens: (tokens, n_layers, d_mlp). One block at a time."""
+    mlp, gate, up, nonlinearity = BY_HAND[family]
+    blocks = []
+    for tokens, length, scored in zip(part.tokens, part.lengths, part.scored, strict=True):
+        layers = []
+        for i in range(2):
+            seen = {}
+            module = model.get_submodule(mlp.format(i))
+            for name in filter(None, (gate, up)):
+                module.get_submodule(name).register_forward_hook(
+                    lambda _m, _i, output, seen=seen, name=name: seen.update({name: output})
+                )
+            layers.append(seen)
+        model(input_ids=torch.from_numpy(tokens[None, :length].astype(np.int64)))
+        sites = {site: [] for site in SITES}
+        for seen in layers:
+            act = nonlinearity(seen[gate])
+            product = act * seen[up] if up else act
+            for site, values in zip(SITES, (seen[gate], act, product), strict=True):
+                sites[site].append(values.reshape(length, -1)[scored[:length]])
+        blocks.append({site: torch.stack(v, dim=1).numpy() for site, v in sites.items()})
+    return blocks
+
+
+def stacked(blocks: list[dict], site: str) -> np.ndarray:
+    return np.concatenate([block[site] for block in blocks]).astype(np.float64)
+
+
+def quantile_and_bound(values: np.ndarray, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """numpy's quantile along axis 0, and the larger bin width of its two order statistics."""
+    ordered, rank = np.sort(values, axis=0), q * (len(values) - 1)
+    widths = bins.bin_width(ordered[[int(np.floor(rank)), int(np.ceil(rank))]])
+    return np.quantile(values, q, axis=0), widths.max(axis=0) + 1e-5
+
+
+def assert_same(one: Statistics, other: Statistics) -> None:
+    assert one.header == other.header
+    assert one.arrays.keys() == other.arrays.keys()
+    for key, array in one.arrays.items():
+        assert array.dtype == other.arrays[key].dtype
+        np.testing.assert_array_equal(array, other.arrays[key], err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def single() -> Statistics:
+    return measure(tiny_model("llama"))
+
+
+@pytest.mark.parametrize("family", BY_HAND)
+def test_statistics_equal_a_hand_written_forward(family):
+    corpus = tiny_corpus()
+    found = measure(tiny_model(family), corpus=corpus)
+    blocks = forward_by_hand(family, tiny_model(family), corpus.identification)
+    assert found.tokens == corpus.identification.scored.sum() == len(stacked(blocks, "gate"))
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    for site in SITES:
+        values = stacked(blocks, site)
+        np.testing.assert_array_equal(found.positive(site), (values > 0).sum(axis=0))
+        np.testing.assert_allclose(found.probability(site), (values > 0).mean(axis=0))
+        np.testing.assert_allclose(found.mean(site), values.mean(axis=0), **close)
+        np.testing.assert_allclose(found.abs_mean(site), abs(values).mean(axis=0), **close)
+        np.testing.assert_allclose(found.std(site), values.std(axis=0), **close)
+        np.testing.assert_allclose(found.min(site), values.min(axis=0), **close)
+        np.testing.assert_allclose(found.max(site), values.max(axis=0), **close)
+    for site, name, q in itertools.product(("gate", "product"), ("p05", "p50", "p90"), (None,)):
+        expected, bound = quantile_and_bound(stacked(blocks, site), int(name[1:]) / 100)
+        assert (abs(found.value(name, site) - expected) <= bound).all()
+    layers = stacked(blocks, "gate").swapaxes(0, 1).reshape(2, -1)
+    for by_layer, values in ((True, layers.T), (False, layers.reshape(-1, 1))):
+        expected, bound = quantile_and_bound(values, 0.9)
+        pooled = found.pooled_quantile(0.9, "gate", by_layer=by_layer)[:, 0]
+        assert (abs(pooled - expected) <= bound).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_activation_quantiles_follow_from_the_gate(family):
+    corpus = tiny_corpus()
+    found = measure(tiny_model(family), corpus=corpus)
+    blocks = forward_by_hand(family, tiny_model(family), corpus.identification)
+    gate, act = stacked(blocks, "gate"), stacked(blocks, "act")
+    expected = np.quantile(act, 0.95, axis=0)
+    # Where the nonlinearity rises: a gate's bin, and the bin that its image falls into.
+    rising = np.sort(gate, axis=0)[int(0.95 * (len(gate) - 1))] > 0.1
+    source, target = (quantile_and_bound(values, 0.95)[1] for values in (gate, act))
+    error = abs(found.quantile(0.95, "act") - expected)
+    assert rising.mean() > 0.5 and (error <= 1.2 * source + target)[rising].all()
+    share = (act > 0).mean(axis=0)
+    if family != "opt":  # ReLU puts a mass on the edge 0 itself.
+        np.testing.assert_allclose(found.exceedance(0.0, "act"), share, atol=1e-9)
+
+
+def test_batch_quantiles_and_document_means_by_hand(single):
+    part = tiny_corpus().identification
+    blocks = forward_by_hand("llama", tiny_model("llama"), part)
+    batches = [stacked(blocks[i : i + 2], "gate") for i in range(0, len(blocks), 2)]
+    assert single.header["batches"] == len(batches) == 5
+    for q in EVERYTHING.batch_quantiles:
+        pairs = [quantile_and_bound(values, q) for values in batches]
+        expected, bound = np.mean(pairs, axis=0)
+        assert (abs(single.batch_quantile(q) - expected) <= bound).all()
+    act, owner = stacked(blocks, "act"), part.document[part.scored]
+    assert single.documents == ["d0", "d1", "d2", "d3"] and owner.max() > 3
+    for number, means in enumerate(single.document_means("act")):
+        expected = act[owner == number].mean(axis=0)
+        np.testing.assert_allclose(means, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_named_nonlinearity_is_the_module_of_the_model(family):
+    sites = MlpSites(tiny_model(family))
+    x = torch.linspace(-9, 9, 400)
+    expected = NONLINEARITIES[nonlinearity_name(sites.config)](x.numpy())
+    np.testing.assert_allclose(sites.act[0](x).numpy(), expected, atol=1e-5)
+
+
+def test_size_of_batches_does_not_matter(single):
+    for batch_blocks in (1, 4, 100):
+        other = measure(tiny_model("llama"), Settings(SITES, ("gate",), batch_blocks))
+        assert other.tokens == single.tokens
+        for site in SITES:
+            np.testing.assert_array_equal(other.positive(site), single.positive(site))
+            for name in ("mean", "std", "min", "max"):
+                np.testing.assert_allclose(
+                    other.value(name, site), single.value(name, site), rtol=1e-4, atol=1e-5
+                )
+        moved = abs(other.histogram("gate") - single.histogram("gate")).sum()
+        assert moved <= 1e-3 * single.histogram("gate").sum()
+
+
+def test_contents_of_the_padding_do_not_matter(single):
+    random, plain = tiny_corpus(padding=-1), tiny_corpus()
+    assert (random.identification.tokens != plain.identification.tokens).any()
+    assert_same(measure(tiny_model("llama"), corpus=random), single)
+
+
+def test_head_is_not_called_and_hooks_are_removed():
+    model = tiny_model("llama")
+    called = []
+    model.lm_head.register_forward_hook(lambda *_: called.append(1))
+    measure(model)
+    assert not called
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in model.model.modules()
+    )
+
+
+def test_shards_share_out_the_batches():
+    for n_batches, n_shards in itertools.product((1, 5, 8), (1, 3, 7)):
+        parts = [shard_batches(n_batches, i, n_shards) for i in range(n_shards)]
+        assert list(itertools.chain(*parts)) == list(range(n_batches))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(ValueError, match="shard 3"):
+        shard_batches(8, 3, 3)
+
+
+# With 7 shards of 5 batches some have nothing to do.
+@pytest.mark.parametrize("n_shards", [1, 2, 3, 7])
+def test_merged_shards_are_the_single_pass_in_any_order(n_shards, single, tmp_path):
+    model = tiny_model("llama")
+    parts = []
+    for shard in range(n_shards):
+        path = tmp_path / f"{shard}.safetensors"
+        measure(model, shard=shard, n_shards=n_shards).write(path)
+        parts.append(Statistics.read(path))
+    single.write(tmp_path / "single.safetensors")
+    expected = (tmp_path / "single.safetensors").read_bytes()
+    for order in itertools.islice(
+        itertools.permutations(parts), 0, None, 101 if n_shards > 3 else 1
+    ):
+        merge(order).write(tmp_path / "merged.safetensors")
+        assert (tmp_path / "merged.safetensors").read_bytes() == expected
+
+
+def test_merge_refuses_gaps_doubles_and_strangers():
+    model = tiny_model("llama")
+    parts = [measure(model, shard=i, n_shards=3) for i in range(3)]
+    for wrong in (parts[:2], parts[1:], [parts[0], parts[2]], [*parts, parts[1]]):
+        with pytest.raises(Mismatch, match="blocks"):
+            merge(wrong)
+    parts[1].header["revision"] = "1"
+    with pytest.raises(Mismatch, match="revision"):
+        merge(parts)
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(model, forward: int) -> list[int]:
+    """Raise in the last layer of the given forward pass; return the running count."""
+    calls = [0]
+
+    def hook(*_):
+        calls[0] += 1
+        if calls[0] == forward:
+            raise Killed
+
+    model.model.layers[1].mlp.down_proj.register_forward_hook(hook)
+    return calls
+
+
+@pytest.mark.parametrize("shard, n_shards", [(0, 1), (1, 2)])
+def test_killed_and_resumed_pass_is_the_undisturbed_one(shard, n_shards, tmp_path):
+    where = {"shard": shard, "n_shards": n_shards}
+    batches = len(shard_batches(5, shard, n_shards))
+    path = tmp_path / "checkpoint.safetensors"
+    done = 0
+    for forward in (3, 1, 2):
+        model = tiny_model("llama")
+        calls = kill_at(model, forward)
+        if done + forward > batches:
+            break
+        with pytest.raises(Killed):
+            measure(model, checkpoint=path, checkpoint_seconds=0, **where)
+        assert calls == [forward]
+        done += forward - 1
+        assert path.exists() == (done > 0)
+    model = tiny_model("llama")
+    calls = kill_at(model, 99)
+    resumed = measure(model, checkpoint=path, checkpoint_seconds=0, **where)
+    assert calls == [batches - done] and done >= 2
+    assert_same(resumed, measure(tiny_model("llama"), **where))
+
+
+def test_no_checkpoint_before_its_time(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    measure(tiny_model("llama"), checkpoint=path, checkpoint_seconds=600)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_one_token_that_is_not_finite_is_found(bad):
+    model, corpus = tiny_model("llama"), tiny_corpus()
+    corpus.identification.tokens[5, 3] = 99  # occurs nowhere else
+    model.model.embed_tokens.weight[99] = bad
+    with pytest.raises(RuntimeError, match="xx: gate of layer 0, neuron 0 is not finite"):
+        measure(model, corpus=corpus)
+
+
+def test_an_mlp_that_goes_past_its_nonlinearity_is_found():
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.forward = lambda x: x
+    with pytest.raises(RuntimeError, match="1 of 2 layer hooks fired"):
+        measure(model)
+
+
+def test_settings_name_what_is_wrong():
+    with pytest.raises(ValueError, match=r"statistics\.sites.*'gates'"):
+        Settings(sites=("gates",))
+    with pytest.raises(ValueError, match=r"statistics\.histograms.*'product'"):
+        Settings(sites=("gate",), histograms=("product",))
