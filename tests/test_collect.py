@@ -1,6 +1,7 @@
 """The collecting pass against a forward pass written out by hand; shards, checkpoints, padding."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,27 +25,13 @@ EVERYTHING = Settings(
     document_means=("act",),
     max_documents=4,
 )
+gelu_tanh = partial(functional.gelu, approximate="tanh")
 # The MLP of layer i, its first projections (gate, up) and its nonlinearity.
 BY_HAND = {
     "llama": ("model.layers.{}.mlp", "gate_proj", "up_proj", functional.silu),
-    "gemma3": (
-        "model.language_model.layers.{}.mlp",
-        "gate_proj",
-        "up_proj",
-        lambda x: functional.gelu(x, approximate="tanh"),
-    ),
-    "gpt2": (
-        "transformer.h.{}.mlp",
-        "c_fc",
-        None,
-        lambda x: functional.gelu(x, approximate="tanh"),
-    ),
-    "bloom": (
-        "transformer.h.{}.mlp",
-        "dense_h_to_4h",
-        None,
-        lambda x: functional.gelu(x, approximate="tanh"),
-    ),
+    "gemma3": ("model.language_model.layers.{}.mlp", "gate_proj", "up_proj", gelu_tanh),
+    "gpt2": ("transformer.h.{}.mlp", "c_fc", None, gelu_tanh),
+    "bloom": ("transformer.h.{}.mlp", "dense_h_to_4h", None, gelu_tanh),
     "opt": ("model.decoder.layers.{}", "fc1", None, functional.relu),
 }
 
@@ -136,7 +123,7 @@ def test_statistics_equal_a_hand_written_forward(family):
         np.testing.assert_allclose(found.std(site), values.std(axis=0), **close)
         np.testing.assert_allclose(found.min(site), values.min(axis=0), **close)
         np.testing.assert_allclose(found.max(site), values.max(axis=0), **close)
-    for site, name, q in itertools.product(("gate", "product"), ("p05", "p50", "p90"), (None,)):
+    for site, name in itertools.product(("gate", "product"), ("p05", "p50", "p90")):
         expected, bound = quantile_and_bound(stacked(blocks, site), int(name[1:]) / 100)
         assert (abs(found.value(name, site) - expected) <= bound).all()
     layers = stacked(blocks, "gate").swapaxes(0, 1).reshape(2, -1)
@@ -236,13 +223,10 @@ def test_merged_shards_are_the_single_pass_in_any_order(n_shards, single, tmp_pa
         path = tmp_path / f"{shard}.safetensors"
         measure(model, shard=shard, n_shards=n_shards).write(path)
         parts.append(Statistics.read(path))
-    single.write(tmp_path / "single.safetensors")
-    expected = (tmp_path / "single.safetensors").read_bytes()
-    for order in itertools.islice(
-        itertools.permutations(parts), 0, None, 101 if n_shards > 3 else 1
-    ):
+    orders = list(itertools.permutations(parts))
+    for order in orders[:: 1 + len(orders) // 10]:
         merge(order).write(tmp_path / "merged.safetensors")
-        assert (tmp_path / "merged.safetensors").read_bytes() == expected
+        assert_same(Statistics.read(tmp_path / "merged.safetensors"), single)
 
 
 def test_merge_refuses_gaps_doubles_and_strangers():
@@ -304,11 +288,11 @@ def test_no_checkpoint_before_its_time(tmp_path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_one_token_that_is_not_finite_is_found(bad):
-    model, corpus = tiny_model("llama"), tiny_corpus()
+    model, corpus, plain = tiny_model("llama"), tiny_corpus(), Settings(batch_blocks=2)
     corpus.identification.tokens[5, 3] = 99  # occurs nowhere else
     model.model.embed_tokens.weight[99] = bad
     with pytest.raises(RuntimeError, match="xx: gate of layer 0, neuron 0 is not finite"):
-        measure(model, corpus=corpus)
+        measure(model, plain, corpus)
 
 
 def test_an_mlp_that_goes_past_its_nonlinearity_is_found():

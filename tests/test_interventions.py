@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_adapters import nonlinearity, project
 from tiny import VOCAB_SIZE, tiny_model, tiny_tokenizer
-from torch import nn
 
 from langneurons import scoring
 from langneurons.adapters import ADAPTERS, MlpSites
@@ -131,12 +130,10 @@ def test_only_the_named_neurons_change(family, site, operation):
 
     def edit(layer, where, values):
         if where == site:
-            index = torch.from_numpy(INDEX if layer == 0 else other)
-            new = value if layer == 0 else torch.tensor([4.0, 4.0])
+            index, new = (INDEX, value) if layer == 0 else (other, torch.tensor([4.0, 4.0]))
             old = values[..., index]
-            values[..., index] = {"set": new + 0 * old, "add": old + new, "scale": old * new}[
-                operation
-            ]
+            results = {"set": new.expand(old.shape), "add": old + new, "scale": old * new}
+            values[..., index] = results[operation]
         return values
 
     model = tiny_model(family)
@@ -182,11 +179,9 @@ def test_writes_limited_to_prompt_or_generated_tokens(family, scope):
 
     def edit(layer, where, values):
         if (layer, where) == (0, "act"):
-            values[chosen.reshape(values.shape[:-1]).nonzero(as_tuple=True)[:1]] += 0
             flat = values.reshape(-1, values.shape[-1])
             for row in chosen.reshape(-1).nonzero()[:, 0]:
                 flat[row, INDEX] = 2.0
-            values = flat.reshape(values.shape)
         return values
 
     model = tiny_model(family)
@@ -209,26 +204,27 @@ def test_a_limited_write_needs_to_know_the_prompt():
 @pytest.mark.parametrize("scope", ["all", "prompt", "generated"])
 def test_generation_with_a_cache_equals_recomputing_with_the_hand_written_mlp(scope):
     tokenizer, prompts = tiny_tokenizer(), ["w1 w2", "w3 w4 w5 w6 w7 w8"]
-    state = {}
+    size = [0]
 
     def edit(layer, where, values):
         if (layer, where) == (1, "product"):
-            span = {"all": slice(None), "prompt": slice(state["n"]), "generated": None}[scope]
-            span = slice(state["n"], None) if span is None else span
-            values[:, span, :] = 1.0
+            first, last = {"all": (0, None), "prompt": (0, size[0]), "generated": (size[0], None)}[
+                scope
+            ]
+            values[:, first:last] = 1.0
         return values
 
     reference = by_hand(tiny_model("llama"), edit)
     expected = []
     for prompt in prompts:
         whole = tokenizer(prompt)["input_ids"]
-        state["n"] = len(whole)
+        size[0] = len(whole)
         for _ in range(6):
             token = int(logits(reference, torch.tensor([whole]))[0, -1].argmax())
             if token == tokenizer.eos_token_id:
                 break
             whole.append(token)
-        expected.append(tokenizer.decode(whole[state["n"] :], skip_special_tokens=True))
+        expected.append(tokenizer.decode(whole[size[0] :], skip_special_tokens=True))
     model = tiny_model("llama")
     plan = Plan("p", [write("set", 1.0, 1, "product", np.arange(48), scope)])
     for budget in (1, 1000):
@@ -444,6 +440,11 @@ def settings(step, protocol, **more):
     }
 
 
+def job(config):
+    names = {"model": "m", "langset": "en-vi", "selection": "lape", "intervention": "i"}
+    return stage(config, "measure_perplexity", **names)["intervention"]
+
+
 def test_a_mismatch_of_sites_is_refused_unless_the_protocol_asks_for_it():
     mismatch = {"value": "mean", "site": "act", "statistic_site": "gate"}
     with pytest.raises(
@@ -451,33 +452,15 @@ def test_a_mismatch_of_sites_is_refused_unless_the_protocol_asks_for_it():
     ):
         build(settings(mismatch, "corrected"))
     for step in (mismatch, {"value": "mean", "site": "act"}):
-        config = build(settings(step, {"intervention_site": "paper"}))
-        cfg = stage(config, "measure_perplexity", model="m", langset="en-vi", **cell)
-        assert cfg["intervention"]["steps"][0]["statistic_site"] == "gate"
-    config = build(settings({"value": "mean", "site": "act"}, "corrected"))
-    cfg = stage(config, "measure_perplexity", model="m", langset="en-vi", **cell)
-    assert cfg["intervention"]["steps"][0]["statistic_site"] == "act"
-
-
-cell = {"selection": "lape", "intervention": "i"}
+        found = job(build(settings(step, {"intervention_site": "paper"})))
+        assert found["steps"][0]["statistic_site"] == "gate"
+    found = job(build(settings({"value": "mean", "site": "act"}, "corrected")))
+    assert found["steps"][0]["statistic_site"] == "act"
 
 
 def test_the_papers_quantiles_need_their_batch_quantile():
     with pytest.raises(ConfigError, match="batch quantile 0.9"):
         build(settings({"value": "p90"}, "paper"))
-    config = build(settings({"value": "p90"}, "paper", batch_quantiles=[0.9]))
-    cfg = stage(config, "measure_perplexity", model="m", langset="en-vi", **cell)
-    assert cfg["intervention"]["quantiles"] == "paper"
-    cfg = stage(
-        build(settings({"value": "mean"}, "paper")),
-        "measure_perplexity",
-        model="m",
-        langset="en-vi",
-        **cell,
-    )
-    assert "quantiles" not in cfg["intervention"]
-
-
-def test_sites_are_modules_of_their_own():
-    for module in MlpSites(tiny_model("llama")).act:
-        assert isinstance(module, nn.Module)
+    found = job(build(settings({"value": "p90"}, "paper", batch_quantiles=[0.9])))
+    assert found["quantiles"] == "paper"
+    assert "quantiles" not in job(build(settings({"value": "mean"}, "paper")))

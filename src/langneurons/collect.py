@@ -142,23 +142,30 @@ class Collector:
         mask = self._mask.to(flat.device)
         histogram = kept.histogram[layer]
         levels = self.settings.batch_quantiles if site == "gate" else ()
-        target = torch.zeros_like(histogram) if levels else histogram
+        target, extremes = histogram, kept.extremes[layer]
+        if levels:
+            # A batch's quantile must not depend on the batches before it: shards start afresh.
+            target = torch.zeros_like(histogram)
+            extremes = torch.full_like(extremes, torch.inf)
+            extremes[1].neg_()
         accumulate(
             flat,
             mask,
             self._rows,
             kept.positive[layer],
             kept.limbs[layer],
-            kept.extremes[layer],
+            extremes,
             target,
         )
         if levels:
-            low, high = kept.extremes[layer].cpu().numpy()
+            low, high = extremes.cpu().numpy()
             counts = target.cpu().numpy()
             for index, level in enumerate(levels):
                 _add_fixed_point(
                     kept.batch_quantiles[layer][index], bins.quantile(counts, level, low, high)
                 )
+            torch.minimum(kept.extremes[layer][0], extremes[0], out=kept.extremes[layer][0])
+            torch.maximum(kept.extremes[layer][1], extremes[1], out=kept.extremes[layer][1])
             histogram += target
         if kept.document_sum[layer].shape[0]:
             chosen = mask & (self._documents.to(flat.device) >= 0)
@@ -291,7 +298,8 @@ def collect(
     if counted != expected:
         raise RuntimeError(f"counted {counted} tokens, the corpus part holds {expected}")
     arrays = collector.arrays()
-    _check_finite(arrays, corpus.lang)
+    if counted:
+        _check_finite(arrays, corpus.lang)
     for key in [key for key in arrays if key.endswith(".histogram")]:
         _check_histogram(arrays[key], counted, key)
         arrays[key] = pack(arrays[key])

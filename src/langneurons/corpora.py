@@ -58,7 +58,13 @@ def documents(source, lang: str) -> Iterator[tuple[str, str]]:
         from datasets import load_from_disk
 
         path = source.path.format(lang=lang)
-        yield from _fields(load_from_disk(path), source, path)
+        rows = load_from_disk(path)
+        if isinstance(rows, dict):
+            raise ValueError(
+                f"corpus.source.path: {path} holds the splits {', '.join(rows)}; name the folder"
+                " of one of them."
+            )
+        yield from _fields(rows, source, path)
     else:
         from datasets import load_dataset
 
@@ -205,6 +211,8 @@ def pack_documents(
     for identifier, ids, n_bytes in encoded:
         if remaining <= 0:
             break
+        if not ids:
+            continue
         joint = separator if names else []
         if bos == "document":
             stream.append(bos_id)

@@ -73,4 +73,4 @@ def with_labels(labels: dict[str, str], frame: pd.DataFrame) -> pd.DataFrame:
 
 def order(show: dict[str, Any], label: str | None = None) -> list[str]:
     """Return languages in the order of a set, or of all sets."""
-    return list(show["language_sets"][label] if label else show["language_names"])
+    return list(show["language_sets"][label] if label else show["order"])

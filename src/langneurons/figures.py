@@ -559,7 +559,7 @@ def draw_activations(
             axis.tick_params(axis="y", length=0)
             axis.xaxis.set_major_locator(MaxNLocator(5))
             axis.set_xlabel(f"{site}, averaged over neurons")
-            axis.set_title(textwrap.fill(str(model), 36))
+            axis.set_title(textwrap.fill(str(model), 36) if len(models) > 1 else "")
             _plain(axis)
         axes[0].set_ylim(len(langs) - 0.4, -0.6)
         handles.append(

@@ -145,12 +145,13 @@ class Applied:
         self._changes: list[torch.Tensor] = []
         self._prompt: torch.Tensor | None = None
         self._handles = []
+        deepest = max((write.layer for write in plan.writes), default=-1)
+        if deepest >= sites.n_layers:
+            raise ValueError(f"plan writes layer {deepest} of a model of {sites.n_layers}")
         groups: dict[tuple[int, str], list[Write]] = {}
         for write in plan.writes:
             groups.setdefault((write.layer, write.site), []).append(write)
         for (layer, site), writes in sorted(groups.items()):
-            if layer >= sites.n_layers:
-                raise ValueError(f"plan writes layer {layer} of a model of {sites.n_layers}")
             device = next(sites.down[layer].parameters()).device
             operations = [_Operation(write, device) for write in writes]
             hook = self._hook(layer, operations)

@@ -232,7 +232,7 @@ class Statistics:
                 raise DamagedFile(damaged(path, f"counts of site {site} missing or misshapen"))
             if positive.min() < 0 or positive.max() > header["tokens"]:
                 raise DamagedFile(damaged(path, f"counts of site {site} outside 0..tokens"))
-            if not np.isfinite(arrays[f"{site}.extremes"]).all():
+            if header["tokens"] and not np.isfinite(arrays[f"{site}.extremes"]).all():
                 raise DamagedFile(damaged(path, f"extremes of site {site} are not finite"))
         return cls(arrays, header, str(path))
 
@@ -270,7 +270,7 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
 
     The shards must cover the blocks 0..n without gap or overlap.
     """
-    parts = sorted(parts, key=lambda part: part.header["blocks"][0])
+    parts = sorted(parts, key=lambda part: part.header["blocks"])
     check_compatible(parts, (*IDENTITY, "lang", "corpus_hash", "corpus_blocks"))
     expected = 0
     for part in parts:

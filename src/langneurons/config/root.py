@@ -37,8 +37,13 @@ class Config(Frozen):
     language_sets: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="Language sets by name; the order is that of the figures."
     )
-    corpus: CorpusConfig = Field(default_factory=CorpusConfig)
-    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig)
+    corpus: CorpusConfig = Field(
+        default_factory=CorpusConfig,
+        description="The text on which neurons are found and perplexity is measured.",
+    )
+    statistics: StatisticsConfig = Field(
+        default_factory=StatisticsConfig, description="What is kept of the activations."
+    )
     selections: dict[str, Selection] = Field(
         min_length=1, description="Ways to select neurons, by name."
     )
@@ -50,8 +55,13 @@ class Config(Frozen):
     )
     perplexity: PerplexityConfig | None = Field(None, description="Left out: no such matrix.")
     tasks: dict[str, TaskEntry] = Field(default_factory=dict, description="Benchmarks by name.")
-    results: ResultsConfig = Field(default_factory=ResultsConfig)
-    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+    results: ResultsConfig = Field(
+        default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."
+    )
+    runtime: RuntimeConfig = Field(
+        default_factory=RuntimeConfig,
+        description="Batch sizes, memory, time, GPUs; changes no result and reruns no job.",
+    )
 
     @field_validator("models", "language_sets", "selections", "interventions", "tasks")
     @classmethod

@@ -1,0 +1,292 @@
+"""Splitting, fetching and packing of documents, against blocks written out by hand."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from tiny import WORDS, tiny_tokenizer
+
+from langneurons.config.corpus import CorpusConfig
+from langneurons.corpora import (
+    MINI,
+    Corpus,
+    documents,
+    fetch_text,
+    pack_corpus,
+    pack_documents,
+    split_of,
+)
+from langneurons.io import DamagedFile, read_jsonl
+
+BOS, PAD, SEPARATOR = 1, 0, 9
+DOCUMENTS = [("a", [10, 11, 12], 6), ("b", [20, 21], 5), ("c", [30, 31, 32, 33, 34, 35], 12)]
+# Per policy: tokens and document of each block of four; every token but BOS and pads is scored.
+BY_HAND = {
+    "block": (
+        [[1, 10, 11, 12], [1, 9, 20, 21], [1, 9, 30, 31], [1, 32, 33, 34], [1, 35, 0, 0]],
+        [[-1, 0, 0, 0], [-1, -1, 1, 1], [-1, -1, 2, 2], [-1, 2, 2, 2], [-1, 2, -1, -1]],
+        [4, 4, 4, 4, 2],
+    ),
+    "document": (
+        [[1, 10, 11, 12], [1, 20, 21, 1], [30, 31, 32, 33], [34, 35, 0, 0]],
+        [[-1, 0, 0, 0], [-1, 1, 1, -1], [2, 2, 2, 2], [2, 2, -1, -1]],
+        [4, 4, 4, 2],
+    ),
+    "none": (
+        [[10, 11, 12, 9], [20, 21, 9, 30], [31, 32, 33, 34], [35, 0, 0, 0]],
+        [[0, 0, 0, -1], [1, 1, -1, 2], [2, 2, 2, 2], [2, -1, -1, -1]],
+        [4, 4, 4, 1],
+    ),
+}
+
+
+def pack(bos="none", budget=1000, encoded=DOCUMENTS, block_size=4, bos_id=BOS):
+    return pack_documents(encoded, block_size, budget, bos, bos_id, [SEPARATOR], PAD)
+
+
+@pytest.mark.parametrize("bos", BY_HAND)
+def test_blocks_are_those_written_by_hand(bos):
+    part = pack(bos)
+    tokens, document, lengths = BY_HAND[bos]
+    assert part.tokens.tolist() == tokens
+    assert part.document.tolist() == document
+    assert part.lengths.tolist() == lengths
+    assert part.scored.tolist() == [[t not in (BOS, PAD) for t in block] for block in tokens]
+    assert (part.documents, part.document_bytes) == (["a", "b", "c"], [6, 5, 12])
+    assert [part.tokens.dtype, part.lengths.dtype, part.document.dtype] == [np.int32] * 3
+
+
+@pytest.mark.parametrize("bos", BY_HAND)
+@pytest.mark.parametrize("block_size", (3, 8, 64))
+def test_packing_keeps_every_token_in_its_order(bos, block_size):
+    generator = np.random.default_rng(0)
+    encoded = [
+        (f"d{i}", [int(t) for t in generator.integers(10, 99, generator.integers(1, 20))], 7)
+        for i in range(12)
+    ]
+    part = pack_documents(encoded, block_size, 10**6, bos, BOS, [], PAD)
+    assert part.tokens[part.scored].tolist() == [t for _, ids, _ in encoded for t in ids]
+    owner = [k for k, (_, ids, _) in enumerate(encoded) for _ in ids]
+    assert part.document[part.scored].tolist() == owner
+    n_bos = {"block": len(part.tokens), "document": 12, "none": 0}[bos]
+    assert (part.tokens == BOS).sum() == n_bos
+    assert part.lengths.sum() == len(owner) + n_bos
+    assert (part.lengths[:-1] == block_size).all()
+    assert (part.tokens[np.arange(block_size) >= part.lengths[:, None]] == PAD).all()
+
+
+# Where the budget ends with a separator, that one is left out.
+@pytest.mark.parametrize(
+    ("budget", "tokens", "names", "sizes"),
+    [
+        (2, [10, 11], ["a"], [4]),
+        (3, [10, 11, 12], ["a"], [6]),
+        (4, [10, 11, 12], ["a"], [6]),
+        (5, [10, 11, 12, 9, 20], ["a", "b"], [6, 2]),
+        (7, [10, 11, 12, 9, 20, 21], ["a", "b"], [6, 5]),
+        (10, [10, 11, 12, 9, 20, 21, 9, 30, 31, 32], ["a", "b", "c"], [6, 5, 6]),
+        (99, [10, 11, 12, 9, 20, 21, 9, 30, 31, 32, 33, 34, 35], ["a", "b", "c"], [6, 5, 12]),
+    ],
+)
+def test_the_budget_cuts_a_document_and_its_bytes(budget, tokens, names, sizes):
+    for bos in ("none", "block"):
+        part = pack(bos, budget)
+        assert part.tokens[part.scored].tolist() == tokens
+        assert (part.documents, part.document_bytes) == (names, sizes)
+
+
+def test_a_document_without_tokens_is_passed_over():
+    for bos in BY_HAND:
+        part = pack(bos, encoded=[DOCUMENTS[0], ("empty", [], 3), *DOCUMENTS[1:]])
+        assert part.tokens.tolist() == BY_HAND[bos][0]
+        assert part.documents == ["a", "b", "c"]
+
+
+def test_first_blocks_that_hold_so_many_tokens():
+    part = pack("block")
+    for tokens, n_blocks in ((1, 1), (3, 1), (4, 2), (6, 2), (7, 3), (13, 5), (99, 5)):
+        first = part.first(tokens)
+        assert first.tokens.tolist() == part.tokens[:n_blocks].tolist()
+        assert len(first.lengths) == len(first.scored) == len(first.document) == n_blocks
+    assert part.first(None) is part
+
+
+def test_the_split_depends_on_identifier_and_seed_only():
+    names = [f"document {i}" for i in range(4000)]
+    held_out = {name for name in names if split_of(name, 0.1, 0) == "heldout"}
+    assert 0.08 < len(held_out) / len(names) < 0.12
+    assert held_out != {name for name in names if split_of(name, 0.1, 1) == "heldout"}
+    larger = {name for name in names if split_of(name, 0.3, 0) == "heldout"}
+    assert held_out < larger
+
+
+# Sources ------------------------------------------------------------------------------------------
+
+
+def config(source, **more):
+    return CorpusConfig.model_validate({"source": source, "heldout_fraction": 0.3} | more)
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return {"kind": "jsonl", "path": str(path.parent / path.name.replace("xx", "{lang}"))}
+
+
+def numbered(n, key="text"):
+    return [{"name": f"n{i}", key: f"w{i % 90} w1 w2 w3"} for i in range(n)]
+
+
+def test_translations_of_the_mini_corpus_are_on_the_same_side(tmp_path):
+    split = {}
+    for file in sorted((MINI / "corpus").glob("*.jsonl")):
+        fetch_text(config({"kind": "mini"}), file.stem, tmp_path / file.name)
+        rows = read_jsonl(tmp_path / file.name)
+        assert set(rows[0]) == {"id", "split", "text"}
+        split[file.stem] = {row["id"]: row["split"] for row in rows}
+    assert len(split) == 9 and len(split["en"]) == len(read_jsonl(MINI / "corpus" / "en.jsonl"))
+    assert all(one == split["en"] for one in split.values())
+    assert 0.15 < list(split["en"].values()).count("heldout") / len(split["en"]) < 0.45
+
+
+def test_jsonl_by_named_fields_and_by_position(tmp_path):
+    source = jsonl(tmp_path / "xx.jsonl", numbered(30, "body"))
+    named = config(source | {"text_field": "body", "id_field": "name"})
+    assert list(documents(named.source, "xx"))[2] == ("n2", "w2 w1 w2 w3")
+    by_position = config(source | {"text_field": "body"})
+    assert list(documents(by_position.source, "xx"))[2] == ("000000002", "w2 w1 w2 w3")
+    fetch_text(named, "xx", tmp_path / "out.jsonl")
+    for row in read_jsonl(tmp_path / "out.jsonl"):
+        assert row["split"] == split_of(row["id"], 0.3, 0)
+    with pytest.raises(ValueError, match="row 0: no field 'text'; fields: name, body"):
+        fetch_text(config(source), "xx", tmp_path / "out.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"corpus\.source\.path: .*yy\.jsonl does not"):
+        fetch_text(config(source), "yy", tmp_path / "out.jsonl")
+
+
+def test_folder_of_datasets(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    rows = numbered(30)
+    Dataset.from_list(rows).save_to_disk(tmp_path / "one" / "xx")
+    source = {"kind": "folder", "path": str(tmp_path / "one" / "{lang}"), "id_field": "name"}
+    found = list(documents(config(source).source, "xx"))
+    assert found == [(row["name"], row["text"]) for row in rows]
+    DatasetDict(train=Dataset.from_list(rows)).save_to_disk(tmp_path / "two" / "xx")
+    source["path"] = str(tmp_path / "two" / "{lang}")
+    with pytest.raises(ValueError, match="holds the splits train"):
+        list(documents(config(source).source, "xx"))
+    source["path"] += "/train"
+    assert list(documents(config(source).source, "xx")) == found
+
+
+def test_blank_and_doubled_texts_are_dropped(tmp_path):
+    rows = numbered(20) + [{"text": "  \n"}, {"text": " w3 w1 w2 w3\n"}]
+    fetch_text(config(jsonl(tmp_path / "xx.jsonl", rows)), "xx", tmp_path / "out.jsonl")
+    texts = [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert texts == [row["text"] for row in rows[:20]]
+
+
+@pytest.mark.parametrize("n", (0, 1))
+def test_too_little_text_is_a_clear_error(tmp_path, n):
+    source = jsonl(tmp_path / "xx.jsonl", numbered(n))
+    with pytest.raises(ValueError, match=f"xx: {n} documents, .*give more documents"):
+        fetch_text(config(source), "xx", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+# Packing of a language ----------------------------------------------------------------------------
+
+
+def packed(tmp_path, rows=40, tokenizer=None, **more):
+    text = tmp_path / "text.jsonl"
+    fetch_text(config(jsonl(tmp_path / "xx.jsonl", numbered(rows))), "xx", text)
+    settings = {"block_size": 8, "heldout_block_size": 16} | more
+    chosen = config({"kind": "mini"}, **settings)
+    return read_jsonl(text), pack_corpus(chosen, "xx", text, tokenizer or tiny_tokenizer(), "hash")
+
+
+@pytest.mark.parametrize("bos", ("block", "document", "none"))
+def test_parts_hold_their_own_documents(tmp_path, bos):
+    rows, corpus = packed(tmp_path, bos=bos, separator="none")
+    for name, block_size in (("identification", 8), ("heldout", 16)):
+        part = getattr(corpus, name)
+        own = [row for row in rows if row["split"] == name]
+        assert part.documents == [row["id"] for row in own]
+        assert part.document_bytes == [len(row["text"]) for row in own]
+        assert part.tokens.shape[1] == block_size
+        words = [WORDS[token] for token in part.tokens[part.scored]]
+        assert words == " ".join(row["text"] for row in own).split()
+        assert corpus.header["tokens"][name] == len(words) == 4 * len(own)
+        # The tokenizer puts BOS before every text unless it is told not to.
+        n_bos = {"block": len(part.tokens), "document": len(own), "none": 0}[bos]
+        assert (part.tokens == BOS).sum() == n_bos
+    assert not set(corpus.identification.documents) & set(corpus.heldout.documents)
+    assert corpus.header["bos"] == bos
+
+
+def test_bytes_are_those_of_utf8(tmp_path):
+    rows = [{"text": f"w{i} \u0939\u093f"} for i in range(20)]
+    text = tmp_path / "text.jsonl"
+    fetch_text(config(jsonl(tmp_path / "xx.jsonl", rows)), "xx", text)
+    corpus = pack_corpus(config({"kind": "mini"}), "xx", text, tiny_tokenizer(), "hash")
+    sizes = [len(r["text"].encode()) for r in read_jsonl(text) if r["split"] == "heldout"]
+    assert corpus.heldout.document_bytes == sizes and min(sizes) == 9
+
+
+def test_separators(tmp_path):
+    _, corpus = packed(tmp_path, bos="none", separator="eos")
+    part = corpus.identification
+    flat = part.tokens[np.arange(8) < part.lengths[:, None]]
+    eos = np.flatnonzero(flat == 2)
+    assert eos.tolist() == list(range(4, len(flat), 5))
+    assert (part.document[part.tokens == 2] == -1).all()
+
+
+def test_budgets_and_the_warning_below_them(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        _, corpus = packed(tmp_path, tokens=10, heldout_tokens=1000, separator="none")
+    assert corpus.header["tokens"]["identification"] == 10
+    (short,) = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert "heldout has" in short.getMessage() and "of 1000 asked for" in short.getMessage()
+
+
+def test_a_part_without_text_is_an_error(tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text(json.dumps({"id": "a", "split": "heldout", "text": "w1"}) + "\n")
+    with pytest.raises(ValueError, match="xx: the identification part holds no tokens"):
+        pack_corpus(config({"kind": "mini"}), "xx", text, tiny_tokenizer(), "hash")
+
+
+def test_tokens_that_the_tokenizer_lacks_are_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"no BOS token; set corpus\.bos: none"):
+        pack("block", bos_id=None)
+    assert pack("none", bos_id=None).tokens.tolist() == BY_HAND["none"][0]
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"no EOS token; set corpus\.separator: newline"):
+        packed(tmp_path, tokenizer=tokenizer, separator="eos")
+
+
+def test_corpus_hash_follows_content(tmp_path):
+    hashes = {
+        packed(tmp_path, **one)[1].header["corpus_hash"]
+        for one in ({}, {"tokens": 20}, {"block_size": 16}, {"bos": "document"}, {"rows": 41})
+    }
+    assert len(hashes) == 5
+    assert packed(tmp_path)[1].header["corpus_hash"] in hashes
+
+
+def test_round_trip_and_refusal_of_another_tokenizer(tmp_path):
+    _, corpus = packed(tmp_path)
+    path = tmp_path / "xx.safetensors"
+    corpus.write(path)
+    again = Corpus.read(path, "hash")
+    assert (again.lang, again.header) == ("xx", corpus.header)
+    for name in ("identification", "heldout"):
+        one, other = getattr(corpus, name), getattr(again, name)
+        for key in ("tokens", "lengths", "document", "scored"):
+            np.testing.assert_array_equal(getattr(one, key), getattr(other, key), strict=True)
+        assert (one.documents, one.document_bytes) == (other.documents, other.document_bytes)
+    with pytest.raises(DamagedFile, match="packed with tokenizer hash, the model's is other"):
+        Corpus.read(path, "other")
