@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -100,6 +101,15 @@ def assert_same(one: Statistics, other: Statistics) -> None:
     for key, array in one.arrays.items():
         assert array.dtype == other.arrays[key].dtype
         np.testing.assert_array_equal(array, other.arrays[key], err_msg=key)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Idle threads of numba spin, which on a busy machine costs more than they bring here."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

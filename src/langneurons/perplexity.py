@@ -39,7 +39,8 @@ def document_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int, o
     part = corpus.heldout.first(tokens)
     scored = part.scored & (part.document >= 0)
     nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, on_forward=on_forward)
-    predicted = np.isfinite(nll)
+    predicted = scored.copy()
+    predicted[:, 0] = False
     owner = part.document[predicted]
     n_documents = len(part.documents)
     counts = np.bincount(owner, minlength=n_documents)
@@ -74,10 +75,8 @@ def measure(
     """
     sites = MlpSites(model)
     rows = {BASELINE: Plan(BASELINE), **plans}
-    total = sum(int(corpora[lang].heldout.first(tokens).scored.sum()) for lang in corpora) * len(
-        rows
-    )
-    progress = Progress("perplexity", total, "tokens")
+    sizes = {lang: int(one.heldout.first(tokens).scored.sum()) for lang, one in corpora.items()}
+    progress = Progress("perplexity", sum(sizes.values()) * len(rows), "tokens")
     frames = []
     for deactivated, plan in rows.items():
         for lang, corpus in corpora.items():
@@ -96,7 +95,7 @@ def measure(
                         f"NLL of {lang} is not finite with {plan.name} on {deactivated}"
                     )
                 store.put(part_key, frame)
-            progress.update(int(frame["tokens"].sum()))
+            progress.update(sizes[lang])
             frames.append(frame.assign(deactivated=deactivated, evaluated=lang))
     progress.finish()
     columns = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]

@@ -1,0 +1,454 @@
+"""Mistakes in a configuration: each is refused before any job, in the user's terms."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langneurons.config import ConfigError, build, load_config, parse_yaml, read_configs
+from langneurons.config.__main__ import main
+from langneurons.config.reference import files, schema
+
+ROOT = Path(__file__).parent.parent
+GOOD = {
+    "name": "small",
+    "models": {"tiny": {"source": {"kind": "local", "path": "tiny-model"}}},
+    "language_sets": {"three": ["en", "vi", "hi"]},
+    "corpus": {"source": {"kind": "mini"}},
+    "selections": {
+        "lape": {"method": "lape"},
+        "prob": {"method": "exceedance"},
+        "control": {"method": "random", "like": "lape"},
+    },
+    "interventions": {
+        "zero": {"operation": "set", "value": 0},
+        "p90": {"operation": "set", "value": "p90"},
+    },
+    "perplexity": {"interventions": ["zero"]},
+    "tasks": {"xnli": {"source": {"kind": "mini"}, "languages": ["vi"], "interventions": ["zero"]}},
+}
+
+
+def put(path, value):
+    """Return a change that sets a dotted path."""
+
+    def change(raw):
+        *above, last = path.split(".")
+        for key in above:
+            raw = raw.setdefault(key, {})
+        raw[last] = value
+
+    return change
+
+
+def drop(path):
+    """Return a change that removes a dotted path."""
+
+    def change(raw):
+        *above, last = path.split(".")
+        for key in above:
+            raw = raw[key]
+        del raw[last]
+
+    return change
+
+
+HUB = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
+GGUF = {"kind": "gguf", "package": "p", "version": "1", "file": "f", "sha256": "0" * 64}
+# name: change, words of the message (key path, value, what is legal or the nearest match)
+BAD = {
+    "top-level key": (put("modles", {}), ["modles", "unknown key", "models"]),
+    "key of a model": (put("models.tiny.dtpe", "float32"), ["models.tiny.dtpe", "dtype"]),
+    "key of a source": (
+        put("models.tiny.source.revison", "0"),
+        ["models.tiny.source.revison", "unknown key", "kind, path"],
+    ),
+    "key of the corpus": (put("corpus.token", 5), ["corpus.token", "tokens"]),
+    "key of a corpus source": (put("corpus.source.path", "x"), ["corpus.source.path", "kind"]),
+    "key of statistics": (put("statistics.sits", ["act"]), ["statistics.sits", "sites"]),
+    "key of a selection": (put("selections.lape.rat", 0.1), ["selections.lape.rat", "rate"]),
+    "key of another method": (
+        put("selections.lape.threshold", "p90"),
+        ["selections.lape.threshold", "unknown key", "filter_level"],
+    ),
+    "key of an intervention": (
+        put("interventions.zero.valu", 1),
+        ["interventions.zero", "valu", "value"],
+    ),
+    "key of perplexity": (put("perplexity.token", 5), ["perplexity.token", "tokens"]),
+    "key of a task": (put("tasks.xnli.language", ["vi"]), ["tasks.xnli.language", "languages"]),
+    "key of results": (put("results.bootstraps", 5), ["results.bootstraps", "bootstrap"]),
+    "key of runtime": (put("runtime.thread", 2), ["runtime.thread", "threads"]),
+    "key of the protocol": (
+        put("protocol", {"quantile": "paper"}),
+        ["protocol.quantile", "quantiles"],
+    ),
+    "missing name": (drop("name"), ["name: missing"]),
+    "missing models": (drop("models"), ["models: missing"]),
+    "missing sets": (drop("language_sets"), ["language_sets: missing"]),
+    "missing selections": (drop("selections"), ["selections: missing"]),
+    "missing source": (drop("models.tiny.source"), ["models.tiny.source: missing"]),
+    "missing operation": (
+        put("interventions.zero", {"value": 0}),
+        ["interventions.zero"],
+    ),
+    "missing value": (
+        put("interventions.zero", {"operation": "set"}),
+        ["interventions.zero", "value", "missing"],
+    ),
+    "no models": (put("models", {}), ["models", "at least 1"]),
+    "no sets": (put("language_sets", {}), ["language_sets", "at least 1"]),
+    "no selections": (put("selections", {}), ["selections", "at least 1"]),
+    "name with a slash": (put("name", "a/b"), ["name", "a/b"]),
+    "name with a space": (
+        put("language_sets", {"my set": ["en", "vi"]}),
+        ["my set", "letters, digits"],
+    ),
+    "kind of source": (
+        put("models.tiny.source", {"kind": "hubb"}),
+        ["models.tiny.source.kind", "hubb", "hub, local, gguf", "'hub'?"],
+    ),
+    "source without kind": (
+        put("models.tiny.source", {"path": "x"}),
+        ["models.tiny.source", "kind"],
+    ),
+    "revision is a branch": (
+        put("models.tiny.source", HUB | {"revision": "main"}),
+        ["models.tiny.source.revision", "main"],
+    ),
+    "repository without owner": (
+        put("models.tiny.source", HUB | {"repo": "llama"}),
+        ["models.tiny.source.repo", "llama"],
+    ),
+    "bad sha256": (
+        put("models.tiny.source", GGUF | {"sha256": "abc"}),
+        ["models.tiny.source.sha256", "abc"],
+    ),
+    "gguf of nothing": (
+        put("models.tiny.source", {"kind": "gguf"}),
+        ["models.tiny.source", "path", "package"],
+    ),
+    "gguf without checksum": (
+        put("models.tiny.source", {k: v for k, v in GGUF.items() if k != "sha256"}),
+        ["models.tiny.source", "sha256 missing"],
+    ),
+    "dtype": (
+        put("models.tiny.dtype", "float23"),
+        ["models.tiny.dtype", "float23", "bfloat16", "float32"],
+    ),
+    "quantisation": (
+        put("models.tiny.quantization", "nf5"),
+        ["models.tiny.quantization", "nf5", "none, nf4"],
+    ),
+    "model on an unknown set": (
+        put("models.tiny.language_sets", ["thre"]),
+        ["models.tiny.language_sets", "thre", "three"],
+    ),
+    "model on no set": (put("models.tiny.language_sets", []), ["models.tiny.language_sets"]),
+    "unknown language": (
+        put("language_sets.three", ["en", "vi", "hh"]),
+        ["language_sets.three", "hh", "language"],
+    ),
+    "empty set": (put("language_sets.three", []), ["language_sets.three", "empty"]),
+    "set of one": (put("language_sets.three", ["en"]), ["language_sets.three", "at least two"]),
+    "doubled language": (
+        put("language_sets.three", ["en", "vi", "en"]),
+        ["language_sets.three", "en", "more than once"],
+    ),
+    "languages as text": (put("language_sets.three", "en vi"), ["language_sets.three", "en vi"]),
+    "language not in mini": (
+        put("language_sets.three", ["en", "vi", "de"]),
+        ["language_sets.three", "de", "mini"],
+    ),
+    "set that no model uses": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            raw["models"]["tiny"].update(language_sets=["three"]),
+        ),
+        ["language_sets.other", "no model"],
+    ),
+    "set that no selection uses": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            [entry.update(language_sets=["three"]) for entry in raw["selections"].values()],
+        ),
+        ["language_sets.other", "uses it"],
+    ),
+    "method": (
+        put("selections.lape.method", "lappe"),
+        ["selections.lape.method", "lappe", "exceedance", "'lape'?"],
+    ),
+    "no method": (put("selections.lape", {"rate": 0.1}), ["selections.lape", "method"]),
+    "rate above one": (put("selections.lape.rate", 1.5), ["selections.lape.rate", "1.5"]),
+    "rate of zero": (put("selections.lape.rate", 0), ["selections.lape.rate", "0"]),
+    "rate as text": (put("selections.lape.rate", "much"), ["selections.lape.rate", "much"]),
+    "threshold": (
+        put("selections.prob.threshold", "p9o"),
+        ["selections.prob", "p9o", "p01-p99"],
+    ),
+    "pool": (
+        put("selections.prob.pool", "layers"),
+        ["selections.prob.pool", "layers", "'layer'?"],
+    ),
+    "like nothing": (
+        put("selections.control.like", "lapp"),
+        ["selections.control.like", "lapp", "lape"],
+    ),
+    "like a control": (
+        put("selections.second", {"method": "random", "like": "control"}),
+        ["selections.second.like", "control"],
+    ),
+    "random with both": (
+        put("selections.control.rate", 0.1),
+        ["selections.control", "either"],
+    ),
+    "selection on an unknown set": (
+        put("selections.lape.language_sets", ["tree"]),
+        ["selections.lape.language_sets", "tree", "three"],
+    ),
+    "selection named none": (put("selections.none", {"method": "lape"}), ["selections.none"]),
+    "selected site is not measured": (
+        put("statistics", {"sites": ["gate"], "histograms": ["gate"]}),
+        ["selections.lape.site", "act", "statistics.sites"],
+    ),
+    "threshold without histogram": (
+        put("statistics", {"histograms": []}),
+        ["selections.prob", "statistics.histograms"],
+    ),
+    "batch quantile is not kept": (
+        put("selections.prob.pool", "batch"),
+        ["selections.prob", "batch quantile 0.9", "statistics.batch_quantiles"],
+    ),
+    "site": (put("statistics.sites", ["gates"]), ["statistics.sites[0]", "gates", "'gate'?"]),
+    "histogram of no site": (
+        put("statistics", {"sites": ["act"], "histograms": ["gate"]}),
+        ["histograms", "gate", "sites"],
+    ),
+    "quantile level": (
+        put("statistics.batch_quantiles", [90]),
+        ["batch_quantiles", "90"],
+    ),
+    "no shards": (put("statistics.shards", 0), ["statistics.shards", "0"]),
+    "operation": (
+        put("interventions.zero.operation", "sett"),
+        ["interventions.zero", "sett", "set, add, scale"],
+    ),
+    "statistic": (
+        put("interventions.p90.value", "p9"),
+        ["interventions.p90", "p9", "p90"],
+    ),
+    "add of zero": (
+        put("interventions.zero", {"operation": "add", "value": 0}),
+        ["interventions.zero", "changes nothing"],
+    ),
+    "scale by one": (
+        put("interventions.zero", {"operation": "scale", "value": 1}),
+        ["interventions.zero", "changes nothing"],
+    ),
+    "no steps": (put("interventions.zero", {"steps": []}), ["interventions.zero.steps"]),
+    "layers backwards": (
+        put("interventions.zero.layers", [5, 2]),
+        ["interventions.zero", "[5, 2]"],
+    ),
+    "neurons of an unknown language": (
+        put("interventions.zero.neurons", "targt"),
+        ["interventions.zero", "targt", "target"],
+    ),
+    "site mismatch": (
+        put("interventions.p90.statistic_site", "gate"),
+        ["interventions.p90", "gate", "act", "protocol.intervention_site"],
+    ),
+    "paper quantiles that are not kept": (
+        put("protocol", "paper"),
+        ["interventions.p90", "batch_quantiles"],
+    ),
+    "intervention named none": (
+        put("interventions.none", {"operation": "set", "value": 0}),
+        ["interventions.none"],
+    ),
+    "protocol": (put("protocol", "papers"), ["protocol", "papers", "paper"]),
+    "perplexity under nothing": (
+        put("perplexity.interventions", []),
+        ["perplexity.interventions", "empty"],
+    ),
+    "perplexity under an unknown intervention": (
+        put("perplexity.interventions", ["zeor"]),
+        ["perplexity.interventions", "zeor", "zero"],
+    ),
+    "perplexity of an unknown selection": (
+        put("perplexity.selections", ["lap"]),
+        ["perplexity.selections", "lap", "lape"],
+    ),
+    "task under an unknown intervention": (
+        put("tasks.xnli.interventions", ["p9"]),
+        ["tasks.xnli.interventions", "p9", "p90"],
+    ),
+    "task of an unknown selection": (
+        put("tasks.xnli.selections", ["contrl"]),
+        ["tasks.xnli.selections", "contrl", "control"],
+    ),
+    "task in no language": (put("tasks.xnli.languages", []), ["tasks.xnli.languages"]),
+    "task in an unknown language": (
+        put("tasks.xnli.languages", ["vii"]),
+        ["tasks.xnli.languages", "vii", "vi"],
+    ),
+    "task in a language without neurons": (
+        put("tasks.xnli.languages", ["zh"]),
+        ["tasks.xnli.languages", "zh", "no language set"],
+    ),
+    "task that mini lacks": (
+        put("tasks.xnlii", {"source": {"kind": "mini"}, "languages": ["vi"]}),
+        ["tasks.xnlii", "xnli"],
+    ),
+    "limit of zero": (put("tasks.xnli.limit", 0), ["tasks.xnli.limit", "0"]),
+    "no tokens": (put("corpus.tokens", 0), ["corpus.tokens", "0"]),
+    "everything held out": (
+        put("corpus.heldout_fraction", 1),
+        ["corpus.heldout_fraction", "1"],
+    ),
+    "tiny blocks": (put("corpus.block_size", 4), ["corpus.block_size", "4"]),
+    "bos": (put("corpus.bos", "blok"), ["corpus.bos", "blok", "'block'?"]),
+    "path without language": (
+        put("corpus.source", {"kind": "jsonl", "path": "text.jsonl"}),
+        ["corpus.source.path", "text.jsonl", "{lang}"],
+    ),
+    "confidence in per cent": (put("results.confidence", 95), ["results.confidence", "95"]),
+    "few replicates": (put("results.bootstrap", 10), ["results.bootstrap", "10"]),
+    "venn of an unknown language": (
+        put("results.venn", [["en", "vi", "hy"]]),
+        ["results.venn", "hy", "hi"],
+    ),
+    "venn of two": (put("results.venn", [["en", "vi", "vi"]]), ["results.venn"]),
+    "negative threads": (put("runtime.threads", -1), ["runtime.threads", "-1"]),
+    "memory as text": (put("runtime.mem_mb", "8 GB"), ["runtime.mem_mb", "8 GB"]),
+    "models as a list": (put("models", ["tiny"]), ["models", "tiny"]),
+}
+
+
+def test_the_good_configuration_is_good():
+    config = build(GOOD)
+    assert config.cells("tiny") == [("three", "lape"), ("three", "prob"), ("three", "control")]
+    assert config.perplexity_cells("tiny")[0] == ("en-hi-vi", "lape", "zero")
+
+
+def test_there_are_enough_cases():
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_refused_in_the_users_terms(case):
+    change, words = BAD[case]
+    raw = copy.deepcopy(GOOD)
+    change(raw)
+    with pytest.raises(ConfigError) as caught:
+        build(raw)
+    message = str(caught.value)
+    for word in words:
+        assert word in message, f"{word!r} not in: {message}"
+    assert "pydantic" not in message
+
+
+def test_unused_model_is_named():
+    raw = copy.deepcopy(GOOD)
+    raw["language_sets"]["other"] = ["en", "zh"]
+    for entry in raw["selections"].values():
+        entry["language_sets"] = ["three"]
+    raw["models"]["second"] = copy.deepcopy(raw["models"]["tiny"])
+    raw["models"]["second"]["language_sets"] = ["other"]
+    with pytest.raises(ConfigError, match="other"):
+        build(raw)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("name: a\nname: b\n", "line 2: key 'name' is given twice"),
+        ("name: [a\n", "not valid YAML"),
+        ("- a\n- b\n", "expected keys and values"),
+        ("", "expected keys and values"),
+    ],
+)
+def test_broken_files(tmp_path, text, words):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert words in str(caught.value) and "broken.yaml" in str(caught.value)
+
+
+def test_missing_file_names_its_neighbours(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: a\n")
+    with pytest.raises(ConfigError, match="mine.yaml"):
+        load_config(tmp_path / "mime.yaml")
+
+
+def test_no_is_norwegian():
+    assert parse_yaml("languages: [no, en, yes]")["languages"] == ["no", "en", "yes"]
+
+
+def test_later_files_and_overrides_win(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(json.dumps(GOOD))
+    second.write_text("perplexity: {tokens: 7}\n")
+    config = read_configs([first, second], {"name": "over"})
+    assert (config.name, config.perplexity.tokens) == ("over", 7)
+    assert config.perplexity.interventions == ("zero",)
+
+
+def test_a_set_is_known_by_its_content():
+    raw = copy.deepcopy(GOOD)
+    raw["language_sets"] = {"renamed": ["hi", "en", "vi"]}
+    assert build(raw).directory("renamed") == build(GOOD).directory("three") == "en-hi-vi"
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        build(GOOD).name = "other"
+
+
+@pytest.mark.parametrize("path", files())
+def test_generated_files_are_in_step(path):
+    current = (ROOT / path).read_text(encoding="utf-8")
+    assert current == files()[path], "run: python -m langneurons.config --write"
+
+
+def test_reference_loads_and_the_schema_agrees():
+    jsonschema = pytest.importorskip("jsonschema")
+    load_config(ROOT / "config/reference.yaml")
+    validator = jsonschema.Draft202012Validator(json.loads(schema()))
+    shipped = [ROOT / "config/config.yaml", ROOT / "config/reference.yaml"]
+    for path in [*shipped, *(ROOT / "config/papers").glob("*.yaml")]:
+        raw = json.loads(json.dumps(parse_yaml(path.read_text(encoding="utf-8"))))
+        assert list(validator.iter_errors(raw)) == []
+    assert list(validator.iter_errors(GOOD | {"nam": 1}))
+
+
+def test_command_line(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(GOOD))
+    assert main([str(path)]) == 0
+    assert "3 languages, 3 neuron tables" in capsys.readouterr().out
+    path.write_text(json.dumps(GOOD | {"modles": {}}))
+    assert main([str(path)]) == 1
+    assert "modles: unknown key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", [{"modles": {}}, {"language_sets": {"three": ["en", "xx"]}}])
+def test_snakemake_shows_the_message_and_no_traceback(tmp_path, bad):
+    path = tmp_path / "bad.yaml"
+    path.write_text(json.dumps(GOOD | bad))
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--configfile", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert str(path) in output and "Traceback" not in output
+    assert next(iter(bad)) in output

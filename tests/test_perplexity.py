@@ -1,0 +1,239 @@
+"""The perplexity matrix against log-softmax loops and MLPs written by hand, and its resumption."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from test_interventions import by_hand, write
+from tiny import tiny_model
+
+from langneurons.adapters import MlpSites
+from langneurons.corpora import Corpus, pack_documents
+from langneurons.interventions import NoEffect, Plan
+from langneurons.perplexity import document_nll, measure, plan_digest
+from langneurons.sidestore import SideStore
+
+COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
+INDEX = np.array([3, 5, 40])
+
+
+def corpus(lang, seed, bos="block", sizes=(5, 9, 1, 14)):
+    generator = np.random.default_rng(seed)
+    documents = [
+        (f"{lang}{k}", [int(t) for t in generator.integers(4, 99, size)], 10 * size)
+        for k, size in enumerate(sizes)
+    ]
+    part = pack_documents(documents, 8, 10**6, bos, 1, [3], 0)
+    return Corpus(lang, part, part, {"corpus_hash": f"{lang}-{seed}-{bos}"})
+
+
+def naive(model, text, n_blocks=None):
+    """Return {document: (nll, tokens)} from the model's own logits, one block and token a time."""
+    part, found = text.heldout, {}
+    for row, length in list(enumerate(part.lengths))[:n_blocks]:
+        ids = part.tokens[row, :length].tolist()
+        scores = torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1)
+        for i in range(1, length):
+            owner = part.document[row, i]
+            if owner >= 0:
+                nll, tokens = found.get(part.documents[owner], (0.0, 0))
+                found[part.documents[owner]] = (nll - float(scores[i - 1, ids[i]]), tokens + 1)
+    return found
+
+
+def setting(seed=0):
+    corpora = {"aa": corpus("aa", seed), "bb": corpus("bb", seed + 1)}
+    plans = {
+        "aa": Plan("zero", [write("set", 0, 0, index=INDEX), write("set", 2.0, 1, index=INDEX)]),
+        "bb": Plan("zero", [write("add", 1.5, 1, "product", INDEX)]),
+    }
+    return corpora, plans
+
+
+def edit_of(plan):
+    """Return the plan as an edit of the hand-written MLP."""
+
+    def edit(layer, where, values):
+        for one in plan.writes:
+            if (one.layer, one.site) == (layer, where):
+                new = torch.from_numpy(one.value).float()
+                old = values[..., one.index] if one.operation == "add" else 0
+                values[..., one.index] = old + new
+        return values
+
+    return edit
+
+
+def matrix(store, model=None, corpora=None, plans=None, tokens=None, batch=32, key=None):
+    default_corpora, default_plans = setting()
+    return measure(
+        model if model is not None else tiny_model("llama"),
+        corpora or default_corpora,
+        default_plans if plans is None else plans,
+        store,
+        key or {"model": "tiny", "code": "1"},
+        tokens,
+        batch,
+    )
+
+
+def counted(model):
+    """Return a list that grows by the tokens of every forward pass."""
+    calls = []
+    model.base_model.register_forward_hook(
+        lambda _m, _a, kwargs, _o: calls.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    return calls
+
+
+@pytest.mark.parametrize("bos", ["block", "document", "none"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_documents_equal_a_log_softmax_loop(family, bos):
+    model, text = tiny_model(family), corpus("aa", 0, bos)
+    expected = naive(model, text)
+    for batch_tokens in (1, 16, 1000):
+        frame = document_nll(model, text, None, batch_tokens)
+        assert frame["document"].tolist() == list(expected)
+        np.testing.assert_allclose(frame["nll"], [n for n, _ in expected.values()], atol=1e-3)
+        assert frame["tokens"].tolist() == [t for _, t in expected.values()]
+    # A block's first token is not predicted; its share of the document's bytes is not counted.
+    sizes = [10 * row.tokens for row in frame.itertuples()]
+    np.testing.assert_allclose(frame["bytes"], sizes, atol=1)
+
+
+def test_only_the_blocks_that_hold_the_tokens_are_read():
+    model, text = tiny_model("llama"), corpus("aa", 0)
+    frame = document_nll(model, text, 8, 1000)
+    expected = naive(model, text, 2)
+    assert frame["document"].tolist() == list(expected) == ["aa0", "aa1"]
+    np.testing.assert_allclose(frame["nll"], [n for n, _ in expected.values()], atol=1e-3)
+    assert frame["bytes"].tolist() == [10 * t for _, t in expected.values()]
+
+
+def test_the_matrix_equals_hand_written_forwards(tmp_path, caplog):
+    corpora, plans = setting()
+    with caplog.at_level(logging.INFO):
+        frame = matrix(SideStore(tmp_path, "perplexity"))
+    assert "tokens" in caplog.messages[-1] and "ETA" not in caplog.messages[-1]
+    assert frame.columns.tolist() == COLUMNS
+    cells = frame.groupby(["deactivated", "evaluated"], sort=False)
+    assert list(cells.groups) == [(i, j) for i in ("none", "aa", "bb") for j in ("aa", "bb")]
+    for (deactivated, evaluated), cell in cells:
+        plan = plans.get(deactivated, Plan("none"))
+        model = by_hand(tiny_model("llama"), edit_of(plan))
+        expected = naive(model, corpora[evaluated])
+        assert cell["document"].tolist() == list(expected)
+        np.testing.assert_allclose(cell["nll"], [n for n, _ in expected.values()], atol=1e-3)
+    same = ["document", "tokens", "bytes"]
+    for lang in ("aa", "bb"):
+        read = [cell[same].values.tolist() for (_, j), cell in cells if j == lang]
+        assert read[0] == read[1] == read[2]
+    nll = frame.pivot(index="document", columns="deactivated", values="nll")
+    assert (nll["aa"] - nll["none"]).abs().min() > 1e-3
+
+
+def test_a_language_without_neurons_repeats_the_untouched_row(tmp_path):
+    model = tiny_model("llama")
+    calls = counted(model)
+    frame = matrix(SideStore(tmp_path, "perplexity"), model, plans={"aa": Plan("zero")})
+    once = len(calls)
+    first, second = (frame[frame["deactivated"] == k]["nll"].tolist() for k in ("none", "aa"))
+    assert first == second
+    calls.clear()
+    matrix(SideStore(tmp_path / "other", "perplexity"), model, plans={})
+    assert len(calls) == once
+
+
+# Resumption ---------------------------------------------------------------------------------------
+
+
+def test_nothing_finished_is_computed_again(tmp_path, caplog):
+    model, store = tiny_model("llama"), SideStore(tmp_path, "perplexity")
+    calls = counted(model)
+    first = matrix(store, model)
+    assert calls
+    calls.clear()
+    again = matrix(store, model)
+    assert not calls
+    assert again.equals(first)
+
+    parts = sorted(tmp_path.rglob("*.parquet"))
+    assert len(parts) == 6
+    one_cell = int(corpus("aa", 0).heldout.lengths.sum())
+    parts[0].unlink()
+    assert matrix(store, model, batch=1).equals(first)
+    assert sum(calls) == one_cell
+    calls.clear()
+    parts[3].write_bytes(parts[3].read_bytes()[:-10])
+    with caplog.at_level(logging.WARNING):
+        assert matrix(store, model, batch=1).equals(first)
+    assert "part computed again" in caplog.text and sum(calls) == one_cell
+
+
+def test_what_differs_is_computed(tmp_path):
+    model, store = tiny_model("llama"), SideStore(tmp_path, "perplexity")
+    corpora, plans = setting()
+    matrix(store, model)
+    calls = counted(model)
+
+    def parts(**changes):
+        calls.clear()
+        before = len(list(tmp_path.rglob("*.parquet")))
+        matrix(store, model, **changes)
+        new = len(list(tmp_path.rglob("*.parquet"))) - before
+        assert bool(calls) == bool(new)
+        return new
+
+    renamed = {lang: Plan("another name", plan.writes) for lang, plan in plans.items()}
+    assert parts(plans=renamed) == 0
+    assert parts(batch=8) == 0
+    assert parts(plans=plans | {"bb": Plan("zero", [write("set", 1.0)])}) == 2
+    assert parts(corpora=corpora | {"bb": corpus("bb", 7)}) == 3
+    assert parts(tokens=8) == 6
+    assert parts(key={"model": "tiny", "code": "2"}) == 6
+
+
+def test_digests_of_plans_tell_writes_apart():
+    plans = [
+        Plan("a"),
+        *(
+            Plan("a", [one])
+            for one in (
+                write("set", 0),
+                write("add", 0),
+                write("set", 1),
+                write("set", 0, 1),
+                write("set", 0, site="gate"),
+                write("set", 0, index=np.array([3, 5, 41])),
+                write("set", 0, tokens="prompt"),
+            )
+        ),
+        Plan("a", [write("set", 0), write("add", 1)]),
+        Plan("a", [write("add", 1), write("set", 0)]),
+    ]
+    assert len({plan_digest(plan) for plan in plans}) == len(plans)
+    assert plan_digest(Plan("b", plans[1].writes)) == plan_digest(plans[1])
+
+
+# Failures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "error", "text"),
+    [
+        (write("add", 0), NoEffect, "every value was already there"),
+        (
+            write("set", 3e38, 1, "product", np.arange(48)),
+            RuntimeError,
+            "NLL of aa is not finite with zero on aa",
+        ),
+    ],
+)
+def test_a_failed_cell_is_an_error_and_is_not_kept(tmp_path, one, error, text):
+    model, store = tiny_model("llama"), SideStore(tmp_path, "perplexity")
+    with pytest.raises(error, match=text):
+        matrix(store, model, plans={"aa": Plan("zero", [one])})
+    assert len(list(tmp_path.rglob("*.parquet"))) == 2
+    sites = MlpSites(model)
+    assert not any(module._forward_hooks for module in sites.act)
