@@ -105,11 +105,13 @@ def assert_same(one: Statistics, other: Statistics) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Idle threads of numba spin, which on a busy machine costs more than they bring here."""
-    before = numba.get_num_threads()
+    """Idle threads of torch and of numba spin against each other; the work here needs no second."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
     numba.set_num_threads(1)
     yield
-    numba.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
 
 
 @pytest.fixture(scope="module")

@@ -326,6 +326,184 @@ BAD = {
     "negative threads": (put("runtime.threads", -1), ["runtime.threads", "-1"]),
     "memory as text": (put("runtime.mem_mb", "8 GB"), ["runtime.mem_mb", "8 GB"]),
     "models as a list": (put("models", ["tiny"]), ["models", "tiny"]),
+    # Values that pydantic alone would convert
+    "number as a truth value": (put("corpus.tokens", True), ["corpus.tokens", "True", "number"]),
+    "number in quotes": (put("corpus.tokens", "500"), ["corpus.tokens", "'500'", "quotes"]),
+    "rate as a truth value": (put("selections.lape.rate", True), ["selections.lape.rate", "True"]),
+    "truth value as a word": (
+        put("selections.lape.exclusive", "yes"),
+        ["selections.lape.exclusive", "'yes'", "true or false"],
+    ),
+    "value of an intervention as a truth value": (
+        put("interventions.zero.value", True),
+        ["interventions.zero.value", "True"],
+    ),
+    "number in quotes in a list": (
+        put("statistics.batch_quantiles", ["0.9"]),
+        ["statistics.batch_quantiles[0]", "'0.9'"],
+    ),
+    "fraction of a token": (put("corpus.tokens", 1.5), ["corpus.tokens", "1.5", "whole number"]),
+    "not a number": (
+        put("interventions.zero.value", float("nan")),
+        ["interventions.zero.value", "nan", "finite"],
+    ),
+    "endless seconds": (
+        put("runtime.checkpoint_seconds", float("inf")),
+        ["runtime.checkpoint_seconds", "inf", "finite"],
+    ),
+    # Blocks, lists and text in each other's place
+    "block as text": (put("corpus", "mini"), ["corpus", "'mini'", "block of keys", "tokens"]),
+    "intervention as text": (
+        put("interventions.zero", "set"),
+        ["interventions.zero", "'set'", "label, steps"],
+    ),
+    "value as a list": (
+        put("interventions.zero.value", [1]),
+        ["interventions.zero.value:", "[1]", "expected a number"],
+    ),
+    "null as a language": (
+        put("language_sets.three", ["en", None]),
+        ["language_sets.three[1]", "None", "expected text"],
+    ),
+    "name as a number": (put("name", 5), ["name: expected text", "5"]),
+    "set named by a number": (
+        put("language_sets", {2024: ["en", "vi"]}),
+        ["language_sets[2024]", "expected text"],
+    ),
+    "venn of four": (
+        put("results.venn", [["en", "vi", "hi", "ur"]]),
+        ["results.venn[0]", "it takes 3"],
+    ),
+    "key in a list of steps": (
+        put("interventions.zero", {"steps": [{"operation": "set", "value": 0, "sit": "act"}]}),
+        ["interventions.zero.steps[0].sit", "'site'?"],
+    ),
+    "typo of operation": (
+        put("interventions.zero", {"opration": "set", "value": 0}),
+        ["interventions.zero.opration", "unknown key", "'operation'?", "label"],
+    ),
+    "selection named as its method": (
+        put("selections.lape.rate", 7),
+        ["selections.lape.rate: ", "7"],
+    ),
+    # Names that become folders
+    "language that leaves its folder": (
+        put("languages", {"../x": {"name": "X"}}),
+        ["languages", "../x", "letters, digits"],
+    ),
+    "language named none": (
+        put("languages", {"none": {"name": "None"}}),
+        ["languages.none", "target, neurons"],
+    ),
+    "model named tables": (
+        lambda raw: raw["models"].update(tables=raw["models"]["tiny"]),
+        ["models.tables", "results/tables"],
+    ),
+    "name with a line end": (
+        lambda raw: raw["models"].update({"tiny\n": raw["models"]["tiny"]}),
+        ["models", "'tiny\\n'", "letters, digits"],
+    ),
+    "name of 61 characters": (
+        lambda raw: raw["models"].update({"m" * 61: raw["models"]["tiny"]}),
+        ["models", "m" * 61, "60 characters"],
+    ),
+    "two sets in one folder": (
+        lambda raw: (
+            raw.update(
+                languages={"a-b": {"name": "A"}, "a": {"name": "B"}, "b-en": {"name": "C"}},
+                language_sets={"first": ["a-b", "en"], "second": ["a", "b-en"]},
+            ),
+        ),
+        ["language_sets.second", "'a-b-en'", "language_sets.first"],
+    ),
+    # Lists that say a thing twice, or nothing
+    "set listed twice": (
+        put("models.tiny.language_sets", ["three", "three"]),
+        ["models.tiny.language_sets", "three", "more than once"],
+    ),
+    "site listed twice": (
+        put("statistics.sites", ["gate", "gate", "act"]),
+        ["statistics.sites", "gate", "more than once"],
+    ),
+    "task language listed twice": (
+        put("tasks.xnli.languages", ["vi", "vi"]),
+        ["tasks.xnli.languages", "vi", "more than once"],
+    ),
+    "intervention listed twice": (
+        put("perplexity.interventions", ["zero", "zero"]),
+        ["perplexity.interventions", "zero", "more than once"],
+    ),
+    "perplexity of no selection": (
+        put("perplexity.selections", []),
+        ["perplexity.selections", "empty"],
+    ),
+    "task of no selection": (put("tasks.xnli.selections", []), ["tasks.xnli.selections", "empty"]),
+    "selection on no set": (
+        put("selections.lape.language_sets", []),
+        ["selections.lape.language_sets", "empty"],
+    ),
+    # What would only fail inside a job
+    "batch quantiles of the activation": (
+        lambda raw: (
+            put("statistics.batch_quantiles", [0.9])(raw),
+            raw["selections"]["prob"].update(pool="batch", site="act"),
+        ),
+        ["selections.prob.site", "'act'", "gate"],
+    ),
+    "hub text without language": (
+        put(
+            "corpus.source",
+            {"kind": "hub", "dataset": "a/b", "config": "20231101.en", "revision": "0" * 40},
+        ),
+        ["corpus.source.config", "20231101.en", "{lang}"],
+    ),
+    "path with another word in braces": (
+        put("corpus.source", {"kind": "jsonl", "path": "{lang}/{langg}.jsonl"}),
+        ["corpus.source.path", "{langg}", "legal: {lang}"],
+    ),
+    "path with an open brace": (
+        put("corpus.source", {"kind": "jsonl", "path": "{lang.jsonl"}),
+        ["corpus.source.path", "{lang.jsonl", "cannot be filled in"],
+    ),
+    "task without definition": (
+        put("tasks.xnlii", {"languages": ["vi"]}),
+        ["tasks.xnlii", "task definition", "xcopa, xnli, xquad", "'xnli'?"],
+    ),
+    "definition that is not there": (
+        put("tasks.xnli.definition", "config/tasks/nothing.yaml"),
+        ["tasks.xnli.definition", "config/tasks/nothing.yaml"],
+    ),
+    "task without a prompt in the language": (
+        put("tasks.xquad", {"languages": ["fr"]}),
+        ["tasks.xquad.languages", "'fr'", "xquad.yaml", "en, ar, de"],
+    ),
+    "neurons of a language outside the set": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            put("interventions.zero.neurons", "zh")(raw),
+        ),
+        ["interventions.zero", "neurons 'zh'", "three", "perplexity"],
+    ),
+    "prompt tokens of a held-out text": (
+        put("interventions.zero.tokens", "prompt"),
+        ["perplexity.interventions", "'zero'", "'prompt'", "all"],
+    ),
+    "venn across sets": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            put("results.venn", [["en", "vi", "zh"]])(raw),
+        ),
+        ["results.venn", "zh", "no language set together", "three, other"],
+    ),
+    "set of a selection that no model uses": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            raw["models"]["tiny"].update(language_sets=["three"]),
+            raw["selections"]["lape"].update(language_sets=["other"]),
+            raw["selections"]["control"].update(like="prob"),
+        ),
+        ["language_sets.other", "no model"],
+    ),
 }
 
 
@@ -369,7 +547,15 @@ def test_unused_model_is_named():
         ("name: a\nname: b\n", "line 2: key 'name' is given twice"),
         ("name: [a\n", "not valid YAML"),
         ("- a\n- b\n", "expected keys and values"),
-        ("", "expected keys and values"),
+        ("", "the file is empty"),
+        ("# nothing but a comment\n", "the file is empty"),
+        ("name: a\nmodels: {a: 1, a: 2}\n", "line 2: key 'a' is given twice"),
+        ("{[a]: 1}\n", "line 1: a key must be one word"),
+        ("a:\n\tb: 1\n", "line 2: not valid YAML"),
+        ("a: *b\n", "undefined alias"),
+        ("a: \x01\n", "not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "another document"),
+        ("a: !!python/name:os.system {}\n", "not valid YAML"),
     ],
 )
 def test_broken_files(tmp_path, text, words):
@@ -378,6 +564,13 @@ def test_broken_files(tmp_path, text, words):
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert words in str(caught.value) and "broken.yaml" in str(caught.value)
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(b"name: \xe9")
+    with pytest.raises(ConfigError, match="broken.yaml: not a text file in UTF-8"):
+        load_config(path)
 
 
 def test_missing_file_names_its_neighbours(tmp_path):
@@ -390,6 +583,21 @@ def test_no_is_norwegian():
     assert parse_yaml("languages: [no, en, yes]")["languages"] == ["no", "en", "yes"]
 
 
+def test_norwegian_in_a_set():
+    raw = copy.deepcopy(GOOD)
+    raw["corpus"] = {"source": {"kind": "jsonl", "path": "text/{lang}.jsonl"}}
+    raw["language_sets"] = parse_yaml("three: [en, vi, no]")
+    assert build(raw).language_names()["no"] == "Norwegian"
+
+
+def test_numbers_dates_and_merged_blocks_of_yaml():
+    text = "a: 1e-3\nb: 1e8\nc: 2024-13-45\nd: &d {x: 1}\ne: {<<: *d, y: true}\n"
+    read = parse_yaml(text)
+    assert (read["a"], read["b"], read["c"]) == (0.001, 1e8, "2024-13-45")
+    assert read["e"] == {"x": 1, "y": True}
+    assert build(GOOD | {"corpus": {"tokens": 1e8}}).corpus.tokens == 100_000_000
+
+
 def test_later_files_and_overrides_win(tmp_path):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text(json.dumps(GOOD))
@@ -397,6 +605,16 @@ def test_later_files_and_overrides_win(tmp_path):
     config = read_configs([first, second], {"name": "over"})
     assert (config.name, config.perplexity.tokens) == ("over", 7)
     assert config.perplexity.interventions == ("zero",)
+
+
+def test_values_of_the_command_line_get_their_type(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(json.dumps(GOOD))
+    over = {"perplexity": {"tokens": "7"}, "language_sets": {"three": ["en", "vi", "hi"]}}
+    over |= {"selections": {"lape": {"exclusive": "true", "rate": "1e-2"}}, "title": "a: b"}
+    config = read_configs([path], over)
+    assert config.perplexity.tokens == 7 and config.title == "a: b"
+    assert config.selections["lape"].exclusive and config.selections["lape"].rate == 0.01
 
 
 def test_a_set_is_known_by_its_content():

@@ -23,6 +23,7 @@ from langneurons.io import read_tensors, write_tensors
 from langneurons.kernels import LIMB, MOMENTS, accumulate
 from langneurons.nonlinearities import nonlinearity_name
 from langneurons.progress import Progress
+from langneurons.runtime import deferred_termination
 from langneurons.statistics import SCHEMA, SITES, Statistics, pack
 
 log = logging.getLogger(__name__)
@@ -244,8 +245,8 @@ def collect(
     """Measure a model on the identification part of a corpus (or on one shard of it).
 
     `identity` holds the header keys model, revision, dtype and quantization. With `checkpoint`,
-    the running sums are saved there every `checkpoint_seconds` and picked up after a kill; the
-    result is the same as that of an undisturbed run.
+    the running sums are saved there every `checkpoint_seconds` and at SIGTERM, and picked up after
+    a kill; the result is the same as that of an undisturbed run.
     """
     mlp = MlpSites(model)
     part = corpus.identification
@@ -264,7 +265,7 @@ def collect(
         log.info("%s: resumed at batch %d of %d", corpus.lang, first - todo.start, len(todo))
     progress = Progress(f"statistics {corpus.lang}", len(todo), "batches", done=first - todo.start)
     saved = time.monotonic()
-    with torch.inference_mode(), collector:
+    with deferred_termination() as terminated, torch.inference_mode(), collector:
         for batch in range(first, todo.stop):
             rows = slice(batch * settings.batch_blocks, (batch + 1) * settings.batch_blocks)
             length = int(part.lengths[rows].max())
@@ -286,10 +287,13 @@ def collect(
                 )
             counted += int(mask.sum())
             progress.update(tokens=int(mask.sum()))
-            if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
+            due = terminated() or time.monotonic() - saved > checkpoint_seconds
+            if checkpoint is not None and due:
                 state = collector.arrays() | {"document_tokens": document_tokens}
                 write_tensors(checkpoint, state, {"next_batch": batch + 1, "counted": counted})
                 saved = time.monotonic()
+            if terminated():
+                break
     blocks = [
         min(todo.start * settings.batch_blocks, n_blocks),
         min(todo.stop * settings.batch_blocks, n_blocks),

@@ -113,7 +113,7 @@ def write_tensors(
         key: json.dumps(metadata[key], sort_keys=True, ensure_ascii=False)
         for key in sorted(metadata)
     }
-    arrays = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
+    arrays = {key: np.asarray(tensors[key], order="C") for key in sorted(tensors)}
     with atomic(path) as temporary:
         save_file(arrays, temporary, metadata=header)
 
@@ -125,9 +125,9 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     try:
         with safe_open(path, framework="numpy") as opened:
             header = opened.metadata() or {}
-    except (OSError, SafetensorError) as error:
+        return {key: json.loads(value) for key, value in header.items()}
+    except (OSError, ValueError, SafetensorError) as error:
         raise DamagedFile(damaged(path, error)) from error
-    return {key: json.loads(value) for key, value in header.items()}
 
 
 def read_tensors(path: str | os.PathLike) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":

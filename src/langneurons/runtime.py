@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,23 @@ def _log_traceback(kind, value, traceback) -> None:
 def _terminate(number, _frame) -> None:
     """End on SIGTERM with an exit code that schedulers count as failure; finished parts stay."""
     raise SystemExit(128 + number)
+
+
+@contextmanager
+def deferred_termination() -> Iterator[Callable[[], bool]]:
+    """Hold SIGTERM back in the block; yields a function that tells whether one has come.
+
+    For loops that save their state between units of work. On leaving the block, the signal that
+    was held back takes effect.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if received:
+        _terminate(received[0], None)

@@ -41,7 +41,7 @@ class SideStore:
             log.warning("part computed again: %s", error)
             return None
         os.utime(path)
-        return frame if metadata == key else None
+        return frame if digest(metadata) == digest(key) else None
 
     def put(self, key: dict[str, Any], frame: pd.DataFrame) -> None:
         """Keep a finished part."""

@@ -9,7 +9,7 @@ from langneurons.config.base import Frozen
 from langneurons.config.statistics import Site
 from langneurons.errors import nearest
 
-STATISTIC = re.compile(r"^(mean|std|min|max|abs_mean|mean_difference|p(0[1-9]|[1-9]\d))$")
+STATISTIC = re.compile(r"mean|std|min|max|abs_mean|mean_difference|p(0[1-9]|[1-9]\d)")
 EXAMPLES = ("mean", "std", "min", "max", "abs_mean", "mean_difference", "p05", "p10", "p90", "p95")
 
 
@@ -46,7 +46,7 @@ class Step(Frozen):
     @field_validator("value")
     @classmethod
     def _known_statistic(cls, value: float | str) -> float | str:
-        if isinstance(value, str) and not STATISTIC.match(value):
+        if isinstance(value, str) and not STATISTIC.fullmatch(value):
             raise ValueError(
                 f"{value!r} is neither a number nor a statistic ({', '.join(EXAMPLES)},"
                 f" p01-p99).{nearest(value, EXAMPLES)}"
@@ -83,7 +83,7 @@ class InterventionEntry(Frozen):
     @classmethod
     def _shorthand(cls, value):
         """Accept one step written without the list."""
-        if isinstance(value, dict) and "steps" not in value and "operation" in value:
+        if isinstance(value, dict) and "steps" not in value and set(value) & set(Step.model_fields):
             value = dict(value)
             label = value.pop("label", None)
             value = {"steps": [value]} | ({"label": label} if label is not None else {})

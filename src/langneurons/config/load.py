@@ -1,38 +1,47 @@
 """Read configurations: YAML 1.2 words, no doubled keys, errors in the user's terms."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from langneurons.config.base import bare, blocks
+from langneurons.config.interventions import InterventionEntry
 from langneurons.config.root import Config, check
-from langneurons.errors import ConfigError, nearest
+from langneurons.errors import ConfigError, nearest, unknown
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose only booleans are true and false: `no` is Norwegian."""
+    """YAML with the words of version 1.2: `no` is Norwegian, 1e-3 a number, no dates."""
 
 
+_REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in _REPLACED]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_EXPONENT = re.compile(r"^[-+]?(?:\.\d+|\d+(?:\.\d*)?)[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict:
     seen: set = set()
     for key_node, _ in node.value:
+        where = f"line {key_node.start_mark.line + 1}"
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(f"{where}: a key must be one word, not a list or a block.")
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
-            raise ConfigError(
-                f"line {key_node.start_mark.line + 1}: key {key!r} is given twice in one block."
-            )
+            raise ConfigError(f"{where}: key {key!r} is given twice in one block.")
         seen.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep)
 
@@ -52,8 +61,10 @@ def parse_yaml(text: str, source: str = "configuration") -> dict:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{source}{where}: not valid YAML: {problem}.") from None
+    if value is None:
+        raise ConfigError(f"{source}: the file is empty; expected keys and values.")
     if not isinstance(value, dict):
         raise ConfigError(f"{source}: expected keys and values, found {type(value).__name__}.")
     return value
@@ -64,9 +75,31 @@ def build(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item, raw) for item in _causes(error))) from None
+        lines = dict.fromkeys(_explain(item, raw) for item in _causes(error))
+        raise ConfigError("\n".join(lines)) from None
+    _check_conversions(raw, config, "")
     check(config)
+    _check_definitions(config)
     return config
+
+
+def _check_conversions(given: Any, made: Any, path: str) -> None:
+    """Refuse what pydantic takes in silence: "5", true or .inf where a number stands."""
+    if isinstance(given, (bool, str)) and isinstance(made, (bool, int, float)):
+        if type(given) is not type(made):
+            legal = "true or false" if isinstance(made, bool) else "a number, without quotes"
+            raise ConfigError(f"{path}: {given!r} is not legal; expected {legal}.")
+    elif isinstance(given, float) and not math.isfinite(given):
+        raise ConfigError(f"{path}: {given} is not legal; expected a finite number.")
+    elif isinstance(given, (list, tuple)) and isinstance(made, tuple):
+        for number, (item, result) in enumerate(zip(given, made, strict=False)):
+            _check_conversions(item, result, f"{path}[{number}]")
+    elif isinstance(given, Mapping):
+        if isinstance(made, InterventionEntry) and "steps" not in given:
+            made = made.steps[0]
+        for key, value in given.items():
+            result = made.get(key) if isinstance(made, dict) else getattr(made, str(key), None)
+            _check_conversions(value, result, f"{path}.{key}" if path else str(key))
 
 
 def load_config(path: str | os.PathLike) -> Config:
@@ -85,19 +118,36 @@ def _causes(error: ValidationError) -> list:
     ]
 
 
+# What pydantic calls it -> what someone who writes YAML calls it.
+_EXPECTED = {
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected names, each with what it stands for",
+    "invalid_key": "a key must be text",
+}
+_BLOCK = ("model_type", "model_attributes_type")
+
+
 def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     """Turn one pydantic error into: key path, value, what is legal, nearest match."""
-    location = [part for part in item["loc"] if not _is_tag(part, item["loc"], raw)]
-    path = _dotted(location)
-    kind, value = item["type"], item["input"]
+    place = _Place(item["loc"], raw)
+    path, kind, value = place.path, item["type"], item["input"]
+    context = item.get("ctx", {})
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
     if kind == "extra_forbidden":
-        legal = _legal_keys(location[:-1], raw)
-        hint = nearest(location[-1], legal)
-        return f"{path}: unknown key; known here: {', '.join(legal)}.{hint}"
+        legal = place.siblings
+        return f"{path}: unknown key; known here: {', '.join(legal)}.{nearest(place.last, legal)}"
     if kind == "missing":
-        return f"{path}: missing, and it has no default."
+        return f"{path}: missing, and it has no default.{place.meaning}"
     if kind in {"union_tag_invalid", "literal_error"}:
-        context = item["ctx"]
         expected = str(context.get("expected_tags") or context.get("expected"))
         words = expected.replace(" or ", ", ").replace("'", "").split(", ")
         given = context.get("tag", value) if kind == "union_tag_invalid" else value
@@ -106,81 +156,129 @@ def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
         hint = nearest(given, words)
         return f"{path}: {given!r} is not legal; legal: {', '.join(words)}.{hint}"
     if kind == "union_tag_not_found":
-        key = str(item["ctx"]["discriminator"]).strip("'")
+        key = str(context["discriminator"]).strip("'")
         return f"{path}: lacks the key {key!r}, which says what kind it is."
-    message = item["msg"].removeprefix("Value error, ")
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    if kind in _BLOCK:
+        return f"{path}: expected a block of keys: {', '.join(place.keys)} (given: {shown})."
+    if kind == "too_short":
+        number = context["min_length"]
+        return f"{path}: empty or too short; it needs at least {number} (given: {shown})."
+    if kind == "too_long":
+        return f"{path}: too long; it takes {context['max_length']} (given: {shown})."
+    if kind == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return f"{path}: {shown} does not have the form {pattern}.{place.meaning}"
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    message = _EXPECTED.get(kind, message)
+    word, _, rest = message.partition(": ")
+    if kind == "value_error" and word in place.keys:
+        path, message = f"{path}.{word}", rest
+    if kind == "value_error" and isinstance(value, Mapping):
+        return f"{path}: {message}."
     return f"{path}: {message} (given: {shown})."
 
 
-def _dotted(location) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
-    return text or "configuration"
+class _Place:
+    """Where an error lies: pydantic's location in the user's keys, and the models on its way."""
+
+    def __init__(self, location: tuple, raw: Any):
+        self.parts: list = []
+        self.owner: type[BaseModel] | None = None
+        self.last: Any = None
+        annotation: Any = Config
+        value, skipped = raw, False
+        self.shorthand = False
+        for part in location:
+            options = blocks(annotation)
+            if len(options) > 1:  # a tag, which pydantic adds to the location
+                tagged = [model for model in options if part in _tags(model)]
+                annotation = tagged[0] if tagged else None
+                continue
+            if options[:1] == [InterventionEntry] and part == "steps":
+                skipped = self.shorthand = isinstance(value, Mapping) and "steps" not in value
+            elif not options and part in ("float", "str", "[key]"):
+                continue
+            self.last = part
+            self.owner = options[0] if options else None
+            if options:
+                field = options[0].model_fields.get(part)
+                annotation = field.annotation if field else None
+            else:
+                inner = get_args(bare(annotation))
+                annotation = inner[-1 if inner[-1:] != (Ellipsis,) else 0] if inner else None
+            if skipped and part in ("steps", 0):  # one step, written without the list
+                skipped = part == "steps"
+                continue
+            self.parts.append(part)
+            value = _inside(value, part)
+        options = blocks(annotation)
+        self.keys = sorted({name for model in options for name in model.model_fields})
+
+    @property
+    def path(self) -> str:
+        """The key path, as in a.b[0]."""
+        text = ""
+        for part in self.parts:
+            text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+        return text or "configuration"
+
+    @property
+    def siblings(self) -> list[str]:
+        """The keys that are legal beside the last one."""
+        names = set(self.owner.model_fields) if self.owner else set()
+        return sorted(names | ({"label"} if self.shorthand else set()))
+
+    @property
+    def meaning(self) -> str:
+        """What the definition says of the last key."""
+        field = self.owner.model_fields.get(self.last) if self.owner else None
+        return f" {field.description}" if field is not None and field.description else ""
 
 
-def _is_tag(part, location, raw) -> bool:
-    """Tell union tags, which pydantic adds to a location, from the user's own keys."""
-    value: Any = raw
-    for step in location:
-        exists = (isinstance(value, Mapping) and step in value) or (
-            isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
-        )
-        if step is part:
-            if exists:
-                return False
-            return isinstance(value, Mapping) and part in {
-                value.get("kind"),
-                value.get("method"),
-                "float",
-                "str",
-            }
-        if exists:
-            value = value[step]
-    return part in {"float", "str"}
-
-
-def _legal_keys(location, raw) -> list[str]:
-    """Return the keys that are legal in the block at a location."""
-    models: list[type[BaseModel]] = [Config]
-    value: Any = raw
-    for step in location:
-        models = [m for model in models for m in _models_at(model, step, value)]
-        if isinstance(value, Mapping):
-            value = value.get(step)
-        elif isinstance(value, (list, tuple)) and isinstance(step, int):
-            value = value[step]
+def _inside(value: Any, part: Any) -> Any:
     if isinstance(value, Mapping):
-        for key in ("kind", "method"):
-            narrowed = [
-                m
-                for m in models
-                if key in m.model_fields
-                and value.get(key) in _literals(m.model_fields[key].annotation)
-            ]
-            models = narrowed or models
-    return sorted({name for model in models for name in model.model_fields})
+        return value.get(part)
+    if isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return value if part == "[key]" else None
 
 
-def _literals(annotation) -> tuple:
-    return getattr(annotation, "__args__", ())
+def _tags(model: type[BaseModel]) -> tuple:
+    fields = (model.model_fields[key] for key in ("kind", "method") if key in model.model_fields)
+    return tuple(tag for field in fields for tag in get_args(field.annotation))
 
 
-def _models_at(model: type, step, value) -> list[type]:
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        if step in model.model_fields:
-            return _nested(model.model_fields[step].annotation)
-    return [model] if model is not Config else []
+TASK_DEFINITIONS = Path(__file__).resolve().parents[3] / "config" / "tasks"
 
 
-def _nested(annotation) -> list[type]:
-    """Return every pydantic model that an annotation mentions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    arguments = getattr(annotation, "__args__", ())
-    return [model for argument in arguments for model in _nested(argument)]
+def _check_definitions(config: Config) -> None:
+    """Refuse a task that nothing defines, and a language for which it has no prompt."""
+    for name, task in config.tasks.items():
+        if task.definition is not None:
+            key, path = f"tasks.{name}.definition", Path(task.definition)
+            legal = [str(sibling) for sibling in path.parent.glob("*.yaml")]
+        else:
+            key, path = f"tasks.{name}", TASK_DEFINITIONS / f"{name}.yaml"
+            legal = [sibling.stem for sibling in TASK_DEFINITIONS.glob("*.yaml")]
+            if not legal:  # installed without the workflow
+                continue
+        if not path.is_file():
+            given = task.definition or name
+            error = unknown(key, given, "task definition", sorted(legal))
+            raise ConfigError(f"{error} Define it in {path}.")
+        words = parse_yaml(_read(path), str(path)).get("words")
+        for lang in task.languages:
+            if isinstance(words, dict) and lang not in words:
+                raise unknown(f"tasks.{name}.languages", lang, f"language of {path.name}", words)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
 def read_configs(paths, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -191,13 +289,28 @@ def read_configs(paths, overrides: Mapping[str, Any] | None = None) -> Config:
             folder = path.parent if path.parent.is_dir() else Path()
             siblings = sorted(str(sibling) for sibling in folder.glob("*.yaml"))
             raise ConfigError(f"{path}: there is no such file.{nearest(str(path), siblings)}")
-        merged = _merge(merged, parse_yaml(path.read_text(encoding="utf-8"), str(path)))
-    merged = _merge(merged, dict(overrides or {}))
+        merged = _merge(merged, parse_yaml(_read(path), str(path)))
+    merged = _merge(merged, _typed(dict(overrides or {})))
     try:
         return build(merged)
     except ConfigError as error:
         names = ", ".join(map(str, paths))
         raise ConfigError(f"{names}: {error}") from None
+
+
+def _typed(value: Any) -> Any:
+    """Give numbers and truth values of the command line, which come as text, their type."""
+    if isinstance(value, Mapping):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    if isinstance(value, str):
+        try:
+            plain = yaml.load(value, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        except (ConfigError, yaml.YAMLError):
+            return value
+        return plain if isinstance(plain, (bool, int, float)) else value
+    return value
 
 
 def _merge(base: dict, over: Mapping[str, Any]) -> dict:

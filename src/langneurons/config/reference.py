@@ -4,20 +4,22 @@
 with every key, `page()` the reference page. `python -m langneurons.config --write` writes them.
 """
 
+import inspect
 import json
+import re
+import sys
 import textwrap
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from langneurons.config import interventions, models
-from langneurons.config.root import Config
+from langneurons.config.base import NAME, NAME_LENGTH, bare, blocks
+from langneurons.config.root import NAMED, Config
 from langneurons.selection import METHODS
-
-SOURCES = ("hub", "local", "gguf")
 
 # One value for every key that has no default, or whose default would show nothing.
 EXAMPLE: dict[str, Any] = {
@@ -76,6 +78,8 @@ def schema() -> str:
     definitions["InterventionEntry"] = {"anyOf": [entry, short]}
     protocol = definitions["Protocol"]
     definitions["Protocol"] = {"anyOf": [protocol, {"enum": ["paper", "corrected"]}]}
+    for name in NAMED:
+        made["properties"][name]["propertyNames"] = {"pattern": NAME, "maxLength": NAME_LENGTH}
     return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -99,13 +103,20 @@ def page() -> str:
         " `src/langneurons/selection`. `config/reference.yaml` shows the same as a file.",
     ]
     for model in _reachable(Config):
-        parts.append(f"## {_heading(model)}\n\n{_sentence(model)}")
+        parts.append(f"## {_markdown(_heading(model))}\n\n{_sentence(model)}")
         rows = ["| key | legal | default | meaning |", "|---|---|---|---|"]
         for name, field in model.model_fields.items():
             cells = (f"`{name}`", _legal(field), _default(field), _meaning(name, field))
-            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            rows.append("| " + " | ".join(map(_markdown, cells)) + " |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown(text: str) -> str:
+    """Escape what Markdown would read as markup, outside of `code`."""
+    parts = text.replace("|", "\\|").split("`")
+    parts[::2] = [re.sub(r"<(?=\w)", "&lt;", part.replace("*", r"\*")) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def files() -> dict[str, str]:
@@ -133,7 +144,23 @@ def _block(model: type[BaseModel], value: dict, indent: str, shown: set[type]) -
             width = 100 - len(indent) - 2
             lines += [f"{indent}# {line}" for line in textwrap.wrap(text, width)]
         given = value[name] if name in value else _plain_default(field)
+        if explain:
+            lines += _alternatives(field.annotation, given, indent)
         lines += _entry(name, given, field.annotation, indent, shown)
+    return lines
+
+
+def _alternatives(annotation: Any, given: Any, indent: str) -> list[str]:
+    """Return, as comments, the other blocks that may stand here, on one line each."""
+    lines = []
+    for model in blocks(annotation):
+        if model is not _chosen(annotation, given):
+            keys = (
+                f"{key}: {_legal(field) if field.is_required() else _default(field).strip('`')}"
+                for key, field in model.model_fields.items()
+            )
+            text = f"Or {{{', '.join(keys)}}}"
+            lines += [f"{indent}# {line}" for line in textwrap.wrap(text, 98 - len(indent))]
     return lines
 
 
@@ -148,7 +175,7 @@ def _entry(name: str, given: Any, annotation: Any, indent: str, shown: set[type]
         return [f"{indent}{name}:", *_block(model, given, indent + "  ", shown)]
     if isinstance(given, dict) and given:
         lines = [f"{indent}{name}:"]
-        inner = get_args(_bare(annotation))[1]
+        inner = get_args(bare(annotation))[1]
         for key, item in given.items():
             lines += _entry(key, item, inner, indent + "  ", shown)
         return lines
@@ -171,29 +198,9 @@ def _plain_default(field: FieldInfo) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _bare(annotation: Any) -> Any:
-    """Return an annotation without `Annotated` and without `None`."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) in (Union, UnionType):
-        kept = [item for item in get_args(annotation) if item is not NoneType]
-        if len(kept) == 1:
-            return _bare(kept[0])
-    return annotation
-
-
-def _options(annotation: Any) -> list[type[BaseModel]]:
-    bare = _bare(annotation)
-    if isinstance(bare, type) and issubclass(bare, BaseModel):
-        return [bare]
-    if get_origin(bare) in (Union, UnionType):
-        return [model for item in get_args(bare) for model in _options(item)]
-    return []
-
-
 def _chosen(annotation: Any, given: Any) -> type[BaseModel] | None:
     """Return the block that a value belongs to, where a tag decides."""
-    options = _options(annotation)
+    options = blocks(annotation)
     if len(options) == 1:
         return options[0]
     for model in options:
@@ -219,7 +226,10 @@ def _legal(field: FieldInfo) -> str:
             if getattr(item, name, None) is not None:
                 text += f", {sign} {getattr(item, name):g}"
         if getattr(item, "min_length", None):
-            text += f", at least {item.min_length}"
+            few = (
+                ", not empty" if bare(field.annotation) is str else f", at least {item.min_length}"
+            )
+            text += few
         if getattr(item, "pattern", None):
             text += f" like `{item.pattern}`"
     return text
@@ -227,14 +237,14 @@ def _legal(field: FieldInfo) -> str:
 
 def _words(annotation: Any) -> str:
     """Return an annotation in the words of someone who writes YAML."""
-    options = _options(annotation)
+    options = blocks(annotation)
     if options:
         return "block " + " / ".join(_heading(model) for model in options)
-    bare = _bare(annotation)
+    kept = bare(annotation)
     optional = ""
     if get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation):
         optional = ", null"
-    origin, arguments = get_origin(bare), get_args(bare)
+    origin, arguments = get_origin(kept), get_args(kept)
     if origin is Literal:
         return ", ".join(map(str, arguments)) + optional
     if origin is tuple:
@@ -247,14 +257,16 @@ def _words(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_words(item) for item in arguments if item is not NoneType) + optional
     plain = {str: "text", int: "integer", float: "number", bool: "true, false"}
-    return plain.get(bare, str(bare)) + optional
+    return plain.get(kept, str(kept)) + optional
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = _plain_default(field)
-    return "as below" if isinstance(value, dict) and value else f"`{_scalar(value)}`"
+    if isinstance(value, dict) and value and not {"kind", "method"} & set(value):
+        return "as below"
+    return f"`{_scalar(value)}`"
 
 
 def _heading(model: type[BaseModel]) -> str:
@@ -275,16 +287,19 @@ def _heading(model: type[BaseModel]) -> str:
         owner = next(value for key, value in place.items() if model.__name__.endswith(key))
         return f"{owner} (kind: {kind})"
     for name, field in Config.model_fields.items():
-        if model in _options(field.annotation):
+        if model in blocks(field.annotation):
             return name
-        arguments = get_args(_bare(field.annotation))
-        if len(arguments) == 2 and model in _options(arguments[1]):
+        arguments = get_args(bare(field.annotation))
+        if len(arguments) == 2 and model in blocks(arguments[1]):
             return f"{name}.*"
     return model.__name__
 
 
 def _sentence(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().replace("\n    ", "\n")
+    texts = [model.__doc__ or ""]
+    if model in METHODS.values():  # a method's module says where it comes from
+        texts.append(sys.modules[model.__module__].__doc__ or "")
+    return "\n\n".join(inspect.cleandoc(text) for text in texts)
 
 
 def _reachable(model: type[BaseModel], seen: dict | None = None) -> list[type[BaseModel]]:
@@ -293,9 +308,8 @@ def _reachable(model: type[BaseModel], seen: dict | None = None) -> list[type[Ba
     if model not in seen:
         seen[model] = True
         for field in model.model_fields.values():
-            bare = _bare(field.annotation)
-            inner = [field.annotation, *get_args(bare)]
+            inner = [field.annotation, *get_args(bare(field.annotation))]
             for annotation in inner:
-                for option in _options(annotation):
+                for option in blocks(annotation):
                     _reachable(option, seen)
     return list(seen)

@@ -1,12 +1,12 @@
 """The whole configuration: its keys, the checks across keys, and what follows from them."""
 
 import hashlib
-import re
+import string
 from collections.abc import Iterable
 
 from pydantic import Field, field_validator
 
-from langneurons.config.base import NAME, Frozen
+from langneurons.config.base import NAME, NAME_LENGTH, Frozen, doubled, is_name
 from langneurons.config.corpus import CorpusConfig
 from langneurons.config.interventions import InterventionEntry, Protocol, Step
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
@@ -17,6 +17,11 @@ from langneurons.errors import ConfigError, unknown
 from langneurons.selection import METHODS, Selection
 
 BASELINE = "none"
+# Keys whose own keys are names that the user chooses.
+NAMED = ("models", "languages", "language_sets", "selections", "interventions", "tasks")
+# Words with a meaning of their own where a language or a model is named.
+RESERVED_LANGUAGES = (BASELINE, "target", "neurons")
+RESERVED_MODELS = ("tables", "figures")
 MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 MINI_TASKS = ("xnli", "xquad", "xcopa")
 MINI_TASK_LANGUAGES = ("en", "vi", "hi", "ur", "zh")
@@ -63,14 +68,14 @@ class Config(Frozen):
         description="Batch sizes, memory, time, GPUs; changes no result and reruns no job.",
     )
 
-    @field_validator("models", "language_sets", "selections", "interventions", "tasks")
+    @field_validator(*NAMED)
     @classmethod
     def _names(cls, value: dict) -> dict:
         for key in value:
-            if not re.match(NAME, str(key)) or len(str(key)) > 60:
+            if not is_name(key):
                 raise ValueError(
                     f"name {key!r}: names hold letters, digits, '.', '_', '+', '-' and begin with"
-                    " a letter or digit (60 characters at most)"
+                    f" a letter or digit ({NAME_LENGTH} characters at most)"
                 )
         return value
 
@@ -170,6 +175,12 @@ def set_directory(languages: Iterable[str]) -> str:
 def check(config: Config) -> None:
     """Raise `ConfigError` for the first name that refers to nothing, or to something unused."""
     known = KNOWN_LANGUAGES | config.languages
+    for code in config.languages:
+        if code in RESERVED_LANGUAGES:
+            raise ConfigError(
+                f"languages.{code}: {code!r} is no language code; it has a meaning of its own, as"
+                f" have {', '.join(word for word in RESERVED_LANGUAGES if word != code)}."
+            )
     for name, members in config.language_sets.items():
         path = f"language_sets.{name}"
         if not members:
@@ -182,16 +193,21 @@ def check(config: Config) -> None:
         for lang in members:
             if lang not in known:
                 raise unknown(path, lang, "language", known)
-        doubled = sorted({lang for lang in members if members.count(lang) > 1})
-        if doubled:
-            raise ConfigError(f"{path}: {', '.join(doubled)} listed more than once.")
+        _check_doubled(path, members)
+    _check_directories(config)
     for name, model in config.models.items():
+        if name in RESERVED_MODELS:
+            raise ConfigError(
+                f"models.{name}: results/{name} holds the {name} of all models; choose another"
+                " name."
+            )
         path = f"models.{name}.language_sets"
         if model.language_sets is not None and not model.language_sets:
             raise ConfigError(f"{path}: empty; leave the key out to run every set.")
         for langset in model.language_sets or ():
             if langset not in config.language_sets:
                 raise unknown(path, langset, "language set", config.language_sets)
+        _check_doubled(path, model.language_sets or ())
         source = model.source
         if source.kind == "gguf":
             fields = ("package", "version", "file", "sha256")
@@ -214,6 +230,40 @@ def check(config: Config) -> None:
     _check_use(config)
 
 
+def _check_doubled(path: str, values: Iterable[object]) -> None:
+    again = doubled(values)
+    if again:
+        raise ConfigError(f"{path}: {', '.join(again)} listed more than once.")
+
+
+def _check_directories(config: Config) -> None:
+    """Refuse two sets whose codes, joined by '-', read the same."""
+    seen: dict[str, tuple[str, frozenset[str]]] = {}
+    for name, members in config.language_sets.items():
+        folder = set_directory(members)
+        other, codes = seen.setdefault(folder, (name, frozenset(members)))
+        if codes != frozenset(members):
+            raise ConfigError(
+                f"language_sets.{name}: {list(members)} would share the folder {folder!r} with"
+                f" language_sets.{other}; rename a code that holds a '-'."
+            )
+
+
+def _check_template(path: str, text: str, languages: int) -> None:
+    """Refuse braces other than {lang}, and a template without it for several languages."""
+    try:
+        fields = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+    except ValueError as error:
+        raise ConfigError(f"{path}: {text!r} cannot be filled in: {error}.") from None
+    wrong = sorted(fields - {"lang"})
+    if wrong:
+        raise ConfigError(f"{path}: {text!r}: {{{wrong[0]}}} is not legal; legal: {{lang}}.")
+    if not fields and languages > 1:
+        raise ConfigError(
+            f"{path}: {text!r} lacks {{lang}}, so every language would read the same text."
+        )
+
+
 def _check_selections(config: Config) -> None:
     for name, selection in config.selections.items():
         path = f"selections.{name}"
@@ -226,6 +276,7 @@ def _check_selections(config: Config) -> None:
                 raise unknown(
                     f"{path}.language_sets", langset, "language set", config.language_sets
                 )
+        _check_doubled(f"{path}.language_sets", selection.language_sets or ())
         like = selection.depends_on
         if like is not None:
             if like not in config.selections:
@@ -249,6 +300,11 @@ def _check_selections(config: Config) -> None:
         for site in selection.needs_histograms:
             _check_histogram(config, f"{path}.threshold", site)
         for level in selection.needs_batch_quantiles:
+            site = getattr(selection, "site", "gate")
+            if site != "gate":
+                raise ConfigError(
+                    f"{path}.site: {site!r} has no batch quantiles; legal with `pool: batch`: gate."
+                )
             if level not in config.statistics.batch_quantiles:
                 raise ConfigError(
                     f"{path}: needs the batch quantile {level}; statistics.batch_quantiles:"
@@ -273,7 +329,8 @@ def _check_interventions(config: Config) -> None:
                 "interventions.none: `none` is the untouched model; rename the entry."
             )
         for number, step in enumerate(entry.steps):
-            path = f"interventions.{name}.steps[{number}]"
+            path = f"interventions.{name}"
+            path += f".steps[{number}]" if len(entry.steps) > 1 else ""
             for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
                 value = getattr(step, key)
                 if value != special and value not in codes:
@@ -304,47 +361,76 @@ def _check_interventions(config: Config) -> None:
 
 
 def _check_perplexity(config: Config) -> None:
-    if config.perplexity is None:
+    entry = config.perplexity
+    if entry is None:
         return
-    for name in config.perplexity.interventions:
-        if name not in config.interventions:
-            raise unknown("perplexity.interventions", name, "intervention", config.interventions)
-    for name in config.perplexity.selections or ():
-        if name not in config.selections:
-            raise unknown("perplexity.selections", name, "selection", config.selections)
-    if not config.perplexity.interventions:
+    if not entry.interventions:
         raise ConfigError("perplexity.interventions: empty; name at least one intervention.")
+    _check_conditions(config, "perplexity", entry)
+    for name in entry.interventions:
+        for step in config.interventions[name].steps:
+            if step.tokens != "all":
+                raise ConfigError(
+                    f"perplexity.interventions: {name!r} acts on {step.tokens!r} tokens only; a"
+                    " held-out text has no prompt. Legal here: tokens: all."
+                )
+    for model in config.models:
+        for folder, selection, name in config.perplexity_cells(model):
+            _check_members(config, "perplexity", folder, selection, name)
+
+
+def _check_conditions(config: Config, path: str, entry: PerplexityConfig | TaskEntry) -> None:
+    """Check the interventions and selections under which something is measured."""
+    for name in entry.interventions:
+        if name not in config.interventions:
+            raise unknown(f"{path}.interventions", name, "intervention", config.interventions)
+    _check_doubled(f"{path}.interventions", entry.interventions)
+    if entry.selections is not None and not entry.selections:
+        raise ConfigError(f"{path}.selections: empty; leave the key out to use every selection.")
+    for name in entry.selections or ():
+        if name not in config.selections:
+            raise unknown(f"{path}.selections", name, "selection", config.selections)
+    _check_doubled(f"{path}.selections", entry.selections or ())
+
+
+def _check_members(config: Config, path: str, folder: str, selection: str, name: str) -> None:
+    """Refuse a step on a language that the set, on which it would be used, does not hold."""
+    members = config.directory_languages()[folder]
+    for step in config.interventions[name].steps:
+        for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
+            lang = getattr(step, key)
+            if lang != special and lang not in members:
+                raise ConfigError(
+                    f"interventions.{name}: {key} {lang!r} is not in language set"
+                    f" {config.labels()[folder]!r} ({', '.join(members)}), on which {path} uses it"
+                    f" with selection {selection!r}."
+                )
 
 
 def _check_tasks(config: Config) -> None:
     known = KNOWN_LANGUAGES | config.languages
     for name, task in config.tasks.items():
-        for intervention in task.interventions:
-            if intervention not in config.interventions:
-                raise unknown(
-                    f"tasks.{name}.interventions",
-                    intervention,
-                    "intervention",
-                    config.interventions,
-                )
-        for selection in task.selections or ():
-            if selection not in config.selections:
-                raise unknown(f"tasks.{name}.selections", selection, "selection", config.selections)
+        path = f"tasks.{name}"
+        _check_conditions(config, path, task)
         for lang in task.languages:
             if lang not in known:
-                raise unknown(f"tasks.{name}.languages", lang, "language", known)
-            if task.interventions and not any(
-                config.task_conditions(model, name, lang) for model in config.models
-            ):
+                raise unknown(f"{path}.languages", lang, "language", known)
+            conditions = [
+                condition
+                for model in config.models
+                for condition in config.task_conditions(model, name, lang)
+            ]
+            if task.interventions and not conditions:
                 raise ConfigError(
-                    f"tasks.{name}.languages: {lang!r} is in no language set of the selections"
+                    f"{path}.languages: {lang!r} is in no language set of the selections"
                     f" used, so no neurons of it can be overwritten; sets:"
                     f" {', '.join(config.language_sets)}."
                 )
-        source = task.source
-        if source.kind in {"jsonl", "folder"} and len(task.languages) > 1:
-            if "{lang}" not in source.path:
-                raise ConfigError(f"tasks.{name}.source.path: {source.path!r} lacks {{lang}}.")
+            for condition in conditions:
+                _check_members(config, path, *condition)
+        _check_doubled(f"{path}.languages", task.languages)
+        if task.source.kind in {"jsonl", "folder"}:
+            _check_template(f"{path}.source.path", task.source.path, len(task.languages))
 
 
 def _check_mini(config: Config) -> None:
@@ -355,12 +441,10 @@ def _check_mini(config: Config) -> None:
                     raise unknown(
                         f"language_sets.{name}", lang, "language of the mini corpus", MINI_LANGUAGES
                     )
-    elif config.corpus.source.kind in {"jsonl", "folder"}:
-        if "{lang}" not in config.corpus.source.path:
-            raise ConfigError(
-                f"corpus.source.path: {config.corpus.source.path!r} lacks {{lang}}, so every"
-                " language would read the same text."
-            )
+    else:
+        key = "config" if config.corpus.source.kind == "hub" else "path"
+        text = getattr(config.corpus.source, key)
+        _check_template(f"corpus.source.{key}", text, len(config.language_names()))
     for name, task in config.tasks.items():
         if task.source.kind == "mini":
             if name not in MINI_TASKS:
@@ -389,13 +473,18 @@ def _check_use(config: Config) -> None:
                 f"models.{model}: no selection works on its language sets"
                 f" ({', '.join(config.model_sets(model))})."
             )
+    sets = [set(members) for members in config.language_sets.values()]
     for triple in config.results.venn:
         for lang in triple:
-            if not any(lang in members for members in config.language_sets.values()):
-                codes = {code for members in config.language_sets.values() for code in members}
-                raise unknown("results.venn", lang, "language of a set", sorted(codes))
+            if not any(lang in members for members in sets):
+                raise unknown("results.venn", lang, "language of a set", sorted(set().union(*sets)))
         if len(set(triple)) < 3:
             raise ConfigError(f"results.venn: {list(triple)} does not name three languages.")
+        if not any(members.issuperset(triple) for members in sets):
+            raise ConfigError(
+                f"results.venn: {list(triple)} are in no language set together; sets:"
+                f" {', '.join(config.language_sets)}."
+            )
 
 
 __all__ = ["BASELINE", "METHODS", "Config", "check", "set_directory"]

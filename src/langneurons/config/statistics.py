@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from langneurons.config.base import Frozen
+from langneurons.config.base import Frozen, doubled
 
 Site = Literal["gate", "act", "product"]
 
@@ -31,6 +31,10 @@ class StatisticsConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StatisticsConfig":
+        for key in ("sites", "histograms", "document_means", "batch_quantiles"):
+            again = doubled(getattr(self, key))
+            if again:
+                raise ValueError(f"{key}: {', '.join(again)} listed more than once")
         for key in ("histograms", "document_means"):
             wrong = sorted(set(getattr(self, key)) - set(self.sites))
             if wrong:
@@ -39,5 +43,5 @@ class StatisticsConfig(Frozen):
             if not 0 < level < 1:
                 raise ValueError(f"batch_quantiles: {level} is not between 0 and 1")
         if self.batch_quantiles and "gate" not in self.histograms:
-            raise ValueError("batch_quantiles need a histogram of the gate")
+            raise ValueError("batch_quantiles: they need `gate` among histograms")
         return self

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from langneurons.errors import nearest
 from langneurons.selection.base import SelectionBase, lowest, rows
@@ -45,6 +45,15 @@ class Exceedance(SelectionBase):
                 f"threshold {value!r} is not zero, mean or p01-p99.{nearest(value, THRESHOLDS)}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _measured(self) -> "Exceedance":
+        if self.pool == "batch" and self.level is not None and self.site != "gate":
+            raise ValueError(
+                f"pool batch with site {self.site!r}: quantiles per batch are kept only of the"
+                " gate. Set site: gate, or another pool."
+            )
+        return self
 
     @property
     def level(self) -> float | None:

@@ -1,0 +1,107 @@
+"""One environment, said in four files: the pins agree and cover what is imported."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FOLDERS = ("src", "workflow", "tests", "benchmarks")
+
+
+def pins(lines):
+    """Return {canonical name: version} of lines `name==version`."""
+    found = {}
+    for line in lines:
+        name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line).groups()
+        name = canonicalize_name(name)
+        assert name not in found, f"{name} is pinned twice"
+        found[name] = version
+    return found
+
+
+def requirements(name):
+    lines = (ROOT / name).read_text().splitlines()
+    return pins(line for line in lines if line.strip() and not line.startswith("#"))
+
+
+REQUIREMENTS = requirements("requirements.txt")
+MODEL = requirements("requirements-model.txt")
+
+
+def imported(*folders):
+    """Return {top-level module: a file that imports it}, without the standard library."""
+    found = {}
+    for folder in folders:
+        files = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.smk")]
+        for path in files:
+            # Of a rules file the lines that import are Python.
+            text = path.read_text(encoding="utf-8")
+            if path.suffix == ".smk":
+                text = "\n".join(re.findall(r"^(?:import|from) .*$", text, re.MULTILINE))
+            for node in ast.walk(ast.parse(text)):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module]
+                for name in names:
+                    found.setdefault(name.split(".")[0], path.relative_to(ROOT))
+    own = {"langneurons", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    return {k: v for k, v in found.items() if k not in sys.stdlib_module_names | own}
+
+
+def test_environment_yml_has_the_same_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pins(pip) == REQUIREMENTS | MODEL
+    assert not REQUIREMENTS.keys() & MODEL.keys()
+
+
+def test_one_version_of_python():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (version,) = re.findall(r"python=([\d.]+)", str(environment["dependencies"]))
+    requirement = Requirement(f"python{PROJECT['requires-python']}")
+    assert requirement.specifier.contains(version)
+    assert f"PYTHON ?= python{version}\n" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("extra", [None, "test", "model"])
+def test_every_dependency_of_the_package_is_pinned_within_its_bounds(extra):
+    optional = PROJECT["optional-dependencies"]
+    declared = PROJECT["dependencies"] if extra is None else optional[extra]
+    for line in declared:
+        one = Requirement(line)
+        pin = (REQUIREMENTS | MODEL).get(canonicalize_name(one.name))
+        assert pin is not None, f"{one.name} has no pin"
+        assert one.specifier.contains(pin), f"{line} against {pin}"
+
+
+def uncovered(folders, names):
+    """Return "file: module" for each import whose distribution is not among the names."""
+    distributions = packages_distributions()
+    found = imported(*folders)
+    assert {"torch", "numpy", "yaml", "snakemake"} <= found.keys()
+    return [
+        f"{path}: {module}"
+        for module, path in found.items()
+        if not names & {canonicalize_name(name) for name in distributions.get(module, [module])}
+    ]
+
+
+def test_every_import_is_covered_by_a_pin():
+    assert uncovered(FOLDERS, REQUIREMENTS.keys()) == []
+
+
+def test_the_package_declares_what_it_imports():
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert uncovered(("src", "workflow"), declared) == []
