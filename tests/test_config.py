@@ -448,7 +448,7 @@ BAD = {
             put("statistics.batch_quantiles", [0.9])(raw),
             raw["selections"]["prob"].update(pool="batch", site="act"),
         ),
-        ["selections.prob.site", "'act'", "gate"],
+        ["selections.prob", "'act'", "gate"],
     ),
     "hub text without language": (
         put(

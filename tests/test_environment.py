@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-FOLDERS = ("src", "workflow", "tests", "benchmarks")
+FOLDERS = ("src", "workflow", "tests")
 
 
 def pins(lines):

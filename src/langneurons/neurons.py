@@ -146,7 +146,8 @@ class NeuronTable:
         import torch
 
         nested = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(nested, list) or not all(isinstance(one, list) for one in nested):
+        lists = isinstance(nested, list) and all(isinstance(one, list) for one in nested)
+        if not lists or not nested:
             raise ValueError(f"{path}: not a list over languages of lists over layers")
         if len(nested) > len(languages):
             raise ValueError(

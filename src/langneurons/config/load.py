@@ -169,7 +169,7 @@ def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
         pattern = context["pattern"]
         return f"{path}: {shown} does not have the form {pattern}.{place.meaning}"
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    message = _EXPECTED.get(kind, message)
+    message = _EXPECTED.get(kind, message).rstrip(".")
     word, _, rest = message.partition(": ")
     if kind == "value_error" and word in place.keys:
         path, message = f"{path}.{word}", rest

@@ -300,11 +300,6 @@ def _check_selections(config: Config) -> None:
         for site in selection.needs_histograms:
             _check_histogram(config, f"{path}.threshold", site)
         for level in selection.needs_batch_quantiles:
-            site = getattr(selection, "site", "gate")
-            if site != "gate":
-                raise ConfigError(
-                    f"{path}.site: {site!r} has no batch quantiles; legal with `pool: batch`: gate."
-                )
             if level not in config.statistics.batch_quantiles:
                 raise ConfigError(
                     f"{path}: needs the batch quantile {level}; statistics.batch_quantiles:"

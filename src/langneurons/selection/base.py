@@ -7,10 +7,11 @@ A method is one module of this package that defines a subclass of `SelectionBase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from langneurons.neurons import NeuronTable
     from langneurons.statistics import Statistics
 
@@ -51,12 +52,12 @@ class SelectionBase(BaseModel):
 
     def select(
         self, statistics: "dict[str, Statistics]", like: "NeuronTable | None" = None
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """Return rows (lang, layer, neuron, score, ...); `statistics` by language, sorted."""
         raise NotImplementedError
 
 
-def rows(lang: str, flat: np.ndarray, d_mlp: int, **columns: np.ndarray) -> pd.DataFrame:
+def rows(lang: str, flat: np.ndarray, d_mlp: int, **columns: np.ndarray) -> "pd.DataFrame":
     """Build table rows of one language from flat indices layer * d_mlp + neuron."""
     flat = np.asarray(flat, dtype=np.int64)
     data = {
@@ -64,7 +65,16 @@ def rows(lang: str, flat: np.ndarray, d_mlp: int, **columns: np.ndarray) -> pd.D
         "layer": (flat // d_mlp).astype(np.int32),
         "neuron": (flat % d_mlp).astype(np.int32),
     }
+    import pandas as pd  # here, as the configuration is parsed by every job
+
     return pd.DataFrame(data | {name: np.asarray(v, np.float64) for name, v in columns.items()})
+
+
+def stacked(tables: "list[pd.DataFrame]") -> "pd.DataFrame":
+    """Return the rows of all languages as one table."""
+    import pandas as pd
+
+    return pd.concat(tables, ignore_index=True)
 
 
 def lowest(scores: np.ndarray, number: int, include_ties: bool = False) -> np.ndarray:

@@ -13,13 +13,14 @@ languages. The paper's text and code leave open what t is; each reading is a val
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.errors import nearest
-from langneurons.selection.base import SelectionBase, lowest, rows
+from langneurons.selection.base import SelectionBase, lowest, rows, stacked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from langneurons.statistics import Statistics
 
 THRESHOLDS = ("zero", "mean", "p75", "p90", "p95")
@@ -91,11 +92,11 @@ class Exceedance(SelectionBase):
             threshold = one.pooled_quantile(self.level, self.site, by_layer=self.pool == "layer")
         return one.exceedance(threshold, self.site)
 
-    def select(self, statistics: "dict[str, Statistics]", like=None) -> pd.DataFrame:
+    def select(self, statistics: "dict[str, Statistics]", like=None) -> "pd.DataFrame":
         """Return rows with column score (the relevance)."""
         tables = []
         for lang, one in statistics.items():
             relevance = self.relevance(one)
             kept = lowest(-relevance, round(self.rate * relevance.size))
             tables.append(rows(lang, kept, relevance.shape[1], score=relevance.ravel()[kept]))
-        return pd.concat(tables, ignore_index=True)
+        return stacked(tables)

@@ -9,12 +9,13 @@ kept; each belongs to every language whose probability is strictly above the ass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
-from langneurons.selection.base import SelectionBase, lowest, rows
+from langneurons.selection.base import SelectionBase, lowest, rows, stacked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from langneurons.statistics import Statistics
 
 
@@ -54,7 +55,7 @@ class Lape(SelectionBase):
         """The counted site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", like=None) -> pd.DataFrame:
+    def select(self, statistics: "dict[str, Statistics]", like=None) -> "pd.DataFrame":
         """Return rows with columns score (entropy) and probability."""
         languages = list(statistics)
         probability = np.stack([statistics[lang].probability(self.site) for lang in languages])
@@ -66,7 +67,7 @@ class Lape(SelectionBase):
         claimed = flat > threshold
         if self.exclusive:
             claimed &= claimed.sum(axis=0) == 1
-        return pd.concat(
+        return stacked(
             [
                 rows(
                     lang,
@@ -76,6 +77,5 @@ class Lape(SelectionBase):
                     probability=flat[k, claimed[k]],
                 )
                 for k, lang in enumerate(languages)
-            ],
-            ignore_index=True,
+            ]
         )

@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 from pydantic import Field
 
-from langneurons.selection.base import SelectionBase, lowest, rows
+from langneurons.selection.base import SelectionBase, lowest, rows, stacked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from langneurons.statistics import Statistics
 
 
@@ -26,11 +27,11 @@ class Magnitude(SelectionBase):
         """The ranked site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", like=None) -> pd.DataFrame:
+    def select(self, statistics: "dict[str, Statistics]", like=None) -> "pd.DataFrame":
         """Return rows with column score (the statistic)."""
         tables = []
         for lang, one in statistics.items():
             values = one.value(self.statistic, self.site)
             kept = lowest(-values, round(self.rate * values.size))
             tables.append(rows(lang, kept, values.shape[1], score=values.ravel()[kept]))
-        return pd.concat(tables, ignore_index=True)
+        return stacked(tables)

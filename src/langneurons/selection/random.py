@@ -15,12 +15,13 @@ import hashlib
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
-from langneurons.selection.base import SelectionBase, rows
+from langneurons.selection.base import SelectionBase, rows, stacked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from langneurons.neurons import NeuronTable
     from langneurons.statistics import Statistics
 
@@ -60,7 +61,7 @@ class Random(SelectionBase):
 
     def select(
         self, statistics: "dict[str, Statistics]", like: "NeuronTable | None" = None
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """Return rows with column score (a constant, as nothing ranks)."""
         tables = []
         for lang, one in statistics.items():
@@ -72,7 +73,7 @@ class Random(SelectionBase):
                 chosen = self._mirror(one, like, lang, generator)
             chosen = np.sort(chosen)
             tables.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
-        return pd.concat(tables, ignore_index=True)
+        return stacked(tables)
 
     def _mirror(self, one, like, lang, generator) -> np.ndarray:
         n_layers, d_mlp = one.shape
