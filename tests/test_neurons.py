@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from langneurons.io import DamagedFile, write_parquet
-from langneurons.neurons import NeuronTable
+from langneurons.neurons import NeuronTable, main
 from langneurons.selection.lape import Lape
 from langneurons.statistics import Statistics
 
@@ -226,3 +226,17 @@ def test_published_counts_fit_their_models():
         assert mask["max_index"] < mask["d_mlp"], name
         assert sum(mask["per_language"]) == mask["pairs"], name
         assert len(mask["per_language"]) == len(mask["languages"]), name
+
+
+def test_masks_are_converted_on_the_command_line(tmp_path):
+    original = example()
+    original.to_parquet(tmp_path / "a.parquet")
+    main([str(tmp_path / "a.parquet"), str(tmp_path / "b.pth")])
+    codes = ",".join(original.languages)
+    back = [str(tmp_path / "b.pth"), str(tmp_path / "c.parquet"), "--languages", codes]
+    main([*back, "--neurons-per-layer", str(original.d_mlp)])
+    found = NeuronTable.from_parquet(tmp_path / "c.parquet")
+    columns = ["lang", "layer", "neuron"]
+    pd.testing.assert_frame_equal(found.frame[columns], original.frame[columns])
+    with pytest.raises(SystemExit):
+        main(back)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from langneurons.io import write_parquet
-from langneurons.sidestore import SideStore, prune
+from langneurons.sidestore import SideStore, main, prune
 
 KEY = {"model": {"model": "m", "dtype": "float32"}, "tokens": None, "levels": (0.5, 0.9)}
 FRAME = pd.DataFrame({"document": ["a", "b"], "nll": [0.25, 1 / 3]})
@@ -70,3 +70,10 @@ def test_pruning_deletes_the_least_recently_used(store):
     assert prune(store.root.parent, 1000) == (0, 0)
     assert prune(store.root.parent, 0)[0] == 2
     assert store.get(keys[0]) is None
+
+
+def test_pruning_from_the_command_line(store, capsys):
+    store.put({"a": 1}, pd.DataFrame({"x": [1.0]}))
+    main([str(store.root.parent), "--max-mb", "0"])
+    assert "1 files" in capsys.readouterr().out
+    assert store.get({"a": 1}) is None

@@ -3,8 +3,12 @@
 Rows are (lang, layer, neuron, score, ...). Languages without neurons stay in the list. The layout
 in which masks are published, `List[lang][layer] -> LongTensor` in a .pth file, is read with
 `weights_only` and written; the order of its languages is not in the file and must be given.
+
+python -m langneurons.neurons TABLE.parquet MASKS.pth
+python -m langneurons.neurons MASKS.pth TABLE.parquet --languages en,zh --neurons-per-layer 11008
 """
 
+import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -174,3 +178,28 @@ class NeuronTable:
             "parameters": json.dumps({"file": os.path.basename(path)}),
         }
         return cls(frame, metadata)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Convert a table to the published layout, or back."""
+    parser = argparse.ArgumentParser(prog="python -m langneurons.neurons", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--languages", help="codes in the order of the .pth file, by commas")
+    parser.add_argument("--neurons-per-layer", type=int, help="intermediate size of the model")
+    given = parser.parse_args(arguments)
+    if given.source.endswith(".pth"):
+        if not given.languages or not given.neurons_per_layer:
+            parser.error("a .pth file needs --languages and --neurons-per-layer")
+        languages = given.languages.split(",")
+        table = NeuronTable.from_pth(given.source, languages, given.neurons_per_layer)
+        table.to_parquet(given.target)
+    else:
+        table = NeuronTable.from_parquet(given.source)
+        table.to_pth(given.target)
+    print(f"{given.target}: {table.unique} neurons, languages: {', '.join(table.languages)}")
+
+
+if __name__ == "__main__":
+    main()

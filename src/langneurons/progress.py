@@ -30,7 +30,7 @@ class Progress:
         self.done += units
         self.tokens += tokens
         now = time.monotonic()
-        if now - self._last >= self.every:
+        if now - self._last >= self.every and self.done < self.total:
             self._last = now
             self._log()
 

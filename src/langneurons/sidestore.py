@@ -3,9 +3,12 @@
 A job that covers many cells keeps each finished one here. After a kill, or when one condition is
 added, it computes only what the store lacks. Parts are parquet files in an undeclared directory
 (Snakemake deletes declared outputs before it reruns a job), written atomically; a damaged part is
-computed again. The store can be emptied at any time; `prune` caps its size.
+computed again. The store can be emptied at any time; `prune` caps its size:
+
+python -m langneurons.sidestore results/.work --max-mb 5000
 """
 
+import argparse
 import logging
 import os
 from pathlib import Path
@@ -62,3 +65,18 @@ def prune(root: str | os.PathLike, max_mb: float) -> tuple[int, int]:
         path.unlink()
     log.info("side store: %d files, %.1f MB deleted", count, freed / 2**20)
     return count, freed
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prune a store from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m langneurons.sidestore", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("root")
+    parser.add_argument("--max-mb", type=float, required=True, help="size that is left at most")
+    given = parser.parse_args(arguments)
+    count, freed = prune(given.root, given.max_mb)
+    print(f"{given.root}: {count} files, {freed / 2**20:.1f} MB deleted")
+
+
+if __name__ == "__main__":
+    main()
