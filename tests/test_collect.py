@@ -41,6 +41,7 @@ def tiny_corpus(n_blocks: int = 9, block_size: int = 12, padding: int = 0) -> Co
     """Blocks of different lengths; BOS and one token inside do not count."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(4, block_size + 1, n_blocks).astype(np.int32)
+    lengths[3] = block_size
     inside = np.arange(block_size) < lengths[:, None]
     tokens = rng.integers(4, VOCAB_SIZE - 1, (n_blocks, block_size)).astype(np.int32)
     fillers = rng.integers(0, VOCAB_SIZE - 1, tokens.shape) if padding < 0 else padding
@@ -48,7 +49,7 @@ def tiny_corpus(n_blocks: int = 9, block_size: int = 12, padding: int = 0) -> Co
     tokens[:, 0] = 1
     scored = inside.copy()
     scored[:, [0, 2]] = False
-    document = np.where(scored, np.arange(tokens.size).reshape(tokens.shape) // 20, -1)
+    document = np.arange(tokens.size).reshape(tokens.shape) // 20
     names = [f"d{i}" for i in range(document.max() + 1)]
     part = Part(tokens, lengths, document.astype(np.int32), scored, names, [9] * len(names))
     header = {"lang": "xx", "tokenizer_hash": "t", "corpus_hash": "c", "bos": "block"}

@@ -1,0 +1,211 @@
+"""LoRA restricted to chosen neurons (Mondal et al. 2025, "Neuron-masked LoRA").
+
+The paper's layer is y = W x + (M * (B A)) x * alpha / r, where M keeps the rows of the chosen
+neurons of the gate projection. M * (B A) = (M B) A, so the rows of B that M takes away do nothing,
+get no gradient, and stay zero under weight decay: here they do not exist. `RowLinear` holds only
+the chosen rows of B (and scatters its output), `ColumnLinear` only the chosen columns of A for a
+down projection, where a neuron is an input. Nothing off the mask can move: it is not there.
+
+Both sit inside PEFT's own LoRA layers, so dtype casts, dropout, 4-bit base weights, checkpoints and
+saving are PEFT's. `dense_state` writes the rows back into full matrices: what is saved is a plain
+LoRA adapter that stock PEFT loads and merges.
+
+Shapes: A (r, in_features), B (out_features, r); chosen neurons per layer are ascending indices.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from langneurons.adapters import MlpSites
+from langneurons.errors import nearest
+
+log = logging.getLogger(__name__)
+ADAPTER = "default"
+# Standard deviation of A before training; B starts at zero (Mondal et al. 2025, public code).
+INITIAL_STD = 0.01
+
+
+class RowLinear(nn.Module):
+    """A linear layer without bias of which only some output rows exist; the others give zero.
+
+    The weight is (chosen rows, in_features).
+    """
+
+    def __init__(self, in_features: int, out_features: int, rows: np.ndarray, **like):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        index = torch.as_tensor(np.asarray(rows, np.int64), device=like.get("device"))
+        self.register_buffer("index", index, persistent=False)
+        self.weight = nn.Parameter(torch.zeros(len(rows), in_features, **like))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., out_features)."""
+        result = x.new_zeros(*x.shape[:-1], self.out_features)
+        return result.index_copy(-1, self.index, nn.functional.linear(x, self.weight))
+
+    def dense(self) -> torch.Tensor:
+        """Return the full weight, (out_features, in_features)."""
+        full = self.weight.new_zeros(self.out_features, self.in_features)
+        return full.index_copy(0, self.index, self.weight.detach())
+
+
+class ColumnLinear(nn.Module):
+    """A linear layer without bias that reads only some inputs. The weight is (out, chosen)."""
+
+    def __init__(self, in_features: int, out_features: int, columns: np.ndarray, **like):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        index = torch.as_tensor(np.asarray(columns, np.int64), device=like.get("device"))
+        self.register_buffer("index", index, persistent=False)
+        self.weight = nn.Parameter(torch.zeros(out_features, len(columns), **like))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., out_features)."""
+        return nn.functional.linear(x.index_select(-1, self.index), self.weight)
+
+    def dense(self) -> torch.Tensor:
+        """Return the full weight, (out_features, in_features)."""
+        full = self.weight.new_zeros(self.out_features, self.in_features)
+        return full.index_copy(1, self.index, self.weight.detach())
+
+
+def attach(
+    model: nn.Module,
+    modules: Sequence[str],
+    neurons: Mapping[str, Sequence[np.ndarray]] | None = None,
+    rank: int = 8,
+    alpha: float = 16.0,
+    dropout: float = 0.0,
+    seed: int = 0,
+    task_type: str | None = None,
+    train_fully: Sequence[str] = (),
+):
+    """Return the model wrapped by PEFT, with LoRA on `modules` and on chosen neurons.
+
+    modules: last names of linear layers that get plain LoRA (q_proj, ...); an MLP projection among
+    them is trained on all its neurons. neurons: by projection `gate`, `up` or `down` (an ungated
+    model's gate is its first projection), the chosen neurons of each layer; a layer with none stays
+    untouched. train_fully: modules trained without LoRA and
+    saved with the adapter, such as a classification head.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    sites = MlpSites(model)
+    targets = _plain_targets(model, modules)
+    masked: dict[str, tuple[str, np.ndarray]] = {}
+    names = {id(module): name for name, module in model.named_modules()}
+    for site, layers in (neurons or {}).items():
+        found = {"gate": sites.gate, "up": sites.up, "down": sites.down}.get(site)
+        if found is None:
+            raise ValueError(f"neurons: {site!r} is not gate, up or down")
+        if len(layers) != sites.n_layers:
+            raise ValueError(f"neurons of {len(layers)} layers, the model has {sites.n_layers}")
+        for module, chosen in zip(found, layers, strict=True):
+            if len(chosen):
+                masked[names[id(module)]] = (site, np.asarray(chosen, np.int64))
+    both = sorted(set(targets) & set(masked))
+    if both:
+        raise ValueError(f"{both[0]}: named in modules and restricted to neurons; choose one")
+    if not targets and not masked:
+        raise ValueError("nothing to train: no module is named and no neuron is chosen")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=sorted({*targets, *masked}),
+        modules_to_save=list(train_fully) or None,
+        task_type=task_type,
+        bias="none",
+    )
+    wrapped = get_peft_model(model, config, adapter_name=ADAPTER)
+    for name, (site, chosen) in masked.items():
+        _restrict(wrapped.get_base_model().get_submodule(name), site, chosen)
+    _initialise(wrapped, seed)
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    log.info(
+        "LoRA of rank %d on %d modules, %d of them on %d chosen neurons: %s parameters",
+        rank,
+        len(targets) + len(masked),
+        len(masked),
+        sum(len(chosen) for _, chosen in masked.values()),
+        f"{trained:,}",
+    )
+    return wrapped
+
+
+def _plain_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """Return the full names of linear layers whose last name is given."""
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or hasattr(module, "nf")
+    ]
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    for module in modules:
+        if module not in known:
+            raise ValueError(
+                f"modules: {module!r} is no linear layer of this model; it has:"
+                f" {', '.join(known)}.{nearest(module, known)}"
+            )
+    return [name for name in linear if name.rsplit(".", 1)[-1] in modules]
+
+
+def _restrict(layer: nn.Module, site: str, chosen: np.ndarray) -> None:
+    """Put the compact half into one of PEFT's LoRA layers."""
+    key, kind = ("lora_A", ColumnLinear) if site == "down" else ("lora_B", RowLinear)
+    halves = getattr(layer, key)
+    full = halves[ADAPTER]
+    limit = full.in_features if site == "down" else full.out_features
+    if chosen.min() < 0 or chosen.max() >= limit or (np.diff(chosen) <= 0).any():
+        raise ValueError(f"chosen neurons must ascend within 0..{limit - 1}")
+    like = {"device": full.weight.device, "dtype": full.weight.dtype}
+    halves[ADAPTER] = kind(full.in_features, full.out_features, chosen, **like)
+
+
+def _initialise(wrapped: nn.Module, seed: int) -> None:
+    """Draw A ~ N(0, 0.01**2), each from a generator of its own; B = 0.
+
+    A column's values do not depend on which others exist, so a restricted half starts as the rows
+    or columns of the full one.
+    """
+    for name, module in wrapped.named_modules():
+        match = re.search(r"(lora_[AB])\.default$", name)
+        if match is None:
+            continue
+        with torch.no_grad():
+            if match[1] == "lora_B":
+                module.weight.zero_()
+                continue
+            digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            full = torch.randn(module.out_features, module.in_features, generator=generator)
+            full *= INITIAL_STD
+            if isinstance(module, ColumnLinear):
+                full = full.index_select(1, module.index.cpu())
+            module.weight.copy_(full)
+
+
+def compact_modules(model: nn.Module) -> dict[str, RowLinear | ColumnLinear]:
+    """Return the restricted halves by name."""
+    kinds = (RowLinear, ColumnLinear)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state dict in which every half of every LoRA is a full matrix."""
+    state = dict(wrapped.state_dict())
+    for name, module in compact_modules(wrapped).items():
+        state[f"{name}.weight"] = module.dense()
+    return state
+
+
+def save_adapter(wrapped: nn.Module, folder: str | os.PathLike) -> None:
+    """Save a plain LoRA adapter (adapter_config.json, adapter_model.safetensors)."""
+    wrapped.save_pretrained(folder, state_dict=dense_state(wrapped), safe_serialization=True)
