@@ -29,6 +29,7 @@ def set_threads(number: int) -> None:
     """Limit the CPU threads; call before torch or numba is imported."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(number)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def load(path: str):

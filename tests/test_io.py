@@ -202,3 +202,10 @@ def test_jsonl_round_trip_and_the_line_of_a_mistake(tmp_path):
         file.write("\n" + json.dumps(rows[0]) + "\n{'text': 1}\n")
     with pytest.raises(DamagedFile, match="a, line 5: not JSON"):
         io.read_jsonl(tmp_path / "a")
+
+
+def test_equal_tensors_and_metadata_give_equal_bytes(tmp_path):
+    metadata = {key: [key, 1] for key in "qwertzuiop"}
+    for name in "ab":
+        write_tensors(tmp_path / name, {"x": np.arange(3), "y": np.eye(2)}, metadata)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

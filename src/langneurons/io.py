@@ -105,14 +105,14 @@ def read_parquet(path: str | os.PathLike) -> "tuple[pd.DataFrame, dict]":
 def write_tensors(
     path: str | os.PathLike, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, Any]
 ) -> None:
-    """Write arrays to a safetensors file; metadata values are stored as JSON."""
+    """Write arrays to a safetensors file, the metadata as JSON under one key.
+
+    Equal contents give equal bytes: safetensors writes several keys in a random order.
+    """
     import numpy as np
     from safetensors.numpy import save_file
 
-    header = {
-        key: json.dumps(metadata[key], sort_keys=True, ensure_ascii=False)
-        for key in sorted(metadata)
-    }
+    header = {METADATA_KEY.decode(): json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)}
     arrays = {key: np.asarray(tensors[key], order="C") for key in sorted(tensors)}
     with atomic(path) as temporary:
         save_file(arrays, temporary, metadata=header)
@@ -125,7 +125,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     try:
         with safe_open(path, framework="numpy") as opened:
             header = opened.metadata() or {}
-        return {key: json.loads(value) for key, value in header.items()}
+        return json.loads(header.get(METADATA_KEY.decode(), "{}"))
     except (OSError, ValueError, SafetensorError) as error:
         raise DamagedFile(damaged(path, error)) from error
 

@@ -60,6 +60,8 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     threads = str(max(1, snakemake.threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = threads
+    # Idle threads of numba's pool and of torch's would otherwise spin against each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return Job(snakemake, Record(snakemake.params.get("cfg"), snakemake.params.get("code")))
 
 
