@@ -207,5 +207,5 @@ def test_jsonl_round_trip_and_the_line_of_a_mistake(tmp_path):
 def test_equal_tensors_and_metadata_give_equal_bytes(tmp_path):
     metadata = {key: [key, 1] for key in "qwertzuiop"}
     for name in "ab":
-        write_tensors(tmp_path / name, {"x": np.arange(3), "y": np.eye(2)}, metadata)
+        io.write_tensors(tmp_path / name, {"x": np.arange(3), "y": np.eye(2)}, metadata)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

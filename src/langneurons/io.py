@@ -124,8 +124,10 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="numpy") as opened:
-            header = opened.metadata() or {}
-        return json.loads(header.get(METADATA_KEY.decode(), "{}"))
+            text = (opened.metadata() or {}).get(METADATA_KEY.decode())
+        if text is None:
+            raise ValueError("it carries no langneurons metadata")
+        return json.loads(text)
     except (OSError, ValueError, SafetensorError) as error:
         raise DamagedFile(damaged(path, error)) from error
 
