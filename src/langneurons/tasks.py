@@ -2,8 +2,9 @@
 
 Two kinds, over the primitives of `langneurons.scoring`: multiple_choice (the choice with the
 highest log-likelihood of `delimiter + choice` given the context) and generation (greedy, up to a
-stop string). Templates are Python format strings over the fields of a row and the words of the
-language; `{field:unstopped}` drops the last character, `{field:lowered}` lowers the first letter.
+stop string). A third, classification, is scored by a head that was trained with an adapter.
+Templates are Python format strings over the fields of a row and the words of the language;
+`{field:unstopped}` drops the last character, `{field:lowered}` lowers the first letter.
 """
 
 import logging
@@ -43,7 +44,7 @@ class Task(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    kind: Literal["multiple_choice", "generation"]
+    kind: Literal["multiple_choice", "generation", "classification"]
     version: int = 1
     source: str = Field("", description="Who made the data and the prompts.")
     hub: HubData | None = None
@@ -51,6 +52,7 @@ class Task(BaseModel):
     context: str = Field("", description="Template of the prompt.")
     delimiter: str = " "
     choices: tuple[str, ...] = Field((), description="Templates of the choices.")
+    classes: tuple[str, ...] = Field((), description="Names of the classes of a trained head.")
     gold: str = Field(description="Field: index of the choice, or answers with a list `text`.")
     identifier: str | None = None
     words: dict[str, dict[str, str]] = Field(description="Words of templates, by language.")
@@ -63,12 +65,14 @@ class Task(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
-        legal = CHOICE_METRICS if self.kind == "multiple_choice" else ANSWER_METRICS
+        legal = ANSWER_METRICS if self.kind == "generation" else CHOICE_METRICS
         for metric in self.metrics:
             if metric not in legal:
                 raise ValueError(f"metric {metric!r} of a {self.kind} task is not one of {legal}")
         if (self.kind == "multiple_choice") != (len(self.choices) > 1):
             raise ValueError("a multiple_choice task, and only one, lists two or more choices")
+        if (self.kind == "classification") != (len(self.classes) > 1):
+            raise ValueError("a classification task, and only one, lists two or more classes")
         if not self.words:
             raise ValueError("words: name at least one language")
         return self
@@ -148,9 +152,10 @@ def build(rows: Sequence[Mapping[str, Any]], task: Task, lang: str) -> list[Exam
             values[name] = words[row[field]]
         choices = tuple(template.vformat(choice, (), values) for choice in task.choices)
         gold = row[task.gold]
-        golds = () if task.choices else tuple(gold["text"])
-        label = int(gold) if task.choices else None
-        if task.choices and not 0 <= label < len(choices):
+        n_labels = len(task.choices or task.classes)
+        golds = () if n_labels else tuple(gold["text"])
+        label = int(gold) if n_labels else None
+        if n_labels and not 0 <= label < n_labels:
             raise ValueError(f"task {task.name}, {lang}, row {number + 1}: label {label}")
         item = str(row[task.identifier]) if task.identifier in row else f"{number:05d}"
         context = template.vformat(task.context, (), values)

@@ -1,0 +1,80 @@
+"""Configuration key `finetunings`: LoRA on chosen neurons, on one task in one language."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from langneurons.config.base import Frozen
+from langneurons.config.tasks import TaskSource
+
+Choice = Literal["none", "source", "target", "source_target", "all"]
+
+
+class Training(Frozen):
+    """How it is trained; the defaults are those of Mondal et al. 2025 for XNLI."""
+
+    modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        description="Linear layers with plain LoRA, by last name.",
+    )
+    projections: tuple[Literal["gate", "up", "down"], ...] = Field(
+        ("gate",), description="MLP projections that are trained on the chosen neurons."
+    )
+    rank: int = Field(8, ge=1, description="Rank r of B A.")
+    alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / r.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A.")
+    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate.")
+    epochs: float = Field(2.0, gt=0, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps instead.")
+    batch_size: int = Field(8, ge=1, description="Rows per forward pass.")
+    accumulate: int = Field(1, ge=1, description="Forward passes per step.")
+    max_length: int = Field(256, ge=8, description="Tokens; longer rows are left out.")
+    weight_decay: float = Field(0.1, ge=0, description="Weight decay of AdamW.")
+    betas: tuple[float, float] = Field((0.95, 0.999), description="Betas of AdamW.")
+    clip: float = Field(10.0, gt=0, description="Norm at which gradients are clipped.")
+    warmup: float = Field(
+        0.01, ge=0, description="Warm-up: a share of the steps if below 1, else steps."
+    )
+    pooling: Literal["last_token", "last_position"] = Field(
+        "last_token",
+        description="Position that the classification head reads: the last real token, or the last"
+        " of the padded row (the paper's code).",
+    )
+    log_steps: int = Field(10, ge=1, description="Steps between points of the curves.")
+    checkpoint_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
+    report_to: Literal["none", "tensorboard", "wandb"] = Field(
+        "none", description="Where the Trainer reports as well."
+    )
+    seed: int = Field(0, description="Seed of A, of the head and of the order of rows.")
+
+    @model_validator(mode="after")
+    def _aligned(self) -> "Training":
+        if self.checkpoint_steps % self.log_steps:
+            raise ValueError(
+                f"checkpoint_steps: {self.checkpoint_steps} is no multiple of log_steps"
+                f" ({self.log_steps}); a continued run would draw another curve"
+            )
+        return self
+
+
+class FinetuneEntry(Frozen):
+    """One fine-tuning: data, neuron choices, hyperparameters; one adapter per choice."""
+
+    definition: str | None = Field(
+        None, description="YAML file of the task; left out: config/tasks/<name>.yaml."
+    )
+    source: TaskSource = Field(description="Where the training rows come from.")
+    language: str = Field("en", description="Language of the training rows (the source).")
+    rows: tuple[float, float] = Field(
+        (0.0, 1.0), description="Share of the rows, in their order: from, to."
+    )
+    neurons: tuple[Choice, ...] = Field(
+        ("none", "target"),
+        min_length=1,
+        description="Whose neurons the projections are trained on: none, those of the source, of"
+        " the target, of both, or all.",
+    )
+    targets: tuple[str, ...] = Field((), description="Target languages of the choices.")
+    selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+    training: Training = Field(default_factory=Training, description="Hyperparameters.")
+    label: str | None = Field(None, description="Name in tables and figures.")

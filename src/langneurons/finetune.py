@@ -1,0 +1,268 @@
+"""Fine-tune with LoRA on chosen neurons: classification with a head, or instructions.
+
+Classification (XNLI in Mondal et al. 2025): one linear layer on the hidden state of one position;
+`pooling: last_token` reads the last real token, `last_position` the last position of the padded
+row, as the paper's code does. Instruction tuning (XQuAD): the loss is on the answer's tokens only.
+
+Hugging Face's Trainer runs the loop: AdamW, linear warm-up and decay, clipping, checkpoints. The
+same seed gives the same adapter, also after a kill: weights, optimiser, schedule, random states and
+the position in the data come from the last checkpoint.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from langneurons.adapters import MlpSites
+from langneurons.config.finetuning import Training
+from langneurons.lora import attach, save_adapter
+from langneurons.runtime import deferred_termination
+from langneurons.tasks import Task, build
+
+log = logging.getLogger(__name__)
+HEAD = "score"
+IGNORED = -100
+EOS = "<eos>"
+
+
+def add_head(model: nn.Module, n_classes: int, seed: int = 0) -> None:
+    """Give a causal model a classification head, `model.score`; N(0, 0.02**2), no bias."""
+    hidden = MlpSites(model).config.hidden_size
+    head = nn.Linear(hidden, n_classes, bias=False)
+    with torch.no_grad():
+        head.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(seed))
+    reference = next(p for p in model.parameters() if p.is_floating_point())
+    setattr(model, HEAD, head.to(device=reference.device, dtype=reference.dtype))
+
+
+def class_logits(
+    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pooling: str
+) -> torch.Tensor:
+    """Return (batch, classes) in float32; rows are padded on the right."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    backbone = MlpSites(inner).backbone
+    hidden = backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    states = hidden.last_hidden_state
+    if pooling == "last_position":
+        chosen = states[:, -1]
+    else:
+        last = attention_mask.sum(dim=1) - 1
+        chosen = states[torch.arange(len(states), device=states.device), last]
+    return getattr(inner, HEAD)(chosen).float()
+
+
+def class_text(task: Task, context: str, tokenizer) -> str:
+    """Return the text of a classification item; `<eos>` is the tokenizer's own."""
+    return context.replace(EOS, tokenizer.eos_token or "")
+
+
+def encode(
+    task: Task, tokenizer, rows: Sequence[Mapping], lang: str, max_length: int
+) -> list[dict]:
+    """Return items as {"input_ids", "labels"}; those that do not fit are dropped, with a count."""
+    examples, items = build(rows, task, lang), []
+    for example in examples:
+        if task.kind == "classification":
+            ids = tokenizer(class_text(task, example.context, tokenizer))["input_ids"]
+            item = {"input_ids": ids, "labels": example.label}
+            fits = len(ids) < max_length
+        else:
+            prompt = tokenizer(example.context)["input_ids"]
+            answer = tokenizer(example.golds[0], add_special_tokens=False)["input_ids"]
+            answer = [*answer, tokenizer.eos_token_id]
+            item = {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
+            fits = len(prompt) + len(answer) <= max_length
+        if fits:
+            items.append(item)
+    if len(items) < len(examples):
+        log.info(
+            "%d of %d items exceed %d tokens and are left out",
+            len(examples) - len(items),
+            len(examples),
+            max_length,
+        )
+    if not items:
+        raise ValueError(f"{task.name}, {lang}: no item fits into {max_length} tokens")
+    return items
+
+
+def collate(tokenizer, fixed_length: int | None = None) -> Callable[[list[dict]], dict]:
+    """Return a collator: rows padded on the right, to the longest or to a fixed length."""
+    pad = tokenizer.pad_token_id
+
+    def together(items: list[dict]) -> dict[str, torch.Tensor]:
+        length = fixed_length or max(len(item["input_ids"]) for item in items)
+        rows = [item["input_ids"] for item in items]
+        batch = {
+            "input_ids": torch.tensor([row + [pad] * (length - len(row)) for row in rows]),
+            "attention_mask": torch.tensor(
+                [[1] * len(row) + [0] * (length - len(row)) for row in rows]
+            ),
+        }
+        labels = [item["labels"] for item in items]
+        if isinstance(labels[0], list):
+            labels = [row + [IGNORED] * (length - len(row)) for row in labels]
+        return batch | {"labels": torch.tensor(labels)}
+
+    return together
+
+
+def _trainer_class():
+    """Return the Trainer with this module's losses and a running training accuracy."""
+    from transformers import Trainer
+
+    class NeuronTrainer(Trainer):
+        """Loss of the head's class, or of the answer's tokens; logs the accuracy as well."""
+
+        def __init__(self, *arguments, pooling: str | None, **options):
+            super().__init__(*arguments, **options)
+            self.pooling = pooling
+            self.right = self.seen = 0
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            labels = inputs["labels"]
+            if self.pooling is not None:
+                logits = class_logits(
+                    self.accelerator.unwrap_model(model),
+                    inputs["input_ids"],
+                    inputs["attention_mask"],
+                    self.pooling,
+                )
+            else:
+                output = model(
+                    input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+                )
+                kept = labels[:, 1:] != IGNORED
+                logits, labels = output.logits[:, :-1][kept].float(), labels[:, 1:][kept]
+            loss = nn.functional.cross_entropy(logits, labels)
+            self.right += int((logits.argmax(dim=-1) == labels).sum())
+            self.seen += len(labels)
+            return (loss, {"logits": logits}) if return_outputs else loss
+
+        def log(self, logs, *arguments, **options):
+            if "loss" in logs and self.seen:
+                logs["accuracy"] = self.right / self.seen
+                self.right = self.seen = 0
+                log.info(
+                    "step %d/%d, epoch %.2f: loss %.4f, accuracy %.3f, learning rate %.2e",
+                    self.state.global_step,
+                    self.state.max_steps,
+                    self.state.epoch or 0.0,
+                    float(logs["loss"]),
+                    logs["accuracy"],
+                    float(logs["learning_rate"]),
+                )
+            super().log(logs, *arguments, **options)
+
+    return NeuronTrainer
+
+
+def _stopper(terminated: Callable[[], bool]):
+    """Return a callback that saves and stops at the next step once SIGTERM has come."""
+    from transformers import TrainerCallback
+
+    class Stopper(TrainerCallback):
+        """Save and stop on request."""
+
+        def on_step_end(self, args, state, control, **_):
+            if terminated():
+                control.should_save = control.should_training_stop = True
+            return control
+
+    return Stopper()
+
+
+def last_checkpoint(work: str | os.PathLike) -> str | None:
+    """Return the newest whole checkpoint; the Trainer writes its state file last."""
+    whole = [path.parent for path in Path(work).glob("checkpoint-*/trainer_state.json")]
+    newest = max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return None if newest is None else str(newest)
+
+
+def finetune(
+    model: nn.Module,
+    tokenizer,
+    task: Task,
+    rows: Sequence[Mapping[str, Any]],
+    lang: str,
+    training: Training,
+    neurons: Mapping[str, Sequence] | None,
+    folder: str | os.PathLike,
+    work: str | os.PathLike,
+) -> pd.DataFrame:
+    """Train, save a plain LoRA adapter in `folder`, return the curves (a row per logged step).
+
+    neurons: chosen neurons by projection and layer, as `lora.attach` takes them. Checkpoints lie in
+    `work`; what is found there is continued.
+    """
+    from transformers import PrinterCallback, TrainingArguments
+
+    classifies = task.kind == "classification"
+    if classifies:
+        add_head(model, len(task.classes), training.seed)
+    wrapped = attach(
+        model,
+        training.modules,
+        neurons,
+        training.rank,
+        training.alpha,
+        training.dropout,
+        training.seed,
+        train_fully=(HEAD,) if classifies else (),
+    )
+    items = encode(task, tokenizer, rows, lang, training.max_length)
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulate,
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps or -1,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        adam_beta1=training.betas[0],
+        adam_beta2=training.betas[1],
+        max_grad_norm=training.clip,
+        warmup_steps=training.warmup,
+        lr_scheduler_type="linear",
+        optim="adamw_torch",
+        logging_steps=training.log_steps,
+        save_strategy="steps",
+        save_steps=training.checkpoint_steps,
+        save_total_limit=1,
+        seed=training.seed,
+        data_seed=training.seed,
+        bf16=next(model.parameters()).dtype == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        report_to=training.report_to,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+    )
+    pooling = training.pooling if classifies else None
+    fixed = training.max_length if pooling == "last_position" else None
+    checkpoint = last_checkpoint(work)
+    if checkpoint:
+        log.info("continued from %s", checkpoint)
+    with deferred_termination() as terminated:
+        trainer = _trainer_class()(
+            model=wrapped,
+            args=arguments,
+            data_collator=collate(tokenizer, fixed),
+            train_dataset=items,
+            callbacks=[_stopper(terminated)],
+            pooling=pooling,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    wrapped.eval()
+    save_adapter(wrapped, folder)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    curves = pd.DataFrame(history).rename(columns={"grad_norm": "gradient_norm"})
+    columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"]
+    return curves.reindex(columns=columns)

@@ -1,0 +1,222 @@
+"""Fine-tuning: what is learnt, on which tokens, and that a kill changes nothing."""
+
+import copy
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from langneurons.config.finetuning import Training
+from langneurons.finetune import (
+    HEAD,
+    IGNORED,
+    add_head,
+    class_logits,
+    collate,
+    encode,
+    finetune,
+    last_checkpoint,
+)
+from langneurons.tasks import Task
+
+NEURONS = {"gate": [np.array([1, 4, 9]), np.array([0, 47])]}
+CLASSES = Task(
+    name="nli",
+    kind="classification",
+    fields=("premise", "hypothesis", "label"),
+    context="{premise} <eos> {hypothesis}",
+    classes=("same", "other"),
+    gold="label",
+    words={"en": {}},
+    metrics=("accuracy",),
+)
+ANSWERS = Task(
+    name="qa",
+    kind="generation",
+    fields=("context", "question", "answers"),
+    context="w90 {context} w91 {question} w92",
+    gold="answers",
+    words={"en": {}},
+    metrics=("exact_match",),
+)
+SETTINGS = {"rank": 4, "alpha": 8.0, "learning_rate": 5e-3, "batch_size": 4, "epochs": 3}
+SETTINGS |= {"log_steps": 2, "checkpoint_steps": 4, "max_length": 32}
+
+
+def nli_rows(n=24):
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(n):
+        label = number % 2
+        words = [f"w{i}" for i in generator.integers(0, 80, generator.integers(2, 7))]
+        other = "w95" if label else "w94"
+        rows.append({"premise": " ".join(words), "hypothesis": other, "label": label})
+    return rows
+
+
+def qa_rows(n=12):
+    return [
+        {"context": f"w{i} w{i + 1}", "question": "w80", "answers": {"text": [f"w{i}"]}}
+        for i in range(n)
+    ]
+
+
+def run(folder, work, task=CLASSES, rows=None, **changes):
+    rows = rows or (nli_rows() if task is CLASSES else qa_rows())
+    training = Training(**(SETTINGS | changes))
+    return finetune(
+        tiny.tiny_model("llama"),
+        tiny.tiny_tokenizer(),
+        task,
+        rows,
+        "en",
+        training,
+        NEURONS,
+        folder,
+        work,
+    )
+
+
+def test_classification_is_learnt(tmp_path):
+    curves = run(tmp_path / "a", tmp_path / "w", epochs=12, learning_rate=2e-2)
+    assert list(curves.columns[:4]) == ["step", "epoch", "loss", "accuracy"]
+    assert curves["loss"].iloc[-1] < 0.5 * curves["loss"].iloc[0]
+    assert curves["accuracy"].iloc[-1] >= 0.9
+
+
+def test_instructions_are_learnt(tmp_path):
+    curves = run(tmp_path / "a", tmp_path / "w", ANSWERS, epochs=12, learning_rate=2e-2)
+    assert curves["loss"].iloc[-1] < 0.95 * curves["loss"].iloc[0]
+    assert curves["accuracy"].iloc[-1] >= 0.5  # at least that an answer ends
+
+
+def test_only_adapter_and_head_are_saved_and_stock_peft_loads_them(tmp_path):
+    run(tmp_path / "a", tmp_path / "w")
+    state = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert all("lora_" in name or HEAD in name for name in state)
+    base = tiny.tiny_model("llama")
+    add_head(base, 2)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "a")
+    batch = collate(tiny.tiny_tokenizer())(
+        encode(CLASSES, tiny.tiny_tokenizer(), nli_rows(), "en", 32)
+    )
+    logits = class_logits(loaded, batch["input_ids"], batch["attention_mask"], "last_token")
+    assert logits.shape == (24, 2)
+    for layer, chosen in enumerate(NEURONS["gate"]):
+        name = f"base_model.model.model.layers.{layer}.mlp.gate_proj.lora_B.weight"
+        rows = state[name].abs().sum(dim=1).nonzero().flatten().tolist()
+        assert rows == chosen.tolist()
+
+
+@pytest.mark.parametrize("task", [CLASSES, ANSWERS], ids=["classes", "answers"])
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_killed_run_ends_at_the_same_adapter(tmp_path, monkeypatch, task, step):
+    undisturbed = run(tmp_path / "a", tmp_path / "w1", task)
+    from transformers import Trainer
+
+    original, count = Trainer.training_step, [0]
+
+    def killed(self, *arguments, **options):
+        count[0] += 1
+        if count[0] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "training_step", killed)
+    before = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
+    try:
+        with pytest.raises(SystemExit):
+            run(tmp_path / "b", tmp_path / "w2", task)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "b" / "adapter_model.safetensors").exists()
+    resumed = run(tmp_path / "b", tmp_path / "w2", task)
+    first = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    second = load_file(tmp_path / "b" / "adapter_model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    pd.testing.assert_series_equal(resumed["learning_rate"], undisturbed["learning_rate"])
+    assert count[0] > step
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    for step, names in ((2, ["trainer_state.json"]), (10, ["trainer_state.json"]), (12, [])):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for name in names:
+            (tmp_path / f"checkpoint-{step}" / name).touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_the_loss_is_on_the_answer_only():
+    tokenizer = tiny.tiny_tokenizer()
+    (item,) = encode(ANSWERS, tokenizer, qa_rows(1), "en", 32)
+    kept = [i for i in item["labels"] if i != IGNORED]
+    assert kept == [*tokenizer("w0", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert item["input_ids"][-len(kept) :] == kept
+
+
+def test_pairs_are_joined_by_the_tokenizers_eos():
+    tokenizer = tiny.tiny_tokenizer()
+    (item,) = encode(CLASSES, tokenizer, nli_rows(1), "en", 32)
+    assert tokenizer.eos_token_id in item["input_ids"]
+
+
+def test_long_rows_are_left_out_with_a_count(caplog):
+    caplog.set_level("INFO")
+    rows = [*nli_rows(4), {"premise": "w1 " * 40, "hypothesis": "w2", "label": 0}]
+    assert len(encode(CLASSES, tiny.tiny_tokenizer(), rows, "en", 32)) == 4
+    assert "1 of 5 items" in caplog.text
+    with pytest.raises(ValueError, match="no item fits"):
+        encode(CLASSES, tiny.tiny_tokenizer(), rows[-1:], "en", 32)
+
+
+def test_pooling_reads_the_last_real_token_or_the_last_position():
+    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
+    add_head(model, 2)
+    items = encode(CLASSES, tokenizer, nli_rows(6), "en", 32)
+    batch = collate(tokenizer)(items)
+    found = class_logits(model, batch["input_ids"], batch["attention_mask"], "last_token")
+    for row, item in zip(found, items, strict=True):
+        ids = torch.tensor([item["input_ids"]])
+        hidden = model.model(ids).last_hidden_state[0, -1]
+        torch.testing.assert_close(row, model.score(hidden), rtol=1e-4, atol=1e-5)
+    padded = collate(tokenizer, 32)(items)
+    assert padded["input_ids"].shape == (6, 32)
+    hidden = model.model(padded["input_ids"], attention_mask=padded["attention_mask"])
+    expected = model.score(hidden.last_hidden_state[:, -1])
+    found = class_logits(model, padded["input_ids"], padded["attention_mask"], "last_position")
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_base_model_does_not_change(tmp_path):
+    model = tiny.tiny_model("llama")
+    before = copy.deepcopy(model.state_dict())
+    training = Training(**SETTINGS)
+    tokenizer = tiny.tiny_tokenizer()
+    finetune(
+        model,
+        tokenizer,
+        CLASSES,
+        nli_rows(),
+        "en",
+        training,
+        NEURONS,
+        tmp_path / "a",
+        tmp_path / "w",
+    )
+    for name, value in model.state_dict().items():
+        plain = name.replace("base_layer.", "")
+        if plain in before:
+            assert torch.equal(value, before[plain])
+
+
+def test_curves_and_checkpoints_must_agree():
+    with pytest.raises(ValueError, match="no multiple of log_steps"):
+        Training(log_steps=3, checkpoint_steps=10)
