@@ -507,6 +507,89 @@ BAD = {
 }
 
 
+FINETUNING = {
+    "definition": "config/tasks/xnli_head.yaml",
+    "source": {"kind": "mini", "name": "xnli"},
+    "targets": ["vi"],
+}
+
+
+def with_finetuning(**changes):
+    """Return a change that adds a fine-tuning and a task that evaluates its adapters."""
+
+    def change(raw):
+        raw["finetunings"] = {"nli": copy.deepcopy(FINETUNING) | changes}
+        raw["tasks"]["xnli_head"] = {
+            "source": {"kind": "mini", "name": "xnli"},
+            "languages": ["vi"],
+            "finetunings": ["nli"],
+            "interventions": ["zero"],
+        }
+
+    return change
+
+
+BAD_FINETUNING = {
+    "key": (with_finetuning(target=["vi"]), ["finetunings.nli.target", "targets"]),
+    "choice": (with_finetuning(neurons=["targets"]), ["finetunings.nli.neurons", "target"]),
+    "no choice": (with_finetuning(neurons=[]), ["finetunings.nli.neurons", "at least 1"]),
+    "doubled choice": (with_finetuning(neurons=["all", "all"]), ["finetunings.nli.neurons", "all"]),
+    "no targets": (with_finetuning(targets=[]), ["finetunings.nli.targets", "empty"]),
+    "unknown target": (with_finetuning(targets=["vii"]), ["finetunings.nli", "vii", "vi"]),
+    "target in no set": (with_finetuning(targets=["zh"]), ["finetunings.nli.neurons", "zh"]),
+    "source in no set": (
+        with_finetuning(language="zh", neurons=["source"]),
+        ["finetunings.nli.neurons", "'zh'"],
+    ),
+    "selection": (
+        with_finetuning(selections=["lap"]),
+        ["finetunings.nli.selections", "lap", "lape"],
+    ),
+    "rows": (with_finetuning(rows=[0.5, 0.5]), ["finetunings.nli.rows", "[0.5, 0.5]"]),
+    "learning rate": (
+        with_finetuning(training={"learning_rate": -1}),
+        ["finetunings.nli.training.learning_rate", "-1"],
+    ),
+    "hyperparameter": (
+        with_finetuning(training={"rnk": 4}),
+        ["finetunings.nli.training.rnk", "rank"],
+    ),
+    "checkpoints off the curve": (
+        with_finetuning(training={"checkpoint_steps": 15}),
+        ["finetunings.nli.training", "15", "log_steps"],
+    ),
+    "fine-tuning that no task evaluates": (
+        put("finetunings", {"nli": copy.deepcopy(FINETUNING)}),
+        ["finetunings.nli", "no task"],
+    ),
+    "task of an unknown fine-tuning": (
+        lambda raw: (with_finetuning()(raw), raw["tasks"]["xnli"].update(finetunings=["nlii"])),
+        ["tasks.xnli.finetunings", "nlii", "nli"],
+    ),
+}
+BAD |= {f"fine-tuning: {name}": case for name, case in BAD_FINETUNING.items()}
+
+
+def test_adapters_follow_from_choices_selections_and_targets():
+    raw = copy.deepcopy(GOOD)
+    with_finetuning(neurons=["none", "source", "target", "all"], selections=["lape"])(raw)
+    config = build(raw)
+    assert list(config.adapters("tiny")) == [
+        "nli+none",
+        "nli+source+lape+en-hi-vi",
+        "nli+target+lape+en-hi-vi+vi",
+        "nli+all",
+    ]
+    jobs = config.evaluations("tiny")
+    assert ("base", "xnli", "vi") in jobs
+    assert ("nli+all", "xnli_head", "vi") in jobs
+    one = config.adapters("tiny")["nli+target+lape+en-hi-vi+vi"]
+    conditions = config.task_conditions("tiny", "xnli_head", "vi", one)
+    assert conditions == [("en-hi-vi", "lape", "zero")]
+    every = config.task_conditions("tiny", "xnli_head", "vi", config.adapters("tiny")["nli+all"])
+    assert {selection for _, selection, _ in every} == {"lape", "prob", "control"}
+
+
 def test_the_good_configuration_is_good():
     config = build(GOOD)
     assert config.cells("tiny") == [("three", "lape"), ("three", "prob"), ("three", "control")]

@@ -16,8 +16,10 @@ from langneurons.config.finetuning import Training
 from langneurons.finetune import (
     HEAD,
     IGNORED,
+    Head,
     add_head,
     class_logits,
+    classify,
     collate,
     encode,
     finetune,
@@ -193,6 +195,22 @@ def test_pooling_reads_the_last_real_token_or_the_last_position():
     expected = model.score(hidden.last_hidden_state[:, -1])
     found = class_logits(model, padded["input_ids"], padded["attention_mask"], "last_position")
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("pooling", ["last_token", "last_position"])
+def test_scores_do_not_depend_on_the_batch(tmp_path, pooling):
+    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
+    add_head(model, 2)
+    rows, head = nli_rows(), Head(pooling, 16)
+    frames = [
+        classify(model, tokenizer, CLASSES, "en", rows, size, head) for size in (1, 40, 10_000)
+    ]
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0])
+    assert frames[0]["item"].tolist() == [f"{i:05d}" for i in range(24)]
+    assert set(frames[0]["prediction"]) <= {"0", "1"}
+    right = frames[0]["prediction"] == frames[0]["gold"]
+    assert frames[0]["accuracy"].tolist() == right.astype(float).tolist()
 
 
 def test_the_base_model_does_not_change(tmp_path):

@@ -52,6 +52,26 @@ CONFIG = {
             "selections": ["prob"],
             "limit": 2,
         },
+        "xnli_head": {
+            "source": {"kind": "mini", "name": "xnli"},
+            "rows": [0.5, 1],
+            "languages": ["vi"],
+            "finetunings": ["nli"],
+            "interventions": ["zero"],
+            "selections": ["prob", "random"],
+            "limit": 6,
+        },
+    },
+    "finetunings": {
+        "nli": {
+            "definition": "config/tasks/xnli_head.yaml",
+            "source": {"kind": "mini", "name": "xnli"},
+            "rows": [0, 0.5],
+            "neurons": ["none", "target"],
+            "selections": ["prob", "random"],
+            "targets": ["vi"],
+            "training": {"max_steps": 4, "log_steps": 2, "checkpoint_steps": 2, "max_length": 512},
+        }
     },
     "results": {"bootstrap": 100, "venn": [["en", "vi", "hi"]]},
 }
@@ -240,6 +260,33 @@ def test_adding_an_intervention_keeps_finished_parts(edit):
     planned = edit.planned()
     assert planned["evaluate_task"] == 1
     assert "measure_perplexity" not in planned and "select_neurons" not in planned
+
+
+def test_adapters_are_trained_once_and_evaluated_under_every_condition(edit):
+    import pandas as pd
+
+    folders = sorted(path.name for path in (edit.path / "results/tiny/adapters").iterdir())
+    random, target = "nli+target+random+en-hi-vi+vi", "nli+target+prob+en-hi-vi+vi"
+    assert folders == ["nli+none", target, random]
+    for folder in folders:
+        files = {path.name for path in (edit.path / "results/tiny/adapters" / folder).iterdir()}
+        assert {"adapter_model.safetensors", "adapter_config.json", "curves.parquet"} <= files
+    table = pd.read_csv(edit.path / "results/tables/tiny/tasks.csv")
+    of_head = table[table["task"] == "xnli_head"]
+    assert of_head["adapter"].nunique() == 3
+    everything = of_head[of_head["adapter"] == "nli: none"]
+    assert set(everything["selection"]) == {"none", "prob", "random"}
+    assert (edit.path / "results/figures/tiny/tiny/nli/curves.svg").exists()
+
+
+def test_an_intervention_retrains_nothing_and_a_learning_rate_retrains_all(edit):
+    edit.config["tasks"]["xnli_head"]["interventions"] = ["zero", "p90"]
+    edit.save()
+    planned = edit.planned()
+    assert planned["evaluate_task"] == 3 and "finetune" not in planned
+    edit.config["finetunings"]["nli"]["training"]["learning_rate"] = 1e-4
+    edit.save()
+    assert edit.planned()["finetune"] == 3
 
 
 def test_resources_and_labels_rerun_no_job_that_computes(edit):

@@ -1,10 +1,14 @@
 """The two jobs that run a model under interventions, from file names to records."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from langneurons.adapters import MlpSites
+from langneurons.config.finetuning import Training
 from langneurons.config.interventions import InterventionEntry
 from langneurons.config.models import ModelEntry
 from langneurons.corpora import Corpus
@@ -12,12 +16,12 @@ from langneurons.evaluation import evaluate
 from langneurons.interventions import Plan, resolve
 from langneurons.io import DamagedFile, damaged, read_json, read_jsonl
 from langneurons.loading import identity, load_model, tokenizer_hash
-from langneurons.neurons import NeuronTable
+from langneurons.neurons import NeuronTable, union
 from langneurons.perplexity import measure
-from langneurons.provenance import digest
+from langneurons.provenance import digest, file_digest
 from langneurons.sidestore import SideStore
 from langneurons.statistics import Statistics
-from langneurons.tasks import load_task
+from langneurons.tasks import Task, load_task
 
 log = logging.getLogger(__name__)
 STORE = "results/.work"
@@ -96,6 +100,59 @@ def perplexity_cell(
     return frame, names | {"languages": table.languages, "identity": who}
 
 
+def _adapted(model, task: Task, adapter: str, training: dict[str, Any]):
+    """Return the model with an adapter, and the settings of its head if it classifies."""
+    from peft import PeftModel
+
+    from langneurons.finetune import Head, add_head
+
+    head = None
+    if task.kind == "classification":
+        add_head(model, len(task.classes))
+        head = Head(training["pooling"], training["max_length"])
+    return PeftModel.from_pretrained(model, str(Path(adapter).parent)).eval(), head
+
+
+def finetuning_cell(
+    cfg: dict[str, Any],
+    code: list[str],
+    report_to: str,
+    manifest: str,
+    definition: str,
+    rows: str,
+    neurons: str | None,
+    folder: str,
+) -> pd.DataFrame:
+    """Train one adapter into a folder and return its curves."""
+    from langneurons.finetune import finetune
+
+    model, tokenizer, who = _model(cfg, manifest)
+    training = Training.model_validate(cfg["training"] | {"report_to": report_to})
+    chosen = None
+    if cfg["choice"] == "all":
+        layers = MlpSites(model)
+        chosen = [np.arange(layers.d_mlp)] * layers.n_layers
+    elif neurons is not None:
+        table = _table(neurons, who)
+        chosen = union([table.indices(lang) for lang in cfg["languages"]])
+        if not sum(map(len, chosen)):
+            log.warning("NO NEURONS of %s: only the attention is trained", cfg["languages"])
+    selected = None if chosen is None else dict.fromkeys(training.projections, chosen)
+    items = read_jsonl(rows)
+    key = [cfg, code, who, digest(items), None if neurons is None else file_digest(neurons)]
+    return finetune(
+        model,
+        tokenizer,
+        load_task(definition),
+        items,
+        cfg["lang"],
+        training,
+        selected,
+        folder,
+        Path(STORE, "finetuning", digest(key, 32)),
+    )
+
+
 def evaluation_cell(
     cfg: dict[str, Any],
     code: list[str],
@@ -106,11 +163,19 @@ def evaluation_cell(
     neurons: list[str],
     statistics: list[str],
     batch_tokens: int,
+    adapter: str | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the records of one task in one language, and their metadata."""
+    """Return the records of one task in one language, and their metadata.
+
+    `adapter` is the weights file of a LoRA adapter that the model gets first.
+    """
     model, tokenizer, who = _model(cfg, manifest)
     own = _statistics(statistics, who)
     task, lang = load_task(definition), wildcards["lang"]
+    head, part = None, who
+    if adapter is not None:
+        model, head = _adapted(model, task, adapter, cfg["training"])
+        part = who | {"adapter": file_digest(adapter)}
     tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
     loaded = {key: _table(path, who) for key, path in tables.items()}
     plans = {
@@ -127,9 +192,10 @@ def evaluation_cell(
         read_jsonl(rows),
         plans,
         SideStore(STORE, "evaluation"),
-        {"model": who, "code": digest(code)},
+        {"model": part, "code": digest(code)},
         batch_tokens,
         wildcards["adapter"],
+        head,
     )
     names = {key: wildcards[key] for key in ("model", "task", "lang", "adapter")}
     return frame, names | {"metrics": list(task.metrics), "identity": who}

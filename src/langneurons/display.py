@@ -59,6 +59,8 @@ def task_records(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
             langset=frame["langset"].map(show["labels"] | {"none": "none"}),
             selection=frame["selection"].map(show["selections"] | {"none": "none"}),
             intervention=frame["intervention"].map(show["interventions"] | {"none": "none"}),
+            adapter=frame["adapter"].map(show["adapters"]),
+            task=show["tasks"][metadata["task"]],
         )
         frames.setdefault(show["models"][metadata["model"]], []).append(frame)
     return [({"model": model}, pd.concat(parts)) for model, parts in frames.items()]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from langneurons.adapters import MlpSites
+from langneurons.finetune import Head, classify
 from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
@@ -33,6 +34,7 @@ def evaluate(
     key: dict,
     batch_tokens: int,
     adapter: str = "base",
+    head: Head | None = None,
 ) -> pd.DataFrame:
     """Return per-item records; `plans` by (language set, selection, intervention)."""
     sites = MlpSites(model)
@@ -45,9 +47,18 @@ def evaluate(
         frame = store.get(part_key)
         if frame is None:
             with applied(sites, plan) as running:
-                frame = score_task(
-                    model, tokenizer, task, lang, rows, batch_tokens, on_forward=running.on_forward
-                )
+                if head is not None:
+                    frame = classify(model, tokenizer, task, lang, rows, batch_tokens, head)
+                else:
+                    frame = score_task(
+                        model,
+                        tokenizer,
+                        task,
+                        lang,
+                        rows,
+                        batch_tokens,
+                        on_forward=running.on_forward,
+                    )
             store.put(part_key, frame)
         progress.update()
         labels = {"task": task.name, "lang": lang, "adapter": adapter}

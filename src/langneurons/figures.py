@@ -434,7 +434,7 @@ def draw_tasks(
     """Draw differences to the untouched model with intervals, for one task.
 
     `scores` is what `tables.task_scores` returns (selections and interventions may be labels).
-    One row of panels per metric, one column per selection, one colour per intervention.
+    One row of panels per metric and adapter, one column per selection, one colour per intervention.
     """
     changed = scores[scores["intervention"] != BASELINE]
     if changed.empty:
@@ -444,21 +444,24 @@ def draw_tasks(
     if several:
         column_of = column_of + ", " + changed["langset"].astype(str)
     changed = changed.assign(column=column_of)
-    heads, metrics, interventions = (
-        list(dict.fromkeys(changed[key])) for key in ("column", "metric", "intervention")
+    if "adapter" not in changed:
+        changed = changed.assign(adapter="base")
+    heads, metrics, adapters, interventions = (
+        list(dict.fromkeys(changed[key])) for key in ("column", "metric", "adapter", "intervention")
     )
+    lines = [(metric, adapter) for metric in metrics for adapter in adapters]
     langs = [lang for lang in order if lang in set(changed["lang"])]
     step = 0.76 / len(interventions)
     line = max(0.26, 0.13 * len(interventions) + 0.08)
-    size = (1.9 + 3.0 * len(heads), len(metrics) * (0.8 + line * len(langs)) + 0.4)
+    size = (1.9 + 3.0 * len(heads), len(lines) * (0.8 + line * len(langs)) + 0.4)
     note = (
         "Filled markers: significant after Holm over the task and metric "
         f"(level {alpha:g}). In parentheses: score of the untouched model."
     )
     with _canvas(stem, max(5.0, size[0]), size[1], title, note) as figure:
-        axes = figure.subplots(len(metrics), len(heads), squeeze=False, sharex="row", sharey="row")
-        for row, metric in enumerate(metrics):
-            of_metric = changed[changed["metric"] == metric]
+        axes = figure.subplots(len(lines), len(heads), squeeze=False, sharex="row", sharey="row")
+        for row, (metric, adapter) in enumerate(lines):
+            of_metric = changed[(changed["metric"] == metric) & (changed["adapter"] == adapter)]
             baseline = of_metric.groupby("lang")["baseline"].first()
             labels = [
                 f"{_named(lang, names)}  ({baseline.get(lang, math.nan):.3f})" for lang in langs
@@ -482,6 +485,8 @@ def draw_tasks(
                     axis.set_title(textwrap.fill(head, 36))
                 _plain(axis)
             axes[row, 0].set_ylim(len(langs) - 0.5, -0.5)
+            if adapters != ["base"]:
+                axes[row, 0].set_ylabel(textwrap.fill(adapter, 24))
         handles = [
             Line2D(
                 [], [], color=OKABE_ITO[k % 7], marker=MARKERS[k % 7], markersize=5, label=str(name)
@@ -566,3 +571,28 @@ def draw_activations(
             Line2D([], [], color="#E69F00", marker="o", linestyle="", markersize=5.5, label="mean")
         )
         figure.legend(handles=handles, loc="outside right upper", frameon=False)
+
+
+def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.PathLike) -> None:
+    """Draw loss and accuracy on the training rows over the steps, one line per adapter.
+
+    `curves` by label are what `finetune.finetune` returns.
+    """
+    with _canvas(stem, 8.5, 3.2 + 0.12 * len(curves), title) as figure:
+        axes = figure.subplots(1, 2)
+        for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
+            for number, (label, frame) in enumerate(curves.items()):
+                style = ("-", "--", ":")[number // 7 % 3]
+                axis.plot(
+                    frame["step"],
+                    frame[key],
+                    style,
+                    color=OKABE_ITO[number % 7],
+                    linewidth=1.3,
+                    label=label,
+                )
+            axis.set_xlabel("step")
+            axis.set_ylabel(f"training {key}")
+            _plain(axis, "y")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=2)

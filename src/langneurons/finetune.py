@@ -12,6 +12,7 @@ the position in the data come from the last checkpoint.
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,74 @@ def class_logits(
         last = attention_mask.sum(dim=1) - 1
         chosen = states[torch.arange(len(states), device=states.device), last]
     return getattr(inner, HEAD)(chosen).float()
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a classifier reads its input: `pooling`, and the length to which rows are padded."""
+
+    pooling: str
+    max_length: int
+
+
+def classify(
+    model: nn.Module,
+    tokenizer,
+    task: Task,
+    lang: str,
+    rows: Sequence[Mapping[str, Any]],
+    batch_tokens: int,
+    head: Head,
+) -> pd.DataFrame:
+    """Return item, prediction, gold and accuracy, a row per item that fits into the length.
+
+    Items are batched by length; `last_position` pads all to `max_length`, so that the result does
+    not depend on the batch.
+    """
+    examples = build(rows, task, lang)
+    texts = [class_text(task, example.context, tokenizer) for example in examples]
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    fixed = head.max_length if head.pooling == "last_position" else None
+    kept = [i for i, row in enumerate(ids) if len(row) < head.max_length]
+    if len(kept) < len(ids):
+        log.info(
+            "%s %s: %d of %d items exceed %d tokens and are left out",
+            task.name,
+            lang,
+            len(ids) - len(kept),
+            len(ids),
+            head.max_length,
+        )
+    order = sorted(kept, key=lambda i: -len(ids[i]))
+    together = collate(tokenizer, fixed)
+    device = next(model.parameters()).device
+    predicted: dict[int, int] = {}
+    while order:
+        widest = fixed or len(ids[order[0]])
+        size = max(1, batch_tokens // widest)
+        group, order = order[:size], order[size:]
+        batch = together([{"input_ids": ids[i], "labels": 0} for i in group])
+        with torch.inference_mode():
+            logits = class_logits(
+                model,
+                batch["input_ids"].to(device),
+                batch["attention_mask"].to(device),
+                head.pooling,
+            )
+        predicted |= dict(zip(group, logits.argmax(dim=-1).tolist(), strict=True))
+    records = [
+        {
+            "item": examples[i].item,
+            "prediction": str(predicted[i]),
+            "gold": str(examples[i].label),
+            "accuracy": float(predicted[i] == examples[i].label),
+        }
+        for i in sorted(predicted)
+    ]
+    frame = pd.DataFrame(records)
+    if frame["item"].duplicated().any():
+        frame["item"] = [f"{i:05d}" for i in sorted(predicted)]
+    return frame
 
 
 def class_text(task: Task, context: str, tokenizer) -> str:

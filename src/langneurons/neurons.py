@@ -180,6 +180,11 @@ class NeuronTable:
         return cls(frame, metadata)
 
 
+def union(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Return the neurons, per layer, that are in one group or another."""
+    return [np.unique(np.concatenate(layers)) for layers in zip(*groups, strict=True)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert a table to the published layout, or back."""
     parser = argparse.ArgumentParser(prog="python -m langneurons.neurons", description=__doc__)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from langneurons.config.finetuning import Adapter
 from langneurons.config.root import Config
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
@@ -96,19 +97,50 @@ def measure_perplexity(
 def prepare_task(config: Config, task: str, lang: str) -> dict[str, Any]:
     """Return where the items come from."""
     entry = config.tasks[task]
-    return {"source": entry.source.model_dump(mode="json"), "limit": entry.limit, "lang": lang}
+    source = entry.source.model_dump(mode="json", exclude_none=True)
+    return {"source": source, "limit": entry.limit, "lang": lang, "rows": list(entry.rows)}
+
+
+@_stage
+def prepare_training(config: Config, finetuning: str) -> dict[str, Any]:
+    """Return where the training rows come from."""
+    entry = config.finetunings[finetuning]
+    source = entry.source.model_dump(mode="json", exclude_none=True)
+    return {"source": source, "limit": None, "lang": entry.language, "rows": list(entry.rows)}
+
+
+@_stage
+def finetune(config: Config, model: str, adapter: str) -> dict[str, Any]:
+    """Return the hyperparameters and whose neurons are trained."""
+    one = config.adapters(model)[adapter]
+    entry = config.finetunings[one.finetuning]
+    training = entry.training.model_dump(mode="json", exclude={"report_to"})
+    return {
+        "choice": one.choice,
+        "lang": entry.language,
+        "languages": list(one.languages(entry.language)),
+        "model": _model(config, model),
+        "training": training,
+    }
 
 
 @_stage
 def evaluate_task(config: Config, model: str, adapter: str, task: str, lang: str) -> dict[str, Any]:
     """Return every condition of a cell."""
-    conditions = config.task_conditions(model, task, lang)
+    one = config.adapters(model).get(adapter)
+    conditions = config.task_conditions(model, task, lang, one)
     names = sorted({intervention for _, _, intervention in conditions})
     return {
         "conditions": sorted(list(condition) for condition in conditions),
         "interventions": {name: _intervention(config, name) for name in names},
         "model": _model(config, model),
-    }
+    } | ({"training": _head(config, one)} if one else {})
+
+
+def _head(config: Config, adapter: Adapter) -> dict[str, Any]:
+    """Return how the head of a classifier reads its input."""
+    training = config.finetunings[adapter.finetuning].training
+    return training.model_dump(mode="json", include={"pooling", "max_length"})
 
 
 @_stage
@@ -123,7 +155,26 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "language_sets": {key: list(value) for key, value in config.language_sets.items()},
         "models": {key: entry.label or key for key, entry in config.models.items()},
         "selections": {key: entry.label or key for key, entry in config.selections.items()},
+        "tasks": {key: entry.label or key for key, entry in config.tasks.items()},
+        "adapters": _adapter_labels(config),
         "interventions": {key: entry.label or key for key, entry in config.interventions.items()},
         "results": config.results.model_dump(mode="json"),
         "site": config.statistics.histograms[0] if config.statistics.histograms else None,
     }
+
+
+def _adapter_labels(config: Config) -> dict[str, str]:
+    """Return what is shown of each adapter: fine-tuning, neurons, their selection and set."""
+    labels = {"base": "base"}
+    for model in config.models:
+        for name, one in config.adapters(model).items():
+            entry = config.finetunings[one.finetuning]
+            whose = one.choice
+            if one.selection is not None:
+                langs = "+".join(one.languages(entry.language))
+                selection = config.selections[one.selection].label or one.selection
+                whose = f"{selection} {langs}"
+                if len(config.language_sets) > 1:
+                    whose += f" ({config.labels()[one.langset]})"
+            labels[name] = f"{entry.label or one.finetuning}: {whose}"
+    return labels

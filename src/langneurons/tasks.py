@@ -246,7 +246,7 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[st
     """Return the rows of a language from a configured source (mini, hub, jsonl, folder)."""
     kind = source["kind"]
     if kind == "mini":
-        return read_jsonl(MINI / task.name / f"{lang}.jsonl")
+        return read_jsonl(MINI / (source.get("name") or task.name) / f"{lang}.jsonl")
     if kind == "jsonl":
         path = source["path"].format(lang=lang)
         if not Path(path).is_file():
@@ -261,7 +261,8 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[st
     if task.hub is None:
         raise ConfigError(f"task {task.name}: its definition names no hub data set.")
     name = task.hub.config.format(lang=lang)
-    rows = load_dataset(task.hub.dataset, name, split=task.hub.split, revision=task.hub.revision)
+    split = source.get("split") or task.hub.split
+    rows = load_dataset(task.hub.dataset, name, split=split, revision=task.hub.revision)
     return [dict(row) for row in rows]
 
 
@@ -271,10 +272,15 @@ def prepare_task(
     lang: str,
     path: str | os.PathLike,
     limit: int | None = None,
+    share: Sequence[float] = (0.0, 1.0),
 ) -> None:
-    """Write the rows of a task in a language as JSONL, after checking that they can be scored."""
+    """Write the rows of a task in a language as JSONL, after checking that they can be scored.
+
+    `share` keeps the rows between two fractions of their number, `limit` the first of these.
+    """
     rows = fetch_rows(task, source, lang)
-    rows = rows if limit is None else rows[:limit]
+    first, last = (round(fraction * len(rows)) for fraction in share)
+    rows = rows[first:last][:limit]
     if not rows:
         raise ValueError(f"task {task.name}, {lang}: no rows")
     build(rows, task, lang)

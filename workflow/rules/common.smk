@@ -44,7 +44,8 @@ wildcard_constraints:
     selection=alternatives(cfg.selections),
     intervention=alternatives(cfg.interventions),
     task=alternatives(cfg.tasks),
-    adapter="base",
+    adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
+    finetuning=alternatives(cfg.finetunings),
     paper=alternatives([PAPER]),
 
 
@@ -107,6 +108,7 @@ def resource_files():
             for task, entry in cfg.tasks.items()
             for lang in entry.languages
         ),
+        *(f"resources/training/{finetuning}.jsonl" for finetuning in cfg.finetunings),
     ]
 
 
@@ -122,10 +124,9 @@ def perplexity_files():
 def evaluation_files():
     """Return the records of every model, task and language."""
     return [
-        f"results/{model}/evaluation/base/{task}/{lang}.parquet"
+        f"results/{model}/evaluation/{adapter}/{task}/{lang}.parquet"
         for model in cfg.models
-        for task, entry in cfg.tasks.items()
-        for lang in entry.languages
+        for adapter, task, lang in cfg.evaluations(model)
     ]
 
 
@@ -157,7 +158,8 @@ def figure_files():
                 f"{folder}/{LABELS[langset]}/{intervention}/perplexity.svg"
                 for langset, _, intervention in cfg.perplexity_cells(model)
             ]
-        files += [f"{folder}/{task}/scores.svg" for task in cfg.tasks]
+        files += [f"{folder}/{task}/scores.svg" for task, e in cfg.tasks.items() if e.interventions]
+        files += [f"{folder}/{name}/curves.svg" for name in cfg.finetunings]
     return sorted(set(files))
 
 

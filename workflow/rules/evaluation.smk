@@ -3,14 +3,18 @@
 
 def condition_inputs(wc):
     """Return the neuron tables and statistics of every condition."""
-    conditions = cfg.task_conditions(wc.model, wc.task, wc.lang)
+    adapter = cfg.adapters(wc.model).get(wc.adapter)
+    conditions = cfg.task_conditions(wc.model, wc.task, wc.lang, adapter)
     tables = {
         f"results/{wc.model}/neurons/{langset}/{selection}.parquet"
         for langset, selection, _ in conditions
     }
     langs = {lang for langset, _, _ in conditions for lang in SETS[langset]}
     statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
-    return {"neurons": sorted(tables), "statistics": sorted(statistics)}
+    inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
+    if adapter is not None:
+        inputs["adapter"] = f"results/{wc.model}/adapters/{wc.adapter}/adapter_model.safetensors"
+    return inputs
 
 
 rule evaluate_task:

@@ -9,6 +9,7 @@ localrules:
     draw_activations,
     draw_perplexity,
     draw_tasks,
+    draw_curves,
 
 
 def figure(path, caption, category, **labels):
@@ -55,8 +56,11 @@ def model_statistics(wc):
 
 def task_records(wc):
     """Return the records of a task in every language."""
-    langs = cfg.tasks[wc.task].languages
-    return [f"results/{wc.model}/evaluation/base/{wc.task}/{lang}.parquet" for lang in langs]
+    return [
+        f"results/{wc.model}/evaluation/{adapter}/{task}/{lang}.parquet"
+        for adapter, task, lang in cfg.evaluations(wc.model)
+        if task == wc.task
+    ]
 
 
 rule draw_neurons:
@@ -263,3 +267,41 @@ rule draw_tasks:
         code=code("draw_tasks.py"),
     script:
         "../scripts/draw_tasks.py"
+
+
+def curve_files(wc):
+    """Return the curves of every adapter of a fine-tuning."""
+    return [
+        f"results/{wc.model}/adapters/{name}/curves.parquet"
+        for name, adapter in cfg.adapters(wc.model).items()
+        if adapter.finetuning == wc.finetuning
+    ]
+
+
+rule draw_curves:
+    """Loss and accuracy of every adapter of a fine-tuning, over the steps."""
+    input:
+        curve_files,
+    output:
+        **figure(
+            "{model}/{finetuning}/curves",
+            "curves",
+            "Fine-tuning",
+            model="{model}",
+            finetuning="{finetuning}",
+        ),
+    log:
+        f"logs/draw_curves/{PAPER}/{{model}}/{{finetuning}}/curves.log",
+    benchmark:
+        f"benchmarks/results/draw_curves/{PAPER}/{{model}}/{{finetuning}}/curves.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        cfg=stage("show"),
+        code=code("draw_curves.py"),
+    script:
+        "../scripts/draw_curves.py"

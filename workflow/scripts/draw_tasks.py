@@ -18,7 +18,7 @@ def main(snakemake) -> None:
     show = snakemake.params.cfg
     ((labels, frame),) = task_records(snakemake.input, show)
     scores = task_scores(frame, show["results"])
-    title = f"{labels['model']}: {snakemake.wildcards.task.upper()} under interventions"
+    title = f"{labels['model']}: {show['tasks'][snakemake.wildcards.task]} under interventions"
     stem = Path(snakemake.output.svg).with_suffix("")
     names, alpha = show["language_names"], show["results"]["alpha"]
     draw_tasks(scores, order(show), title, stem, names, alpha)

@@ -23,6 +23,7 @@ def main(snakemake) -> None:
         list(snakemake.input.get("neurons", [])),
         list(snakemake.input.get("statistics", [])),
         snakemake.resources.batch_tokens,
+        snakemake.input.get("adapter"),
     )
     write_parquet(snakemake.output[0], frame, metadata)
     job.done(records=len(frame))

@@ -14,7 +14,14 @@ def main(snakemake) -> None:
     job = start(snakemake, offline=False)
     settings = snakemake.params.cfg
     task = load_task(snakemake.input.definition)
-    prepare_task(task, settings["source"], settings["lang"], snakemake.output[0], settings["limit"])
+    prepare_task(
+        task,
+        settings["source"],
+        settings["lang"],
+        snakemake.output[0],
+        settings["limit"],
+        settings["rows"],
+    )
     job.done()
 
 

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from langneurons.config.base import Frozen
-from langneurons.config.tasks import TaskSource
+from langneurons.config.tasks import TaskSource, check_rows
 
 Choice = Literal["none", "source", "target", "source_target", "all"]
 
@@ -78,3 +78,30 @@ class FinetuneEntry(Frozen):
     selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
     training: Training = Field(default_factory=Training, description="Hyperparameters.")
     label: str | None = Field(None, description="Name in tables and figures.")
+
+    _rows = field_validator("rows")(check_rows)
+
+
+class Adapter(Frozen):
+    """One adapter of a fine-tuning: which neurons it is trained on."""
+
+    finetuning: str
+    choice: Choice
+    selection: str | None = None
+    langset: str | None = None
+    target: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder: unique, and the same whatever the sets are called."""
+        parts = (self.finetuning, self.choice, self.selection, self.langset, self.target)
+        return "+".join(part for part in parts if part is not None)
+
+    def languages(self, source: str) -> tuple[str, ...]:
+        """Return the languages whose neurons are trained."""
+        own = {
+            "source": (source,),
+            "target": (self.target,),
+            "source_target": (source, self.target),
+        }
+        return own.get(self.choice, ())

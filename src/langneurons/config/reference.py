@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from langneurons.config import interventions, models
 from langneurons.config.base import NAME, NAME_LENGTH, bare, blocks
+from langneurons.config.finetuning import Training
 from langneurons.config.root import NAMED, Config
 from langneurons.selection import METHODS
 
@@ -60,7 +61,18 @@ EXAMPLE: dict[str, Any] = {
         },
     },
     "perplexity": {"interventions": ["zero"]},
-    "tasks": {"xnli": {"languages": ["en", "vi"], "interventions": ["zero", "steer"]}},
+    "tasks": {
+        "xnli": {"languages": ["en", "vi"], "interventions": ["zero", "steer"]},
+        "xnli_head": {"languages": ["vi"], "finetunings": ["nli"], "interventions": ["zero"]},
+    },
+    "finetunings": {
+        "nli": {
+            "definition": "config/tasks/xnli_head.yaml",
+            "source": {"kind": "jsonl", "path": "train.{lang}.jsonl"},
+            "neurons": ["none", "source", "target", "source_target", "all"],
+            "targets": ["vi"],
+        }
+    },
     "results": {"venn": [["en", "vi", "yo"]]},
 }
 
@@ -276,6 +288,7 @@ def _heading(model: type[BaseModel]) -> str:
         models.ModelEntry: "models.*",
         interventions.InterventionEntry: "interventions.*",
         interventions.Step: "interventions.*.steps",
+        Training: "finetunings.*.training",
     }
     if model in names:
         return names[model]

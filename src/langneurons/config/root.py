@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from langneurons.config.base import NAME, NAME_LENGTH, Frozen, doubled, is_name
 from langneurons.config.corpus import CorpusConfig
+from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import InterventionEntry, Protocol, Step
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.models import ModelEntry
@@ -18,7 +19,15 @@ from langneurons.selection import METHODS, Selection
 
 BASELINE = "none"
 # Keys whose own keys are names that the user chooses.
-NAMED = ("models", "languages", "language_sets", "selections", "interventions", "tasks")
+NAMED = (
+    "models",
+    "languages",
+    "language_sets",
+    "selections",
+    "interventions",
+    "tasks",
+    "finetunings",
+)
 # Words with a meaning of their own where a language or a model is named.
 RESERVED_LANGUAGES = (BASELINE, "target", "neurons")
 RESERVED_MODELS = ("tables", "figures")
@@ -60,6 +69,9 @@ class Config(Frozen):
     )
     perplexity: PerplexityConfig | None = Field(None, description="Left out: no such matrix.")
     tasks: dict[str, TaskEntry] = Field(default_factory=dict, description="Benchmarks by name.")
+    finetunings: dict[str, FinetuneEntry] = Field(
+        default_factory=dict, description="LoRA on chosen neurons, by name."
+    )
     results: ResultsConfig = Field(
         default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."
     )
@@ -142,17 +154,68 @@ class Config(Frozen):
         )
         return list(dict.fromkeys(cells))
 
-    def task_conditions(self, model: str, task: str, lang: str) -> list[tuple[str, str, str]]:
-        """Return (set folder, selection, intervention) under which a task is run in a language."""
+    def task_conditions(
+        self, model: str, task: str, lang: str, adapter: Adapter | None = None
+    ) -> list[tuple[str, str, str]]:
+        """Return (set folder, selection, intervention) under which a task is run in a language.
+
+        An adapter that was trained on the neurons of one selection and set meets these only.
+        """
         entry = self.tasks[task]
         cells = (
             (self.directory(langset), selection, intervention)
             for langset, selection in self.cells(model)
             if lang in self.language_sets[langset]
             and (entry.selections is None or selection in entry.selections)
+            and (adapter is None or adapter.selection in (None, selection))
+            and (adapter is None or adapter.langset in (None, self.directory(langset)))
             for intervention in entry.interventions
         )
         return list(dict.fromkeys(cells))
+
+    def adapters(self, model: str) -> dict[str, Adapter]:
+        """Return every adapter that is trained for a model, by name."""
+        found: dict[str, Adapter] = {}
+        for name, entry in self.finetunings.items():
+            cells = [
+                (self.directory(langset), selection, set(self.language_sets[langset]))
+                for langset, selection in self.cells(model)
+                if entry.selections is None or selection in entry.selections
+            ]
+            for choice in entry.neurons:
+                made = []
+                if choice in ("none", "all"):
+                    made = [Adapter(finetuning=name, choice=choice)]
+                for langset, selection, members in cells if not made else ():
+                    targets = [None] if choice == "source" else entry.targets
+                    for target in targets:
+                        adapter = Adapter(
+                            finetuning=name,
+                            choice=choice,
+                            selection=selection,
+                            langset=langset,
+                            target=target,
+                        )
+                        if members.issuperset(adapter.languages(entry.language)):
+                            made.append(adapter)
+                found |= {adapter.name: adapter for adapter in made}
+        return found
+
+    def evaluations(self, model: str) -> list[tuple[str, str, str]]:
+        """Return (adapter, task, language) for each evaluation job; `base` is no adapter."""
+        jobs = []
+        for task, entry in self.tasks.items():
+            if entry.finetunings is None:
+                jobs += [("base", task, lang) for lang in entry.languages]
+                continue
+            for name, adapter in self.adapters(model).items():
+                if adapter.finetuning in entry.finetunings:
+                    jobs += [
+                        (name, task, lang)
+                        for lang in entry.languages
+                        if adapter.target in (None, lang)
+                    ]
+        return jobs
 
     def statistic_site(self, step: Step) -> str:
         """Return the site at which the step's statistic is read, after the protocol."""
@@ -226,6 +289,7 @@ def check(config: Config) -> None:
     _check_interventions(config)
     _check_perplexity(config)
     _check_tasks(config)
+    _check_finetunings(config)
     _check_mini(config)
     _check_use(config)
 
@@ -424,8 +488,48 @@ def _check_tasks(config: Config) -> None:
             for condition in conditions:
                 _check_members(config, path, *condition)
         _check_doubled(f"{path}.languages", task.languages)
+        if task.finetunings is not None and not task.finetunings:
+            raise ConfigError(f"{path}.finetunings: empty; leave the key out to run the model.")
+        for finetuning in task.finetunings or ():
+            if finetuning not in config.finetunings:
+                raise unknown(f"{path}.finetunings", finetuning, "fine-tuning", config.finetunings)
         if task.source.kind in {"jsonl", "folder"}:
             _check_template(f"{path}.source.path", task.source.path, len(task.languages))
+
+
+def _check_finetunings(config: Config) -> None:
+    known = KNOWN_LANGUAGES | config.languages
+    for name, entry in config.finetunings.items():
+        path = f"finetunings.{name}"
+        for lang in (entry.language, *entry.targets):
+            if lang not in known:
+                raise unknown(path, lang, "language", known)
+        for selection in entry.selections or ():
+            if selection not in config.selections:
+                raise unknown(f"{path}.selections", selection, "selection", config.selections)
+        for key in ("neurons", "targets", "selections"):
+            _check_doubled(f"{path}.{key}", getattr(entry, key) or ())
+        if {"target", "source_target"} & set(entry.neurons) and not entry.targets:
+            raise ConfigError(f"{path}.targets: empty, but neurons of the target are asked for.")
+        for choice in entry.neurons:
+            made = [
+                adapter
+                for model in config.models
+                for adapter in config.adapters(model).values()
+                if adapter.finetuning == name and adapter.choice == choice
+            ]
+            if not made:
+                raise ConfigError(
+                    f"{path}.neurons: {choice!r}: no language set of the selections used holds"
+                    f" {entry.language!r} or a target ({', '.join(entry.targets) or 'none'})."
+                )
+        if entry.source.kind in {"jsonl", "folder"}:
+            _check_template(f"{path}.source.path", entry.source.path, 1)
+        used = any(name in (task.finetunings or ()) for task in config.tasks.values())
+        if not used:
+            raise ConfigError(
+                f"{path}: no task evaluates it; name it under `finetunings` of a task."
+            )
 
 
 def _check_mini(config: Config) -> None:
@@ -442,7 +546,7 @@ def _check_mini(config: Config) -> None:
         _check_template(f"corpus.source.{key}", text, len(config.language_names()))
     for name, task in config.tasks.items():
         if task.source.kind == "mini":
-            if name not in MINI_TASKS:
+            if (task.source.name or name) not in MINI_TASKS:
                 raise unknown(f"tasks.{name}.source", name, "task of the mini data", MINI_TASKS)
             for lang in task.languages:
                 if lang not in MINI_TASK_LANGUAGES:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from langneurons.config.base import Frozen
 
@@ -21,12 +21,16 @@ class MiniTask(Frozen):
     """The items that come with the package."""
 
     kind: Literal["mini"]
+    name: Literal["xnli", "xquad", "xcopa"] | None = Field(
+        None, description="Which of them; left out: those of the task's own name."
+    )
 
 
 class HubTask(Frozen):
     """The data set that the task's definition names, from the hub."""
 
     kind: Literal["hub"]
+    split: str | None = Field(None, description="Split; left out: that of the definition.")
 
 
 class JsonlTask(Frozen):
@@ -46,6 +50,13 @@ class FolderTask(Frozen):
 TaskSource = Annotated[MiniTask | HubTask | JsonlTask | FolderTask, Field(discriminator="kind")]
 
 
+def check_rows(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a share of rows that is empty or outside 0..1."""
+    if not 0 <= value[0] < value[1] <= 1:
+        raise ValueError(f"{list(value)} is not [from, to] with 0 <= from < to <= 1")
+    return value
+
+
 class TaskEntry(Frozen):
     """One benchmark: its definition, data, languages, and the conditions it is run under."""
 
@@ -56,7 +67,17 @@ class TaskEntry(Frozen):
     languages: tuple[str, ...] = Field(min_length=1, description="Languages evaluated.")
     interventions: tuple[str, ...] = Field((), description="Beside the untouched model.")
     selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+    finetunings: tuple[str, ...] | None = Field(
+        None, description="Evaluate the adapters of these `finetunings` instead of the model."
+    )
+    rows: tuple[float, float] = Field(
+        (0.0, 1.0), description="Share of the items, in their order: from, to."
+    )
     limit: int | None = Field(None, ge=1, description="Evaluate only the first items.")
+
+    label: str | None = Field(None, description="Name in tables and figures.")
+
+    _rows = field_validator("rows")(check_rows)
 
 
 class ResultsConfig(Frozen):

@@ -1,0 +1,29 @@
+"""Draw the training curves of the adapters of one fine-tuning."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.figures import draw_curves
+from langneurons.io import read_parquet
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    curves = {}
+    for path in snakemake.input:
+        frame, metadata = read_parquet(path)
+        curves[show["adapters"][metadata["adapter"]]] = frame
+    model = show["models"][snakemake.wildcards.model]
+    title = f"{model}: fine-tuning {snakemake.wildcards.finetuning}"
+    draw_curves(curves, title, Path(snakemake.output.svg).with_suffix(""))
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -1,0 +1,32 @@
+"""Train a LoRA adapter on chosen neurons."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.cells import finetuning_cell
+from langneurons.io import write_parquet
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    curves = finetuning_cell(
+        snakemake.params.cfg,
+        list(snakemake.params.code),
+        snakemake.resources.report_to,
+        snakemake.input.manifest,
+        snakemake.input.definition,
+        snakemake.input.rows,
+        snakemake.input.get("neurons"),
+        str(Path(snakemake.output.adapter).parent),
+    )
+    write_parquet(snakemake.output.curves, curves, dict(snakemake.wildcards.items()))
+    job.done(steps=int(curves["step"].max()) if len(curves) else 0)
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
