@@ -467,7 +467,7 @@ BAD = {
     ),
     "task without definition": (
         put("tasks.xnlii", {"languages": ["vi"]}),
-        ["tasks.xnlii", "task definition", "xcopa, xnli, xquad", "'xnli'?"],
+        ["tasks.xnlii", "task definition", "xcopa, xnli, xnli_head, xquad", "'xnli'?"],
     ),
     "definition that is not there": (
         put("tasks.xnli.definition", "config/tasks/nothing.yaml"),
@@ -561,6 +561,26 @@ BAD_FINETUNING = {
     "fine-tuning that no task evaluates": (
         put("finetunings", {"nli": copy.deepcopy(FINETUNING)}),
         ["finetunings.nli", "no task"],
+    ),
+    "head that is not trained": (
+        lambda raw: (with_finetuning()(raw), raw["tasks"]["xnli_head"].pop("finetunings")),
+        ["finetunings.nli"],
+    ),
+    "classification of the model itself": (
+        put("tasks.xnli_head", {"source": {"kind": "mini", "name": "xnli"}, "languages": ["vi"]}),
+        ["tasks.xnli_head.finetunings", "missing"],
+    ),
+    "choices cannot be trained": (
+        with_finetuning(definition="config/tasks/xnli.yaml"),
+        ["finetunings.nli.definition", "multiple_choice"],
+    ),
+    "training in a language without prompt": (
+        with_finetuning(language="yy"),
+        ["finetunings.nli", "yy"],
+    ),
+    "training task that nothing defines": (
+        with_finetuning(definition="config/tasks/xnli_heat.yaml"),
+        ["finetunings.nli.definition", "xnli_head.yaml"],
     ),
     "task of an unknown fine-tuning": (
         lambda raw: (with_finetuning()(raw), raw["tasks"]["xnli"].update(finetunings=["nlii"])),

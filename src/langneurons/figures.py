@@ -486,7 +486,8 @@ def draw_tasks(
                 _plain(axis)
             axes[row, 0].set_ylim(len(langs) - 0.5, -0.5)
             if adapters != ["base"]:
-                axes[row, 0].set_ylabel(textwrap.fill(adapter, 24))
+                label = textwrap.fill(adapter, 18)
+                axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
         handles = [
             Line2D(
                 [], [], color=OKABE_ITO[k % 7], marker=MARKERS[k % 7], markersize=5, label=str(name)
@@ -591,6 +592,7 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.P
                     linewidth=1.3,
                     label=label,
                 )
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axis.set_xlabel("step")
             axis.set_ylabel(f"training {key}")
             _plain(axis, "y")

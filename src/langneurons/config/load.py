@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -254,22 +254,44 @@ TASK_DEFINITIONS = Path(__file__).resolve().parents[3] / "config" / "tasks"
 def _check_definitions(config: Config) -> None:
     """Refuse a task that nothing defines, and a language for which it has no prompt."""
     for name, task in config.tasks.items():
-        if task.definition is not None:
-            key, path = f"tasks.{name}.definition", Path(task.definition)
-            legal = [str(sibling) for sibling in path.parent.glob("*.yaml")]
-        else:
-            key, path = f"tasks.{name}", TASK_DEFINITIONS / f"{name}.yaml"
-            legal = [sibling.stem for sibling in TASK_DEFINITIONS.glob("*.yaml")]
-            if not legal:  # installed without the workflow
-                continue
-        if not path.is_file():
-            given = task.definition or name
-            error = unknown(key, given, "task definition", sorted(legal))
-            raise ConfigError(f"{error} Define it in {path}.")
-        words = parse_yaml(_read(path), str(path)).get("words")
-        for lang in task.languages:
-            if isinstance(words, dict) and lang not in words:
-                raise unknown(f"tasks.{name}.languages", lang, f"language of {path.name}", words)
+        kind = _definition("tasks", name, task.definition, task.languages, "languages")
+        if kind == "classification" and task.finetunings is None:
+            raise ConfigError(
+                f"tasks.{name}.finetunings: missing; the head of a classification task is trained"
+                f" ({', '.join(config.finetunings) or 'define one under finetunings'})."
+            )
+    for name, entry in config.finetunings.items():
+        kind = _definition("finetunings", name, entry.definition, [entry.language], "language")
+        if kind == "multiple_choice":
+            raise ConfigError(
+                f"finetunings.{name}.definition: a multiple_choice task cannot be trained; legal:"
+                " classification, generation."
+            )
+
+
+def _definition(
+    section: str, name: str, given: str | None, langs: Sequence[str], key: str
+) -> str | None:
+    """Return the kind of the task that a file defines, after checking its languages."""
+    place = f"{section}.{name}"
+    if given is not None:
+        path = Path(given)
+        place += ".definition"
+        legal = [str(sibling) for sibling in path.parent.glob("*.yaml")]
+    else:
+        path = TASK_DEFINITIONS / f"{name}.yaml"
+        legal = [sibling.stem for sibling in TASK_DEFINITIONS.glob("*.yaml")]
+        if not legal:  # installed without the workflow
+            return None
+    if not path.is_file():
+        error = unknown(place, given or name, "task definition", sorted(legal))
+        raise ConfigError(f"{error} Define it in {path}.")
+    content = parse_yaml(_read(path), str(path))
+    words = content.get("words")
+    for lang in langs:
+        if isinstance(words, dict) and lang not in words:
+            raise unknown(f"{section}.{name}.{key}", lang, f"language of {path.name}", words)
+    return content.get("kind")
 
 
 def _read(path: Path) -> str:
