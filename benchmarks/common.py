@@ -1,6 +1,7 @@
 """What the benchmarks share: model, text, synthetic statistics, interleaved timing, tables."""
 
 import argparse
+import logging
 import os
 import platform
 import re
@@ -45,11 +46,11 @@ def load(path: str):
     """Return a model in float32, frozen, in evaluation mode."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     if not Path(path, "config.json").exists():
         raise SystemExit(f"{path}: no model there; run `make demo` first or pass --model FOLDER")
-    logging.disable_progress_bar()
+    disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return model.to(device).eval().requires_grad_(False)
@@ -66,6 +67,7 @@ def packed_corpus(model: str, n_blocks: int, lang: str = "en"):
     from langneurons.corpora import Part, fetch_text, pack_corpus
     from langneurons.loading import tokenizer_hash
 
+    logging.getLogger("langneurons").setLevel(logging.ERROR)
     config = load_config(CONFIG).corpus
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,12 +96,13 @@ def demo_settings(**changes):
 IDENTITY = {"model": "benchmark", "revision": "none", "dtype": "float32", "quantization": "none"}
 
 
-def token_batches(corpus, batch_blocks: int, device) -> list:
-    """Return the token batches that `collect` feeds to the model, int64 (blocks, tokens)."""
+def token_batches(corpus, batch_blocks: int, device, array: str = "tokens") -> list:
+    """Return the tokens (int64) or the mask `scored` in the batches of `collect`."""
     import torch
 
-    tokens = torch.from_numpy(corpus.identification.tokens).long()
-    return [batch.to(device) for batch in tokens.split(batch_blocks)]
+    values = torch.from_numpy(getattr(corpus.identification, array))
+    values = values.long() if array == "tokens" else values
+    return [batch.to(device) for batch in values.split(batch_blocks)]
 
 
 def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed: int):

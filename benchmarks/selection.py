@@ -1,60 +1,104 @@
 """Selection at the size of an 8B model: 32 layers x 14336 neurons x 16 languages.
 
-The statistics are synthetic (activation probabilities and histograms drawn at random).
+Synthetic statistics files (see common.py) are written once. Then each method runs as the workflow's
+job does, in a process of its own: read the files, `run_selection`, write the neuron table. Seconds
+of reading and of the rest are medians over the repeats; peak memory is that of the process.
 """
 
-import resource
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from common import interleaved, parser, publish, set_threads, table
+from common import median, parser, peak_memory, publish, set_threads, synthetic_statistics, table
+
+METHODS = {
+    "LAPE, 1 %": {"method": "lape", "rate": 0.01},
+    "Act Prob 90p, threshold per layer": {
+        "method": "exceedance",
+        "threshold": "p90",
+        "pool": "layer",
+        "rate": 0.00125,
+    },
+    "random, matched in frequency to LAPE": {
+        "method": "random",
+        "like": "lape",
+        "match": "frequency",
+    },
+}
+LAPE = "LAPE, 1 %"
 
 
 def main() -> None:
-    """Time each method."""
-    options = parser(__doc__)
+    """Write the statistics, run the methods, print."""
+    options = parser(__doc__, repeats=2)
     options.add_argument("--layers", type=int, default=32)
     options.add_argument("--neurons", type=int, default=14336)
     options.add_argument("--languages", type=int, default=16)
+    options.add_argument("--tokens", type=int, default=1_000_000, help="tokens per language")
+    options.add_argument(
+        "--folder", help="where the statistics go (16 files of 230 MB), default a temporary one"
+    )
     given = options.parse_args()
     set_threads(given.threads)
-    import numpy as np
-    import pandas as pd
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        rows = _measure(given, Path(folder))
+    note = (
+        f"{given.layers} layers x {given.neurons} neurons x {given.languages} languages,"
+        f" {given.tokens:,} tokens each (synthetic); {given.repeats} runs, medians."
+    )
+    header = ["method", "s, reading", "s, selecting", "neurons", "peak memory"]
+    publish("selection", table("Selection, 8B shape", header, rows, note))
 
+
+def _measure(given, folder: Path) -> list[list[str]]:
+    _child(_write, folder, given)
+    rows = []
+    for name in METHODS:
+        runs = [_child(_select, folder, name) for _ in range(given.repeats)]
+        reading, selecting, peak = (median(list(values)) for values in zip(*runs, strict=True))
+        number = _child(_count, folder, name)
+        rows.append(
+            [name, f"{reading:.1f}", f"{selecting:.1f}", f"{number:,}", f"{peak / 1e9:.1f} GB"]
+        )
+    return rows
+
+
+def _child(function, *arguments):
+    """Call a function in a fresh process, so that its peak memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _write(folder: Path, given) -> None:
+    for k in range(given.languages):
+        lang = f"l{k:02d}"
+        statistics, _ = synthetic_statistics(given.layers, given.neurons, given.tokens, lang, k)
+        statistics.write(folder / f"{lang}.safetensors")
+
+
+def _select(folder: Path, name: str) -> tuple[float, float, int]:
     from langneurons.neurons import NeuronTable
-    from langneurons.selection.exceedance import Exceedance
-    from langneurons.selection.lape import Lape
-    from langneurons.selection.random import Random
+    from langneurons.selection.run import run_selection
+    from langneurons.statistics import Statistics
 
-    generator = np.random.default_rng(0)
-    shape = (given.layers, given.neurons)
+    begin = time.perf_counter()
+    statistics = [Statistics.read(path) for path in sorted(folder.glob("*.safetensors"))]
+    like = None
+    if "like" in METHODS[name]:
+        like = NeuronTable.from_parquet(folder / f"{LAPE}.parquet")
+    middle = time.perf_counter()
+    chosen = run_selection(METHODS[name], {one.lang: one for one in statistics}, like)
+    chosen.to_parquet(folder / f"{name}.parquet")
+    return middle - begin, time.perf_counter() - middle, peak_memory()
 
-    class Synthetic:
-        """Statistics with random probabilities."""
 
-        tokens = 1_000_000
+def _count(folder: Path, name: str) -> int:
+    from langneurons.neurons import NeuronTable
 
-        def __init__(self):
-            self.shape = shape
-            self._probability = generator.beta(0.6, 3, shape)
-
-        def probability(self, _site):
-            return self._probability
-
-    statistics = {f"l{k:02d}": Synthetic() for k in range(given.languages)}
-    lape, random = Lape(method="lape"), Random(method="random", like="lape", match="frequency")
-    zero = Exceedance(method="exceedance", threshold="zero")
-    names = {"languages": list(statistics), "n_layers": shape[0], "d_mlp": shape[1]}
-    table_of_lape: pd.DataFrame = lape.select(statistics)
-    like = NeuronTable(table_of_lape, names)
-    variants = {
-        "LAPE, 1 %": lambda: lape.select(statistics),
-        "P(a > 0), 0.125 % per language": lambda: zero.select(statistics),
-        "random, matched in frequency": lambda: random.select(statistics, like),
-    }
-    medians, _ = interleaved(variants, given.repeats)
-    body = [[name, f"{value:.2f}"] for name, value in medians.items()]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    note = f"{given.layers} x {given.neurons} x {given.languages}; peak memory {peak:.1f} GiB."
-    publish("selection", table("Selection", ["method", "seconds"], body, note))
+    return NeuronTable.from_parquet(folder / f"{name}.parquet").unique
 
 
 if __name__ == "__main__":

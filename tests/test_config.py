@@ -582,6 +582,15 @@ BAD_FINETUNING = {
         with_finetuning(definition="config/tasks/xnli_heat.yaml"),
         ["finetunings.nli.definition", "xnli_head.yaml"],
     ),
+    "set": (
+        with_finetuning(language_sets=["thre"]),
+        ["finetunings.nli.language_sets", "thre", "three"],
+    ),
+    "no set": (with_finetuning(language_sets=[]), ["finetunings.nli.language_sets", "empty"]),
+    "set of a task": (
+        put("tasks.xnli.language_sets", ["thre"]),
+        ["tasks.xnli.language_sets", "thre", "three"],
+    ),
     "task of an unknown fine-tuning": (
         lambda raw: (with_finetuning()(raw), raw["tasks"]["xnli"].update(finetunings=["nlii"])),
         ["tasks.xnli.finetunings", "nlii", "nli"],

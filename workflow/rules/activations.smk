@@ -31,14 +31,6 @@ rule collect_statistics:
         "../scripts/collect_statistics.py"
 
 
-def shard_inputs(wc):
-    """Return the shards of a language."""
-    return [
-        f"results/{wc.model}/shards/{wc.lang}/{shard}.safetensors"
-        for shard in range(cfg.statistics.shards)
-    ]
-
-
 rule merge_statistics:
     """Add the shards of a language; exact, in any order."""
     input:

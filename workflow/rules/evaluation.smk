@@ -1,22 +1,6 @@
 """Tasks, in one language, under every condition of the cell: one model load each."""
 
 
-def condition_inputs(wc):
-    """Return the neuron tables and statistics of every condition."""
-    adapter = cfg.adapters(wc.model).get(wc.adapter)
-    conditions = cfg.task_conditions(wc.model, wc.task, wc.lang, adapter)
-    tables = {
-        f"results/{wc.model}/neurons/{langset}/{selection}.parquet"
-        for langset, selection, _ in conditions
-    }
-    langs = {lang for langset, _, _ in conditions for lang in SETS[langset]}
-    statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
-    inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
-    if adapter is not None:
-        inputs["adapter"] = f"results/{wc.model}/adapters/{wc.adapter}/adapter_model.safetensors"
-    return inputs
-
-
 rule evaluate_task:
     """Score a task in one language, untouched and under every intervention."""
     input:

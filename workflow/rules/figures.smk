@@ -12,57 +12,6 @@ localrules:
     draw_curves,
 
 
-def figure(path, caption, category, **labels):
-    """Return the SVG (shown in the report) and the PNG of a figure."""
-    path = f"results/figures/{PAPER}/{path}"
-    shown = report(
-        f"{path}.svg", caption=f"../report/{caption}.rst", category=category, labels=labels
-    )
-    return {"svg": shown, "png": f"{path}.png"}
-
-
-def set_selections(model, label):
-    """Return the selections that a model has on a language set."""
-    return [selection for langset, selection in cfg.cells(model) if langset == label]
-
-
-def label_tables(wc):
-    """Return the neuron tables of every selection on a set."""
-    folder = cfg.directory(wc.label)
-    names = set_selections(wc.model, wc.label)
-    return [f"results/{wc.model}/neurons/{folder}/{name}.parquet" for name in names]
-
-
-def label_table(wc):
-    """Return the neuron table of one selection on a set."""
-    return f"results/{wc.model}/neurons/{cfg.directory(wc.label)}/{wc.selection}.parquet"
-
-
-def label_matrices(wc):
-    """Return the perplexity matrices of every selection on a set under one intervention."""
-    folder = cfg.directory(wc.label)
-    return [
-        f"results/{wc.model}/perplexity/{langset}/{selection}/{wc.intervention}.parquet"
-        for langset, selection, intervention in cfg.perplexity_cells(wc.model)
-        if langset == folder and intervention == wc.intervention
-    ]
-
-
-def model_statistics(wc):
-    """Return the statistics of every language of a model."""
-    langs = cfg.model_languages(wc.model)
-    return [f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs]
-
-
-def task_records(wc):
-    """Return the records of a task in every language."""
-    return [
-        f"results/{wc.model}/evaluation/{adapter}/{task}/{lang}.parquet"
-        for adapter, task, lang in cfg.evaluations(wc.model)
-        if task == wc.task
-    ]
-
-
 rule draw_neurons:
     """Neurons per language, by selection."""
     input:
@@ -267,15 +216,6 @@ rule draw_tasks:
         code=code("draw_tasks.py"),
     script:
         "../scripts/draw_tasks.py"
-
-
-def curve_files(wc):
-    """Return the curves of every adapter of a fine-tuning."""
-    return [
-        f"results/{wc.model}/adapters/{name}/curves.parquet"
-        for name, adapter in cfg.adapters(wc.model).items()
-        if adapter.finetuning == wc.finetuning
-    ]
 
 
 rule draw_curves:

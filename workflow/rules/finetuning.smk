@@ -5,27 +5,6 @@ localrules:
     prepare_training,
 
 
-def training_definition(wc):
-    """Return the YAML file that defines the task that is trained."""
-    name = wc.get("finetuning") or cfg.adapters(wc.model)[wc.adapter].finetuning
-    return cfg.finetunings[name].definition or str(ROOT / "config" / "tasks" / f"{name}.yaml")
-
-
-def adapter_inputs(wc):
-    """Return the training rows of an adapter and, where it is restricted, its neurons."""
-    adapter = cfg.adapters(wc.model)[wc.adapter]
-    inputs = {"rows": f"resources/training/{adapter.finetuning}.jsonl"}
-    if adapter.selection is not None:
-        folder = f"results/{wc.model}/neurons/{adapter.langset}"
-        inputs["neurons"] = f"{folder}/{adapter.selection}.parquet"
-    return inputs
-
-
-def reporting(wc):
-    """Return where the Trainer reports as well; no result depends on it."""
-    return cfg.finetunings[cfg.adapters(wc.model)[wc.adapter].finetuning].training.report_to
-
-
 rule prepare_training:
     """Fetch the training rows of a fine-tuning."""
     input:

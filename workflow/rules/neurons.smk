@@ -5,18 +5,6 @@ localrules:
     select_neurons,
 
 
-def like_inputs(wc):
-    """Return the table that a random control mirrors."""
-    like = cfg.selections[wc.selection].depends_on
-    return [f"results/{wc.model}/neurons/{wc.langset}/{like}.parquet"] if like else []
-
-
-def selection_code(wc):
-    """Return the digests of the script and of this selection's own module."""
-    own = type(cfg.selections[wc.selection]).__module__
-    return code("select_neurons.py", own)
-
-
 rule select_neurons:
     """Select the neurons of every language of a set by one method."""
     input:

@@ -1,11 +1,6 @@
 """Neuron tables to perplexity matrices: deactivated language x evaluated language."""
 
 
-def heldout_inputs(wc):
-    """Return the corpora of every language of a set."""
-    return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]
-
-
 rule measure_perplexity:
     """Read every language's held-out text with each language's neurons overwritten."""
     input:

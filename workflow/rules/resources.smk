@@ -49,11 +49,6 @@ rule fetch_text:
         "../scripts/fetch_text.py"
 
 
-def task_definition(wc):
-    """Return the YAML file that defines a task."""
-    return cfg.tasks[wc.task].definition or str(ROOT / "config" / "tasks" / f"{wc.task}.yaml")
-
-
 rule prepare_task:
     """Fetch the items of a task in a language."""
     input:

@@ -8,21 +8,6 @@ localrules:
     tabulate_tasks,
 
 
-def table(*names):
-    """Return the files of tables, by name."""
-    files = []
-    for name in names:
-        path = f"results/tables/{PAPER}/{name}"
-        shown = report(
-            f"{path}.csv",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": name},
-        )
-        files += [shown, f"{path}.md", f"{path}.tex"]
-    return files
-
-
 rule tabulate_neurons:
     """Neurons per language, overlap of languages, languages by layer."""
     input:

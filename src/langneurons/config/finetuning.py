@@ -76,6 +76,9 @@ class FinetuneEntry(Frozen):
     )
     targets: tuple[str, ...] = Field((), description="Target languages of the choices.")
     selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+    language_sets: tuple[str, ...] | None = Field(
+        None, description="Sets whose neurons are trained; all that hold the languages."
+    )
     training: Training = Field(default_factory=Training, description="Hyperparameters.")
     label: str | None = Field(None, description="Name in tables and figures.")
 

@@ -167,6 +167,7 @@ class Config(Frozen):
             for langset, selection in self.cells(model)
             if lang in self.language_sets[langset]
             and (entry.selections is None or selection in entry.selections)
+            and (entry.language_sets is None or langset in entry.language_sets)
             and (adapter is None or adapter.selection in (None, selection))
             and (adapter is None or adapter.langset in (None, self.directory(langset)))
             for intervention in entry.interventions
@@ -181,6 +182,7 @@ class Config(Frozen):
                 (self.directory(langset), selection, set(self.language_sets[langset]))
                 for langset, selection in self.cells(model)
                 if entry.selections is None or selection in entry.selections
+                if entry.language_sets is None or langset in entry.language_sets
             ]
             for choice in entry.neurons:
                 made = []
@@ -471,6 +473,7 @@ def _check_tasks(config: Config) -> None:
     for name, task in config.tasks.items():
         path = f"tasks.{name}"
         _check_conditions(config, path, task)
+        _check_sets(config, path, task.language_sets)
         for lang in task.languages:
             if lang not in known:
                 raise unknown(f"{path}.languages", lang, "language", known)
@@ -497,6 +500,16 @@ def _check_tasks(config: Config) -> None:
             _check_template(f"{path}.source.path", task.source.path, len(task.languages))
 
 
+def _check_sets(config: Config, path: str, chosen: Iterable[str] | None) -> None:
+    if chosen is None:
+        return
+    if not tuple(chosen):
+        raise ConfigError(f"{path}.language_sets: empty; leave the key out to use every set.")
+    for langset in chosen:
+        if langset not in config.language_sets:
+            raise unknown(f"{path}.language_sets", langset, "language set", config.language_sets)
+
+
 def _check_finetunings(config: Config) -> None:
     known = KNOWN_LANGUAGES | config.languages
     for name, entry in config.finetunings.items():
@@ -507,6 +520,7 @@ def _check_finetunings(config: Config) -> None:
         for selection in entry.selections or ():
             if selection not in config.selections:
                 raise unknown(f"{path}.selections", selection, "selection", config.selections)
+        _check_sets(config, path, entry.language_sets)
         for key in ("neurons", "targets", "selections"):
             _check_doubled(f"{path}.{key}", getattr(entry, key) or ())
         if {"target", "source_target"} & set(entry.neurons) and not entry.targets:

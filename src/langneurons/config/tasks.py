@@ -67,6 +67,9 @@ class TaskEntry(Frozen):
     languages: tuple[str, ...] = Field(min_length=1, description="Languages evaluated.")
     interventions: tuple[str, ...] = Field((), description="Beside the untouched model.")
     selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+    language_sets: tuple[str, ...] | None = Field(
+        None, description="Sets whose neurons are overwritten; all that hold the language."
+    )
     finetunings: tuple[str, ...] | None = Field(
         None, description="Evaluate the adapters of these `finetunings` instead of the model."
     )

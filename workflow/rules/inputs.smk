@@ -1,0 +1,143 @@
+"""Functions of wildcards: what each rule reads, and the files of tables and figures."""
+
+
+def task_definition(wc):
+    """Return the YAML file that defines a task."""
+    return cfg.tasks[wc.task].definition or str(ROOT / "config" / "tasks" / f"{wc.task}.yaml")
+
+
+def shard_inputs(wc):
+    """Return the shards of a language."""
+    return [
+        f"results/{wc.model}/shards/{wc.lang}/{shard}.safetensors"
+        for shard in range(cfg.statistics.shards)
+    ]
+
+
+def like_inputs(wc):
+    """Return the table that a random control mirrors."""
+    like = cfg.selections[wc.selection].depends_on
+    return [f"results/{wc.model}/neurons/{wc.langset}/{like}.parquet"] if like else []
+
+
+def selection_code(wc):
+    """Return the digests of the script and of this selection's own module."""
+    own = type(cfg.selections[wc.selection]).__module__
+    return code("select_neurons.py", own)
+
+
+def heldout_inputs(wc):
+    """Return the corpora of every language of a set."""
+    return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]
+
+
+def training_definition(wc):
+    """Return the YAML file that defines the task that is trained."""
+    name = wc.get("finetuning") or cfg.adapters(wc.model)[wc.adapter].finetuning
+    return cfg.finetunings[name].definition or str(ROOT / "config" / "tasks" / f"{name}.yaml")
+
+
+def adapter_inputs(wc):
+    """Return the training rows of an adapter and, where it is restricted, its neurons."""
+    adapter = cfg.adapters(wc.model)[wc.adapter]
+    inputs = {"rows": f"resources/training/{adapter.finetuning}.jsonl"}
+    if adapter.selection is not None:
+        folder = f"results/{wc.model}/neurons/{adapter.langset}"
+        inputs["neurons"] = f"{folder}/{adapter.selection}.parquet"
+    return inputs
+
+
+def reporting(wc):
+    """Return where the Trainer reports as well; no result depends on it."""
+    return cfg.finetunings[cfg.adapters(wc.model)[wc.adapter].finetuning].training.report_to
+
+
+def condition_inputs(wc):
+    """Return the neuron tables and statistics of every condition."""
+    adapter = cfg.adapters(wc.model).get(wc.adapter)
+    conditions = cfg.task_conditions(wc.model, wc.task, wc.lang, adapter)
+    tables = {
+        f"results/{wc.model}/neurons/{langset}/{selection}.parquet"
+        for langset, selection, _ in conditions
+    }
+    langs = {lang for langset, _, _ in conditions for lang in SETS[langset]}
+    statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
+    inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
+    if adapter is not None:
+        inputs["adapter"] = f"results/{wc.model}/adapters/{wc.adapter}/adapter_model.safetensors"
+    return inputs
+
+
+def table(*names):
+    """Return the files of tables, by name."""
+    files = []
+    for name in names:
+        path = f"results/tables/{PAPER}/{name}"
+        shown = report(
+            f"{path}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": name},
+        )
+        files += [shown, f"{path}.md", f"{path}.tex"]
+    return files
+
+
+def figure(path, caption, category, **labels):
+    """Return the SVG (shown in the report) and the PNG of a figure."""
+    path = f"results/figures/{PAPER}/{path}"
+    shown = report(
+        f"{path}.svg", caption=f"../report/{caption}.rst", category=category, labels=labels
+    )
+    return {"svg": shown, "png": f"{path}.png"}
+
+
+def set_selections(model, label):
+    """Return the selections that a model has on a language set."""
+    return [selection for langset, selection in cfg.cells(model) if langset == label]
+
+
+def label_tables(wc):
+    """Return the neuron tables of every selection on a set."""
+    folder = cfg.directory(wc.label)
+    names = set_selections(wc.model, wc.label)
+    return [f"results/{wc.model}/neurons/{folder}/{name}.parquet" for name in names]
+
+
+def label_table(wc):
+    """Return the neuron table of one selection on a set."""
+    return f"results/{wc.model}/neurons/{cfg.directory(wc.label)}/{wc.selection}.parquet"
+
+
+def label_matrices(wc):
+    """Return the perplexity matrices of every selection on a set under one intervention."""
+    folder = cfg.directory(wc.label)
+    return [
+        f"results/{wc.model}/perplexity/{langset}/{selection}/{wc.intervention}.parquet"
+        for langset, selection, intervention in cfg.perplexity_cells(wc.model)
+        if langset == folder and intervention == wc.intervention
+    ]
+
+
+def model_statistics(wc):
+    """Return the statistics of every language of a model."""
+    langs = cfg.model_languages(wc.model)
+    return [f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs]
+
+
+def task_records(wc):
+    """Return the records of a task in every language."""
+    return [
+        f"results/{wc.model}/evaluation/{adapter}/{task}/{lang}.parquet"
+        for adapter, task, lang in cfg.evaluations(wc.model)
+        if task == wc.task
+    ]
+
+
+def curve_files(wc):
+    """Return the curves of every adapter of a fine-tuning."""
+    return [
+        f"results/{wc.model}/adapters/{name}/curves.parquet"
+        for name, adapter in cfg.adapters(wc.model).items()
+        if adapter.finetuning == wc.finetuning
+    ]
