@@ -1,26 +1,39 @@
-"""Run the benchmarks, all or those named: python benchmarks/run.py [NAME ...] [-- OPTIONS]."""
+"""Run the benchmarks, all or those named; each prints its table and keeps it in results/."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 NAMES = ("statistics_pass", "two_pass", "intervention", "selection", "memory")
 
 
 def main() -> int:
-    """Run each script in a process of its own."""
-    arguments = sys.argv[1:]
-    cut = arguments.index("--") if "--" in arguments else len(arguments)
-    names, options = arguments[:cut] or list(NAMES), arguments[cut + 1 :]
-    unknown = sorted(set(names) - set(NAMES))
+    """Run each script in a process of its own; return 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
+    for name, text in (
+        ("--repeats", "rounds, instead of each script's own default"),
+        ("--threads", "CPU threads"),
+        ("--model", "folder of a model in the layout of the hub"),
+    ):
+        parser.add_argument(name, help=text)
+    given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(NAMES))
     if unknown:
-        print(f"unknown: {', '.join(unknown)}; known: {', '.join(NAMES)}", file=sys.stderr)
-        return 2
-    return max(
-        subprocess.run([sys.executable, str(HERE / f"{name}.py"), *options]).returncode
-        for name in names
-    )
+        parser.error(f"no benchmark {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    options = []
+    for name in ("repeats", "threads", "model"):
+        if (value := getattr(given, name)) is not None:
+            options += [f"--{name}", value]
+    failed = []
+    for name in given.names or NAMES:
+        if subprocess.run([sys.executable, str(HERE / f"{name}.py"), *options]).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
