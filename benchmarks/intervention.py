@@ -4,9 +4,8 @@ All variants write the same values over the outputs of the nonlinearity of the s
 of every layer, at every token of the same packed blocks (decoder body, no head). Their hidden
 states must be equal to 1e-4 of the largest, and differ from the untouched model's, or the script
 fails. nnsight and pyvene are used where they are installed (benchmarks/requirements.txt names the
-versions that were tried); each wraps its own copy of the model, so its hooks weigh on nobody
-else. that were tried); each wraps a copy of the model of its own, so its hooks weigh on nobody
-else. "untouched, again" shows the noise. Ours includes putting the hooks on and off in each run.
+versions that were tried); each wraps its own copy of the model, so its hooks weigh on nobody else.
+"untouched, again" shows the noise. Ours includes putting the hooks on and off in each run.
 """
 
 import importlib.metadata

@@ -56,7 +56,7 @@ def main() -> None:
         f" {peak_memory() / 1e9:.1f} GB."
     )
     header = ["what", "size", "goal, at most"]
-    publish("memory", table("Memory of the statistics, 8B shape", header, rows, note))
+    publish("memory", table("Memory of the statistics", header, rows, note))
 
 
 def _collected(given, settings):

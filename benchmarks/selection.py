@@ -49,7 +49,7 @@ def main() -> None:
         f" {given.tokens:,} tokens each (synthetic); {given.repeats} runs, medians."
     )
     header = ["method", "s, reading", "s, selecting", "neurons", "peak memory"]
-    publish("selection", table("Selection, 8B shape", header, rows, note))
+    publish("selection", table("Selection", header, rows, note))
 
 
 def _measure(given, folder: Path) -> list[list[str]]:

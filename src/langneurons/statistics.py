@@ -6,11 +6,11 @@ asked for, a histogram. From these follow LAPE's activation probabilities, P(a >
 quantile within the bin's width, and every replacement value. Files of disjoint parts of a corpus
 merge by adding integers, so the result does not depend on how the corpus was split into shards.
 
-On disk a histogram is stored as zlib-compressed byte planes of its int32 counts.
+On disk a histogram is stored as differences between neighbouring bins, in byte planes, compressed;
+so are the other integers.
 """
 
 import os
-import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -213,13 +213,19 @@ class Statistics:
         return sums / np.maximum(counts, 1)[:, None, None]
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write the file, atomically."""
-        write_tensors(path, self.arrays, self.header)
+        """Write the file, atomically; counts and sums are compressed."""
+        arrays, packed = dict(self.arrays), {}
+        for key, array in self.arrays.items():
+            if array.dtype == np.int64:
+                arrays[key], packed[key] = _compress(array), list(array.shape)
+        write_tensors(path, arrays, self.header | {"packed": packed})
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Statistics":
         """Read a file and check that it is whole."""
         arrays, header = read_tensors(path)
+        for key, shape in header.pop("packed", {}).items():
+            arrays[key] = _decompress(arrays[key], tuple(shape), np.int64, str(path))
         missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
         if missing:
             raise DamagedFile(damaged(path, f"header lacks {', '.join(missing)}"))
@@ -238,17 +244,42 @@ class Statistics:
 
 
 def pack(histogram: np.ndarray) -> np.ndarray:
-    """Compress int32 counts: byte planes, then zlib; returns uint8 (bytes,)."""
-    planes = np.ascontiguousarray(histogram, dtype="<i4").view(np.uint8).reshape(-1, 4).T
-    return np.frombuffer(zlib.compress(np.ascontiguousarray(planes).tobytes(), 1), np.uint8)
+    """Compress int32 counts, (..., bins), to uint8 (bytes,).
+
+    Neighbouring bins hold similar counts: differences along the bins (zigzag: small numbers of
+    either sign become small numbers), one bin of all neurons after the other, as byte planes.
+    """
+    steps = np.diff(np.asarray(histogram, np.int32), axis=-1, prepend=np.int32(0))
+    zigzag = (steps << 1) ^ (steps >> 31)
+    return _compress(np.moveaxis(zigzag, -1, 0))
 
 
 def _unpack(packed: np.ndarray, shape: tuple[int, ...], path: str) -> np.ndarray:
+    zigzag = _decompress(packed, (shape[-1], *shape[:-1]), np.uint32, path)
+    steps = (zigzag >> 1).view(np.int32) ^ -(zigzag & 1).view(np.int32)
+    return np.ascontiguousarray(np.moveaxis(np.cumsum(steps, axis=0, dtype=np.int32), 0, -1))
+
+
+def _compress(array: np.ndarray) -> np.ndarray:
+    """Return the bytes of an integer array, lowest plane first, in zstd."""
+    import pyarrow as pa
+
+    width = array.dtype.itemsize
+    planes = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, width).T
+    return np.frombuffer(pa.compress(np.ascontiguousarray(planes), "zstd"), np.uint8)
+
+
+def _decompress(packed: np.ndarray, shape: tuple[int, ...], dtype: type, path: str) -> np.ndarray:
+    import pyarrow as pa
+
+    width = np.dtype(dtype).itemsize
+    size = width * int(np.prod(shape, dtype=np.int64))
     try:
-        planes = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8).reshape(4, -1)
-        return np.ascontiguousarray(planes.T).view("<i4").reshape(shape)
-    except (zlib.error, ValueError) as error:
-        raise DamagedFile(damaged(path, f"histogram: {error}")) from error
+        raw = pa.decompress(pa.py_buffer(np.ascontiguousarray(packed)), size, "zstd")
+        planes = np.frombuffer(raw, np.uint8).reshape(width, -1)
+        return np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
+    except (OSError, ValueError) as error:
+        raise DamagedFile(damaged(path, f"packed counts: {error}")) from error
 
 
 def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:
