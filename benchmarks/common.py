@@ -110,20 +110,29 @@ def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed
 
     A neuron's gate is a mixture of three normal distributions around its own centre with its own
     spread, one of them wide (the outliers of real gates). Counts per bin are Poisson draws around
-    the expected ones, so they compress like measured ones. The other sites' sums are plausible
-    numbers without meaning. Also returned: seconds that `pack` took.
+    the expected ones, and sums follow from them, so both compress like measured ones; `product`
+    is taken as 0.7 times the activation.
     """
     import numpy as np
     import torch
 
     from langneurons import histogram as bins
-    from langneurons.kernels import MOMENTS
+    from langneurons.kernels import LIMB, MOMENTS
     from langneurons.statistics import SCHEMA, SITES, Statistics, pack
 
     generator = torch.Generator().manual_seed(seed)
     edges = torch.from_numpy(bins.EDGES)
     shape = (n_layers, d_mlp)
     histogram = np.empty((*shape, bins.N_BINS), np.int32)
+    largest = 2.0 ** (bins.MAX_EXPONENT + 1)
+    middle = edges.clamp(-largest, largest).unfold(0, 2, 1).mean(1)
+    act = middle * middle.sigmoid()
+    values = [
+        power(value)
+        for value in (middle, act, 0.7 * act)
+        for power in (lambda x: x, torch.square, torch.abs)
+    ]
+    sums = np.empty((len(SITES) * len(MOMENTS), *shape))
     for layer in range(n_layers):
         centre = 0.4 * torch.randn(d_mlp, 1, generator=generator, dtype=torch.float64) - 0.8
         spread = 0.3 + 0.9 * torch.rand(d_mlp, 1, generator=generator, dtype=torch.float64)
@@ -136,22 +145,25 @@ def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed
         fullest = drawn.argmax(1, keepdim=True)
         drawn.scatter_add_(1, fullest, (tokens - drawn.sum(1, keepdim=True)).int())
         histogram[layer] = drawn.numpy()
+        sums[:, layer] = (drawn.double() @ torch.stack(values, 1)).T.numpy()
     seen = histogram > 0
     low, high = bins.EDGES[seen.argmax(-1)], bins.EDGES[bins.N_BINS - seen[..., ::-1].argmax(-1)]
-    largest = 2.0 ** (bins.MAX_EXPONENT + 1)
-    extremes = np.clip(np.stack([low, high], axis=1), -largest, largest).astype(np.float32)
     del seen
+    extremes = np.clip(np.stack([low, high], axis=1), -largest, largest).astype(np.float32)
     positive = histogram[..., bins.N_SIGN :].sum(-1, dtype=np.int64)
     random = np.random.default_rng(seed)
-    arrays = {}
-    for site in SITES:
+    arrays = {"gate.histogram": pack(histogram)}
+    del histogram
+    for i, site in enumerate(SITES):
         arrays[f"{site}.positive"] = positive
         arrays[f"{site}.extremes"] = extremes
-        for moment in MOMENTS:
-            arrays[f"{site}.{moment}"] = random.integers(0, 2**40, (2, *shape))
-    begin = time.perf_counter()
-    arrays["gate.histogram"] = pack(histogram)
-    seconds = time.perf_counter() - begin
+        for j, moment in enumerate(MOMENTS):
+            # The fractions of the blocks' sums are what remains beside the whole parts.
+            blocks = max(tokens // 512, 1)
+            fraction = random.normal(blocks / 2, np.sqrt(blocks / 12), shape)
+            whole = np.floor(sums[i * len(MOMENTS) + j] - fraction)
+            limbs = np.stack([whole, np.maximum(fraction, 0) * LIMB])
+            arrays[f"{site}.{moment}"] = limbs.astype(np.int64)
     header = IDENTITY | {
         "schema": SCHEMA,
         "lang": lang,
@@ -171,7 +183,7 @@ def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed
         "batches": tokens // 4096,
         "tokens": tokens,
     }
-    return Statistics(arrays, header, f"synthetic {lang}"), seconds
+    return Statistics(arrays, header, f"synthetic {lang}")
 
 
 def synchronize() -> None:

@@ -38,7 +38,7 @@ def main() -> None:
 
     settings = demo_settings()
     kept, allocated, small = _collected(given, settings)
-    large, _ = synthetic_statistics(given.layers, given.neurons, given.corpus_tokens, "l00", 0)
+    large = synthetic_statistics(given.layers, given.neurons, given.corpus_tokens, "l00", 0)
     rows = [["accumulators on the device", f"{kept / 1e6:.0f} MB", "1,000 MB"]]
     if allocated is not None:
         rows.append(["the same, as the allocator counts", f"{allocated / 1e6:.0f} MB", "1,000 MB"])

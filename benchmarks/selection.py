@@ -6,9 +6,10 @@ of reading and of the rest are medians over the repeats; peak memory is that of 
 """
 
 import multiprocessing
+import signal
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from common import median, parser, peak_memory, publish, set_threads, synthetic_statistics, table
@@ -42,6 +43,8 @@ def main() -> None:
     )
     given = options.parse_args()
     set_threads(given.threads)
+    # So that gigabytes do not stay behind when it is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         rows = _measure(given, Path(folder))
     note = (
@@ -68,14 +71,28 @@ def _measure(given, folder: Path) -> list[list[str]]:
 def _child(function, *arguments):
     """Call a function in a fresh process, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        raise SystemExit(f"{function.__name__} ended with code {process.exitcode}") from None
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _answer(sender, function, arguments) -> None:
+    sender.send(function(*arguments))
 
 
 def _write(folder: Path, given) -> None:
     for k in range(given.languages):
         lang = f"l{k:02d}"
-        statistics, _ = synthetic_statistics(given.layers, given.neurons, given.tokens, lang, k)
+        statistics = synthetic_statistics(given.layers, given.neurons, given.tokens, lang, k)
         statistics.write(folder / f"{lang}.safetensors")
 
 

@@ -317,6 +317,10 @@ BAD = {
         ["corpus.source.path", "text.jsonl", "{lang}"],
     ),
     "confidence in per cent": (put("results.confidence", 95), ["results.confidence", "95"]),
+    "printed numbers that are not there": (
+        put("results.published", "config/published/mondal2026.yaml"),
+        ["results.published", "mondal2026", "config/published/mondal2025.yaml"],
+    ),
     "few replicates": (put("results.bootstrap", 10), ["results.bootstrap", "10"]),
     "venn of an unknown language": (
         put("results.venn", [["en", "vi", "hy"]]),

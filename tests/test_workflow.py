@@ -73,7 +73,11 @@ CONFIG = {
             "training": {"max_steps": 4, "log_steps": 2, "checkpoint_steps": 2, "max_length": 512},
         }
     },
-    "results": {"bootstrap": 100, "venn": [["en", "vi", "hi"]]},
+    "results": {
+        "bootstrap": 100,
+        "published": "config/published/mondal2025.yaml",
+        "venn": [["en", "vi", "hi"]],
+    },
 }
 
 
@@ -188,7 +192,8 @@ def edit(checkout):
 
 def test_full_run_makes_every_result(checkout):
     results = checkout.path / "results"
-    for name in ("neurons", "overlap", "layers", "activations", "perplexity", "tasks"):
+    names = ("neurons", "overlap", "layers", "activations", "perplexity", "tasks", "published")
+    for name in names:
         for kind in ("csv", "md", "tex"):
             assert (results / f"tables/tiny/{name}.{kind}").stat().st_size > 0
     figures = {p.relative_to(results / "figures/tiny/tiny") for p in results.rglob("*.svg")}

@@ -137,6 +137,8 @@ def table_files():
         names += ["perplexity", "perplexity_summary"]
     if cfg.tasks:
         names.append("tasks")
+    if cfg.results.published:
+        names += ["published", "published_summary"]
     return [f"results/tables/{PAPER}/{name}.csv" for name in names]
 
 

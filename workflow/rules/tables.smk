@@ -6,6 +6,7 @@ localrules:
     tabulate_activations,
     tabulate_perplexity,
     tabulate_tasks,
+    tabulate_published,
 
 
 rule tabulate_neurons:
@@ -98,3 +99,27 @@ rule tabulate_tasks:
         code=code("tabulate_tasks.py"),
     script:
         "../scripts/tabulate_tasks.py"
+
+
+rule tabulate_published:
+    """Printed numbers beside ours."""
+    input:
+        records=evaluation_files(),
+        printed=cfg.results.published or [],
+    output:
+        table("published", "published_summary"),
+    log:
+        f"logs/tabulate_published/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_published/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_published.py"),
+    script:
+        "../scripts/tabulate_published.py"

@@ -80,6 +80,7 @@ def build(raw: Mapping[str, Any]) -> Config:
     _check_conversions(raw, config, "")
     check(config)
     _check_definitions(config)
+    _check_published(config)
     return config
 
 
@@ -267,6 +268,13 @@ def _check_definitions(config: Config) -> None:
                 f"finetunings.{name}.definition: a multiple_choice task cannot be trained; legal:"
                 " classification, generation."
             )
+
+
+def _check_published(config: Config) -> None:
+    path = config.results.published
+    if path is not None and not Path(path).is_file():
+        siblings = [str(sibling) for sibling in Path(path).parent.glob("*.yaml")]
+        raise unknown("results.published", path, "file of printed numbers", siblings)
 
 
 def _definition(

@@ -90,6 +90,9 @@ class ResultsConfig(Frozen):
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm.")
     seed: int = Field(0, description="Seed of the bootstrap.")
+    published: str | None = Field(
+        None, description="YAML file of printed numbers, to stand beside the task scores."
+    )
     venn: tuple[tuple[str, str, str], ...] = Field(
         (), description="Triples of languages drawn as Venn diagrams."
     )
