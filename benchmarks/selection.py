@@ -39,7 +39,7 @@ def main() -> None:
     options.add_argument("--languages", type=int, default=16)
     options.add_argument("--tokens", type=int, default=1_000_000, help="tokens per language")
     options.add_argument(
-        "--folder", help="where the statistics go (16 files of 230 MB), default a temporary one"
+        "--folder", help="where the statistics go (16 files of 170 MB), default a temporary one"
     )
     given = options.parse_args()
     set_threads(given.threads)

@@ -17,6 +17,7 @@ rule measure_perplexity:
         "logs/measure_perplexity/{model}/{langset}/{selection}/{intervention}.log",
     benchmark:
         "benchmarks/results/measure_perplexity/{model}/{langset}/{selection}/{intervention}.tsv"
+    priority: 10
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
