@@ -21,7 +21,7 @@ SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incompl
 demo: .venv/model          ## the main job on the embedded model, then its HTML report
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/report.html
-	@echo "Open results/report.html"
+	@echo "Open results/reports/demo.html; results/report.html holds every result with the job that made it"
 
 test: .venv/installed      ## lint, unit tests, workflow tests
 	$(MAKE) lint
@@ -34,8 +34,9 @@ lint: .venv/installed
 	$(BIN)/snakemake --lint --configfile config/config.yaml
 	$(BIN)/python -m langneurons.config --check
 
-plan: .venv/installed      ## what would run
-	$(SNAKEMAKE) -n --quiet rules
+plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs
+	@$(BIN)/python -m langneurons.plan $(CONFIG)
+	@echo; echo "Jobs left, by rule:"; $(SNAKEMAKE) -n --quiet rules 2>&1 | sed -n '/^job  /,/^total/p' | awk '!seen[$$0]++'
 
 bench: .venv/model         ## the benchmarks of benchmarks/
 	$(BIN)/python benchmarks/run.py

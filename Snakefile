@@ -22,6 +22,7 @@ rule all:
     input:
         table_files(),
         figure_files(),
+        report_files(),
 
 
 rule tables:
@@ -58,3 +59,4 @@ include: "workflow/rules/finetuning.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"

@@ -320,3 +320,20 @@ def test_settings_name_what_is_wrong():
         Settings(sites=("gates",))
     with pytest.raises(ValueError, match=r"statistics\.histograms.*'product'"):
         Settings(sites=("gate",), histograms=("product",))
+
+
+def test_table_6_cells_are_means_over_neurons_with_their_bounds(single):
+    from langneurons.published import own_statistics
+
+    cells = own_statistics([("m", single)]).set_index("metric")
+    by_hand = forward_by_hand("llama", tiny_model("llama"), tiny_corpus().identification)
+    values = stacked(by_hand, "gate")
+    assert cells.loc["mean", "ours"] == pytest.approx(values.mean(), abs=1e-5)
+    for name, q in (("p05", 0.05), ("p90", 0.9)):
+        row = cells.loc[name]
+        exact = np.quantile(values, q, axis=0).mean()
+        assert row["low"] <= exact <= row["high"]
+        assert row["low"] < row["ours"] < row["high"]
+    averaged = own_statistics([("m", single)], "paper").set_index("metric")
+    assert averaged.loc["p90", "ours"] == pytest.approx(single.batch_quantile(0.9).mean())
+    assert np.isnan(averaged.loc["p90", "low"])

@@ -84,8 +84,58 @@ BAD = {
     "key of results": (put("results.bootstraps", 5), ["results.bootstraps", "bootstrap"]),
     "key of runtime": (put("runtime.thread", 2), ["runtime.thread", "threads"]),
     "key of the protocol": (
-        put("protocol", {"quantile": "paper"}),
-        ["protocol.quantile", "quantiles"],
+        put("protocols", {"mine": {"quantile": "paper"}}),
+        ["protocols.mine.quantile", "quantiles"],
+    ),
+    "a point where a protocol's name belongs": (
+        put("protocols", {"quantiles": "paper"}),
+        ["protocols.quantiles", "mine: {quantiles: paper}"],
+    ),
+    "two equal protocols": (
+        put("protocols", {"one": {}, "two": "corrected"}),
+        ["protocols.two", "protocols.one"],
+    ),
+    "a sample per cell of all there is": (
+        put("protocols", {"mine": {"perplexity_text": "paper"}}),
+        ["protocols.mine.perplexity_text", "perplexity.tokens", "heldout_tokens"],
+    ),
+    "hyperparameter of the paper's code": (
+        put(
+            "finetunings.nli",
+            {"source": {"kind": "mini", "name": "xnli"}, "paper": {"training": {"epoch": 1}}},
+        ),
+        ["paper.training", "'epoch'", "epochs"],
+    ),
+    "rows of the paper's split": (
+        put("tasks.xnli.paper", {"rows": [0.5, 0.5]}),
+        ["tasks.xnli.paper.rows", "0.5"],
+    ),
+    "another data set without a revision": (
+        put("tasks.xnli.source", {"kind": "hub", "dataset": "rajpurkar/squad"}),
+        ["tasks.xnli.source", "dataset", "revision"],
+    ),
+    "claim": (
+        put("results.claims", ["zero_is_no_deactivatio"]),
+        ["results.claims[0]", "zero_is_no_deactivation"],
+    ),
+    "stand-in": (
+        put("results.stand_ins", {"llama-3.1-8b": "gema"}),
+        ["results.stand_ins.llama-3.1-8b", "gema"],
+    ),
+    "figure of an unknown set": (
+        put("results.figures", {"f1": {"kind": "neurons", "model": "tiny", "languages": "seven"}}),
+        ["results.figures.f1"],
+    ),
+    "figure that lacks its selection": (
+        put("results.figures", {"f1": {"kind": "layers", "model": "tiny", "languages": "three"}}),
+        ["results.figures.f1.selection", "layers"],
+    ),
+    "figure with too many keys": (
+        put(
+            "results.figures",
+            {"f1": {"kind": "neurons", "model": "tiny", "languages": "three", "selection": "lape"}},
+        ),
+        ["results.figures.f1.selection", "neurons"],
     ),
     "missing name": (drop("name"), ["name: missing"]),
     "missing models": (drop("models"), ["models: missing"]),
@@ -260,17 +310,21 @@ BAD = {
     ),
     "site mismatch": (
         put("interventions.p90.statistic_site", "gate"),
-        ["interventions.p90", "gate", "act", "protocol.intervention_site"],
+        ["interventions.p90", "gate", "act", "protocols.corrected.intervention_site"],
     ),
     "paper quantiles that are not kept": (
-        put("protocol", "paper"),
+        put("protocols", {"mine": {"quantiles": "paper", "intervention_site": "paper"}}),
         ["interventions.p90", "batch_quantiles"],
+    ),
+    "paper quantiles of the activation": (
+        put("protocols", {"mine": {"quantiles": "paper"}}),
+        ["interventions.p90", "measured at the gate only", "intervention_site: paper"],
     ),
     "intervention named none": (
         put("interventions.none", {"operation": "set", "value": 0}),
         ["interventions.none"],
     ),
-    "protocol": (put("protocol", "papers"), ["protocol", "papers", "paper"]),
+    "protocol": (put("protocols", "papers"), ["protocols", "papers", "paper"]),
     "perplexity under nothing": (
         put("perplexity.interventions", []),
         ["perplexity.interventions", "empty"],

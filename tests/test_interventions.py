@@ -435,14 +435,21 @@ def settings(step, protocol, **more):
         "language_sets": {"two": ["en", "vi"]},
         "selections": {"lape": {"method": "lape", "rate": 0.1}},
         "interventions": {"i": {"operation": "set", **step}},
-        "perplexity": {"interventions": ["i"]},
-        "protocol": protocol,
+        "perplexity": {"interventions": ["i"], "tokens": 1000},
+        "protocols": protocol if isinstance(protocol, str) else {"x": protocol},
         "statistics": more,
     }
 
 
 def job(config):
-    names = {"model": "m", "langset": "en-vi", "selection": "lape", "intervention": "i"}
+    points = config.points("perplexity")[0]
+    names = {
+        "model": "m",
+        "points": points,
+        "langset": "en-vi",
+        "selection": "lape",
+        "intervention": "i",
+    }
     return stage(config, "measure_perplexity", **names)["intervention"]
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from langneurons.published import agreement, compare, own_cells, printed_cells
+from langneurons.published import (
+    agreement,
+    compare,
+    laid_out,
+    layouts,
+    own_cells,
+    printed_cells,
+)
 
 SPEC = Path(__file__).parent.parent / "config/published/mondal2025.yaml"
 RESULTS = {"confidence": 0.95, "bootstrap": 200, "seed": 0}
@@ -51,10 +58,12 @@ def test_every_printed_cell_is_read_once():
     assert printed["item"].value_counts().to_dict() == {
         "Table 4": 108,
         "Table 5": 216,
+        "Table 6": 70,
         "Table 7": 90,
         "Table 8": 6,
     }
-    assert printed["printed"].between(0, 1).all()
+    scores = printed[printed["item"] != "Table 6"]
+    assert scores["printed"].between(0, 1).all()
     assert set(printed["model"]) == {"llama-3.1-8b", "mistral-nemo-12b"}
     assert {"p05", "p10", "p90", "zero", "mean", "none"} <= set(printed["intervention"])
     assert "p5" not in set(printed["intervention"])
@@ -82,3 +91,69 @@ def test_agreement_counts_cells():
     table = agreement(compare(printed_cells(SPEC), own_cells(frames(), RESULTS)))
     row = table[(table["item"] == "Table 4") & (table["model"] == "llama-3.1-8b")].iloc[0]
     assert (row["printed"], row["run"], row["inside"]) == (54, 2, 1)
+
+
+SHOW = {
+    "results": {"stand_ins": {}},
+    "models": {"llama-3.1-8b": "Llama 3.1 8B", "mistral-nemo-12b": "Mistral Nemo 12B"},
+    "selections": {"lape": "LAPE"},
+    "interventions": {"zero": "0"},
+    "language_names": {"vi": "Vietnamese"},
+}
+
+
+def layout(item):
+    (found,) = [one for one in layouts(SPEC) if one["item"] == item]
+    return found
+
+
+def test_a_table_stands_as_the_paper_lays_it_out():
+    compared = compare(printed_cells(SPEC), own_cells(frames(), RESULTS))
+    table = laid_out(compared, layout("Table 4"), SHOW)
+    assert list(table)[:6] == ["model", "selection", "language", "", "none", "mean"]
+    assert len(table) == 3 * 12  # two models, two selections, three languages
+    first = table[
+        (table["model"] == "Llama 3.1 8B")
+        & (table["selection"] == "LAPE")
+        & (table["language"] == "Vietnamese")
+    ].set_index("")
+    assert first.loc["printed", "none"] == "80.5"
+    assert first.loc["ours", "none"].startswith("80.0 [7")
+    assert first.loc["difference", "none"].startswith("−0.5 [")
+    assert first.loc["ours", "mean"] == "not run"
+    assert first.loc["difference", "mean"] == ""
+
+
+def test_the_main_texts_tables_are_parts():
+    compared = compare(printed_cells(SPEC), own_cells(frames(), RESULTS))
+    whole, part = (laid_out(compared, layout(item), SHOW) for item in ("Table 4", "Table 1"))
+    assert len(part) == len(whole) / 2
+    trained = laid_out(compared, layout("Table 3"), SHOW)
+    assert set(trained["trained neurons"]) == {"source", "target", "source + target"}
+
+
+def test_the_misprinted_line_counts_for_the_language_that_was_meant():
+    printed = printed_cells(SPEC)
+    random = printed[(printed["item"] == "Table 8") & (printed["model"] == "mistral-nemo-12b")]
+    assert dict(zip(random["lang"], random["printed"], strict=True)) == pytest.approx(
+        {"vi": 0.804, "hi": 0.756, "ur": 0.655}
+    )
+
+
+def test_scores_on_token_ids_stand_beside_the_print_under_the_papers_protocol():
+    metrics = set(printed_cells(SPEC)["metric"])
+    assert {"exact_match", "f1"} < metrics
+    metrics = set(printed_cells(SPEC, "paper")["metric"])
+    assert {"token_id_exact_match", "token_id_f1", "accuracy"} < metrics
+    assert "f1" not in metrics
+
+
+def test_a_stand_in_takes_a_printed_models_place():
+    printed = printed_cells(SPEC, stand_ins={"llama-3.1-8b": "tiny"})
+    assert set(printed["model"]) == {"tiny", "mistral-nemo-12b"}
+
+
+def test_two_cells_for_one_printed_cell_are_refused():
+    ours = own_cells(frames(), RESULTS)
+    with pytest.raises(ValueError, match="two of our cells"):
+        compare(printed_cells(SPEC), pd.concat([ours, ours]))

@@ -36,6 +36,11 @@ CONFIG = {
         "zero": {"operation": "set", "value": 0},
         "p90": {"operation": "set", "value": "p90"},
     },
+    "protocols": {
+        "corrected": {},
+        "site": {"intervention_site": "paper"},
+        "rows": {"split": "paper", "perplexity_text": "paper"},
+    },
     "perplexity": {"interventions": ["zero"], "tokens": 120},
     "tasks": {
         "xcopa": {
@@ -67,6 +72,7 @@ CONFIG = {
             "definition": "config/tasks/xnli_head.yaml",
             "source": {"kind": "mini", "name": "xnli"},
             "rows": [0, 0.5],
+            "paper": {"rows": [0, 0.25]},
             "neurons": ["none", "target"],
             "selections": ["prob", "random"],
             "targets": ["vi"],
@@ -76,6 +82,15 @@ CONFIG = {
     "results": {
         "bootstrap": 100,
         "published": "config/published/mondal2025.yaml",
+        "claims": ["interventions_do_not_help", "language_neurons_equal_random"],
+        "figures": {
+            "fig08_overlap": {
+                "kind": "overlap",
+                "model": "tiny",
+                "languages": "three",
+                "selection": "lape",
+            }
+        },
         "venn": [["en", "vi", "hi"]],
     },
 }
@@ -193,13 +208,17 @@ def edit(checkout):
 def test_full_run_makes_every_result(checkout):
     results = checkout.path / "results"
     names = ("neurons", "overlap", "layers", "activations", "perplexity", "tasks", "published")
+    names += ("claims", *(f"table{number}" for number in range(1, 9)))
     for name in names:
         for kind in ("csv", "md", "tex"):
             assert (results / f"tables/tiny/{name}.{kind}").stat().st_size > 0
-    figures = {p.relative_to(results / "figures/tiny/tiny") for p in results.rglob("*.svg")}
-    assert Path("three/lape/venn.svg") in figures
-    assert Path("three/zero/perplexity.svg") in figures
-    assert all((results / "figures/tiny/tiny" / f).with_suffix(".png").exists() for f in figures)
+    figures = {p.relative_to(results / "figures/tiny") for p in results.rglob("*.svg")}
+    assert Path("tiny/three/lape/venn.svg") in figures
+    assert Path("fig08_overlap.svg") in figures
+    for protocol in ("corrected", "site", "rows"):
+        for kind in ("perplexity", "cross_entropy"):
+            assert Path(f"tiny/{protocol}/three/zero/{kind}.svg") in figures
+    assert all((results / "figures/tiny" / f).with_suffix(".png").exists() for f in figures)
     logs = list((checkout.path / "logs").rglob("*.json"))
     record = json.loads(next(p for p in logs if "measure_perplexity" in str(p)).read_text())
     for key in ("settings", "code", "versions", "device", "seconds", "peak_memory_mb"):
@@ -247,7 +266,7 @@ def test_adding_a_language_touches_its_set_only(edit):
     assert planned["fetch_text"] == planned["pack_corpus"] == 1
     assert planned["collect_statistics"] == 2
     assert planned["select_neurons"] == 2
-    assert planned["measure_perplexity"] == 2
+    assert planned["measure_perplexity"] == 6
     assert "prepare_model" not in planned
 
 
@@ -256,49 +275,64 @@ def test_renaming_and_reordering_a_set_compute_nothing(edit):
     edit.config["language_sets"] = {"renamed": ["hi", "en", "vi"], "two": sets["two"]}
     edit.config["selections"]["lape"]["language_sets"] = ["renamed"]
     edit.save()
-    assert all(rule.startswith(("draw_", "tabulate_")) for rule in edit.planned())
+    assert all(rule.startswith(("draw_", "tabulate_", "name_")) for rule in edit.planned())
 
 
 def test_adding_an_intervention_keeps_finished_parts(edit):
     edit.config["tasks"]["xcopa"]["interventions"] = ["zero", "p90"]
     edit.save()
     planned = edit.planned()
-    assert planned["evaluate_task"] == 1
+    assert planned["evaluate_task"] == 3
     assert "measure_perplexity" not in planned and "select_neurons" not in planned
 
 
 def test_adapters_are_trained_once_and_evaluated_under_every_condition(edit):
     import pandas as pd
 
-    folders = sorted(path.name for path in (edit.path / "results/tiny/adapters").iterdir())
+    adapters = edit.path / "results/tiny/adapters"
+    # One folder for the protocols that train alike, one for the one that does not.
+    assert sorted(path.name for path in adapters.iterdir()) == ["corrected", "split"]
+    adapters = adapters / "corrected"
+    folders = sorted(path.name for path in adapters.iterdir())
     random, target = "nli+target+random+en-hi-vi+vi", "nli+target+prob+en-hi-vi+vi"
     assert folders == ["nli+none", target, random]
     for folder in folders:
-        files = {path.name for path in (edit.path / "results/tiny/adapters" / folder).iterdir()}
+        files = {path.name for path in (adapters / folder).iterdir()}
         assert {"adapter_model.safetensors", "adapter_config.json", "curves.parquet"} <= files
     table = pd.read_csv(edit.path / "results/tables/tiny/tasks.csv")
     of_head = table[table["task"] == "xnli_head"]
     assert of_head["adapter"].nunique() == 3
     everything = of_head[of_head["adapter"] == "nli: none"]
     assert set(everything["selection"]) == {"none", "prob", "random"}
-    assert (edit.path / "results/figures/tiny/tiny/nli/curves.svg").exists()
+    assert (edit.path / "results/figures/tiny/tiny/corrected/nli/curves.svg").exists()
 
 
 def test_an_intervention_retrains_nothing_and_a_learning_rate_retrains_all(edit):
     edit.config["tasks"]["xnli_head"]["interventions"] = ["zero", "p90"]
     edit.save()
     planned = edit.planned()
-    assert planned["evaluate_task"] == 3 and "finetune" not in planned
+    assert planned["evaluate_task"] == 9 and "finetune" not in planned
     edit.config["finetunings"]["nli"]["training"]["learning_rate"] = 1e-4
     edit.save()
-    assert edit.planned()["finetune"] == 3
+    assert edit.planned()["finetune"] == 6
+
+
+def test_a_protocol_computes_only_where_its_points_matter(edit):
+    edit.config["protocols"]["quantiles_too"] = {"answers": "paper"}
+    edit.save()
+    assert all(rule.startswith(("draw_", "tabulate_", "name_")) for rule in edit.planned())
+    edit.config["protocols"]["quantiles_too"] = {"pooling": "paper"}
+    edit.save()
+    planned = edit.planned()
+    assert planned["finetune"] == 3
+    assert not {"measure_perplexity", "prepare_task", "collect_statistics"} & set(planned)
 
 
 def test_resources_and_labels_rerun_no_job_that_computes(edit):
     edit.config["runtime"] = {"mem_mb": 9000, "batch_tokens": 64}
     edit.config["selections"]["lape"]["label"] = "other"
     edit.save()
-    assert all(rule.startswith(("draw_", "tabulate_")) for rule in edit.planned())
+    assert all(rule.startswith(("draw_", "tabulate_", "name_")) for rule in edit.planned())
 
 
 def test_report_is_one_html_file(checkout):
@@ -323,6 +357,12 @@ SHIPPED = sorted(
     for path in (ROOT / folder).glob("*.yaml")
     if path.name != "reference.yaml"
 )
+
+
+def test_local_copies_of_the_tasks_replace_the_mini_ones(checkout):
+    files = "config/papers/mondal2025_small.yaml", "config/overlays/local_xnli_xquad.yaml"
+    done = checkout.run("-n", "--configfile", *files, "--quiet", "rules")
+    assert "evaluate_task" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("config", SHIPPED)

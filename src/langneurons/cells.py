@@ -95,9 +95,11 @@ def perplexity_cell(
         {"model": who, "code": digest(code)},
         cfg["tokens"],
         batch_tokens,
+        cfg["sampled"],
     )
     names = {key: wildcards[key] for key in ("model", "langset", "selection", "intervention")}
-    return frame, names | {"languages": table.languages, "identity": who}
+    more = {"languages": table.languages, "sampled": cfg["sampled"], "identity": who}
+    return frame, names | more
 
 
 def _adapted(model, task: Task, adapter: str, training: dict[str, Any]):

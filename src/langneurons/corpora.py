@@ -125,6 +125,20 @@ class Part:
     documents: list[str]
     document_bytes: list[int]
 
+    def sample(self, tokens: int, seed: int) -> "Part":
+        """Return random blocks, without replacement, that hold `tokens` scored tokens."""
+        order = np.random.default_rng(seed).permutation(len(self.lengths))
+        counts = np.cumsum(self.scored[order].sum(axis=1))
+        chosen = np.sort(order[: int(np.searchsorted(counts, tokens)) + 1])
+        return Part(
+            self.tokens[chosen],
+            self.lengths[chosen],
+            self.document[chosen],
+            self.scored[chosen],
+            self.documents,
+            self.document_bytes,
+        )
+
     def first(self, tokens: int | None) -> "Part":
         """Return the first blocks that hold `tokens` scored tokens (whole blocks), or all."""
         if tokens is None:

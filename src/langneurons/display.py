@@ -1,5 +1,6 @@
 """From result files to what tables and figures show: labels of models, sets, selections."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -32,28 +33,46 @@ def statistics(paths: Iterable[str], show: dict[str, Any]) -> Iterable[Labelled]
         yield {"model": show["models"][path.parts[-3]]}, Statistics.read(path)
 
 
-def perplexity_matrices(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
-    """Read matrices at .../perplexity/{langset}/{selection}/{intervention}.parquet."""
+def protocols(path: Path, stage: str, place: int, show: dict[str, Any]) -> list[str]:
+    """Return the protocols to which a result belongs: its folder holds the points of a stage."""
+    found = show["protocols"].items()
+    return [name for name, points in found if points[stage] == path.parts[place]]
+
+
+def perplexity_matrices(
+    paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
+) -> list[tuple[dict[str, str], pd.DataFrame, bool]]:
+    """Read matrices at .../perplexity/{points}/{langset}/{selection}/{intervention}.parquet.
+
+    Returns labels, records and whether every cell read a sample of its own; of all protocols, or
+    of one.
+    """
+    read = [(Path(path), *read_parquet(path)) for path in paths]
     result = []
-    for path in paths:
-        frame, metadata = read_parquet(path)
+    for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
+        if name not in protocols(path, "perplexity", -4, show) or protocol not in (None, name):
+            continue
         labels = {
             "model": show["models"][metadata["model"]],
+            "protocol": name,
             "languages": show["labels"][metadata["langset"]],
             "selection": show["selections"][metadata["selection"]],
             "intervention": show["interventions"][metadata["intervention"]],
         }
-        result.append((labels, frame))
+        result.append((labels, frame, metadata["sampled"]))
     return result
 
 
-def task_records(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
-    """Read records at .../evaluation/{adapter}/{task}/{lang}.parquet, one frame per model.
+def task_records(
+    paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
+) -> list[Labelled]:
+    """Read records at .../evaluation/{points}/{adapter}/{task}/{lang}.parquet.
 
-    Selections, interventions and sets get their labels; `none` stays the untouched model.
+    Returns one frame per model and protocol (or of one protocol). Selections, interventions and
+    sets get their labels; `none` stays the untouched model.
     """
-    frames: dict[str, list[pd.DataFrame]] = {}
-    for path in paths:
+    frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for path in map(Path, paths):
         frame, metadata = read_parquet(path)
         frame = frame.assign(
             langset=frame["langset"].map(show["labels"] | {"none": "none"}),
@@ -62,8 +81,13 @@ def task_records(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
             adapter=frame["adapter"].map(show["adapters"]),
             task=show["tasks"][metadata["task"]],
         )
-        frames.setdefault(show["models"][metadata["model"]], []).append(frame)
-    return [({"model": model}, pd.concat(parts)) for model, parts in frames.items()]
+        for name in protocols(path, "evaluation", -4, show):
+            if protocol in (None, name):
+                frames.setdefault((show["models"][metadata["model"]], name), []).append(frame)
+    return [
+        ({"model": model, "protocol": name}, pd.concat(parts))
+        for (model, name), parts in frames.items()
+    ]
 
 
 def with_labels(labels: dict[str, str], frame: pd.DataFrame) -> pd.DataFrame:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MAX_ADAPTERS = 4  # adapters up to which task scores are drawn as points with intervals
 MAX_NUMBERED = 21  # rows or columns up to which cells hold their numbers
 CELL = 0.44  # inches, side of a numbered cell
 STYLE = {
@@ -384,12 +385,14 @@ def draw_perplexity(
     title: str,
     stem: str | os.PathLike,
     alpha: float = 0.05,
+    value: str = "nll_change",
 ) -> None:
-    """Draw NLL change, rows deactivated and columns evaluated, all panels on one scale.
+    """Draw the change of NLL or of perplexity, rows deactivated and columns evaluated.
 
-    A panel is a title and cells as `tables.perplexity_change` returns them.
+    A panel is a title and cells as `tables.perplexity_change` returns them; all share one scale.
+    `value` is nll_change (cross-entropy) or ppl_change.
     """
-    frames = [(name, matrix(cells, "nll_change", order)) for name, cells in panels]
+    frames = [(name, matrix(cells, value, order)) for name, cells in panels]
     weak = [~(matrix(cells, "p_holm", order).to_numpy() < alpha) for _, cells in panels]
     values = np.concatenate([frame.to_numpy().ravel() for _, frame in frames])
     cmap, norm = _cmap("PuOr_r"), change_norm(values)
@@ -410,7 +413,11 @@ def draw_perplexity(
             axis.set_xlabel("evaluated language")
             if number % columns == 0:
                 axis.set_ylabel("language whose neurons are overwritten")
-        bar = _bar(figure, axes, cmap, norm, "change of NLL (nats per token)")
+        shown = {
+            "nll_change": "change of NLL (nats per token)",
+            "ppl_change": "change of perplexity",
+        }
+        bar = _bar(figure, axes, cmap, norm, shown[value])
         ticks = _change_ticks(norm)
         if ticks is not None:
             bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
@@ -434,7 +441,8 @@ def draw_tasks(
     """Draw differences to the untouched model with intervals, for one task.
 
     `scores` is what `tables.task_scores` returns (selections and interventions may be labels).
-    One row of panels per metric and adapter, one column per selection, one colour per intervention.
+    One row of panels per metric and adapter, one column per selection, one colour per intervention;
+    with more than `MAX_ADAPTERS` adapters a heat map per metric and language instead.
     """
     changed = scores[scores["intervention"] != BASELINE]
     if changed.empty:
@@ -449,6 +457,9 @@ def draw_tasks(
     heads, metrics, adapters, interventions = (
         list(dict.fromkeys(changed[key])) for key in ("column", "metric", "adapter", "intervention")
     )
+    if len(adapters) > MAX_ADAPTERS:
+        _draw_task_matrix(changed, order, title, stem, names, alpha)
+        return
     lines = [(metric, adapter) for metric in metrics for adapter in adapters]
     langs = [lang for lang in order if lang in set(changed["lang"])]
     step = 0.76 / len(interventions)
@@ -497,6 +508,53 @@ def draw_tasks(
         figure.legend(
             handles=handles, loc="outside right upper", frameon=False, title="intervention"
         )
+
+
+def _draw_task_matrix(
+    changed: pd.DataFrame,
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None,
+    alpha: float,
+) -> None:
+    """Draw differences to the untouched model, rows adapters and columns interventions."""
+    interventions = list(dict.fromkeys(changed["intervention"]))
+    metrics = list(dict.fromkeys(changed["metric"]))
+    langs = [lang for lang in order if lang in set(changed["lang"])]
+    several = changed.groupby("adapter")["column"].nunique() > 1
+    rows = [
+        f"{adapter} | {column}" if several[adapter] else adapter
+        for adapter, column in zip(changed["adapter"], changed["column"], strict=True)
+    ]
+    changed = changed.assign(row=rows)
+    cells = [(metric, lang) for metric in metrics for lang in langs]
+    panels = []
+    for metric, lang in cells:
+        of = changed[(changed["metric"] == metric) & (changed["lang"] == lang)]
+        kept = list(dict.fromkeys(of["row"]))
+        wide = of.pivot(index="row", columns="intervention", values="difference")
+        weak = of.pivot(index="row", columns="intervention", values="p_holm")
+        place = {"index": kept, "columns": interventions}
+        panels.append((100 * wide.reindex(**place), ~(weak.reindex(**place).to_numpy() < alpha)))
+    cmap = _cmap("PuOr")
+    norm = change_norm(np.concatenate([frame.to_numpy().ravel() for frame, _ in panels]))
+    across = 0.44 * len(interventions)
+    label = 0.062 * max(len(row) for row in rows)
+    tall = [0.23 * len(frame) + 1.0 for frame, _ in panels]
+    note = (
+        f"Grey italics: not significant (Holm over the task and metric, level {alpha:g})."
+        " Columns: interventions; rows: fine-tuned neurons, and whose are overwritten."
+    )
+    with _canvas(stem, across + label + 1.8, sum(tall) + 0.3, title, note) as figure:
+        ratios = [len(frame) for frame, _ in panels]
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios).ravel()
+        for axis, (metric, lang), (frame, weak) in zip(axes, cells, panels, strict=True):
+            text = frame.map(lambda one: "" if math.isnan(one) else f"{one:+.1f}")
+            text = text.map(lambda one: one.replace("-", "\N{MINUS SIGN}")).to_numpy()
+            _heat_map(axis, frame, cmap, norm, text, weak)
+            axis.set_title(f"{_named(lang, names)}: {metric.replace('_', ' ')}")
+        _bar(figure, list(axes), cmap, norm, "difference to the untouched model (points)")
 
 
 def _whiskers(

@@ -1,6 +1,7 @@
 """The perplexity matrix: each language's neurons overwritten, every language's held-out text read.
 
-The same text is read with and without the intervention. Per document the negative log-likelihood
+The same text is read with and without the intervention (or, to repeat the paper's code, every cell
+reads a random sample of its own: `sampled`). Per document the negative log-likelihood
 (nats, summed over its predicted tokens), the number of those tokens and their bytes are kept, so
 that NLL per token, perplexity exp(NLL), bits per byte and their intervals follow. Mondal et al.
 2025, figures 1 and 20-24, draw PPL(j | i overwritten) - PPL(j).
@@ -34,9 +35,19 @@ def plan_digest(plan: Plan) -> str:
     return result.hexdigest()[:32]
 
 
-def document_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int, on_forward=None):
-    """Return per document of the held-out part: document, nll (sum), tokens, bytes."""
-    part = corpus.heldout.first(tokens)
+def document_nll(
+    model,
+    corpus: Corpus,
+    tokens: int | None,
+    batch_tokens: int,
+    on_forward=None,
+    seed: int | None = None,
+):
+    """Return per document of the held-out part: document, nll (sum), tokens, bytes.
+
+    `seed` draws the blocks at random instead of taking the first.
+    """
+    part = corpus.heldout.first(tokens) if seed is None else corpus.heldout.sample(tokens, seed)
     scored = part.scored & (part.document >= 0)
     nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, on_forward=on_forward)
     predicted = scored.copy()
@@ -59,6 +70,11 @@ def document_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int, o
     return frame[frame["tokens"] > 0].reset_index(drop=True)
 
 
+def _cell_seed(deactivated: str, evaluated: str) -> int:
+    """Return the seed of a cell's own sample."""
+    return int(hashlib.sha256(f"{deactivated}>{evaluated}".encode()).hexdigest()[:8], 16)
+
+
 def measure(
     model,
     corpora: Mapping[str, Corpus],
@@ -67,6 +83,7 @@ def measure(
     key: dict,
     tokens: int | None,
     batch_tokens: int,
+    sampled: bool = False,
 ) -> pd.DataFrame:
     """Return the records of one matrix, rows `none` (untouched) and each language of `plans`.
 
@@ -80,16 +97,23 @@ def measure(
     frames = []
     for deactivated, plan in rows.items():
         for lang, corpus in corpora.items():
-            part_key = key | {
-                "lang": lang,
-                "corpus_hash": corpus.header["corpus_hash"],
-                "tokens": tokens,
-                "plan": plan_digest(plan),
-            }
+            seed = _cell_seed(deactivated, lang) if sampled else None
+            part_key = (
+                key
+                | ({"seed": seed} if sampled else {})
+                | {
+                    "lang": lang,
+                    "corpus_hash": corpus.header["corpus_hash"],
+                    "tokens": tokens,
+                    "plan": plan_digest(plan),
+                }
+            )
             frame = store.get(part_key)
             if frame is None:
                 with applied(sites, plan) as running:
-                    frame = document_nll(model, corpus, tokens, batch_tokens, running.on_forward)
+                    frame = document_nll(
+                        model, corpus, tokens, batch_tokens, running.on_forward, seed
+                    )
                 if not np.isfinite(frame["nll"]).all():
                     raise RuntimeError(
                         f"NLL of {lang} is not finite with {plan.name} on {deactivated}"

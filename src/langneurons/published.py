@@ -1,52 +1,89 @@
-"""Our scores beside the numbers that a paper prints.
+"""Our results beside the numbers that a paper prints, table by table, in the paper's layout.
 
 A YAML file names, for each printed table, its CSV (one printed cell per row), our task, fine-tuning
-and metrics, and how the paper's words translate to keys of the configuration. A printed cell is
-matched with the records of the same model, selection, language, neuron choice and intervention; it
-agrees if it lies in our confidence interval over items. Percentages are turned into 0..1.
+and metrics, the layout, and how the paper's words translate to keys of the configuration. A printed
+cell is matched with the records of the same model, selection, language, neuron choice and
+intervention; it agrees if it lies in our confidence interval. The printed number counts as exact:
+the interval of a difference is ours, shifted. Percentages are turned into 0..1.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from langneurons import histogram
+from langneurons.tables import QUANTITIES
 from langneurons.uncertainty import bootstrap_mean, wilson
 
+if TYPE_CHECKING:
+    from langneurons.statistics import Statistics
+
 KEYS = ("model", "task", "choice", "selection", "lang", "intervention", "metric")
+OWN = ["n", "ours", "low", "high"]
+TOKEN_IDS = {"exact_match": "token_id_exact_match", "f1": "token_id_f1"}
+STATISTIC_TASK = "activations"
 
 
-def printed_cells(path: str | os.PathLike) -> pd.DataFrame:
-    """Return the printed cells: item, the columns of `KEYS`, printed (0..1)."""
+def specification(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the YAML file of printed numbers."""
     from langneurons.config import parse_yaml
 
-    path = Path(path)
-    spec = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+
+
+def table_names(path: str | os.PathLike) -> list[str]:
+    """Return the file name of every table that is laid out like a printed one."""
+    return [_file_name(table["item"]) for table in specification(path)["layouts"]]
+
+
+def _file_name(item: str) -> str:
+    return item.lower().replace(" ", "")
+
+
+def printed_cells(
+    path: str | os.PathLike,
+    answers: str = "corrected",
+    stand_ins: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return the printed cells: item, the columns of `KEYS`, printed.
+
+    `stand_ins` name, for a printed model, the model of ours that is set in its place. `answers` is
+    the protocol's choice: under `paper`, printed answer scores stand beside our scores on token
+    ids.
+    """
+    spec, folder = specification(path), Path(path).parent
     rows = []
     for table in spec["tables"]:
-        frame = pd.read_csv(path.parent / table["file"], keep_default_na=False)
+        frame = pd.read_csv(folder / table["file"], keep_default_na=False)
         for row in frame.to_dict("records"):
-            intervention = str(row.get("intervention", "none"))
-            trained = row.get("finetune_language")
-            choice = "none" if trained is None else _choice(trained, row["eval_language"])
+            for misprint in table.get("misprints", []):
+                if all(str(row[key]) == value for key, value in misprint["where"].items()):
+                    row |= misprint["meant"]
             for column, metric in table["values"].items():
-                rows.append(
-                    {
-                        "item": table["item"],
-                        "model": spec["models"].get(row["model"], row["model"]),
-                        "task": table["task"],
-                        "choice": f"{table['finetuning']}+{choice}",
-                        "selection": table.get("selection") or row["method"],
-                        "lang": row["eval_language"],
-                        "intervention": spec["interventions"].get(intervention, intervention),
-                        "metric": metric,
-                        "printed": float(row[column]) / 100,
-                    }
-                )
-    return pd.DataFrame(rows)
+                if answers == "paper":
+                    metric = TOKEN_IDS.get(metric, metric)
+                rows.append(_printed(spec, table, row, column, metric))
+    frame = pd.DataFrame(rows)
+    return frame.assign(model=frame["model"].replace(dict(stand_ins or {})))
+
+
+def _printed(spec: Mapping, table: Mapping, row: Mapping, column: str, metric: str) -> dict:
+    cell = {"item": table["item"], "model": spec["models"].get(row["model"], row["model"])}
+    cell |= {"task": table["task"], "choice": "", "selection": ""}
+    cell |= {"lang": row.get("eval_language", row.get("language")), "intervention": "none"}
+    if table["task"] == STATISTIC_TASK:
+        return cell | {"metric": metric, "printed": float(row[column])}
+    intervention = str(row.get("intervention", "none"))
+    trained = row.get("finetune_language")
+    choice = "none" if trained is None else _choice(trained, row["eval_language"])
+    cell["choice"] = f"{table['finetuning']}+{choice}"
+    cell["selection"] = table.get("selection") or row["method"]
+    cell["intervention"] = spec["interventions"].get(intervention, intervention)
+    return cell | {"metric": metric, "printed": float(row[column]) / 100}
 
 
 def _choice(trained: str, lang: str) -> str:
@@ -57,7 +94,9 @@ def _choice(trained: str, lang: str) -> str:
     return "source_target" if len(languages) > 1 else "target"
 
 
-def own_cells(frames: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], results: Mapping):
+def own_cells(
+    frames: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], results: Mapping
+) -> pd.DataFrame:
     """Return our cells: the columns of `KEYS`, n, ours, low, high.
 
     `frames` are evaluation records with their metadata. The untouched model counts for every
@@ -84,34 +123,150 @@ def own_cells(frames: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], results:
                 row |= {"ours": values.mean(), "low": float(low), "high": float(high)}
                 names = [selection] if selection != "none" else trained_on or selections
                 rows += [row | {"selection": name} for name in names]
-    return pd.DataFrame(rows, columns=[*KEYS, "n", "ours", "low", "high"])
+    return pd.DataFrame(rows, columns=[*KEYS, *OWN])
+
+
+def own_statistics(
+    files: "Iterable[tuple[str, Statistics]]", quantiles: str = "corrected"
+) -> pd.DataFrame:
+    """Return our activation statistics of the gate as cells (Mondal et al. 2025, Table 6).
+
+    low and high: for a quantile, the bound of the histogram (one bin), averaged over neurons; for
+    the mean, 1.96 standard errors of a neuron's mean with tokens as independent, averaged over
+    neurons. Under `quantiles: paper` quantiles are those of batches, averaged, where measured.
+    """
+    rows = []
+    for model, one in files:
+        for name in QUANTITIES:
+            low = high = np.nan
+            if name == "mean":
+                value = one.mean("gate")
+                error = 1.96 * float(np.mean(one.std("gate"))) / np.sqrt(max(one.tokens, 1))
+                low, high = value.mean() - error, value.mean() + error
+            elif quantiles == "paper":
+                level = int(name[1:]) / 100
+                if level not in one.header["batch_quantiles"]:
+                    continue
+                value = one.batch_quantile(level, "gate")
+            else:
+                value = one.value(name, "gate")
+                error = float(np.mean(histogram.bin_width(value)))
+                low, high = value.mean() - error, value.mean() + error
+            row = {"model": model, "task": STATISTIC_TASK, "choice": "", "selection": ""}
+            row |= {"lang": one.lang, "intervention": "none", "metric": name, "n": one.tokens}
+            rows.append(row | {"ours": float(value.mean()), "low": low, "high": high})
+    return pd.DataFrame(rows, columns=[*KEYS, *OWN])
 
 
 def compare(printed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     """Return one row per printed cell: printed, ours, difference, whether it is in our interval.
 
-    Cells that were not run have no `ours`.
+    Cells that were not run have no `ours`, those without interval no `inside`.
     """
-    merged = printed.merge(ours.drop_duplicates(list(KEYS)), on=list(KEYS), how="left")
+    again = ours.duplicated(list(KEYS))
+    if again.any():
+        cell = ours.loc[again, list(KEYS)].iloc[0].to_dict()
+        raise ValueError(
+            f"two of our cells belong to one printed cell: {cell}. Run the selection on one"
+            " language set (tasks.<name>.language_sets), so that it is clear which is meant."
+        )
+    merged = printed.merge(ours, on=list(KEYS), how="left")
     merged["difference"] = merged["ours"] - merged["printed"]
+    merged["difference_low"] = merged["low"] - merged["printed"]
+    merged["difference_high"] = merged["high"] - merged["printed"]
     inside = (merged["printed"] >= merged["low"]) & (merged["printed"] <= merged["high"])
-    merged["inside"] = np.where(merged["ours"].isna(), "", np.where(inside, "yes", "no"))
+    unknown = merged["ours"].isna() | merged["low"].isna()
+    merged["inside"] = np.where(unknown, "", np.where(inside, "yes", "no"))
     return merged
 
 
 def agreement(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per printed table and model: cells printed, run, inside our interval."""
-    groups = compared.groupby(["item", "model"], sort=True)
-    return pd.DataFrame(
-        [
-            {
-                "item": item,
-                "model": model,
-                "printed": len(group),
-                "run": int(group["ours"].notna().sum()),
-                "inside": int((group["inside"] == "yes").sum()),
-                "mean_difference": group["difference"].mean(),
-            }
-            for (item, model), group in groups
-        ]
-    )
+    """Return one row per protocol, printed table and model: cells printed, run, inside."""
+    keys = [key for key in ("protocol", "item", "model") if key in compared]
+    rows = []
+    for values, group in compared.groupby(keys, sort=False):
+        row = dict(zip(keys, values, strict=True)) | {
+            "printed": len(group),
+            "run": int(group["ours"].notna().sum()),
+            "inside": int((group["inside"] == "yes").sum()),
+            "mean_difference": group["difference"].mean(),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def laid_out(
+    compared: pd.DataFrame, layout: Mapping[str, Any], show: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return a table as the paper lays it out, three lines per printed row.
+
+    Lines: the printed number, ours with its interval, and the difference with its interval; scores
+    in per cent. `layout` names the printed table (`of`), its `rows` and `columns` (of `KEYS`), and
+    the `models` if it prints a part of them.
+    """
+    cells = compared[compared["item"] == layout.get("of", layout["item"])]
+    if "models" in layout:
+        stand_ins = show["results"]["stand_ins"]
+        models = [stand_ins.get(model, model) for model in layout["models"]]
+        cells = cells[cells["model"].isin(models)]
+    heads = [key for key in ("protocol", *layout["rows"]) if key in cells]
+    rows = []
+    for values, group in cells.groupby(heads, sort=False):
+        labels = {
+            _HEADS.get(key, key): _label(key, value, show)
+            for key, value in zip(heads, values, strict=True)
+        }
+        lines: dict[str, dict[str, str]] = {"printed": {}, "ours": {}, "difference": {}}
+        for cell in group.to_dict("records"):
+            column = ", ".join(_label(key, cell[key], show) for key in layout["columns"])
+            for line, text in _lines(cell).items():
+                lines[line][column] = text
+        rows += [labels | {"": line} | content for line, content in lines.items()]
+    return pd.DataFrame(rows).fillna("")
+
+
+_HEADS = {"lang": "language", "choice": "trained neurons"}
+
+
+def _label(key: str, value: str, show: Mapping[str, Any]) -> str:
+    known = {
+        "model": show["models"],
+        "selection": show["selections"],
+        "intervention": show["interventions"] | {"none": "none"},
+        "lang": show["language_names"],
+        "choice": {value: value.partition("+")[2].replace("_", " + ")},
+        "metric": {value: value.removeprefix("token_id_").replace("_", " ")},
+    }
+    return known.get(key, {}).get(value, value)
+
+
+def _lines(cell: Mapping[str, Any]) -> dict[str, str]:
+    """Return the three entries of a printed cell; scores in per cent, statistics as they are."""
+    percent = cell["task"] != STATISTIC_TASK
+    scale, digits = (100, 1) if percent else (1, 4)
+    missing = "not run"
+    if pd.isna(cell["ours"]):
+        return {"printed": _number(cell["printed"] * scale, digits), "ours": missing}
+
+    def interval(value: float, low: float, high: float) -> str:
+        text = _number(value * scale, digits)
+        if pd.isna(low):
+            return text
+        return f"{text} [{_number(low * scale, digits)}, {_number(high * scale, digits)}]"
+
+    return {
+        "printed": _number(cell["printed"] * scale, digits),
+        "ours": interval(cell["ours"], cell["low"], cell["high"]),
+        "difference": interval(cell["difference"], cell["difference_low"], cell["difference_high"]),
+    }
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def layouts(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the layouts of the printed tables, each with its file name."""
+    return [
+        layout | {"file": _file_name(layout["item"])} for layout in specification(path)["layouts"]
+    ]

@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from langneurons.config.finetuning import Adapter
-from langneurons.config.root import Config
+from langneurons.config.finetuning import Adapter, FinetuneEntry
+from langneurons.config.protocols import STAGES, Protocol, from_points
+from langneurons.config.root import Config, statistic_site
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
 
@@ -71,49 +72,51 @@ def select_neurons(config: Config, model: str, langset: str, selection: str) -> 
     }
 
 
-def _intervention(config: Config, name: str) -> dict[str, Any]:
+def _intervention(config: Config, name: str, protocol: Protocol) -> dict[str, Any]:
     entry = config.interventions[name]
     steps = []
     for step in entry.steps:
-        site = config.statistic_site(step) if step.statistic else None
+        site = statistic_site(step, protocol) if step.statistic else None
         steps.append(step.model_dump(mode="json") | {"statistic_site": site})
     uses_quantiles = any((step.statistic or "").startswith("p") for step in entry.steps)
-    return {"steps": steps} | ({"quantiles": config.protocol.quantiles} if uses_quantiles else {})
+    return {"steps": steps} | ({"quantiles": protocol.quantiles} if uses_quantiles else {})
 
 
 @_stage
 def measure_perplexity(
-    config: Config, model: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
-    """Return the intervention and how much text is read."""
+    """Return the intervention and which text is read."""
+    protocol = from_points("perplexity", points)
     return {
-        "intervention": _intervention(config, intervention),
+        "intervention": _intervention(config, intervention, protocol),
         "tokens": config.perplexity.tokens,
+        "sampled": protocol.perplexity_text == "paper",
         "model": _model(config, model),
     }
 
 
 @_stage
-def prepare_task(config: Config, task: str, lang: str) -> dict[str, Any]:
+def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str, Any]:
     """Return where the items come from."""
-    entry = config.tasks[task]
+    entry = config.tasks[task].under(from_points("rows", points))
     source = entry.source.model_dump(mode="json", exclude_none=True)
     return {"source": source, "limit": entry.limit, "lang": lang, "rows": list(entry.rows)}
 
 
 @_stage
-def prepare_training(config: Config, finetuning: str) -> dict[str, Any]:
+def prepare_training(config: Config, points: str, finetuning: str) -> dict[str, Any]:
     """Return where the training rows come from."""
-    entry = config.finetunings[finetuning]
+    entry = config.finetunings[finetuning].under(from_points("rows", points))
     source = entry.source.model_dump(mode="json", exclude_none=True)
     return {"source": source, "limit": None, "lang": entry.language, "rows": list(entry.rows)}
 
 
 @_stage
-def finetune(config: Config, model: str, adapter: str) -> dict[str, Any]:
+def finetune(config: Config, model: str, points: str, adapter: str) -> dict[str, Any]:
     """Return the hyperparameters and whose neurons are trained."""
     one = config.adapters(model)[adapter]
-    entry = config.finetunings[one.finetuning]
+    entry = _entry(config, one, from_points("adapters", points))
     training = entry.training.model_dump(mode="json", exclude={"report_to"})
     return {
         "choice": one.choice,
@@ -125,21 +128,29 @@ def finetune(config: Config, model: str, adapter: str) -> dict[str, Any]:
 
 
 @_stage
-def evaluate_task(config: Config, model: str, adapter: str, task: str, lang: str) -> dict[str, Any]:
+def evaluate_task(
+    config: Config, model: str, points: str, adapter: str, task: str, lang: str
+) -> dict[str, Any]:
     """Return every condition of a cell."""
+    protocol = from_points("evaluation", points)
     one = config.adapters(model).get(adapter)
     conditions = config.task_conditions(model, task, lang, one)
     names = sorted({intervention for _, _, intervention in conditions})
     return {
         "conditions": sorted(list(condition) for condition in conditions),
-        "interventions": {name: _intervention(config, name) for name in names},
+        "interventions": {name: _intervention(config, name, protocol) for name in names},
         "model": _model(config, model),
-    } | ({"training": _head(config, one)} if one else {})
+    } | ({"training": _head(_entry(config, one, protocol))} if one else {})
 
 
-def _head(config: Config, adapter: Adapter) -> dict[str, Any]:
+def _entry(config: Config, adapter: Adapter, protocol: Protocol) -> FinetuneEntry:
+    """Return the fine-tuning of an adapter under a protocol."""
+    return config.finetunings[adapter.finetuning].under(protocol)
+
+
+def _head(entry: FinetuneEntry) -> dict[str, Any]:
     """Return how the head of a classifier reads its input."""
-    training = config.finetunings[adapter.finetuning].training
+    training = entry.training
     return training.model_dump(mode="json", include={"pooling", "max_length"})
 
 
@@ -160,6 +171,53 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "interventions": {key: entry.label or key for key, entry in config.interventions.items()},
         "results": config.results.model_dump(mode="json"),
         "site": config.statistics.histograms[0] if config.statistics.histograms else None,
+        "protocols": {
+            name: protocol.model_dump() | {stage: protocol.points(stage) for stage in STAGES}
+            for name, protocol in config.protocols.items()
+        },
+        "roles": _roles(config),
+    }
+
+
+@_stage
+def page(config: Config, **_: str) -> dict[str, Any]:
+    """Return what the results page takes: labels, named figures, what was run on what."""
+    source = config.corpus.source
+    about = {
+        "mini": "the sentences that come with langneurons",
+        "hub": f"{getattr(source, 'dataset', '')} (revision {getattr(source, 'revision', '')})",
+        "folder": f"{getattr(source, 'path', '')}",
+        "jsonl": f"{getattr(source, 'path', '')}",
+    }
+    figures = {
+        name: {"item": one.item, "source": figure_path(config, name)}
+        for name, one in config.results.figures.items()
+    }
+    more = {"about": {"corpus": about[source.kind], "tokens": config.corpus.tokens}}
+    return show(config) | more | {"figures": figures, "names": {}}
+
+
+def figure_path(config: Config, name: str) -> str:
+    """Return the SVG file of which a named figure is a copy."""
+    one = config.results.figures[name]
+    protocol = one.protocol or next(iter(config.protocols))
+    folder = f"results/figures/{config.name}/{one.model}"
+    if one.kind in ("perplexity", "cross_entropy"):
+        return f"{folder}/{protocol}/{one.languages}/{one.intervention}/{one.kind}.svg"
+    if one.kind == "neurons":
+        return f"{folder}/{one.languages}/neurons.svg"
+    return f"{folder}/{one.languages}/{one.selection}/{one.kind}.svg"
+
+
+def _roles(config: Config) -> dict[str, list[str]]:
+    """Return what claims speak of: interventions that write 0 or a low quantile, random neurons."""
+    lone = {name: one.steps[0] for name, one in config.interventions.items() if len(one.steps) == 1}
+    sets = {name: step for name, step in lone.items() if step.operation == "set"}
+    low = {f"p{level:02d}" for level in range(1, 26)}
+    return {
+        "zero": [name for name, step in sets.items() if step.value == 0],
+        "low": [name for name, step in sets.items() if step.statistic in low],
+        "random": [name for name, one in config.selections.items() if one.method == "random"],
     }
 
 

@@ -21,6 +21,7 @@ from langneurons.uncertainty import (
     paired_difference,
     paired_ratio_change,
     resolving_replicates,
+    unpaired_ratio_change,
     wilson,
 )
 
@@ -205,12 +206,15 @@ def _wide(frame: pd.DataFrame, evaluated: str) -> tuple[pd.DataFrame, np.ndarray
     return nll, sizes["tokens", "min"].to_numpy(), sizes["bytes", "min"].to_numpy()
 
 
-def perplexity_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
+def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = False) -> pd.DataFrame:
     """Return one row per (deactivated, evaluated); NLL in nats per token.
 
-    Intervals are over documents, resampled jointly with and without the intervention. `results`
-    holds bootstrap, confidence, alpha and seed; replicates are raised where Holm needs more.
+    Intervals are over documents, resampled jointly with and without the intervention, or each by
+    itself where every cell read a sample of its own (`sampled`). `results` holds bootstrap,
+    confidence, alpha and seed; replicates are raised where Holm needs more.
     """
+    if sampled:
+        return _sampled_change(frame, results)
     cells = frame[["deactivated", "evaluated"]].drop_duplicates()
     family = int((cells["deactivated"] != BASELINE).sum())
     replicates = resolving_replicates(results["bootstrap"], family, results["alpha"])
@@ -253,6 +257,35 @@ def perplexity_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     cells = pd.concat(parts, ignore_index=True)
     cells["p_holm"] = holm(cells["p"].to_numpy())
     return cells.sort_values(["deactivated", "evaluated"], ignore_index=True)
+
+
+def _sampled_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
+    """Return what `perplexity_change` does, of cells that read different samples."""
+    groups = {key: part for key, part in frame.groupby(["deactivated", "evaluated"], sort=True)}
+    conditions = [key for key in groups if key[0] != BASELINE]
+    replicates = resolving_replicates(results["bootstrap"], len(conditions), results["alpha"])
+    rows = []
+    for deactivated, evaluated in conditions:
+        samples = groups[BASELINE, evaluated], groups[deactivated, evaluated]
+        change, low, high, p = unpaired_ratio_change(
+            *((one["nll"].to_numpy(), one["tokens"].to_numpy()) for one in samples),
+            replicates,
+            results["confidence"],
+            results["seed"],
+        )
+        plain, tokens = samples[0]["nll"].sum(), samples[0]["tokens"].sum()
+        before = plain / tokens
+        with np.errstate(over="ignore"):
+            after = np.exp(before + change)
+        row = {"deactivated": deactivated, "evaluated": evaluated, "documents": len(samples[1])}
+        row |= {"tokens": int(samples[1]["tokens"].sum()), "nll_baseline": before}
+        row |= {"nll": before + change, "nll_change": change, "low": low, "high": high}
+        row |= {"ppl_baseline": np.exp(before), "ppl_change": after - np.exp(before)}
+        row |= {"bits_per_byte": plain / (math.log(2) * samples[0]["bytes"].sum()), "p": p}
+        rows.append(row)
+    cells = pd.DataFrame(rows)
+    cells["p_holm"] = holm(cells["p"].to_numpy())
+    return cells
 
 
 def matrix(cells: pd.DataFrame, value: str, order: Sequence[str]) -> pd.DataFrame:

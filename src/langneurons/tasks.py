@@ -260,9 +260,14 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[st
 
     if task.hub is None:
         raise ConfigError(f"task {task.name}: its definition names no hub data set.")
-    name = task.hub.config.format(lang=lang)
     split = source.get("split") or task.hub.split
-    rows = load_dataset(task.hub.dataset, name, split=split, revision=task.hub.revision)
+    if source.get("dataset"):
+        where, name, revision = source["dataset"], source.get("config"), source["revision"]
+    else:
+        where, name, revision = task.hub.dataset, task.hub.config, task.hub.revision
+        name = source.get("config") or name
+    name = name and name.format(lang=lang)
+    rows = load_dataset(where, name, split=split, revision=revision)
     return [dict(row) for row in rows]
 
 

@@ -93,6 +93,34 @@ def paired_ratio_change(
     return change, *_interval(drawn, confidence), bootstrap_p(change, drawn)
 
 
+def unpaired_ratio_change(
+    baseline: tuple[np.ndarray, np.ndarray],
+    changed: tuple[np.ndarray, np.ndarray],
+    replicates: int,
+    confidence: float,
+    seed: int,
+) -> tuple[float, float, float, float]:
+    """Return change, low, high and p of sum(values) / sum(weights) between two samples.
+
+    Each sample is (values, weights) of its own units, resampled by itself.
+    """
+    draws, ratios = [], []
+    for number, (values, weights) in enumerate((baseline, changed)):
+        values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
+        ratios.append(values.sum() / weights.sum())
+        parts = [
+            (counts @ values) / (counts @ weights)
+            for counts in resampling_counts(len(values), replicates, seed + number)
+        ]
+        draws.append(np.concatenate(parts))
+    change = ratios[1] - ratios[0]
+    if min(len(baseline[0]), len(changed[0])) < 2:
+        return float(change), math.nan, math.nan, 1.0
+    drawn = draws[1] - draws[0]
+    low, high = _interval(drawn, confidence)
+    return float(change), float(low), float(high), float(bootstrap_p(np.asarray(change), drawn))
+
+
 def bootstrap_p(estimate: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Return the two-sided p of `estimate` against 0: (1 + k) / (replicates + 1).
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from langneurons.config import ConfigError, read_configs
+from langneurons.config import ConfigError, project_file, read_configs
+from langneurons.config.protocols import STAGES, from_points
 from langneurons.provenance import code_digests
-from langneurons.stages import stage as stage_parameters
+from langneurons.published import table_names
+from langneurons.stages import figure_path, stage as stage_parameters
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
@@ -24,6 +26,8 @@ except ConfigError as error:
 SETS = cfg.directory_languages()
 LABELS = cfg.labels()
 PAPER = cfg.name
+PRINTED = cfg.results.published and str(project_file(cfg.results.published))
+PRINTED_TABLES = table_names(PRINTED) if PRINTED else []
 
 
 def alternatives(words):
@@ -46,6 +50,9 @@ wildcard_constraints:
     task=alternatives(cfg.tasks),
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
+    points=alternatives(points for name in STAGES for points in cfg.points(name)),
+    protocol=alternatives(cfg.protocols),
+    figure=alternatives(cfg.results.figures),
     paper=alternatives([PAPER]),
 
 
@@ -104,19 +111,25 @@ def resource_files():
         *(f"resources/models/{model}/manifest.json" for model in cfg.models),
         *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
         *(
-            f"resources/tasks/{task}/{lang}.jsonl"
+            f"resources/tasks/{points}/{task}/{lang}.jsonl"
+            for points in cfg.points("rows")
             for task, entry in cfg.tasks.items()
             for lang in entry.languages
         ),
-        *(f"resources/training/{finetuning}.jsonl" for finetuning in cfg.finetunings),
+        *(
+            f"resources/training/{points}/{finetuning}.jsonl"
+            for points in cfg.points("rows")
+            for finetuning in cfg.finetunings
+        ),
     ]
 
 
 def perplexity_files():
     """Return every perplexity matrix."""
     return [
-        f"results/{model}/perplexity/{langset}/{selection}/{intervention}.parquet"
+        f"results/{model}/perplexity/{points}/{langset}/{selection}/{intervention}.parquet"
         for model in cfg.models
+        for points in cfg.points("perplexity")
         for langset, selection, intervention in cfg.perplexity_cells(model)
     ]
 
@@ -124,8 +137,9 @@ def perplexity_files():
 def evaluation_files():
     """Return the records of every model, task and language."""
     return [
-        f"results/{model}/evaluation/{adapter}/{task}/{lang}.parquet"
+        f"results/{model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet"
         for model in cfg.models
+        for points in cfg.points("evaluation")
         for adapter, task, lang in cfg.evaluations(model)
     ]
 
@@ -138,7 +152,9 @@ def table_files():
     if cfg.tasks:
         names.append("tasks")
     if cfg.results.published:
-        names += ["published", "published_summary"]
+        names += ["published", "published_summary", *PRINTED_TABLES]
+    if cfg.results.claims:
+        names.append("claims")
     return [f"results/tables/{PAPER}/{name}.csv" for name in names]
 
 
@@ -155,14 +171,23 @@ def figure_files():
             members = set(cfg.language_sets[langset])
             if any(members.issuperset(triple) for triple in cfg.results.venn):
                 files.append(f"{here}/{selection}/venn.svg")
-        if cfg.perplexity is not None:
+        for protocol in cfg.protocols:
+            here = f"{folder}/{protocol}"
             files += [
-                f"{folder}/{LABELS[langset]}/{intervention}/perplexity.svg"
+                f"{here}/{LABELS[langset]}/{intervention}/{kind}.svg"
                 for langset, _, intervention in cfg.perplexity_cells(model)
+                for kind in ("perplexity", "cross_entropy")
             ]
-        files += [f"{folder}/{task}/scores.svg" for task, e in cfg.tasks.items() if e.interventions]
-        files += [f"{folder}/{name}/curves.svg" for name in cfg.finetunings]
+            tasks = [task for task, entry in cfg.tasks.items() if entry.interventions]
+            files += [f"{here}/{task}/scores.svg" for task in tasks]
+            files += [f"{here}/{name}/curves.svg" for name in cfg.finetunings]
+    files += [f"results/figures/{PAPER}/{name}.svg" for name in cfg.results.figures]
     return sorted(set(files))
+
+
+def report_files():
+    """Return the results page."""
+    return [f"results/reports/{PAPER}.html"]
 
 
 onstart:
@@ -175,8 +200,8 @@ onstart:
 
 onsuccess:
     print(
-        f"langneurons: {cfg.name} finished. Tables: results/tables/{PAPER}/, figures:"
-        f" results/figures/{PAPER}/. HTML report: snakemake --report results/report.html",
+        f"langneurons: {cfg.name} finished. Open results/reports/{PAPER}.html. Tables:"
+        f" results/tables/{PAPER}/, figures: results/figures/{PAPER}/.",
         file=sys.stderr,
     )
 

@@ -7,13 +7,14 @@ rule evaluate_task:
         unpack(condition_inputs),
         manifest="resources/models/{model}/manifest.json",
         definition=task_definition,
-        rows="resources/tasks/{task}/{lang}.jsonl",
     output:
-        ensure("results/{model}/evaluation/{adapter}/{task}/{lang}.parquet", non_empty=True),
+        ensure(
+            "results/{model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet", non_empty=True
+        ),
     log:
-        "logs/evaluate_task/{model}/{adapter}/{task}/{lang}.log",
+        "logs/evaluate_task/{model}/{points}/{adapter}/{task}/{lang}.log",
     benchmark:
-        "benchmarks/results/evaluate_task/{model}/{adapter}/{task}/{lang}.tsv"
+        "benchmarks/results/evaluate_task/{model}/{points}/{adapter}/{task}/{lang}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -23,7 +24,7 @@ rule evaluate_task:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("evaluate_task", "model", "adapter", "task", "lang"),
+        cfg=stage("evaluate_task", "model", "points", "adapter", "task", "lang"),
         code=code("evaluate_task.py"),
     script:
         "../scripts/evaluate_task.py"

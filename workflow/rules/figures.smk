@@ -10,6 +10,7 @@ localrules:
     draw_perplexity,
     draw_tasks,
     draw_curves,
+    name_figure,
 
 
 rule draw_neurons:
@@ -160,22 +161,35 @@ rule draw_activations:
 
 
 rule draw_perplexity:
-    """Change of perplexity: neurons of one language, text of another."""
+    """Change of perplexity and cross-entropy: neurons of one language, text of another."""
     input:
         label_matrices,
     output:
         **figure(
-            "{model}/{label}/{intervention}/perplexity",
+            "{model}/{protocol}/{label}/{intervention}/perplexity",
             "perplexity",
             "Perplexity",
             model="{model}",
+            protocol="{protocol}",
             languages="{label}",
             intervention="{intervention}",
         ),
+        **renamed(
+            "nll_",
+            figure(
+                "{model}/{protocol}/{label}/{intervention}/cross_entropy",
+                "perplexity",
+                "Perplexity",
+                model="{model}",
+                protocol="{protocol}",
+                languages="{label}",
+                intervention="{intervention}",
+            ),
+        ),
     log:
-        f"logs/draw_perplexity/{PAPER}/{{model}}/{{label}}/{{intervention}}/perplexity.log",
+        f"logs/draw_perplexity/{PAPER}/{{model}}/{{protocol}}/{{label}}/{{intervention}}/perplexity.log",
     benchmark:
-        f"benchmarks/results/draw_perplexity/{PAPER}/{{model}}/{{label}}/{{intervention}}/perplexity.tsv"
+        f"benchmarks/results/draw_perplexity/{PAPER}/{{model}}/{{protocol}}/{{label}}/{{intervention}}/perplexity.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -195,16 +209,17 @@ rule draw_tasks:
         task_records,
     output:
         **figure(
-            "{model}/{task}/scores",
+            "{model}/{protocol}/{task}/scores",
             "tasks",
             "Tasks",
             model="{model}",
+            protocol="{protocol}",
             task="{task}",
         ),
     log:
-        f"logs/draw_tasks/{PAPER}/{{model}}/{{task}}/scores.log",
+        f"logs/draw_tasks/{PAPER}/{{model}}/{{protocol}}/{{task}}/scores.log",
     benchmark:
-        f"benchmarks/results/draw_tasks/{PAPER}/{{model}}/{{task}}/scores.tsv"
+        f"benchmarks/results/draw_tasks/{PAPER}/{{model}}/{{protocol}}/{{task}}/scores.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -224,16 +239,17 @@ rule draw_curves:
         curve_files,
     output:
         **figure(
-            "{model}/{finetuning}/curves",
+            "{model}/{protocol}/{finetuning}/curves",
             "curves",
             "Fine-tuning",
             model="{model}",
+            protocol="{protocol}",
             finetuning="{finetuning}",
         ),
     log:
-        f"logs/draw_curves/{PAPER}/{{model}}/{{finetuning}}/curves.log",
+        f"logs/draw_curves/{PAPER}/{{model}}/{{protocol}}/{{finetuning}}/curves.log",
     benchmark:
-        f"benchmarks/results/draw_curves/{PAPER}/{{model}}/{{finetuning}}/curves.tsv"
+        f"benchmarks/results/draw_curves/{PAPER}/{{model}}/{{protocol}}/{{finetuning}}/curves.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -245,3 +261,26 @@ rule draw_curves:
         code=code("draw_curves.py"),
     script:
         "../scripts/draw_curves.py"
+
+
+rule name_figure:
+    """A figure under the name that it has in the paper's order."""
+    input:
+        drawn_figure,
+    output:
+        **figure("{figure}", "named", "Figures in the paper's order", figure="{figure}"),
+    log:
+        f"logs/name_figure/{PAPER}/{{figure}}.log",
+    benchmark:
+        f"benchmarks/results/name_figure/{PAPER}/{{figure}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        about=lambda wc: about_figure(wc.figure),
+        code=code("name_figure.py"),
+    script:
+        "../scripts/name_figure.py"

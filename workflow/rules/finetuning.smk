@@ -10,11 +10,11 @@ rule prepare_training:
     input:
         definition=training_definition,
     output:
-        ensure("resources/training/{finetuning}.jsonl", non_empty=True),
+        ensure("resources/training/{points}/{finetuning}.jsonl", non_empty=True),
     log:
-        "logs/prepare_training/{finetuning}.log",
+        "logs/prepare_training/{points}/{finetuning}.log",
     benchmark:
-        "benchmarks/results/prepare_training/{finetuning}.tsv"
+        "benchmarks/results/prepare_training/{points}/{finetuning}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -22,7 +22,7 @@ rule prepare_training:
         mem_mb=4000,
         runtime=60,
     params:
-        cfg=stage("prepare_training", "finetuning"),
+        cfg=stage("prepare_training", "points", "finetuning"),
         code=code("prepare_task.py"),
     script:
         "../scripts/prepare_task.py"
@@ -36,14 +36,14 @@ rule finetune:
         definition=training_definition,
     output:
         adapter=ensure(
-            "results/{model}/adapters/{adapter}/adapter_model.safetensors", non_empty=True
+            "results/{model}/adapters/{points}/{adapter}/adapter_model.safetensors", non_empty=True
         ),
-        config="results/{model}/adapters/{adapter}/adapter_config.json",
-        curves=ensure("results/{model}/adapters/{adapter}/curves.parquet", non_empty=True),
+        config="results/{model}/adapters/{points}/{adapter}/adapter_config.json",
+        curves=ensure("results/{model}/adapters/{points}/{adapter}/curves.parquet", non_empty=True),
     log:
-        "logs/finetune/{model}/{adapter}.log",
+        "logs/finetune/{model}/{points}/{adapter}.log",
     benchmark:
-        "benchmarks/results/finetune/{model}/{adapter}.tsv"
+        "benchmarks/results/finetune/{model}/{points}/{adapter}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -53,7 +53,7 @@ rule finetune:
         runtime=minutes,
         report_to=reporting,
     params:
-        cfg=stage("finetune", "model", "adapter"),
+        cfg=stage("finetune", "model", "points", "adapter"),
         code=code("finetune.py"),
     script:
         "../scripts/finetune.py"

@@ -3,7 +3,12 @@
 
 def task_definition(wc):
     """Return the YAML file that defines a task."""
-    return cfg.tasks[wc.task].definition or str(ROOT / "config" / "tasks" / f"{wc.task}.yaml")
+    return definition_file(wc.task, cfg.tasks[wc.task])
+
+
+def definition_file(name, entry):
+    """Return the YAML file that defines the task of an entry."""
+    return str(project_file(entry.definition or f"config/tasks/{name}.yaml"))
 
 
 def shard_inputs(wc):
@@ -34,13 +39,14 @@ def heldout_inputs(wc):
 def training_definition(wc):
     """Return the YAML file that defines the task that is trained."""
     name = wc.get("finetuning") or cfg.adapters(wc.model)[wc.adapter].finetuning
-    return cfg.finetunings[name].definition or str(ROOT / "config" / "tasks" / f"{name}.yaml")
+    return definition_file(name, cfg.finetunings[name])
 
 
 def adapter_inputs(wc):
     """Return the training rows of an adapter and, where it is restricted, its neurons."""
     adapter = cfg.adapters(wc.model)[wc.adapter]
-    inputs = {"rows": f"resources/training/{adapter.finetuning}.jsonl"}
+    rows = from_points("adapters", wc.points).points("rows")
+    inputs = {"rows": f"resources/training/{rows}/{adapter.finetuning}.jsonl"}
     if adapter.selection is not None:
         folder = f"results/{wc.model}/neurons/{adapter.langset}"
         inputs["neurons"] = f"{folder}/{adapter.selection}.parquet"
@@ -63,8 +69,11 @@ def condition_inputs(wc):
     langs = {lang for langset, _, _ in conditions for lang in SETS[langset]}
     statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
     inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
+    protocol = from_points("evaluation", wc.points)
+    inputs["rows"] = f"resources/tasks/{protocol.points('rows')}/{wc.task}/{wc.lang}.jsonl"
     if adapter is not None:
-        inputs["adapter"] = f"results/{wc.model}/adapters/{wc.adapter}/adapter_model.safetensors"
+        folder = f"results/{wc.model}/adapters/{protocol.points('adapters')}/{wc.adapter}"
+        inputs["adapter"] = f"{folder}/adapter_model.safetensors"
     return inputs
 
 
@@ -112,8 +121,9 @@ def label_table(wc):
 def label_matrices(wc):
     """Return the perplexity matrices of every selection on a set under one intervention."""
     folder = cfg.directory(wc.label)
+    points = cfg.protocols[wc.protocol].points("perplexity")
     return [
-        f"results/{wc.model}/perplexity/{langset}/{selection}/{wc.intervention}.parquet"
+        f"results/{wc.model}/perplexity/{points}/{langset}/{selection}/{wc.intervention}.parquet"
         for langset, selection, intervention in cfg.perplexity_cells(wc.model)
         if langset == folder and intervention == wc.intervention
     ]
@@ -127,8 +137,9 @@ def model_statistics(wc):
 
 def task_records(wc):
     """Return the records of a task in every language."""
+    points = cfg.protocols[wc.protocol].points("evaluation")
     return [
-        f"results/{wc.model}/evaluation/{adapter}/{task}/{lang}.parquet"
+        f"results/{wc.model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet"
         for adapter, task, lang in cfg.evaluations(wc.model)
         if task == wc.task
     ]
@@ -136,8 +147,30 @@ def task_records(wc):
 
 def curve_files(wc):
     """Return the curves of every adapter of a fine-tuning."""
+    points = cfg.protocols[wc.protocol].points("adapters")
     return [
-        f"results/{wc.model}/adapters/{name}/curves.parquet"
+        f"results/{wc.model}/adapters/{points}/{name}/curves.parquet"
         for name, adapter in cfg.adapters(wc.model).items()
         if adapter.finetuning == wc.finetuning
     ]
+
+
+def renamed(prefix, files):
+    """Return named files with a prefix to each name."""
+    return {prefix + name: path for name, path in files.items()}
+
+
+def drawn_figure(wc):
+    """Return the figure that a named figure is, as SVG and PNG."""
+    path = figure_path(cfg, wc.figure)
+    return [path, path.removesuffix("svg") + "png"]
+
+
+def about_figure(name):
+    """Return what a named figure shows, for its caption."""
+    shown = stage_parameters(cfg, "show")
+    one = cfg.results.figures[name].model_dump(exclude_none=True)
+    for key, labels in (("model", "models"), ("selection", "selections")):
+        if key in one:
+            one[key] = shown[labels][one[key]]
+    return one

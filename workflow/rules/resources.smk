@@ -54,11 +54,11 @@ rule prepare_task:
     input:
         definition=task_definition,
     output:
-        ensure("resources/tasks/{task}/{lang}.jsonl", non_empty=True),
+        ensure("resources/tasks/{points}/{task}/{lang}.jsonl", non_empty=True),
     log:
-        "logs/prepare_task/{task}/{lang}.log",
+        "logs/prepare_task/{points}/{task}/{lang}.log",
     benchmark:
-        "benchmarks/results/prepare_task/{task}/{lang}.tsv"
+        "benchmarks/results/prepare_task/{points}/{task}/{lang}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -66,7 +66,7 @@ rule prepare_task:
         mem_mb=4000,
         runtime=60,
     params:
-        cfg=stage("prepare_task", "task", "lang"),
+        cfg=stage("prepare_task", "points", "task", "lang"),
         code=code("prepare_task.py"),
     script:
         "../scripts/prepare_task.py"

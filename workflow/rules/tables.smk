@@ -7,6 +7,7 @@ localrules:
     tabulate_perplexity,
     tabulate_tasks,
     tabulate_published,
+    tabulate_claims,
 
 
 rule tabulate_neurons:
@@ -102,12 +103,13 @@ rule tabulate_tasks:
 
 
 rule tabulate_published:
-    """Printed numbers beside ours."""
+    """Printed numbers beside ours, and each table as the paper lays it out."""
     input:
         records=evaluation_files(),
-        printed=cfg.results.published or [],
+        statistics=statistics_files(),
+        printed=PRINTED or [],
     output:
-        table("published", "published_summary"),
+        table("published", "published_summary", *PRINTED_TABLES),
     log:
         f"logs/tabulate_published/{PAPER}.log",
     benchmark:
@@ -123,3 +125,27 @@ rule tabulate_published:
         code=code("tabulate_published.py"),
     script:
         "../scripts/tabulate_published.py"
+
+
+rule tabulate_claims:
+    """Claims of the paper, each by a stated test, under every protocol."""
+    input:
+        records=evaluation_files(),
+        matrices=perplexity_files(),
+    output:
+        table("claims"),
+    log:
+        f"logs/tabulate_claims/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_claims/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_claims.py"),
+    script:
+        "../scripts/tabulate_claims.py"

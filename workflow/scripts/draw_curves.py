@@ -21,6 +21,8 @@ def main(snakemake) -> None:
         curves[show["adapters"][metadata["adapter"]]] = frame
     model = show["models"][snakemake.wildcards.model]
     title = f"{model}: fine-tuning {snakemake.wildcards.finetuning}"
+    if len(show["protocols"]) > 1:
+        title += f", protocol {snakemake.wildcards.protocol}"
     draw_curves(curves, title, Path(snakemake.output.svg).with_suffix(""))
     job.done()
 

@@ -1,4 +1,4 @@
-"""Draw the changes of perplexity."""
+"""Draw the changes of perplexity and of the cross-entropy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +16,20 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     show = snakemake.params.cfg
-    matrices = perplexity_matrices(snakemake.input, show)
+    matrices = perplexity_matrices(snakemake.input, show, snakemake.wildcards.protocol)
     panels = [
-        (labels["selection"], perplexity_change(frame, show["results"]))
-        for labels, frame in matrices
+        (labels["selection"], perplexity_change(frame, show["results"], sampled))
+        for labels, frame, sampled in matrices
     ]
     first = matrices[0][0]
-    title = f"{first['model']}: NLL change, intervention {first['intervention']}"
-    stem = Path(snakemake.output.svg).with_suffix("")
-    alpha = show["results"]["alpha"]
-    draw_perplexity(panels, order(show, snakemake.wildcards.label), title, stem, alpha)
+    langs, alpha = order(show, snakemake.wildcards.label), show["results"]["alpha"]
+    drawn = (("perplexity", "ppl_change", snakemake.output.svg),)
+    drawn += (("NLL (cross-entropy)", "nll_change", snakemake.output.nll_svg),)
+    for what, value, path in drawn:
+        title = f"{first['model']}: change of {what}, intervention {first['intervention']}"
+        if len(show["protocols"]) > 1:
+            title += f", protocol {first['protocol']}"
+        draw_perplexity(panels, langs, title, Path(path).with_suffix(""), alpha, value)
     job.done()
 
 

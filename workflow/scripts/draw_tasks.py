@@ -16,9 +16,11 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     show = snakemake.params.cfg
-    ((labels, frame),) = task_records(snakemake.input, show)
+    ((labels, frame),) = task_records(snakemake.input, show, snakemake.wildcards.protocol)
     scores = task_scores(frame, show["results"])
     title = f"{labels['model']}: {show['tasks'][snakemake.wildcards.task]} under interventions"
+    if len(show["protocols"]) > 1:
+        title += f", protocol {labels['protocol']}"
     stem = Path(snakemake.output.svg).with_suffix("")
     names, alpha = show["language_names"], show["results"]["alpha"]
     draw_tasks(scores, order(show), title, stem, names, alpha)

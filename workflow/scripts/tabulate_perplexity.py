@@ -19,12 +19,13 @@ def main(snakemake) -> None:
     show = snakemake.params.cfg
     folder = Path(snakemake.output[0]).parent
     cells, summaries = [], []
-    for labels, frame in perplexity_matrices(snakemake.input, show):
-        change = perplexity_change(frame, show["results"])
+    for labels, frame, sampled in perplexity_matrices(snakemake.input, show):
+        change = perplexity_change(frame, show["results"], sampled)
         summaries.append(with_labels(labels, perplexity_summary(change)))
         cells.append(with_labels(labels, change))
     notes = (
-        "The same text with and without; NLL in nats per token; intervals by bootstrap over"
+        "The same text with and without (protocol point perplexity_text: paper: a sample of its own"
+        " for every cell, unpaired); NLL in nats per token; intervals by bootstrap over"
         " documents; p by paired bootstrap, Holm within a matrix."
     )
     write_table(pd.concat(cells), folder / "perplexity", "Change of perplexity", notes)

@@ -1,28 +1,63 @@
-"""Write the printed numbers of a paper beside ours."""
+"""Write the printed numbers of a paper beside ours, and each table as the paper lays it out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from langneurons.display import protocols
 from langneurons.io import read_parquet
-from langneurons.published import agreement, compare, own_cells, printed_cells
+from langneurons.published import (
+    agreement,
+    compare,
+    laid_out,
+    layouts,
+    own_cells,
+    own_statistics,
+    printed_cells,
+)
 from langneurons.runtime import start
+from langneurons.statistics import Statistics
 from langneurons.tables import write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+NOTE = (
+    "Ours with the confidence interval over items; inside: the printed number lies in it. The"
+    " printed number counts as exact."
+)
+
 
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    records = (read_parquet(path) for path in snakemake.input.records)
-    frames = [(metadata, frame) for frame, metadata in records]
-    ours = own_cells(frames, snakemake.params.cfg["results"])
-    compared = compare(printed_cells(snakemake.input.printed), ours)
+    show, spec = snakemake.params.cfg, snakemake.input.printed
+    results, stand_ins = show["results"], show["results"]["stand_ins"]
+    records = [(Path(path), *read_parquet(path)) for path in snakemake.input.records]
+    known: dict[str, pd.DataFrame] = {}
+    parts = []
+    for name, points in show["protocols"].items():
+        quantiles = points["quantiles"]
+        if quantiles not in known:
+            files = ((Path(p).parts[-3], Statistics.read(p)) for p in snakemake.input.statistics)
+            known[quantiles] = own_statistics(files, quantiles)
+        frames = [
+            (metadata, frame)
+            for path, frame, metadata in records
+            if name in protocols(path, "evaluation", -4, show)
+        ]
+        ours = pd.concat([own_cells(frames, results), known[quantiles]], ignore_index=True)
+        printed = printed_cells(spec, points["answers"], stand_ins)
+        parts.append(compare(printed, ours).assign(protocol=name))
+    compared = pd.concat(parts, ignore_index=True)
+    compared.insert(0, "protocol", compared.pop("protocol"))
     folder = Path(snakemake.output[0]).parent
-    note = "Ours with the interval over items; inside: the printed number lies in it."
-    write_table(compared, folder / "published", "Printed and ours", note)
+    write_table(compared, folder / "published", "Printed and ours", NOTE)
     write_table(agreement(compared), folder / "published_summary", "Agreement with the print")
+    for layout in layouts(spec):
+        caption = f"{layout['item']}: {layout['title']}"
+        write_table(laid_out(compared, layout, show), folder / layout["file"], caption, NOTE)
     job.done(cells=len(compared))
 
 

@@ -1,6 +1,6 @@
 """Configurations: their definition, their checks, how they are read."""
 
-from langneurons.config.load import build, load_config, parse_yaml, read_configs
+from langneurons.config.load import build, load_config, parse_yaml, project_file, read_configs
 from langneurons.config.root import BASELINE, Config, set_directory
 from langneurons.errors import ConfigError
 
@@ -11,6 +11,7 @@ __all__ = [
     "build",
     "load_config",
     "parse_yaml",
+    "project_file",
     "read_configs",
     "set_directory",
 ]

@@ -5,7 +5,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.config.base import Frozen
-from langneurons.config.tasks import TaskSource, check_rows
+from langneurons.config.protocols import Protocol
+from langneurons.config.tasks import PaperRows, TaskSource, check_rows, replaced
+from langneurons.errors import nearest
 
 Choice = Literal["none", "source", "target", "source_target", "all"]
 
@@ -57,6 +59,14 @@ class Training(Frozen):
         return self
 
 
+class PaperTraining(PaperRows):
+    """What replaces rows and hyperparameters where the protocol follows the paper."""
+
+    training: dict[str, float | int | str] = Field(
+        default_factory=dict, description="Hyperparameters that differ; see Training."
+    )
+
+
 class FinetuneEntry(Frozen):
     """One fine-tuning: data, neuron choices, hyperparameters; one adapter per choice."""
 
@@ -80,9 +90,33 @@ class FinetuneEntry(Frozen):
         None, description="Sets whose neurons are trained; all that hold the languages."
     )
     training: Training = Field(default_factory=Training, description="Hyperparameters.")
+    paper: PaperTraining | None = Field(
+        None,
+        description="Source and rows (`split`) and hyperparameters (`training`) under a protocol"
+        " that follows the paper.",
+    )
     label: str | None = Field(None, description="Name in tables and figures.")
 
     _rows = field_validator("rows")(check_rows)
+
+    @model_validator(mode="after")
+    def _known_training(self) -> "FinetuneEntry":
+        for key in self.paper.training if self.paper else ():
+            if key not in Training.model_fields:
+                hint = nearest(key, Training.model_fields)
+                raise ValueError(f"paper.training: {key!r} is no hyperparameter.{hint}")
+        self.under(Protocol(training="paper"))
+        return self
+
+    def under(self, protocol: Protocol) -> "FinetuneEntry":
+        """Return the entry as a protocol has it, without `paper`."""
+        made = replaced(self, protocol)
+        training = made.training.model_dump()
+        if protocol.training == "paper" and self.paper is not None:
+            training |= self.paper.training
+        if protocol.pooling == "paper":
+            training["pooling"] = "last_position"
+        return made.model_copy(update={"training": Training.model_validate(training)})
 
 
 class Adapter(Frozen):

@@ -1,4 +1,4 @@
-"""Configuration keys `interventions` and `protocol`: what is written into which neurons."""
+"""Configuration key `interventions`: what is written into which neurons."""
 
 import re
 from typing import Literal
@@ -87,30 +87,4 @@ class InterventionEntry(Frozen):
             value = dict(value)
             label = value.pop("label", None)
             value = {"steps": [value]} | ({"label": label} if label is not None else {})
-        return value
-
-
-Choice = Literal["paper", "corrected"]
-
-
-class Protocol(Frozen):
-    """Point by point: as the papers' code does it, or corrected."""
-
-    intervention_site: Choice = Field(
-        "corrected",
-        description="paper: statistics of the gate (before the nonlinearity) are written over the"
-        " activation (after it); corrected: a value is written where it was measured.",
-    )
-    quantiles: Choice = Field(
-        "corrected",
-        description="paper: each batch's own quantile, averaged over batches (needs"
-        " statistics.batch_quantiles); corrected: the quantile of the whole corpus.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_word(cls, value):
-        """Accept one word for all points."""
-        if isinstance(value, str):
-            return {point: value for point in cls.model_fields}
         return value

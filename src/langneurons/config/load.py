@@ -249,7 +249,18 @@ def _tags(model: type[BaseModel]) -> tuple:
     return tuple(tag for field in fields for tag in get_args(field.annotation))
 
 
-TASK_DEFINITIONS = Path(__file__).resolve().parents[3] / "config" / "tasks"
+PROJECT = Path(__file__).resolve().parents[3]
+TASK_DEFINITIONS = PROJECT / "config" / "tasks"
+
+
+def project_file(given: str) -> Path:
+    """Return a file that the configuration names: from where it is run, else of the project."""
+    path = Path(given)
+    return path if path.exists() or path.is_absolute() else _shipped(path)
+
+
+def _shipped(path: Path) -> Path:
+    return PROJECT / path if (PROJECT / path).exists() else path
 
 
 def _check_definitions(config: Config) -> None:
@@ -272,8 +283,9 @@ def _check_definitions(config: Config) -> None:
 
 def _check_published(config: Config) -> None:
     path = config.results.published
-    if path is not None and not Path(path).is_file():
-        siblings = [str(sibling) for sibling in Path(path).parent.glob("*.yaml")]
+    if path is not None and not project_file(path).is_file():
+        folder = project_file(str(Path(path).parent))
+        siblings = [str(sibling) for sibling in folder.glob("*.yaml")]
         raise unknown("results.published", path, "file of printed numbers", siblings)
 
 
@@ -283,9 +295,10 @@ def _definition(
     """Return the kind of the task that a file defines, after checking its languages."""
     place = f"{section}.{name}"
     if given is not None:
-        path = Path(given)
+        path = project_file(given)
         place += ".definition"
-        legal = [str(sibling) for sibling in path.parent.glob("*.yaml")]
+        folder = project_file(str(Path(given).parent))
+        legal = [str(Path(given).parent / sibling.name) for sibling in folder.glob("*.yaml")]
     else:
         path = TASK_DEFINITIONS / f"{name}.yaml"
         legal = [sibling.stem for sibling in TASK_DEFINITIONS.glob("*.yaml")]

@@ -18,8 +18,9 @@ from pydantic_core import PydanticUndefined
 
 from langneurons.config import interventions, models
 from langneurons.config.base import NAME, NAME_LENGTH, bare, blocks
-from langneurons.config.finetuning import Training
+from langneurons.config.finetuning import PaperTraining, Training
 from langneurons.config.root import NAMED, Config
+from langneurons.config.tasks import FigureEntry, PaperRows
 from langneurons.selection import METHODS
 
 # One value for every key that has no default, or whose default would show nothing.
@@ -60,6 +61,7 @@ EXAMPLE: dict[str, Any] = {
             ]
         },
     },
+    "protocols": {"corrected": {}, "paper_site": {"intervention_site": "paper"}},
     "perplexity": {"interventions": ["zero"]},
     "tasks": {
         "xnli": {"languages": ["en", "vi"], "interventions": ["zero", "steer"]},
@@ -71,9 +73,20 @@ EXAMPLE: dict[str, Any] = {
             "source": {"kind": "jsonl", "path": "train.{lang}.jsonl"},
             "neurons": ["none", "source", "target", "source_target", "all"],
             "targets": ["vi"],
+            "paper": {"rows": [0.0, 0.25], "training": {"epochs": 1}},
         }
     },
-    "results": {"venn": [["en", "vi", "yo"]]},
+    "results": {
+        "venn": [["en", "vi", "yo"]],
+        "figures": {
+            "fig01_layers": {
+                "kind": "layers",
+                "model": "llama",
+                "languages": "three",
+                "selection": "lape",
+            }
+        },
+    },
 }
 
 
@@ -89,8 +102,13 @@ def schema() -> str:
     short = step | {"properties": step["properties"] | {"label": label}}
     definitions["InterventionEntry"] = {"anyOf": [entry, short]}
     protocol = definitions["Protocol"]
-    definitions["Protocol"] = {"anyOf": [protocol, {"enum": ["paper", "corrected"]}]}
-    for name in NAMED:
+    words = {"enum": ["paper", "corrected"]}
+    definitions["Protocol"] = {"anyOf": [protocol, words]}
+    named = made["properties"]["protocols"]
+    inner = {key: named.pop(key) for key in ("type", "additionalProperties", "minProperties")}
+    inner["propertyNames"] = {"pattern": NAME, "maxLength": NAME_LENGTH}
+    named["anyOf"] = [inner, words, {"type": "array", "items": words, "minItems": 1}]
+    for name in NAMED[:-1]:
         made["properties"][name]["propertyNames"] = {"pattern": NAME, "maxLength": NAME_LENGTH}
     return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
@@ -289,6 +307,9 @@ def _heading(model: type[BaseModel]) -> str:
         interventions.InterventionEntry: "interventions.*",
         interventions.Step: "interventions.*.steps",
         Training: "finetunings.*.training",
+        FigureEntry: "results.figures.*",
+        PaperRows: "tasks.*.paper",
+        PaperTraining: "finetunings.*.paper",
     }
     if model in names:
         return names[model]

@@ -9,9 +9,10 @@ from pydantic import Field, field_validator
 from langneurons.config.base import NAME, NAME_LENGTH, Frozen, doubled, is_name
 from langneurons.config.corpus import CorpusConfig
 from langneurons.config.finetuning import Adapter, FinetuneEntry
-from langneurons.config.interventions import InterventionEntry, Protocol, Step
+from langneurons.config.interventions import InterventionEntry, Step
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.models import ModelEntry
+from langneurons.config.protocols import Protocol, stage_points
 from langneurons.config.statistics import StatisticsConfig
 from langneurons.config.tasks import PerplexityConfig, ResultsConfig, RuntimeConfig, TaskEntry
 from langneurons.errors import ConfigError, unknown
@@ -27,6 +28,7 @@ NAMED = (
     "interventions",
     "tasks",
     "finetunings",
+    "protocols",
 )
 # Words with a meaning of their own where a language or a model is named.
 RESERVED_LANGUAGES = (BASELINE, "target", "neurons")
@@ -64,8 +66,11 @@ class Config(Frozen):
     interventions: dict[str, InterventionEntry] = Field(
         default_factory=dict, description="Interventions by name (`none` is the untouched model)."
     )
-    protocol: Protocol = Field(
-        default_factory=Protocol, description="`paper`, `corrected`, or point by point."
+    protocols: dict[str, Protocol] = Field(
+        default_factory=lambda: {"corrected": Protocol()},
+        min_length=1,
+        description="How the papers' own ways are treated: by name `paper`, `corrected`, or point"
+        " by point. Also a word or a list of these two. Results are made under each.",
     )
     perplexity: PerplexityConfig | None = Field(None, description="Left out: no such matrix.")
     tasks: dict[str, TaskEntry] = Field(default_factory=dict, description="Benchmarks by name.")
@@ -79,6 +84,15 @@ class Config(Frozen):
         default_factory=RuntimeConfig,
         description="Batch sizes, memory, time, GPUs; changes no result and reruns no job.",
     )
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _words(cls, value):
+        """Accept `paper`, or [corrected, paper]."""
+        value = [value] if isinstance(value, str) else value
+        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+            return {word: word for word in value}
+        return value
 
     @field_validator(*NAMED)
     @classmethod
@@ -219,13 +233,18 @@ class Config(Frozen):
                     ]
         return jobs
 
-    def statistic_site(self, step: Step) -> str:
-        """Return the site at which the step's statistic is read, after the protocol."""
-        if step.statistic_site is not None:
-            return step.statistic_site
-        if self.protocol.intervention_site == "paper" and step.site == "act":
-            return "gate"
-        return step.site
+    def points(self, stage: str) -> tuple[str, ...]:
+        """Return the folders of a stage: its results under every protocol, each once."""
+        return stage_points(self.protocols.values(), stage)
+
+
+def statistic_site(step: Step, protocol: Protocol) -> str:
+    """Return the site at which the step's statistic is read, after the protocol."""
+    if step.statistic_site is not None:
+        return step.statistic_site
+    if protocol.intervention_site == "paper" and step.site == "act":
+        return "gate"
+    return step.site
 
 
 def set_directory(languages: Iterable[str]) -> str:
@@ -287,13 +306,70 @@ def check(config: Config) -> None:
                     f"models.{name}.source: {', '.join(lacking)} missing; a package is pinned by"
                     " version and by the SHA-256 of the file."
                 )
+    _check_protocols(config)
     _check_selections(config)
-    _check_interventions(config)
+    for name, protocol in config.protocols.items():
+        _check_interventions(config, name, protocol)
     _check_perplexity(config)
     _check_tasks(config)
     _check_finetunings(config)
     _check_mini(config)
     _check_use(config)
+    _check_figures(config)
+
+
+FIGURE_KEYS = {
+    "neurons": (),
+    "overlap": ("selection",),
+    "layers": ("selection",),
+    "venn": ("selection",),
+    "perplexity": ("intervention", "protocol"),
+    "cross_entropy": ("intervention", "protocol"),
+}
+
+
+def _check_figures(config: Config) -> None:
+    """Refuse a stand-in that is no model, and a named figure that is not drawn."""
+    for printed, model in config.results.stand_ins.items():
+        if model not in config.models:
+            raise unknown(f"results.stand_ins.{printed}", model, "model", config.models)
+    if config.results.claims and not config.tasks:
+        raise ConfigError("results.claims: they are about task scores; define `tasks`.")
+    _check_doubled("results.claims", config.results.claims)
+    for name, figure in config.results.figures.items():
+        path = f"results.figures.{name}"
+        if not is_name(name):
+            raise ConfigError(f"{path}: {name!r} is no name (letters, digits, '.', '_', '+', '-').")
+        groups = (
+            ("model", "model", config.models),
+            ("languages", "language set", config.language_sets),
+            ("selection", "selection", config.selections),
+            ("intervention", "intervention", config.interventions),
+            ("protocol", "protocol", config.protocols),
+        )
+        for key, what, known in groups:
+            value = getattr(figure, key)
+            if value is not None and value not in known:
+                raise unknown(f"{path}.{key}", value, what, known)
+            needed = key in ("model", "languages") or key in FIGURE_KEYS[figure.kind]
+            if value is None and needed and key != "protocol":
+                raise ConfigError(f"{path}.{key}: missing; a figure of {figure.kind} needs it.")
+            if value is not None and not needed:
+                raise ConfigError(f"{path}.{key}: a figure of {figure.kind} takes none.")
+        members = config.language_sets[figure.languages]
+        cells = config.cells(figure.model)
+        sets = {langset for langset, _ in cells}
+        drawn = figure.languages in sets
+        if figure.selection is not None:
+            drawn = (figure.languages, figure.selection) in cells
+        if figure.kind == "venn":
+            drawn = drawn and any(set(members).issuperset(t) for t in config.results.venn)
+        if figure.intervention is not None:
+            folder = config.directory(figure.languages)
+            found = {(place, name) for place, _, name in config.perplexity_cells(figure.model)}
+            drawn = (folder, figure.intervention) in found
+        if not drawn:
+            raise ConfigError(f"{path}: this configuration draws no such figure.")
 
 
 def _check_doubled(path: str, values: Iterable[object]) -> None:
@@ -382,7 +458,28 @@ def _check_histogram(config: Config, path: str, site: str) -> None:
         )
 
 
-def _check_interventions(config: Config) -> None:
+def _check_protocols(config: Config) -> None:
+    seen: dict[Protocol, str] = {}
+    for name, protocol in config.protocols.items():
+        if name in Protocol.model_fields:
+            raise ConfigError(
+                f"protocols.{name}: {name!r} is a point of a protocol, not a name; write"
+                f" protocols: {{mine: {{{name}: {getattr(protocol, name)}}}}}."
+            )
+        if protocol in seen:
+            raise ConfigError(f"protocols.{name}: the same as protocols.{seen[protocol]}.")
+        seen[protocol] = name
+        if protocol.perplexity_text == "paper" and config.perplexity is not None:
+            tokens = config.perplexity.tokens
+            if tokens is None or tokens >= config.corpus.heldout_tokens:
+                raise ConfigError(
+                    f"protocols.{name}.perplexity_text: paper draws a sample for every cell, so"
+                    f" perplexity.tokens ({tokens}) must be given and lie below"
+                    f" corpus.heldout_tokens ({config.corpus.heldout_tokens})."
+                )
+
+
+def _check_interventions(config: Config, called: str, protocol: Protocol) -> None:
     codes = {lang for members in config.language_sets.values() for lang in members}
     for name, entry in config.interventions.items():
         if name == BASELINE:
@@ -398,12 +495,12 @@ def _check_interventions(config: Config) -> None:
                     raise unknown(f"{path}.{key}", value, "language", [special, *sorted(codes)])
             if step.statistic is None:
                 continue
-            site = config.statistic_site(step)
-            if site != step.site and config.protocol.intervention_site == "corrected":
+            site = statistic_site(step, protocol)
+            if site != step.site and protocol.intervention_site == "corrected":
                 raise ConfigError(
                     f"{path}: statistic of site {site!r} written at site {step.site!r}. A value"
                     " belongs where it was measured; to repeat the paper's mismatch set"
-                    " protocol.intervention_site: paper."
+                    f" protocols.{called}.intervention_site: paper."
                 )
             if site not in config.statistics.sites:
                 raise ConfigError(
@@ -414,10 +511,17 @@ def _check_interventions(config: Config) -> None:
                 _check_histogram(config, path, site)
                 level = int(step.statistic[1:]) / 100
                 levels = config.statistics.batch_quantiles
-                if config.protocol.quantiles == "paper" and (site != "gate" or level not in levels):
+                if protocol.quantiles == "paper" and site != "gate":
                     raise ConfigError(
-                        f"{path}: protocol.quantiles: paper needs the gate's batch quantile"
-                        f" {level}; statistics.batch_quantiles: {list(levels)}."
+                        f"{path}: protocols.{called}.quantiles: paper averages quantiles of batches,"
+                        f" which are measured at the gate only, and {step.statistic} is read at"
+                        f" site {site!r}. Set intervention_site: paper as well, or write at site:"
+                        " gate."
+                    )
+                if protocol.quantiles == "paper" and level not in levels:
+                    raise ConfigError(
+                        f"{path}: protocols.{called}.quantiles: paper needs the gate's batch"
+                        f" quantile {level}; statistics.batch_quantiles: {list(levels)}."
                     )
 
 
@@ -496,8 +600,17 @@ def _check_tasks(config: Config) -> None:
         for finetuning in task.finetunings or ():
             if finetuning not in config.finetunings:
                 raise unknown(f"{path}.finetunings", finetuning, "fine-tuning", config.finetunings)
-        if task.source.kind in {"jsonl", "folder"}:
-            _check_template(f"{path}.source.path", task.source.path, len(task.languages))
+        for place, source in _sources(path, task):
+            if source.kind in {"jsonl", "folder"}:
+                _check_template(f"{place}.path", source.path, len(task.languages))
+
+
+def _sources(path: str, entry: TaskEntry | FinetuneEntry) -> list:
+    """Return (key path, source) of an entry's rows, also those under `paper`."""
+    found = [(f"{path}.source", entry.source)]
+    if entry.paper is not None and entry.paper.source is not None:
+        found.append((f"{path}.paper.source", entry.paper.source))
+    return found
 
 
 def _check_sets(config: Config, path: str, chosen: Iterable[str] | None) -> None:
@@ -537,8 +650,9 @@ def _check_finetunings(config: Config) -> None:
                     f"{path}.neurons: {choice!r}: no language set of the selections used holds"
                     f" {entry.language!r} or a target ({', '.join(entry.targets) or 'none'})."
                 )
-        if entry.source.kind in {"jsonl", "folder"}:
-            _check_template(f"{path}.source.path", entry.source.path, 1)
+        for place, source in _sources(path, entry):
+            if source.kind in {"jsonl", "folder"}:
+                _check_template(f"{place}.path", source.path, 1)
         used = any(name in (task.finetunings or ()) for task in config.tasks.values())
         if not used:
             raise ConfigError(
@@ -600,4 +714,4 @@ def _check_use(config: Config) -> None:
             )
 
 
-__all__ = ["BASELINE", "METHODS", "Config", "check", "set_directory"]
+__all__ = ["BASELINE", "METHODS", "Config", "check", "set_directory", "statistic_site"]

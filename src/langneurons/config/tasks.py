@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from langneurons.config.base import Frozen
+from langneurons.config.protocols import Protocol
 
 
 class PerplexityConfig(Frozen):
@@ -30,7 +31,20 @@ class HubTask(Frozen):
     """The data set that the task's definition names, from the hub."""
 
     kind: Literal["hub"]
+    dataset: str | None = Field(
+        None, description="Another data set with the same fields; left out: the definition's."
+    )
+    config: str | None = Field(None, description="Its configuration name, if it has one.")
+    revision: str | None = Field(
+        None, pattern=r"^[0-9a-f]{40}$", description="Its commit (40 hex digits)."
+    )
     split: str | None = Field(None, description="Split; left out: that of the definition.")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "HubTask":
+        if (self.dataset is None) != (self.revision is None):
+            raise ValueError("`dataset` and `revision` go together")
+        return self
 
 
 class JsonlTask(Frozen):
@@ -57,6 +71,18 @@ def check_rows(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+class PaperRows(Frozen):
+    """What replaces the rows where the protocol's `split` follows the paper."""
+
+    source: TaskSource | None = Field(None, description="Left out: the same source.")
+    rows: tuple[float, float] | None = Field(None, description="Left out: the same share.")
+
+    @field_validator("rows")
+    @classmethod
+    def _rows(cls, value):
+        return value if value is None else check_rows(value)
+
+
 class TaskEntry(Frozen):
     """One benchmark: its definition, data, languages, and the conditions it is run under."""
 
@@ -77,10 +103,54 @@ class TaskEntry(Frozen):
         (0.0, 1.0), description="Share of the items, in their order: from, to."
     )
     limit: int | None = Field(None, ge=1, description="Evaluate only the first items.")
-
+    paper: PaperRows | None = Field(
+        None, description="Source and rows under a protocol whose `split` follows the paper."
+    )
     label: str | None = Field(None, description="Name in tables and figures.")
 
     _rows = field_validator("rows")(check_rows)
+
+    def under(self, protocol: Protocol) -> "TaskEntry":
+        """Return the entry as a protocol has it, without `paper`."""
+        return replaced(self, protocol)
+
+
+def replaced(entry, protocol: Protocol):
+    """Return an entry whose source and rows are those of its `paper`, if the split follows it."""
+    update: dict = {"paper": None}
+    if protocol.split == "paper" and entry.paper is not None:
+        given = {"source": entry.paper.source, "rows": entry.paper.rows}
+        update |= {key: value for key, value in given.items() if value is not None}
+    return entry.model_copy(update=update)
+
+
+Claim = Literal[
+    "interventions_do_not_help",
+    "zero_is_no_deactivation",
+    "perplexity_does_not_carry_over",
+    "language_neurons_equal_random",
+]
+
+
+class FigureEntry(Frozen):
+    """A figure under a name of its own: which of the figures drawn it is."""
+
+    kind: Literal["neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"] = Field(
+        description="What it shows."
+    )
+    model: str = Field(description="Name from `models`.")
+    languages: str = Field(description="Name from `language_sets`.")
+    selection: str | None = Field(
+        None, description="Name from `selections` (overlap, layers, venn)."
+    )
+    intervention: str | None = Field(
+        None, description="Name from `interventions` (perplexity, cross_entropy)."
+    )
+    protocol: str | None = Field(
+        None,
+        description="Name from `protocols` (perplexity, cross_entropy); the first if left out.",
+    )
+    item: str = Field("", description="What the paper calls it, such as Figure 8.")
 
 
 class ResultsConfig(Frozen):
@@ -93,8 +163,23 @@ class ResultsConfig(Frozen):
     published: str | None = Field(
         None, description="YAML file of printed numbers, to stand beside the task scores."
     )
+    stand_ins: dict[str, str] = Field(
+        default_factory=dict,
+        description="For a model of the paper, the model of `models` that is set beside its printed"
+        " numbers.",
+    )
+    claims: tuple[Claim, ...] = Field(
+        (), description="Claims of the paper that are tested (langneurons.claims)."
+    )
+    margin: float = Field(
+        0.01, gt=0, lt=1, description="Difference of scores that counts as none (0.01: one point)."
+    )
     venn: tuple[tuple[str, str, str], ...] = Field(
         (), description="Triples of languages drawn as Venn diagrams."
+    )
+    figures: dict[str, FigureEntry] = Field(
+        default_factory=dict,
+        description="Figures that get a name of their own, such as fig08_overlap.",
     )
 
 

@@ -1,0 +1,435 @@
+"""What a run would cost before anything runs: jobs, GPU hours, peak memory and disk per stage.
+
+Estimates follow from stated assumptions (config/plan.yaml): a forward pass takes 2 floating-point
+operations per parameter and token, a LoRA step 4 (no gradient of frozen weights), divided by the
+device's peak times the share of it that is reached; decoding is bound by reading the weights once
+per token. Where jobs of a rule and model have run, the mean of their measured times and the largest
+of their measured memory replace the estimate.
+
+    python -m langneurons.plan CONFIG [CONFIG ...] [--assumptions FILE] [--json]
+"""
+
+import argparse
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from langneurons.config import Config, parse_yaml, project_file, read_configs
+from langneurons.config.protocols import from_points
+from langneurons.errors import ConfigError
+from langneurons.histogram import N_BINS
+
+GB = 1e9
+ASSUMPTIONS = "config/plan.yaml"
+TEXT_BYTES_PER_TOKEN = 5.0
+TOKEN_BYTES = 9.0  # identifier, document, flags of a packed token
+RECORD_BYTES = 60.0  # a compressed row of the evaluation records
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A model's size: what memory and time follow from."""
+
+    parameters: float
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the plan. Hours are of one device; memory in GB is the largest of a job."""
+
+    rule: str
+    model: str
+    jobs: int
+    done: int
+    million_tokens: float
+    gpu_hours: float
+    hours_left: float
+    gpu_gb: float
+    host_gb: float
+    disk_gb: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: its output, the tokens it reads, the seconds it takes, the bytes it leaves."""
+
+    output: str
+    tokens: float
+    seconds: float
+    disk: float
+
+
+class Planner:
+    """The plan of one configuration in one working directory."""
+
+    def __init__(self, config: Config, assumptions: Mapping[str, Any], folder: Path = Path()):
+        self.config, self.assumed, self.folder = config, assumptions, folder
+
+    def stages(self) -> list[Stage]:
+        """Return every stage that computes, in the order of the graph."""
+        found = [self._fetching()]
+        for model in self.config.models:
+            found += self._of_model(model)
+        return [stage for stage in found if stage.jobs]
+
+    def geometry(self, model: str) -> Geometry:
+        """Return a model's size: from its prepared files, a local folder, or the assumptions."""
+        source = self.config.models[model].source
+        folders = [self.folder / "resources/models" / model]
+        if source.kind == "local":
+            folders.append(Path(source.path))
+        for folder in folders:
+            if (folder / "config.json").is_file():
+                return _read_geometry(json.loads((folder / "config.json").read_text("utf-8")))
+        key = getattr(source, "repo", None) or getattr(source, "package", None) or model
+        known = self.assumed["models"]
+        if key not in known:
+            raise ConfigError(
+                f"plan: the size of models.{model} is unknown: it is not prepared, and {key!r} is"
+                f" not among `models` of the assumptions ({', '.join(known)}). Run"
+                f" `snakemake -c 1 resources` first or add a line there."
+            )
+        return Geometry(**known[key])
+
+    # Stages ------------------------------------------------------------------------------------
+
+    def _fetching(self) -> Stage:
+        langs = {
+            lang for model in self.config.models for lang in self.config.model_languages(model)
+        }
+        corpus = self.config.corpus
+        tokens = corpus.tokens + corpus.heldout_tokens
+        size = TEXT_BYTES_PER_TOKEN * tokens
+        if corpus.source.kind == "hub":
+            size = min(size * 1.2, 2.0 * corpus.source.characters)
+        jobs = [Job(f"resources/text/{lang}.jsonl", tokens, size / 20e6, size) for lang in langs]
+        return self._stage("fetch_text", "", jobs, 0.0, 4.0)
+
+    def _of_model(self, name: str) -> list[Stage]:
+        config, entry = self.config, self.config.models[name]
+        geometry = self.geometry(name)
+        wide = 4 if entry.dtype == "float32" else 2
+        stored = geometry.parameters * wide
+        embeddings = geometry.vocabulary * geometry.hidden * 2
+        held = stored
+        if entry.quantization == "nf4":
+            held = (geometry.parameters - embeddings) * 0.56 + embeddings * 2
+        load = stored / GB / self.assumed["load_gb_per_second"]
+        load *= 2 if entry.quantization == "nf4" else 1
+        host = max(1.3 * stored / GB if entry.quantization == "none" else 0.5 * stored / GB, 2.0)
+        batch = config.runtime.batch_tokens
+        scores = batch * geometry.vocabulary * 4  # logits in float32
+        states = batch * (geometry.hidden * 8 + geometry.intermediate * 3) * wide
+        neurons = geometry.layers * geometry.intermediate
+        corpus, results = config.corpus, f"results/{name}"
+        langs = config.model_languages(name)
+
+        found = [
+            self._stage(
+                "prepare_model",
+                name,
+                [Job(f"resources/models/{name}/manifest.json", 0, stored / 50e6, stored)],
+                0.0,
+                4.0,
+            )
+        ]
+        both = corpus.tokens + corpus.heldout_tokens
+        packs = [
+            Job(f"{results}/corpora/{lang}.safetensors", both, both / 1e6, TOKEN_BYTES * both)
+            for lang in langs
+        ]
+        found.append(self._stage("pack_corpus", name, packs, 0.0, 4.0 * both * 8 / GB + 1))
+
+        shards = config.statistics.shards
+        share = corpus.tokens / shards
+        bytes_of = neurons * (len(config.statistics.histograms) * N_BINS * 1.2 + 3 * 48)
+        seconds = load + self._seconds(name, geometry, share, 2, "statistics")
+        jobs = [
+            Job(f"{results}/shards/{lang}/{shard}.safetensors", share, seconds, bytes_of)
+            for lang in langs
+            for shard in range(shards)
+        ]
+        block = config.statistics.batch_blocks * corpus.block_size
+        counts = neurons * (N_BINS * 4 * len(config.statistics.histograms) + 3 * 64)
+        on_device = held + counts + block * (geometry.hidden * 8 + geometry.intermediate * 6) * wide
+        found.append(
+            self._stage("collect_statistics", name, jobs, on_device / GB, host + counts / GB)
+        )
+
+        rows = self._perplexity_jobs(name, geometry, load)
+        forward = (held + scores + states) / GB
+        found.append(self._stage("measure_perplexity", name, rows, forward, host + 2))
+        trained = self._training_jobs(name, geometry, load)
+        longest = max(
+            (e.training.batch_size * e.training.max_length for e in config.finetunings.values()),
+            default=0,
+        )
+        kept = longest * geometry.layers * (geometry.hidden * 14 + geometry.intermediate * 4) * wide
+        training = (held + kept + longest * geometry.vocabulary * 8 + 0.02 * stored) / GB
+        found.append(self._stage("finetune", name, trained, training, host + 2))
+        evaluated = self._evaluation_jobs(name, geometry, load, held)
+        found.append(self._stage("evaluate_task", name, evaluated, forward, host + 4))
+        return found
+
+    def _perplexity_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
+        config, jobs = self.config, []
+        if config.perplexity is None:
+            return jobs
+        tokens = config.perplexity.tokens or config.corpus.heldout_tokens
+        sets = config.directory_languages()
+        for points in config.points("perplexity"):
+            for langset, selection, intervention in config.perplexity_cells(name):
+                size = len(sets[langset])
+                read = tokens * size * (size + 1)
+                seconds = load + self._seconds(name, geometry, read, 2, "perplexity")
+                place = f"perplexity/{points}/{langset}/{selection}/{intervention}.parquet"
+                jobs.append(Job(f"results/{name}/{place}", read, seconds, read / 20))
+        return jobs
+
+    def _training_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
+        jobs = []
+        for points in self.config.points("adapters"):
+            protocol = from_points("adapters", points)
+            for adapter, one in self.config.adapters(name).items():
+                entry = self.config.finetunings[one.finetuning].under(protocol)
+                task = self._definition(one.finetuning, entry)
+                training = entry.training
+                rows = self._rows(task, entry, None)
+                width = min(training.max_length, self._item_tokens(task["name"]))
+                if training.pooling == "last_position" and task["kind"] == "classification":
+                    width = training.max_length
+                steps = training.batch_size * training.accumulate
+                tokens = rows * training.epochs * width
+                if training.max_steps:
+                    tokens = min(tokens, training.max_steps * steps * width)
+                seconds = load + self._seconds(name, geometry, tokens, 4, "training")
+                size = 4 * training.rank * geometry.layers * geometry.hidden * 8
+                if one.choice != "none":
+                    rank, wide = training.rank, geometry.hidden + geometry.intermediate
+                    size += 4 * rank * geometry.layers * wide * len(training.projections)
+                output = f"results/{name}/adapters/{points}/{adapter}/adapter_model.safetensors"
+                jobs.append(Job(output, tokens, seconds, size))
+        return jobs
+
+    def _evaluation_jobs(
+        self, name: str, geometry: Geometry, load: float, held: float
+    ) -> list[Job]:
+        config, jobs = self.config, []
+        adapters = config.adapters(name)
+        for points in config.points("evaluation"):
+            protocol = from_points("evaluation", points)
+            for adapter, task, lang in config.evaluations(name):
+                entry = config.tasks[task].under(protocol)
+                definition = self._definition(task, entry)
+                one = adapters.get(adapter)
+                conditions = 1 + len(config.task_conditions(name, task, lang, one))
+                rows = self._rows(definition, entry, entry.limit)
+                width = self._item_tokens(definition["name"])
+                read = conditions * rows * width * max(1, len(definition.get("choices", ())))
+                seconds = load + self._seconds(name, geometry, read, 2, "evaluation")
+                if definition["kind"] == "generation":
+                    batch = max(1, config.runtime.batch_tokens // width)
+                    new = definition.get("max_new_tokens", 32)
+                    seconds += conditions * math.ceil(rows / batch) * new * self._decode(held)
+                place = f"evaluation/{points}/{adapter}/{task}/{lang}.parquet"
+                size = conditions * rows * RECORD_BYTES
+                jobs.append(Job(f"results/{name}/{place}", read, seconds, size))
+        return jobs
+
+    # Costs -------------------------------------------------------------------------------------
+
+    def _seconds(
+        self, model: str, geometry: Geometry, tokens: float, operations: int, stage: str
+    ) -> float:
+        speed = self.assumed["device"]["tflops"] * 1e12 * self.assumed["utilisation"][stage]
+        slow = self.config.models[model].quantization == "nf4"
+        factor = self.assumed["nf4_slowdown"] if slow else 1.0
+        return tokens * operations * geometry.parameters * factor / speed
+
+    def _decode(self, held: float) -> float:
+        bandwidth = self.assumed["device"]["bandwidth_gb"] * GB
+        return held / (bandwidth * self.assumed["utilisation"]["decoding"])
+
+    def _definition(self, name: str, entry: Any) -> dict[str, Any]:
+        path = project_file(entry.definition or f"config/tasks/{name}.yaml")
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+
+    def _item_tokens(self, task: str) -> int:
+        return self.assumed["tokens_per_item"].get(task, self.assumed["default_tokens_per_item"])
+
+    def _rows(self, task: Mapping[str, Any], entry: Any, limit: int | None) -> float:
+        """Return how many rows an entry uses of its data set."""
+        source = entry.source
+        lang = getattr(entry, "language", None) or entry.languages[0]
+        if source.kind == "hub":
+            hub = task.get("hub", {})
+            sizes = self.assumed["rows"].get(source.dataset or hub.get("dataset"), {})
+            split = source.split or hub.get("split", "test")
+            rows = sizes.get(split, self.assumed["default_rows"])
+        elif source.kind == "mini":
+            path = Path(__file__).parent / "mini" / (source.name or task["name"]) / f"{lang}.jsonl"
+            rows = sum(1 for _ in path.open("rb"))
+        else:
+            path = Path(source.path.format(lang=lang))
+            rows = self.assumed["default_rows"]
+            if path.is_file():
+                rows = sum(1 for _ in path.open("rb"))
+        rows = round(rows * entry.rows[1]) - round(rows * entry.rows[0])
+        return min(rows, limit) if limit else rows
+
+    def _stage(
+        self, rule: str, model: str, jobs: Iterable[Job], gpu_gb: float, host_gb: float
+    ) -> Stage:
+        jobs = list(jobs)
+        done = [job for job in jobs if (self.folder / job.output).exists()]
+        measured, memory = self._measured(rule, model) if done else ([], [])
+        mean = sum(measured) / len(measured) if measured else None
+        assumed = {job.output: job.seconds for job in jobs}
+        if mean is not None:
+            # Jobs of a rule differ in size: the measured mean belongs to the mean of those done.
+            sizes = [job.seconds for job in done] or [job.seconds for job in jobs]
+            scale = mean / max(sum(sizes) / len(sizes), 1e-9)
+            assumed = {output: seconds * scale for output, seconds in assumed.items()}
+        finished = {job.output for job in done}
+        left = sum(seconds for output, seconds in assumed.items() if output not in finished)
+        return Stage(
+            rule=rule,
+            model=model,
+            jobs=len(jobs),
+            done=len(done),
+            million_tokens=sum(job.tokens for job in jobs) / 1e6,
+            gpu_hours=sum(assumed.values()) / 3600 if gpu_gb else 0.0,
+            hours_left=left / 3600,
+            gpu_gb=gpu_gb if self.config.runtime.gpu else 0.0,
+            host_gb=max(memory, default=host_gb + (0 if self.config.runtime.gpu else gpu_gb)),
+            disk_gb=sum(job.disk for job in jobs) / GB,
+            basis=f"measured, {len(measured)} jobs" if measured else "assumed",
+        )
+
+    def _measured(self, rule: str, model: str) -> tuple[list[float], list[float]]:
+        """Return seconds and peak memory in GB of finished jobs (Snakemake's benchmark files)."""
+        seconds, memory = [], []
+        for path in sorted((self.folder / "benchmarks/results" / rule / model).rglob("*.tsv")):
+            with path.open(encoding="utf-8") as file:
+                for row in csv.DictReader(file, delimiter="\t"):
+                    seconds.append(float(row["s"]))
+                    if row.get("max_rss", "NA") not in ("NA", "-"):
+                        memory.append(float(row["max_rss"]) / 1000)
+        return seconds, memory
+
+
+def _read_geometry(raw: Mapping[str, Any]) -> Geometry:
+    """Return the size of a model from its config.json; parameters by counting its matrices."""
+    raw = raw.get("text_config", raw)
+    hidden = raw.get("hidden_size") or raw["n_embd"]
+    layers = raw.get("num_hidden_layers") or raw["n_layer"]
+    wide = raw.get("intermediate_size") or 4 * hidden
+    heads = raw.get("num_attention_heads") or raw["n_head"]
+    size = raw.get("head_dim") or hidden // heads
+    shared = raw.get("num_key_value_heads") or heads
+    attention = hidden * size * (2 * heads + 2 * shared)
+    embeddings = raw["vocab_size"] * hidden * (1 if raw.get("tie_word_embeddings") else 2)
+    parameters = layers * (attention + 3 * hidden * wide) + embeddings
+    return Geometry(parameters, layers, hidden, wide, raw["vocab_size"])
+
+
+def text(stages: list[Stage], planner: Planner) -> str:
+    """Return the plan as a table with totals and the assumptions it rests on."""
+    heads = ("stage", "model", "jobs", "done", "M tokens", "GPU h", "h left")
+    heads += ("GPU GB", "host GB", "disk GB", "basis")
+    rows = [heads]
+    for one in stages:
+        numbers = (one.million_tokens, one.gpu_hours, one.hours_left)
+        numbers += (one.gpu_gb, one.host_gb, one.disk_gb)
+        rows.append(
+            (one.rule, one.model, str(one.jobs), str(one.done), *map(_rounded, numbers), one.basis)
+        )
+    hours = sum(one.gpu_hours for one in stages)
+    left = sum(one.hours_left for one in stages if one.gpu_hours)
+    total = ("total", "", sum(one.jobs for one in stages), sum(one.done for one in stages))
+    total += (_rounded(sum(one.million_tokens for one in stages)), _rounded(hours), _rounded(left))
+    total += (_rounded(max(one.gpu_gb for one in stages)),)
+    total += (_rounded(max(one.host_gb for one in stages)),)
+    total += (_rounded(sum(one.disk_gb for one in stages)), "")
+    rows.append(tuple(map(str, total)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in (0, 1, 10) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    rule = "-" * max(map(len, lines))
+    lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+    device, cuts = planner.assumed["device"], planner.assumed["utilisation"]
+    gpus = planner.config.runtime.gpu
+    where = f"{device['label']}: {device['tflops']} TFLOP/s, {device['bandwidth_gb']} GB/s"
+    shares = ", ".join(f"{key} {value:g}" for key, value in cuts.items())
+    lines += [
+        "",
+        f"Assumed (config/plan.yaml) where no job has run yet: {where};",
+        f"share of the peak: {shares}; 4-bit weights {planner.assumed['nf4_slowdown']:g} times"
+        " slower.",
+        "Estimates, not promises: expect a factor of two until jobs have been measured.",
+    ]
+    if gpus == 0:
+        lines.append(
+            "This configuration asks for no GPU (runtime.gpu: 0): assumed hours hold on the device"
+            " above, not on CPU cores."
+        )
+    peak = max(one.gpu_gb for one in stages)
+    if peak > device["memory_gb"]:
+        lines.append(
+            f"WARNING: {peak:.0f} GB do not fit into {device['memory_gb']} GB; lower"
+            " runtime.batch_tokens or statistics.batch_blocks, or quantise (quantization: nf4)."
+        )
+    asked = planner.config.runtime.mem_mb / 1000
+    host = max(one.host_gb for one in stages)
+    if host > asked:
+        lines.append(
+            f"NOTE: a job may need {host:.0f} GB of host memory; runtime.mem_mb asks for"
+            f" {asked:.0f} GB at first, doubled at every retry."
+        )
+    return "\n".join(lines)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the plan; return 1 with a message if the configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m langneurons.plan", description=__doc__)
+    parser.add_argument("config", nargs="+", help="configuration files, later over earlier")
+    parser.add_argument("--assumptions", default=None, help=f"YAML file; default {ASSUMPTIONS}")
+    parser.add_argument("--directory", default=".", help="working directory of the run")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    try:
+        path = Path(given.assumptions) if given.assumptions else project_file(ASSUMPTIONS)
+        assumed = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        planner = Planner(read_configs(given.config), assumed, Path(given.directory))
+        stages = planner.stages()
+    except (ConfigError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if given.json:
+        print(json.dumps([asdict(stage) for stage in stages], indent=1))
+    else:
+        print(text(stages, planner))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

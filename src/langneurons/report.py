@@ -1,0 +1,226 @@
+"""The results page of a configuration: from its tables and figures to `langneurons.page`.
+
+Captions are those of workflow/report, filled in for each figure, so that the page and Snakemake's
+report say the same. Tables bring their caption and notes from their Markdown file.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from langneurons.claims import CLAIMS
+from langneurons.page import Picture, Table, Verdict, write_page
+from langneurons.provenance import versions
+
+CAPTIONS = {"cross_entropy": "perplexity", "scores": "tasks"}
+TITLES = {
+    "neurons": "Neurons per language",
+    "overlap": "Shared neurons",
+    "layers": "Neurons by layer",
+    "venn": "Three languages at a time",
+    "activations": "Activations",
+    "perplexity": "Change of perplexity",
+    "cross_entropy": "Change of cross-entropy",
+    "scores": "Task scores",
+    "curves": "Training curves",
+}
+PAPER_FIGURES = "Figures in the paper's order"
+PAPER_TABLES = "Tables in the paper's order"
+PACKAGES = ("langneurons", "torch", "transformers", "peft", "bitsandbytes", "snakemake")
+SUMMARIES = ("claims", "published_summary")
+
+
+class _Names(dict):
+    """Values by key or by attribute, as Snakemake's captions ask for them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def write_report(
+    path: str | os.PathLike,
+    tables: Sequence[str],
+    figures: Sequence[str],
+    show: Mapping[str, Any],
+    captions: str | os.PathLike,
+) -> None:
+    """Write the page; `tables` are CSV files, `figures` SVG files, `captions` a folder."""
+    frames = {Path(table).stem: pd.read_csv(table, keep_default_na=False) for table in tables}
+    for table in tables:  # numbers as numbers, empty cells as missing
+        name = Path(table).stem
+        numeric = pd.read_csv(table)
+        for column in numeric.select_dtypes("number"):
+            frames[name][column] = numeric[column]
+    agreement = frames.get("published_summary")
+    write_page(
+        path,
+        show["title"] or show["name"],
+        _lead(show),
+        _facts(show, frames),
+        _verdicts(show, frames.get("claims")),
+        agreement,
+        [
+            _table(table, frames[Path(table).stem], path)
+            for table in sorted(tables, key=lambda one: not _printed(one))
+            if Path(table).stem not in SUMMARIES
+        ],
+        _pictures(figures, show, Path(captions)),
+        {"configuration": show["name"], **_corpus(show), **versions(PACKAGES)},
+    )
+
+
+def _lead(show: Mapping[str, Any]) -> list[str]:
+    about = show["about"]
+    models = ", ".join(show["models"].values())
+    langs = ", ".join(show["language_names"].values())
+    text = (
+        f"Language-specific neurons of {models} in {len(show['language_names'])} languages"
+        f" ({langs}). Activations were measured on up to {about['tokens']:,} tokens per language of"
+        f" {about['corpus']}; selections: {', '.join(show['selections'].values())}."
+    )
+    lines = [text]
+    if len(show["protocols"]) > 1 or "corrected" not in show["protocols"]:
+        lines.append(
+            f'Protocols: {", ".join(show["protocols"])}. "paper" repeats what the papers\' code'
+            ' does, "corrected" mends it point by point (docs/deviations.md): a value is written'
+            " where it was measured, quantiles are those of the whole corpus, a head reads the last"
+            " real token, answers are compared as words, training and test rows are apart, and"
+            " perplexity with and without an intervention is that of the same text."
+        )
+    for printed, model in show["results"]["stand_ins"].items():
+        lines.append(
+            f"{show['models'][model]} stands in for {printed}: agreement with the printed numbers"
+            " shows that the machinery works and says nothing about the paper."
+        )
+    return lines
+
+
+def _facts(show: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    facts = {
+        "models": str(len(show["models"])),
+        "languages": str(len(show["language_names"])),
+        "language sets": str(len(show["language_sets"])),
+        "selections": str(len(show["selections"])),
+        "interventions": str(len(show["interventions"])),
+    }
+    summary = frames.get("published_summary")
+    if summary is not None:
+        for protocol, part in summary.groupby("protocol", sort=False):
+            run, inside = int(part["run"].sum()), int(part["inside"].sum())
+            name = f"printed cells inside our interval, {protocol}"
+            facts[name] = f"{inside:,} of {run:,} run"
+    claims = frames.get("claims")
+    if claims is not None and len(claims):
+        held = int((claims["verdict"] == "holds").sum())
+        run = int((claims["verdict"] != "not run").sum())
+        facts["claim tests that hold"] = f"{held} of {run}"
+    return facts
+
+
+def _verdicts(show: Mapping[str, Any], claims: pd.DataFrame | None) -> list[Verdict]:
+    if claims is None:
+        return []
+    margin = f" Margin: {show['results']['margin']:g}."
+    return [
+        Verdict(
+            claim.title, claim.test + margin, claims[claims["claim"] == name].drop(columns="claim")
+        )
+        for name, claim in CLAIMS.items()
+        if (claims["claim"] == name).any()
+    ]
+
+
+def _printed(path: str) -> bool:
+    """Say whether a table is laid out like a printed one."""
+    return re.fullmatch(r"table\d+", Path(path).stem) is not None
+
+
+def _table(path: str, frame: pd.DataFrame, page: str | os.PathLike) -> Table:
+    stem = Path(path).with_suffix("")
+    text = stem.with_suffix(".md").read_text(encoding="utf-8")
+    parts = [part.strip() for part in text.split("\n\n") if part.strip()]
+    notes = [part for part in parts if not part.startswith("|")]
+    title = stem.name
+    if notes and notes[0].startswith("**"):
+        title, notes = notes[0].strip("*"), notes[1:]
+    files = tuple(
+        os.path.relpath(stem.with_suffix(f".{kind}"), Path(page).parent)
+        for kind in ("csv", "md", "tex")
+    )
+    group = PAPER_TABLES if _printed(path) else "All results"
+    return Table(title, " ".join(notes), frame, f"table-{stem.name}", group, files)
+
+
+def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -> list[Picture]:
+    """Return every figure once: those with a name of their own first, under that name."""
+    named, others, sources = [], [], set()
+    for path in map(Path, figures):
+        if path.stem in show["figures"] and path.parent.name == show["name"]:
+            one = show["figures"][path.stem]
+            source = Path(one["source"])
+            sources.add(source)
+            found = _described(source, show, captions)
+            title = f"{one['item']}. {found[0]}" if one["item"] else found[0]
+            named.append(Picture(title, found[1], str(path), path.stem, PAPER_FIGURES))
+    for path in map(Path, figures):
+        if path.stem in show["figures"] and path.parent.name == show["name"]:
+            continue
+        if path in sources:
+            continue
+        title, caption, group = _described(path, show, captions)
+        anchor = "-".join(_parts(path, show)) + f"-{path.stem}"
+        others.append(Picture(title, caption, str(path), re.sub(r"[^\w.-]", "-", anchor), group))
+    order = list(TITLES.values())
+    others.sort(key=lambda one: order.index(one.group))
+    return [*sorted(named, key=lambda one: one.anchor), *others]
+
+
+def _parts(path: Path, show: Mapping[str, Any]) -> tuple[str, ...]:
+    return path.parts[path.parts.index(show["name"], 1) + 1 : -1]
+
+
+def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str, str, str]:
+    """Return title, caption and group of a figure, from where it lies."""
+    kind, parts = path.stem, _parts(path, show)
+    keys = {
+        "activations": ("model",),
+        "neurons": ("model", "label"),
+        "perplexity": ("model", "protocol", "label", "intervention"),
+        "cross_entropy": ("model", "protocol", "label", "intervention"),
+        "scores": ("model", "protocol", "task"),
+        "curves": ("model", "protocol", "finetuning"),
+    }.get(kind, ("model", "label", "selection"))
+    wildcards = _Names(zip(keys, parts, strict=True))
+    shown = [
+        show[section].get(value, value)
+        for key, section in (
+            ("model", "models"),
+            ("label", None),
+            ("selection", "selections"),
+            ("intervention", "interventions"),
+            ("task", "tasks"),
+            ("finetuning", None),
+            ("protocol", None),
+        )
+        if (value := wildcards.get(key)) is not None
+        for section in [section or "names"]
+    ]
+    template = (captions / f"{CAPTIONS.get(kind, kind)}.rst").read_text(encoding="utf-8")
+    given = _Names(wildcards=wildcards, params=_Names(cfg=show), config={"title": show["title"]})
+    text = jinja2.Template(template).render(snakemake=given)
+    caption = " ".join(text.replace("``", "").split())
+    return f"{TITLES[kind]}: {', '.join(shown)}", caption, TITLES[kind]
+
+
+def _corpus(show: Mapping[str, Any]) -> dict[str, str]:
+    about, results = show["about"], show["results"]
+    return {
+        "corpus": f"{about['corpus']}, up to {about['tokens']:,} tokens per language",
+        "intervals": f"{results['confidence']:.0%}, {results['bootstrap']} bootstrap replicates or"
+        f" more, seed {results['seed']}",
+        "tests": f"level {results['alpha']:g} after Holm; margin {results['margin']:g}",
+    }

@@ -1,0 +1,101 @@
+"""The plan: counts follow the configuration, hours the assumptions; measurements replace both."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from langneurons.config import build, parse_yaml, read_configs
+from langneurons.errors import ConfigError
+from langneurons.plan import ASSUMPTIONS, Planner, main, text
+
+ROOT = Path(__file__).parent.parent
+ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text())
+PAPER = ROOT / "config/papers/mondal2025.yaml"
+
+
+def plan(raw=None, folder=ROOT / "nowhere", **changes):
+    config = read_configs([PAPER]) if raw is None else build(raw)
+    return Planner(config, ASSUMED | changes, folder)
+
+
+def stage(planner, rule, model="llama-3.1-8b"):
+    (found,) = [one for one in planner.stages() if (one.rule, one.model) == (rule, model)]
+    return found
+
+
+def test_every_job_of_the_paper_is_counted():
+    planner = plan()
+    config = planner.config
+    counts = {one.rule: one.jobs for one in planner.stages() if one.model == "llama-3.1-8b"}
+    assert counts["pack_corpus"] == 16
+    assert counts["collect_statistics"] == 16 * config.statistics.shards
+    model = "llama-3.1-8b"
+    protocols = 2
+    assert counts["finetune"] == protocols * len(config.adapters(model))
+    assert counts["evaluate_task"] == protocols * len(config.evaluations(model))
+    assert counts["measure_perplexity"] == protocols * len(config.perplexity_cells(model))
+
+
+def test_hours_of_statistics_by_hand():
+    one = stage(plan(), "collect_statistics")
+    device = ASSUMED["device"]["tflops"] * 1e12 * ASSUMED["utilisation"]["statistics"]
+    forward = 16 * 1e8 * 2 * 8.03e9 * ASSUMED["nf4_slowdown"] / device / 3600
+    loading = 16 * 8 * 2 * 16.06 / ASSUMED["load_gb_per_second"] / 3600
+    assert one.gpu_hours == pytest.approx(forward + loading, rel=1e-6)
+    assert one.hours_left == one.gpu_hours
+    assert one.million_tokens == 1600
+
+
+def test_a_faster_device_takes_less_and_weights_bound_the_memory():
+    fast = ASSUMED["device"] | {"tflops": 624}
+    assert stage(plan(device=fast), "finetune").gpu_hours < stage(plan(), "finetune").gpu_hours
+    for one in plan().stages():
+        if one.rule in ("collect_statistics", "finetune", "evaluate_task"):
+            parameters = {"llama-3.1-8b": 8.03, "mistral-nemo-12b": 12.2}[one.model]
+            assert 0.5 * parameters < one.gpu_gb < ASSUMED["device"]["memory_gb"]
+
+
+def test_measured_jobs_replace_the_estimate(tmp_path):
+    folder = tmp_path / "benchmarks/results/pack_corpus/llama-3.1-8b"
+    folder.mkdir(parents=True)
+    output = tmp_path / "results/llama-3.1-8b/corpora/en.safetensors"
+    output.parent.mkdir(parents=True)
+    output.touch()
+    (folder / "en.tsv").write_text("s\tmax_rss\n7200\t12345\n")
+    one = stage(plan(folder=tmp_path), "pack_corpus")
+    assert one.basis == "measured, 1 jobs"
+    assert (one.done, one.jobs) == (1, 16)
+    assert one.hours_left == pytest.approx(15 * 2.0)
+    assert one.host_gb == pytest.approx(12.345)
+
+
+def test_an_unknown_model_is_named(capsys):
+    with pytest.raises(ConfigError, match=r"models.llama-3.1-8b is unknown.*meta-llama"):
+        plan(models={}).stages()
+    assert main(["nowhere.yaml"]) == 1
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_a_prepared_model_is_read(tmp_path):
+    folder = tmp_path / "resources/models/llama-3.1-8b"
+    folder.mkdir(parents=True)
+    # The architecture of Llama 3.1 8B: 8.03 billion parameters.
+    sizes = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    found = plan(folder=tmp_path).geometry("llama-3.1-8b")
+    assert found.parameters == pytest.approx(8.03e9, rel=0.001)
+
+
+def test_the_printed_plan_states_what_it_rests_on(capsys):
+    assert main([str(PAPER)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("finetune", "GPU h", "disk GB", "A100", "Assumed", "total"):
+        assert words in printed
+    assert main([str(PAPER), "--json"]) == 0
+    assert {one["rule"] for one in json.loads(capsys.readouterr().out)} >= {"fetch_text"}
+    assert "WARNING" in text(
+        plan(device=ASSUMED["device"] | {"memory_gb": 10}).stages(),
+        plan(device=ASSUMED["device"] | {"memory_gb": 10}),
+    )

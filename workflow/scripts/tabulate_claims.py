@@ -1,0 +1,60 @@
+"""Test the claims of a paper under every protocol."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from langneurons.claims import CLAIMS, decide
+from langneurons.display import protocols
+from langneurons.io import read_parquet
+from langneurons.published import TOKEN_IDS
+from langneurons.runtime import start
+from langneurons.tables import perplexity_change, write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    read = [(Path(path), *read_parquet(path)) for path in snakemake.input.records]
+    matrices = [(Path(path), *read_parquet(path)) for path in snakemake.input.matrices]
+    changes = {
+        path: perplexity_change(frame, show["results"], metadata["sampled"]).assign(
+            **{key: metadata[key] for key in ("langset", "selection", "intervention")}
+        )
+        for path, frame, metadata in matrices
+    }
+    records: dict = {}
+    perplexity: dict = {}
+    for name, points in show["protocols"].items():
+        for path, frame, metadata in read:
+            if name in protocols(path, "evaluation", -4, show):
+                metric = metadata["metrics"][0]
+                if points["answers"] == "paper":
+                    metric = TOKEN_IDS.get(metric, metric)
+                key = (name, metadata["model"], metadata["task"])
+                records.setdefault(key, (metric, []))[1].append(frame)
+        for path, _, metadata in matrices:
+            if name in protocols(path, "perplexity", -4, show):
+                perplexity.setdefault((name, metadata["model"]), []).append(changes[path])
+    table = decide(
+        show["results"]["claims"],
+        {key: (metric, pd.concat(frames)) for key, (metric, frames) in records.items()},
+        {key: pd.concat(frames) for key, frames in perplexity.items()},
+        show,
+    )
+    notes = [f"{CLAIMS[name].title}. {CLAIMS[name].test}" for name in show["results"]["claims"]]
+    notes.append(
+        f"Margin: {show['results']['margin']:g}. Items are resampled with all their cells."
+    )
+    stem = Path(snakemake.output[0]).with_suffix("")
+    write_table(table, stem, "Claims of the paper", notes)
+    job.done(claims=len(table))
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
