@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("statistics_pass", "two_pass", "intervention", "selection", "memory")
+NAMES = ("statistics_pass", "two_pass", "intervention", "selection", "memory", "masked_lora")
 
 
 def main() -> int:

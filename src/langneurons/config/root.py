@@ -513,10 +513,10 @@ def _check_interventions(config: Config, called: str, protocol: Protocol) -> Non
                 levels = config.statistics.batch_quantiles
                 if protocol.quantiles == "paper" and site != "gate":
                     raise ConfigError(
-                        f"{path}: protocols.{called}.quantiles: paper averages quantiles of batches,"
-                        f" which are measured at the gate only, and {step.statistic} is read at"
-                        f" site {site!r}. Set intervention_site: paper as well, or write at site:"
-                        " gate."
+                        f"{path}: protocols.{called}.quantiles: paper averages quantiles of"
+                        f" batches, which are measured at the gate only, and {step.statistic} is"
+                        f" read at site {site!r}. Set intervention_site: paper as well, or write at"
+                        " site: gate."
                     )
                 if protocol.quantiles == "paper" and level not in levels:
                     raise ConfigError(
