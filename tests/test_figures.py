@@ -163,3 +163,34 @@ def test_ink_contrasts_with_the_cell():
     cmap, norm = figures._cmap("cividis"), Normalize(0, 1)
     assert figures._ink(cmap, norm, 0.0) == "white"
     assert figures._ink(cmap, norm, 1.0) == "black"
+
+
+def _image_size(path):
+    """Return width and height from a PNG's header."""
+    header = path.read_bytes()[16:24]
+    return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+
+
+def test_many_adapters_become_a_matrix(tmp_path):
+    rows = []
+    for number in range(6):
+        for lang in ("en", "vi"):
+            for intervention in ("zero", "p90"):
+                row = {"adapter": f"a{number}", "lang": lang, "intervention": intervention}
+                row |= {"langset": "s", "selection": "lape", "metric": "accuracy"}
+                row |= {"difference": 0.01 * number, "difference_low": 0.0, "p_holm": 0.5}
+                rows.append(row | {"difference_high": 0.1, "baseline": 0.5})
+    few = pd.DataFrame(rows[:8])
+    figures.draw_tasks(few, ["en", "vi"], "few", tmp_path / "few")
+    figures.draw_tasks(pd.DataFrame(rows), ["en", "vi"], "many", tmp_path / "many")
+    sizes = {name: _image_size(tmp_path / f"{name}.png") for name in ("few", "many")}
+    # Six adapters as rows of two matrices are no taller than two of them as rows of panels.
+    assert sizes["many"][1] < 2 * sizes["few"][1]
+
+
+def test_perplexity_and_cross_entropy_are_two_figures(tmp_path):
+    panels = [("LAPE", cells(["en", "vi", "hi"]).assign(ppl_change=lambda one: one.nll_change * 9))]
+    for value in ("nll_change", "ppl_change"):
+        figures.draw_perplexity(panels, ["en", "vi", "hi"], "title", tmp_path / value, value=value)
+    first, second = ((tmp_path / f"{v}.svg").read_bytes() for v in ("nll_change", "ppl_change"))
+    assert first != second

@@ -238,3 +238,21 @@ def test_a_failed_cell_is_an_error_and_is_not_kept(tmp_path, one, error, text):
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
     sites = MlpSites(model)
     assert not any(module._forward_hooks for module in sites.act)
+
+
+def test_every_cell_reads_its_own_sample_if_asked(tmp_path):
+    corpora = {lang: corpus(lang, seed, sizes=(12,) * 20) for seed, lang in enumerate(("aa", "bb"))}
+    _, plans = setting()
+    model = tiny_model("llama")
+    store = SideStore(tmp_path, "perplexity")
+    key = {"model": "tiny", "code": "1"}
+    first = measure(model, corpora, plans, store, key, 40, 64, sampled=True)
+    again = measure(model, corpora, plans, SideStore(tmp_path / "b", "p"), key, 40, 9, sampled=True)
+    np.testing.assert_allclose(first["nll"], again["nll"], atol=1e-3)
+    read = first.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
+    assert len(set(read)) == len(read) == 6
+    assert (first.groupby(["deactivated", "evaluated"])["tokens"].sum() >= 40 - 8).all()
+    same = measure(model, corpora, plans, store, key, 40, 64)
+    assert same.groupby("evaluated")["document"].nunique().max() < 20
+    texts = same.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
+    assert texts.groupby("evaluated").nunique().eq(1).all()

@@ -135,3 +135,27 @@ def test_wilson_by_hand():
     centre, half = 0.5, z * sqrt(0.25 / 20 + z * z / 1600) / (1 + z * z / 20)
     assert u.wilson(10, 20, 0.95) == pytest.approx((centre - half, centre + half))
     assert np.isnan(u.wilson(0, 0, 0.95)).all()
+
+
+def test_unpaired_change_is_the_difference_of_two_ratios():
+    generator = np.random.default_rng(0)
+    weights = generator.integers(5, 50, 80).astype(float)
+    values = weights * generator.normal(3.0, 0.5, 80)
+    shifted = values + 0.2 * weights
+    order = generator.permutation(80)
+    settings = (4000, 0.95, 0)
+    change, low, high, p = u.unpaired_ratio_change((values, weights), (shifted, weights), *settings)
+    assert change == pytest.approx(0.2)
+    assert low < change < high
+    # The order of the second sample's units does not matter: nothing is paired.
+    other = u.unpaired_ratio_change((values, weights), (shifted[order], weights[order]), *settings)
+    assert other[0] == pytest.approx(change)
+    assert other[1:3] == pytest.approx((low, high), abs=0.02)
+    paired = u.paired_ratio_change(values, shifted[:, None], weights, *settings)
+    assert high - low > 5 * float(paired[2][0] - paired[1][0])
+    assert p > float(paired[3][0])
+    # Two samples of independent units: the variances add.
+    spread = (high - low) / (2 * 1.96)
+    ratio = values.sum() / weights.sum()
+    single = np.sqrt(((values - ratio * weights) ** 2).sum()) / weights.sum()
+    assert spread == pytest.approx(np.sqrt(2) * single, rel=0.1)

@@ -341,6 +341,24 @@ def test_report_is_one_html_file(checkout):
     assert "perplexity" in text and len(text) > 100_000
 
 
+def test_the_results_page_opens_on_its_summary(checkout):
+    from test_page import browser
+
+    page = checkout.path / "results/reports/tiny.html"
+    text = page.read_text()
+    pictures = list((checkout.path / "results/figures/tiny").rglob("*.svg"))
+    # The source of the named figure is shown once, under its name.
+    assert text.count("data:image/svg+xml") == len(pictures) - 1
+    command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000"]
+    command += [f"--user-data-dir={checkout.path / 'browser'}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
+    assert "CONSOLE" not in done.stderr
+    found = [done.stdout.find(part) for part in ("Test-time interventions", "Agreement", "Table 1")]
+    assert -1 not in found and found == sorted(found)
+    assert "Figures in the paper" in done.stdout
+
+
 @pytest.mark.parametrize("change, words", [({"nam": 1}, "unknown key"), ({"models": {}}, "models")])
 def test_bad_configuration_stops_before_any_job(edit, change, words):
     edit.config |= change
