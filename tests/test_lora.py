@@ -1,6 +1,7 @@
 """LoRA on chosen neurons: equal to the masked form, blind to everything off the mask."""
 
 import copy
+import os
 
 import numpy as np
 import pytest
@@ -245,3 +246,15 @@ def test_four_bit_weights_stay_as_they_are():
 def test_mistakes_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         attach(tiny.tiny_model("llama"), **options)
+
+
+def test_saved_files_follow_the_umask_and_leave_nothing_beside_them(tmp_path):
+    wrapped = attach(tiny.tiny_model("llama"), ("q_proj",), None, 4, 8.0)
+    before = os.umask(0o027)
+    try:
+        save_adapter(wrapped, tmp_path / "adapter")
+    finally:
+        os.umask(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    for path in (tmp_path / "adapter").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o640

@@ -204,3 +204,24 @@ def test_latex_escapes_every_special_character():
 )
 def test_format_value(value, text):
     assert tables.format_value(value) == text
+
+
+def made(rows):
+    frame = pd.DataFrame(rows, columns=["lang", "layer", "neuron"]).assign(score=1.0)
+    return NeuronTable(frame, small_table().metadata)
+
+
+def test_selections_share_what_a_count_by_hand_says():
+    first = made([("en", 0, 0), ("en", 0, 1), ("en", 1, 3), ("fr", 1, 2)])
+    second = made([("en", 0, 1), ("en", 1, 3), ("de", 0, 0)])
+    labels = {"model": "m", "languages": "s"}
+    table = tables.selection_overlap(
+        [(labels | {"selection": "a"}, first), (labels | {"selection": "b"}, second)]
+    ).set_index("lang")
+    row = table.loc["en"]
+    assert (row["neurons"], row["other_neurons"], row["shared"]) == (3, 2, 2)
+    assert row["jaccard"] == pytest.approx(2 / 3)
+    assert row["chance"] == pytest.approx(3 * 2 / 8)
+    assert table.loc["fr", "shared"] == 0
+    other = tables.selection_overlap([(labels | {"selection": "a"}, first)])
+    assert other.empty and "jaccard" in other

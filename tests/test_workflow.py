@@ -207,7 +207,16 @@ def edit(checkout):
 
 def test_full_run_makes_every_result(checkout):
     results = checkout.path / "results"
-    names = ("neurons", "overlap", "layers", "activations", "perplexity", "tasks", "published")
+    names = (
+        "neurons",
+        "overlap",
+        "selections",
+        "layers",
+        "activations",
+        "perplexity",
+        "tasks",
+        "published",
+    )
     names += ("claims", *(f"table{number}" for number in range(1, 9)))
     for name in names:
         for kind in ("csv", "md", "tex"):

@@ -17,7 +17,10 @@ import hashlib
 import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ from torch import nn
 
 from langneurons.adapters import MlpSites
 from langneurons.errors import nearest
+from langneurons.io import atomic
 
 log = logging.getLogger(__name__)
 ADAPTER = "default"
@@ -207,5 +211,15 @@ def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_adapter(wrapped: nn.Module, folder: str | os.PathLike) -> None:
-    """Save a plain LoRA adapter (adapter_config.json, adapter_model.safetensors)."""
-    wrapped.save_pretrained(folder, state_dict=dense_state(wrapped), safe_serialization=True)
+    """Save a plain LoRA adapter (adapter_config.json, adapter_model.safetensors).
+
+    Files appear whole, the weights last, and readable as the user's umask says.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".adapter.", dir=folder.parent) as temporary:
+        wrapped.save_pretrained(temporary, state_dict=dense_state(wrapped), safe_serialization=True)
+        files = sorted(Path(temporary).iterdir(), key=lambda file: file.suffix == ".safetensors")
+        for file in files:
+            with atomic(folder / file.name) as whole:
+                shutil.copyfile(file, whole)

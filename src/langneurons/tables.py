@@ -5,6 +5,7 @@ pure: frames in, frames out. Changes are paired (the same documents or items wit
 intervention); p_holm is corrected over the whole matrix, or over the task and metric.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -161,6 +162,31 @@ def overlap_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFr
                 rows.append({**labels, **pair, **values})
     columns = ["lang", "other", "shared", "jaccard"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per model, language and pair of selections on one language set.
+
+    shared: neurons that both assign to the language; chance: how many two random sets of these
+    sizes share on average.
+    """
+    rows, groups = [], {}
+    for labels, table in tables:
+        groups.setdefault((labels["model"], labels["languages"]), []).append((labels, table))
+    for (model, languages), members in groups.items():
+        for (first, one), (second, other) in itertools.combinations(members, 2):
+            for lang in one.languages:
+                masks = one.mask(lang), other.mask(lang)
+                sizes = [int(mask.sum()) for mask in masks]
+                shared = int((masks[0] & masks[1]).sum())
+                union = sum(sizes) - shared
+                row = {"model": model, "languages": languages, "lang": lang}
+                row |= {"selection": first["selection"], "other": second["selection"]}
+                row |= {"neurons": sizes[0], "other_neurons": sizes[1], "shared": shared}
+                row |= {"chance": sizes[0] * sizes[1] / masks[0].size}
+                rows.append(row | {"jaccard": shared / union if union else math.nan})
+    columns = ["model", "languages", "lang", "selection", "other", "neurons", "other_neurons"]
+    return pd.DataFrame(rows, columns=[*columns, "shared", "chance", "jaccard"])
 
 
 def layer_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:

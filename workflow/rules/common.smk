@@ -146,7 +146,7 @@ def evaluation_files():
 
 def table_files():
     """Return every table of this configuration."""
-    names = ["neurons", "overlap", "layers", "activations"]
+    names = ["neurons", "overlap", "selections", "layers", "activations"]
     if cfg.perplexity is not None:
         names += ["perplexity", "perplexity_summary"]
     if cfg.tasks:

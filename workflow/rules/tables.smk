@@ -15,7 +15,7 @@ rule tabulate_neurons:
     input:
         neuron_files(),
     output:
-        table("neurons", "overlap", "layers"),
+        table("neurons", "overlap", "selections", "layers"),
     log:
         f"logs/tabulate_neurons/{PAPER}.log",
     benchmark:

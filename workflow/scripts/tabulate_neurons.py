@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 
 from langneurons.display import neuron_tables
 from langneurons.runtime import start
-from langneurons.tables import layer_counts, neuron_counts, overlap_counts, write_table
+from langneurons.tables import (
+    layer_counts,
+    neuron_counts,
+    overlap_counts,
+    selection_overlap,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,6 +30,12 @@ def main(snakemake) -> None:
         "unique: distinct neurons; pairs: (language, neuron) pairs, as a neuron may have several.",
     )
     write_table(overlap_counts(tables), folder / "overlap", "Neurons that two languages share")
+    write_table(
+        selection_overlap(tables),
+        folder / "selections",
+        "Neurons that two selections share",
+        "Of one language, on one language set; chance: shared by two random sets of these sizes.",
+    )
     write_table(layer_counts(tables), folder / "layers", "Neurons per language and layer")
     job.done()
 
