@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
-.PHONY: demo test lint unit workflow plan bench report graph clean
+.PHONY: demo test cluster lint unit workflow plan bench report graph clean
 
 .venv/installed: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -33,6 +33,9 @@ lint: .venv/installed
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint --configfile config/config.yaml
 	$(BIN)/python -m langneurons.config --check
+
+cluster: .venv/installed   ## the graph on a real SLURM of one host, with faults (root on Debian or Ubuntu)
+	$(BIN)/python -m pytest -m slurm -s tests/slurm
 
 plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs
 	@$(BIN)/python -m langneurons.plan $(CONFIG)
