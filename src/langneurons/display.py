@@ -90,6 +90,25 @@ def task_records(
     ]
 
 
+def in_order(scores: pd.DataFrame, show: dict[str, Any]) -> pd.DataFrame:
+    """Sort task scores as the configuration lists tasks, adapters, languages and conditions."""
+    orders = {
+        "task": show["tasks"].values(),
+        "metric": dict.fromkeys(scores["metric"]),
+        "adapter": show["adapters"].values(),
+        "lang": show["order"],
+        "selection": ["none", *show["selections"].values()],
+        "langset": ["none", *show["labels"].values()],
+        "intervention": ["none", *show["interventions"].values()],
+    }
+    ranks = {
+        column: scores[column].map({value: place for place, value in enumerate(values)})
+        for column, values in orders.items()
+    }
+    order = pd.DataFrame(ranks).reset_index(drop=True).sort_values(list(ranks), kind="stable")
+    return scores.iloc[order.index].reset_index(drop=True)
+
+
 def with_labels(labels: dict[str, str], frame: pd.DataFrame) -> pd.DataFrame:
     """Put constant label columns before a frame's own."""
     for place, (name, value) in enumerate(labels.items()):

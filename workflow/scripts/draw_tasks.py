@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import order, task_records
+from langneurons.display import in_order, order, task_records
 from langneurons.figures import draw_tasks
 from langneurons.runtime import start
 from langneurons.tables import task_scores
@@ -17,7 +17,7 @@ def main(snakemake) -> None:
     job = start(snakemake)
     show = snakemake.params.cfg
     ((labels, frame),) = task_records(snakemake.input, show, snakemake.wildcards.protocol)
-    scores = task_scores(frame, show["results"])
+    scores = in_order(task_scores(frame, show["results"]), show)
     title = f"{labels['model']}: {show['tasks'][snakemake.wildcards.task]} under interventions"
     if len(show["protocols"]) > 1:
         title += f", protocol {labels['protocol']}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import task_records, with_labels
+from langneurons.display import in_order, task_records, with_labels
 from langneurons.runtime import start
 from langneurons.tables import task_scores, write_table
 
@@ -19,7 +19,7 @@ def main(snakemake) -> None:
     show = snakemake.params.cfg
     path = Path(snakemake.output[0])
     frames = [
-        with_labels(labels, task_scores(frame, show["results"]))
+        with_labels(labels, in_order(task_scores(frame, show["results"]), show))
         for labels, frame in task_records(snakemake.input, show)
     ]
     write_table(
