@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
-.PHONY: demo test cluster lint unit workflow plan bench report graph clean
+.PHONY: demo test cluster lint unit workflow plan efficiency bench report graph clean
 
 .venv/installed: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -40,6 +40,9 @@ cluster: .venv/installed   ## the graph on a real SLURM of one host, with faults
 plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs
 	@$(BIN)/python -m langneurons.plan $(CONFIG)
 	@echo; echo "Jobs left, by rule:"; $(SNAKEMAKE) -n --quiet rules 2>&1 | sed -n '/^job  /,/^total/p' | awk '!seen[$$0]++'
+
+efficiency: .venv/installed ## what jobs used of what they asked for
+	@$(BIN)/python -m langneurons.efficiency $(CONFIG)
 
 bench: .venv/model         ## the benchmarks of benchmarks/
 	$(BIN)/python benchmarks/run.py

@@ -1,0 +1,110 @@
+"""What jobs used of what they asked for, rule by rule, from Snakemake's benchmark files.
+
+    python -m langneurons.efficiency CONFIG [CONFIG ...] [--directory DIR]
+
+Time and memory are set against the first attempt's request (`runtime.runtime_minutes`,
+`runtime.mem_mb`); the last column says what to ask for instead, with half as much again in reserve.
+"""
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from langneurons.config import Config, read_configs
+from langneurons.errors import ConfigError
+
+MODEL_RULES = ("collect_statistics", "measure_perplexity", "finetune", "evaluate_task")
+FOLDER = "benchmarks/results"
+RESERVE = 1.5
+SPARE = 0.5  # asking for more than twice of what is used is worth a word
+
+
+@dataclass
+class Used:
+    """Seconds, peak memory in MB and mean CPU load in per cent of a rule's jobs."""
+
+    rule: str
+    seconds: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    load: list[float] = field(default_factory=list)
+
+
+def used(folder: Path) -> list[Used]:
+    """Return what the jobs of every rule used; rules with the most hours first."""
+    found = []
+    for place in sorted(path for path in folder.glob("*") if path.is_dir()):
+        one = Used(place.name)
+        for path in sorted(place.rglob("*.tsv")):
+            with path.open(encoding="utf-8") as file:
+                for row in csv.DictReader(file, delimiter="\t"):
+                    one.seconds.append(float(row["s"]))
+                    for key, values in (("max_rss", one.memory), ("mean_load", one.load)):
+                        if row.get(key, "NA") not in ("NA", "-", ""):
+                            values.append(float(row[key]))
+        if one.seconds:
+            found.append(one)
+    return sorted(found, key=lambda one: -sum(one.seconds))
+
+
+def table(rules: Sequence[Used], config: Config) -> str:
+    """Return the report."""
+    heads = ("rule", "jobs", "hours", "longest, min", "of asked", "peak, GB", "of asked", "cores")
+    rows = [(*heads, "advice")]
+    for one in rules:
+        longest, peak = max(one.seconds) / 60, max(one.memory, default=math.nan) / 1000
+        time = memory = advice = ""
+        if one.rule in MODEL_RULES:
+            asked_time, asked_memory = config.runtime.runtime_minutes, config.runtime.mem_mb / 1000
+            time, memory = f"{longest / asked_time:.0%}", f"{peak / asked_memory:.0%}"
+            advice = _advice(longest, asked_time, peak, asked_memory)
+        load = sum(one.load) / len(one.load) / 100 if one.load else math.nan
+        numbers = (f"{sum(one.seconds) / 3600:.2f}", f"{longest:.1f}", time, f"{peak:.2f}", memory)
+        rows.append((one.rule, str(len(one.seconds)), *numbers, f"{load:.1f}", advice))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in (0, 8) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _advice(longest: float, asked_time: float, peak: float, asked_memory: float) -> str:
+    words = []
+    if longest > asked_time:
+        words.append(f"runtime_minutes: {math.ceil(RESERVE * longest)}")
+    if (
+        not math.isnan(peak)
+        and not SPARE * asked_memory <= RESERVE * peak <= asked_memory * RESERVE
+    ):
+        words.append(f"mem_mb: {math.ceil(RESERVE * peak * 1000 / 500) * 500}")
+    return ", ".join(words)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the report; return 1 with a message if nothing has run."""
+    parser = argparse.ArgumentParser(prog="python -m langneurons.efficiency", description=__doc__)
+    parser.add_argument("config", nargs="+", help="configuration files, later over earlier")
+    parser.add_argument("--directory", default=".", help="working directory of the run")
+    given = parser.parse_args(arguments)
+    try:
+        config = read_configs(given.config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    rules = used(Path(given.directory) / FOLDER)
+    if not rules:
+        print(f"{given.directory}/{FOLDER}: no finished jobs.", file=sys.stderr)
+        return 1
+    print(table(rules, config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
