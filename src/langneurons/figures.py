@@ -352,10 +352,11 @@ def draw_venn(
 # Perplexity ------------------------------------------------------------------------------------
 
 
-def change_norm(values: np.ndarray) -> Normalize:
+def change_norm(values: np.ndarray, ratios: bool = False) -> Normalize:
     """Return a colour scale symmetric about 0; symmetric-logarithmic where the range is wide.
 
-    Wide: the largest change exceeds ten times the median of the changes that are not tiny.
+    Wide: the largest change exceeds ten times the median of the changes that are not tiny. With
+    `ratios` (changes that grow by factors, as of perplexity) all four decades are told apart.
     """
     sizes = np.abs(values[np.isfinite(values)])
     limit = float(sizes.max(initial=0.0))
@@ -366,7 +367,8 @@ def change_norm(values: np.ndarray) -> Normalize:
     if limit <= 10 * typical:
         return Normalize(-limit, limit)
     # Linear, thus pale, up to the decade of the typical change; at most four decades above.
-    threshold = 10.0 ** max(math.ceil(math.log10(typical)), math.ceil(math.log10(limit)) - 4)
+    lowest = math.ceil(math.log10(limit)) - 4
+    threshold = 10.0 ** (lowest if ratios else max(math.ceil(math.log10(typical)), lowest))
     return SymLogNorm(min(threshold, limit / 2), linscale=1.0, vmin=-limit, vmax=limit, base=10)
 
 
@@ -395,13 +397,11 @@ def draw_perplexity(
     frames = [(name, matrix(cells, value, order)) for name, cells in panels]
     weak = [~(matrix(cells, "p_holm", order).to_numpy() < alpha) for _, cells in panels]
     values = np.concatenate([frame.to_numpy().ravel() for _, frame in frames])
-    cmap, norm = _cmap("PuOr_r"), change_norm(values)
+    cmap, norm = _cmap("PuOr_r"), change_norm(values, value == "ppl_change")
     across = max(2.6, _side(max(frame.shape[1] for _, frame in frames)))
     down = max(2.0, _side(max(frame.shape[0] for _, frame in frames)) * 0.8)
     rows, columns = _grid(len(frames), max(1, int(21 // (across + 0.6))))
-    note = (
-        f"Grey italics: not significant (paired bootstrap, Holm over the panel, level {alpha:g})."
-    )
+    note = f"Grey italics: not significant (bootstrap over documents, Holm, level {alpha:g})."
     note = note if any(_numbered(frame) for _, frame in frames) else ""
     size = (columns * (across + 0.6) + 1.2, rows * (down + 0.8))
     with _canvas(stem, *size, title, note) as figure:
