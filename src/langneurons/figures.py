@@ -490,7 +490,7 @@ def draw_tasks(
                     _whiskers(axis, own, langs, offset, number, alpha)
                 axis.set_yticks(range(len(langs)), labels)
                 axis.tick_params(axis="y", length=0)
-                axis.xaxis.set_major_locator(MaxNLocator(5))
+                axis.xaxis.set_major_locator(MaxNLocator(3))
                 axis.set_xlabel(f"difference in {metric.replace('_', ' ')}")
                 if row == 0:
                     axis.set_title(textwrap.fill(head, 36))
@@ -506,7 +506,7 @@ def draw_tasks(
             for k, name in enumerate(interventions)
         ]
         figure.legend(
-            handles=handles, loc="outside right upper", frameon=False, title="intervention"
+            handles=handles, loc="outside right center", frameon=False, title="intervention"
         )
 
 
@@ -629,7 +629,7 @@ def draw_activations(
         handles.append(
             Line2D([], [], color="#E69F00", marker="o", linestyle="", markersize=5.5, label="mean")
         )
-        figure.legend(handles=handles, loc="outside right upper", frameon=False)
+        figure.legend(handles=handles, loc="outside right center", frameon=False)
 
 
 def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.PathLike) -> None:
@@ -647,7 +647,8 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.P
                     frame[key],
                     style,
                     color=OKABE_ITO[number % 7],
-                    linewidth=1.3,
+                    # Curves that coincide show as bands inside each other.
+                    linewidth=1.3 + 0.7 * max(0, min(len(curves), 7) - 1 - number),
                     label=label,
                 )
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))

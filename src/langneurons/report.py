@@ -111,8 +111,8 @@ def _facts(show: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[
     if summary is not None:
         for protocol, part in summary.groupby("protocol", sort=False):
             run, inside = int(part["run"].sum()), int(part["inside"].sum())
-            name = f"printed cells inside our interval, {protocol}"
-            facts[name] = f"{inside:,} of {run:,} run"
+            name = f"printed cells run lie inside our interval, {protocol}"
+            facts[name] = f"{inside:,} of {run:,}"
     claims = frames.get("claims")
     if claims is not None and len(claims):
         held = int((claims["verdict"] == "holds").sum())
