@@ -777,6 +777,21 @@ def test_later_files_and_overrides_win(tmp_path):
     assert config.perplexity.interventions == ("zero",)
 
 
+def test_a_block_of_another_kind_replaces_the_block(tmp_path):
+    over = {"tasks": {"xnli": {"source": {"kind": "jsonl", "path": "{lang}.jsonl"}, "limit": 3}}}
+    over["selections"] = {"prob": {"method": "magnitude"}}
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    raw = copy.deepcopy(GOOD)
+    raw["tasks"]["xnli"]["source"]["name"] = "xnli"
+    raw["selections"]["prob"]["rate"] = 0.5
+    first.write_text(json.dumps(raw))
+    second.write_text(json.dumps(over))
+    config = read_configs([first, second])
+    assert config.tasks["xnli"].source.path == "{lang}.jsonl"
+    assert config.tasks["xnli"].languages == ("vi",)
+    assert config.selections["prob"].method == "magnitude"
+
+
 def test_values_of_the_command_line_get_their_type(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(json.dumps(GOOD))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# Rules that show results and compute none.
+SHOWING = ("draw_", "tabulate_", "name_", "write_")
 TRIGGERS = ["--rerun-triggers", "mtime", "params", "input"]
 CONFIG = {
     "name": "tiny",
@@ -283,8 +285,9 @@ def test_renaming_and_reordering_a_set_compute_nothing(edit):
     sets = edit.config["language_sets"]
     edit.config["language_sets"] = {"renamed": ["hi", "en", "vi"], "two": sets["two"]}
     edit.config["selections"]["lape"]["language_sets"] = ["renamed"]
+    edit.config["results"]["figures"]["fig08_overlap"]["languages"] = "renamed"
     edit.save()
-    assert all(rule.startswith(("draw_", "tabulate_", "name_")) for rule in edit.planned())
+    assert all(rule.startswith(SHOWING) for rule in edit.planned())
 
 
 def test_adding_an_intervention_keeps_finished_parts(edit):
@@ -329,7 +332,7 @@ def test_an_intervention_retrains_nothing_and_a_learning_rate_retrains_all(edit)
 def test_a_protocol_computes_only_where_its_points_matter(edit):
     edit.config["protocols"]["quantiles_too"] = {"answers": "paper"}
     edit.save()
-    assert all(rule.startswith(("draw_", "tabulate_", "name_")) for rule in edit.planned())
+    assert all(rule.startswith(SHOWING) for rule in edit.planned())
     edit.config["protocols"]["quantiles_too"] = {"pooling": "paper"}
     edit.save()
     planned = edit.planned()
@@ -341,7 +344,7 @@ def test_resources_and_labels_rerun_no_job_that_computes(edit):
     edit.config["runtime"] = {"mem_mb": 9000, "batch_tokens": 64}
     edit.config["selections"]["lape"]["label"] = "other"
     edit.save()
-    assert all(rule.startswith(("draw_", "tabulate_", "name_")) for rule in edit.planned())
+    assert all(rule.startswith(SHOWING) for rule in edit.planned())
 
 
 def test_report_is_one_html_file(checkout):
@@ -364,7 +367,7 @@ def test_the_results_page_opens_on_its_summary(checkout):
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
     assert "CONSOLE" not in done.stderr
     found = [done.stdout.find(part) for part in ("Test-time interventions", "Agreement", "Table 1")]
-    assert -1 not in found and found == sorted(found)
+    assert -1 not in found and found[2] == max(found)
     assert "Figures in the paper" in done.stdout
 
 
@@ -382,7 +385,7 @@ SHIPPED = sorted(
     str(path.relative_to(ROOT))
     for folder in ("config", "config/papers")
     for path in (ROOT / folder).glob("*.yaml")
-    if path.name != "reference.yaml"
+    if path.name not in ("reference.yaml", "plan.yaml")
 )
 
 

@@ -357,8 +357,13 @@ def _typed(value: Any) -> Any:
 
 
 def _merge(base: dict, over: Mapping[str, Any]) -> dict:
+    """Put one configuration over another; a block of another kind replaces the block."""
     result = dict(base)
     for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merge(result[key], value) if nested else value
+        below = result.get(key)
+        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
+        other = nested and any(
+            tag in value and value[tag] != below.get(tag) for tag in ("kind", "method")
+        )
+        result[key] = _merge(below, value) if nested and not other else value
     return result
