@@ -45,6 +45,27 @@ def put(path, value):
     return change
 
 
+def two_sets_beside_the_print(raw):
+    """Evaluate adapters on two sets that hold the language, with printed numbers beside them."""
+    raw["language_sets"]["pair"] = ["en", "vi"]
+    source = {"kind": "mini", "name": "xnli"}
+    raw["finetunings"] = {
+        "nli": {
+            "definition": "config/tasks/xnli_head.yaml",
+            "source": source,
+            "neurons": ["none"],
+        }
+    }
+    raw["tasks"]["xnli_head"] = {
+        "source": source,
+        "languages": ["vi"],
+        "finetunings": ["nli"],
+        "interventions": ["zero"],
+        "selections": ["lape"],
+    }
+    raw["results"] = {"published": "config/published/mondal2025.yaml"}
+
+
 def drop(path):
     """Return a change that removes a dotted path."""
 
@@ -117,6 +138,10 @@ BAD = {
     "claim": (
         put("results.claims", ["zero_is_no_deactivatio"]),
         ["results.claims[0]", "zero_is_no_deactivation"],
+    ),
+    "two sets beside one printed number": (
+        two_sets_beside_the_print,
+        ["tasks.xnli_head.language_sets", "'lape'", "'three'", "'pair'", "'vi'"],
     ),
     "stand-in": (
         put("results.stand_ins", {"llama-3.1-8b": "gema"}),

@@ -106,8 +106,8 @@ def own_cells(
     for metadata, frame in frames:
         metrics = [name for name in metadata["metrics"] if name in frame]
         selections = sorted(set(frame["selection"]) - {"none"})
-        keys = ["adapter", "task", "lang", "selection", "intervention"]
-        for (adapter, task, lang, selection, intervention), group in frame.groupby(keys):
+        keys = ["adapter", "task", "lang", "langset", "selection", "intervention"]
+        for (adapter, task, lang, _, selection, intervention), group in frame.groupby(keys):
             parts = adapter.split("+")
             choice = "+".join(parts[:2])
             trained_on = parts[2:3]
@@ -163,6 +163,7 @@ def compare(printed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
 
     Cells that were not run have no `ours`, those without interval no `inside`.
     """
+    ours = ours.merge(printed[list(KEYS)].drop_duplicates(), on=list(KEYS))
     again = ours.duplicated(list(KEYS))
     if again.any():
         cell = ours.loc[again, list(KEYS)].iloc[0].to_dict()

@@ -328,11 +328,32 @@ FIGURE_KEYS = {
 }
 
 
+def _check_one_set(config: Config) -> None:
+    """Refuse a selection whose cells on two language sets would stand beside one printed number."""
+    for model in config.models:
+        for adapter, task, lang in config.evaluations(model):
+            if adapter == "base":
+                continue
+            seen: dict[tuple[str, str], str] = {}
+            one = config.adapters(model)[adapter]
+            for folder, selection, name in config.task_conditions(model, task, lang, one):
+                other = seen.setdefault((selection, name), folder)
+                if other != folder:
+                    labels = config.labels()
+                    raise ConfigError(
+                        f"tasks.{task}.language_sets: with results.published, a selection is"
+                        f" evaluated on one set; {selection!r} is on {labels[other]!r} and"
+                        f" {labels[folder]!r} in {lang!r}. Name one of them."
+                    )
+
+
 def _check_figures(config: Config) -> None:
     """Refuse a stand-in that is no model, and a named figure that is not drawn."""
     for printed, model in config.results.stand_ins.items():
         if model not in config.models:
             raise unknown(f"results.stand_ins.{printed}", model, "model", config.models)
+    if config.results.published is not None:
+        _check_one_set(config)
     if config.results.claims and not config.tasks:
         raise ConfigError("results.claims: they are about task scores; define `tasks`.")
     _check_doubled("results.claims", config.results.claims)
