@@ -276,4 +276,5 @@ def decide(
             labels |= {"task": show["tasks"][task], "metric": metric}
             rows.append(labels | found)
     columns = ["claim", "protocol", "model", "task", "metric", "verdict", "estimate", "low", "high"]
-    return pd.DataFrame(rows).reindex(columns=[*columns, "p", "cells", "details"])
+    table = pd.DataFrame(rows).reindex(columns=[*columns, "p", "cells", "details"])
+    return table.astype({"cells": "Int64"})

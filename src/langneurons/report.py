@@ -52,7 +52,7 @@ def write_report(
     frames = {Path(table).stem: pd.read_csv(table, keep_default_na=False) for table in tables}
     for table in tables:  # numbers as numbers, empty cells as missing
         name = Path(table).stem
-        numeric = pd.read_csv(table)
+        numeric = pd.read_csv(table, dtype_backend="numpy_nullable")
         for column in numeric.select_dtypes("number"):
             frames[name][column] = numeric[column]
     agreement = frames.get("published_summary")

@@ -96,7 +96,10 @@ class Faults(threading.Thread):
         self.stopped = threading.Event()
 
     def run(self) -> None:
-        while self.left and not self.stopped.wait(self.random.uniform(3, 8)):
+        while not self.stopped.wait(self.random.uniform(3, 8)):
+            self.sweep()
+            if not self.left:
+                continue
             running = []
             for line in sh("squeue", "-h", "-t", "R", "-o", "%i|%k|%N", check=False).splitlines():
                 job, comment, node = line.split("|")
@@ -116,7 +119,6 @@ class Faults(threading.Thread):
             sh("scancel", job, check=False)
         elif kind == "requeue":
             sh("scontrol", "requeue", job, check=False)
-            self.now(job)
         elif kind in ("kill", "term"):
             signal = "-KILL" if kind == "kill" else "-TERM"
             for process in self.processes(job):
@@ -125,7 +127,6 @@ class Faults(threading.Thread):
             sh("scontrol", "update", f"nodename={node}", "state=down", "reason=test", check=False)
             time.sleep(2)
             sh("scontrol", "update", f"nodename={node}", "state=resume", check=False)
-            self.now(job)
 
     def processes(self, job: str) -> list[str]:
         """Return the Python processes of a job's scripts."""
@@ -141,13 +142,18 @@ class Faults(threading.Thread):
                 found.append(path.name)
         return found
 
-    def now(self, job: str) -> None:
-        """Skip the two minutes for which SLURM holds a requeued job back."""
-        for _ in range(20):
-            sh("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
-            if "PENDING" not in sh("scontrol", "show", "job", job, check=False):
-                return
-            time.sleep(0.5)
+    def sweep(self) -> None:
+        """Do what an impatient operator does: start what waits after a requeue, release the held.
+
+        SLURM holds a requeued job back for two minutes, and for good if its launch failed.
+        """
+        waiting = sh("squeue", "-h", "-t", "PD", "-o", "%i|%r", check=False)
+        for line in waiting.splitlines():
+            job, reason = line.split("|")
+            if "held" in reason.lower():
+                sh("scontrol", "release", job, check=False)
+            if "BeginTime" in reason or "held" in reason.lower():
+                sh("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
 
 
 def on_cluster(checkout: Checkout, *arguments: str) -> subprocess.CompletedProcess:
