@@ -103,7 +103,7 @@ class Faults(threading.Thread):
             running = []
             for line in sh("squeue", "-h", "-t", "R", "-o", "%i|%k|%N", check=False).splitlines():
                 job, comment, node = line.split("|")
-                if comment not in self.struck and "finetune" not in comment.split("_")[:1]:
+                if comment not in self.struck:
                     running.append((job, comment, node))
             if not running:
                 continue
