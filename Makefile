@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
-.PHONY: demo test cluster lint unit workflow plan efficiency bench report graph clean
+.PHONY: demo test cluster soak lint unit workflow plan efficiency bench report graph clean
 
 .venv/installed: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -36,6 +36,10 @@ lint: .venv/installed
 
 cluster: .venv/installed   ## the graph on a real SLURM of one host, with faults (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm -s tests/slurm
+
+FAULTS ?= 200
+soak: .venv/installed      ## the same under so many faults, in rounds; hours
+	$(BIN)/python tests/slurm/soak.py --faults $(FAULTS)
 
 plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs
 	@$(BIN)/python -m langneurons.plan $(CONFIG)

@@ -1,5 +1,38 @@
 """Set before torch and numba load: their idle threads must not spin against each other."""
 
+import json
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """Return a checkout in which the whole graph has run on a tiny model."""
+    from test_workflow import Checkout, save_tiny_model
+
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    save_tiny_model(checkout.path / "tiny-model")
+    checkout.make()
+    return checkout
+
+
+@pytest.fixture
+def edit(checkout):
+    """Return the checkout; files and configuration are put back after the test."""
+    from test_workflow import CONFIG
+
+    kept = {
+        path: path.read_bytes()
+        for folder in ("src", "workflow")
+        for path in (checkout.path / folder).rglob("*")
+        if path.suffix in {".py", ".smk", ".rst"}
+    }
+    yield checkout
+    for path, content in kept.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+    checkout.config = json.loads(json.dumps(CONFIG))
+    checkout.save()

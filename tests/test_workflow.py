@@ -181,32 +181,6 @@ def save_tiny_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Checkout:
-    """Return a checkout in which the whole graph has run."""
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
-    save_tiny_model(checkout.path / "tiny-model")
-    checkout.make()
-    return checkout
-
-
-@pytest.fixture
-def edit(checkout):
-    """Return the checkout; files and configuration are put back after the test."""
-    kept = {
-        path: path.read_bytes()
-        for folder in ("src", "workflow")
-        for path in (checkout.path / folder).rglob("*")
-        if path.suffix in {".py", ".smk", ".rst"}
-    }
-    yield checkout
-    for path, content in kept.items():
-        if path.read_bytes() != content:
-            path.write_bytes(content)
-    checkout.config = json.loads(json.dumps(CONFIG))
-    checkout.save()
-
-
 def test_full_run_makes_every_result(checkout):
     results = checkout.path / "results"
     names = (

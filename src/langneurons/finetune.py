@@ -22,6 +22,7 @@ from torch import nn
 
 from langneurons.adapters import MlpSites
 from langneurons.config.finetuning import Training
+from langneurons.io import read_json, write_json
 from langneurons.lora import attach, save_adapter
 from langneurons.runtime import deferred_termination
 from langneurons.tasks import Task, build
@@ -29,6 +30,9 @@ from langneurons.tasks import Task, build
 log = logging.getLogger(__name__)
 HEAD = "score"
 IGNORED = -100
+# Sums since the last point of the curves; a checkpoint between two points keeps them.
+WINDOW = ("right", "seen", "loss", "batches")
+WINDOW_FILE = "window.json"
 EOS = "<eos>"
 
 
@@ -192,7 +196,7 @@ def _trainer_class():
         def __init__(self, *arguments, pooling: str | None, **options):
             super().__init__(*arguments, **options)
             self.pooling = pooling
-            self.right = self.seen = 0
+            self.window = dict.fromkeys(WINDOW, 0)
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             labels = inputs["labels"]
@@ -210,14 +214,17 @@ def _trainer_class():
                 kept = labels[:, 1:] != IGNORED
                 logits, labels = output.logits[:, :-1][kept].float(), labels[:, 1:][kept]
             loss = nn.functional.cross_entropy(logits, labels)
-            self.right += int((logits.argmax(dim=-1) == labels).sum())
-            self.seen += len(labels)
+            self.window["right"] += int((logits.argmax(dim=-1) == labels).sum())
+            self.window["seen"] += len(labels)
+            self.window["loss"] += float(loss.detach())
+            self.window["batches"] += 1
             return (loss, {"logits": logits}) if return_outputs else loss
 
         def log(self, logs, *arguments, **options):
-            if "loss" in logs and self.seen:
-                logs["accuracy"] = self.right / self.seen
-                self.right = self.seen = 0
+            if "loss" in logs and self.window["seen"]:
+                logs["loss"] = self.window["loss"] / self.window["batches"]
+                logs["accuracy"] = self.window["right"] / self.window["seen"]
+                self.window = dict.fromkeys(WINDOW, 0)
                 log.info(
                     "step %d/%d, epoch %.2f: loss %.4f, accuracy %.3f, learning rate %.2e",
                     self.state.global_step,
@@ -228,6 +235,11 @@ def _trainer_class():
                     float(logs["learning_rate"]),
                 )
             super().log(logs, *arguments, **options)
+
+        def _save_checkpoint(self, model, trial):
+            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+            write_json(folder / WINDOW_FILE, self.window)
+            super()._save_checkpoint(model, trial)
 
     return NeuronTrainer
 
@@ -328,6 +340,8 @@ def finetune(
             pooling=pooling,
         )
         trainer.remove_callback(PrinterCallback)
+        if checkpoint:
+            trainer.window = read_json(Path(checkpoint, WINDOW_FILE))
         trainer.train(resume_from_checkpoint=checkpoint)
     wrapped.eval()
     save_adapter(wrapped, folder)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.cells import finetuning_cell
+from langneurons.cells.training import finetuning_cell
 from langneurons.io import write_parquet
 from langneurons.runtime import start
 

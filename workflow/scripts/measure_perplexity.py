@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.cells import perplexity_cell
+from langneurons.cells.perplexity import perplexity_cell
 from langneurons.io import write_parquet
 from langneurons.runtime import start
 

@@ -1,0 +1,74 @@
+"""One task in one language, under every condition."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from langneurons.cells.common import STORE, load, plan, read_statistics, read_table
+from langneurons.evaluation import evaluate
+from langneurons.io import read_jsonl
+from langneurons.provenance import digest, file_digest
+from langneurons.sidestore import SideStore
+from langneurons.tasks import Task, load_task
+
+
+def _adapted(model, task: Task, adapter: str, training: dict[str, Any]):
+    """Return the model with an adapter, and the settings of its head if it classifies."""
+    from peft import PeftModel
+
+    from langneurons.finetune import Head, add_head
+
+    head = None
+    if task.kind == "classification":
+        add_head(model, len(task.classes))
+        head = Head(training["pooling"], training["max_length"])
+    return PeftModel.from_pretrained(model, str(Path(adapter).parent)).eval(), head
+
+
+def evaluation_cell(
+    cfg: dict[str, Any],
+    code: list[str],
+    wildcards: dict[str, str],
+    manifest: str,
+    definition: str,
+    rows: str,
+    neurons: list[str],
+    statistics: list[str],
+    batch_tokens: int,
+    adapter: str | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the records of one task in one language, and their metadata.
+
+    `adapter` is the weights file of a LoRA adapter that the model gets first.
+    """
+    model, tokenizer, who = load(cfg, manifest)
+    own = read_statistics(statistics, who)
+    task, lang = load_task(definition), wildcards["lang"]
+    head, part = None, who
+    if adapter is not None:
+        model, head = _adapted(model, task, adapter, cfg["training"])
+        part = who | {"adapter": file_digest(adapter)}
+    tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
+    loaded = {key: read_table(path, who) for key, path in tables.items()}
+    plans = {
+        (langset, selection, name): plan(
+            name, cfg["interventions"][name], lang, loaded[langset, selection], own
+        )
+        for langset, selection, name in map(tuple, cfg["conditions"])
+    }
+    frame = evaluate(
+        model,
+        tokenizer,
+        task,
+        lang,
+        read_jsonl(rows),
+        plans,
+        SideStore(STORE, "evaluation"),
+        {"model": part, "code": digest(code)},
+        batch_tokens,
+        wildcards["adapter"],
+        head,
+    )
+    names = {key: wildcards[key] for key in ("model", "task", "lang", "adapter")}
+    return frame, names | {"metrics": list(task.metrics), "identity": who}

@@ -1,0 +1,136 @@
+"""What an edit reruns: for each, the exact number of jobs of every rule that computes."""
+
+import os
+
+import pytest
+from test_workflow import SHOWING
+
+NONE: dict[str, int] = {}
+
+
+def setting(path, value):
+    """Return an edit of the configuration: a dotted path gets a value."""
+
+    def change(checkout):
+        place = checkout.config
+        *above, last = path.split(".")
+        for key in above:
+            place = place[key]
+        place[last] = value
+
+    return change
+
+
+def appended(file, text):
+    """Return an edit of a file of the project."""
+
+    def change(checkout):
+        path = checkout.path / file
+        path.write_text(path.read_text() + text)
+
+    return change
+
+
+def replaced(file, old, new):
+    """Return an edit of the first place of a text in a file of the project."""
+
+    def change(checkout):
+        path = checkout.path / file
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return change
+
+
+def touched(folder):
+    """Return a fresh clone's time stamps."""
+
+    def change(checkout):
+        for path in (checkout.path / folder).rglob("*"):
+            os.utime(path)
+
+    return change
+
+
+CODE = "\nADDED = 1\n"
+SRC = "src/langneurons"
+# Two sets (en vi hi; en zh), five neuron tables, three protocols (perplexity and evaluation differ
+# under each, training and rows under two), two plain tasks, one on three adapters.
+EDITS = {
+    "comment": (appended(f"{SRC}/statistics.py", "\n# A comment.\n"), NONE),
+    "docstring": (replaced(f"{SRC}/collect.py", '"""', '"""Said otherwise. '), NONE),
+    "blank lines": (appended(f"{SRC}/kernels.py", "\n\n\n"), NONE),
+    "clone of the workflow": (touched("workflow"), NONE),
+    "clone of the package": (touched("src"), NONE),
+    "reorder a set": (setting("language_sets.three", ["hi", "vi", "en"]), NONE),
+    "relabel a model": (setting("models.tiny.label", "Tiny"), NONE),
+    "relabel a selection": (setting("selections.prob.label", "Act Prob"), NONE),
+    "title": (setting("title", "Another"), NONE),
+    "more memory": (setting("runtime", {"mem_mb": 9000, "threads": 2, "batch_tokens": 64}), NONE),
+    "confidence": (setting("results.confidence", 0.9), NONE),
+    "another figure": (setting("results.venn", [["vi", "en", "hi"]]), NONE),
+    "a figure's colour": (appended(f"{SRC}/figures.py", CODE), NONE),
+    "tables": (appended(f"{SRC}/tables.py", CODE), NONE),
+    "results page": (appended(f"{SRC}/page.py", CODE), NONE),
+    "a module that no job reaches": (appended(f"{SRC}/plan.py", CODE), NONE),
+    "a protocol that differs in tables only": (
+        setting("protocols.ids", {"answers": "paper"}),
+        NONE,
+    ),
+    "add an intervention to perplexity": (
+        setting("perplexity.interventions", ["zero", "p90"]),
+        {"measure_perplexity": 15},
+    ),
+    "add an intervention to a task": (
+        setting("tasks.xcopa.interventions", ["zero", "p90"]),
+        {"evaluate_task": 3},
+    ),
+    "another percentile": (setting("interventions.p90.value", "p95"), {"evaluate_task": 3}),
+    "add a language to a task": (
+        setting("tasks.xquad.languages", ["en", "vi"]),
+        {"prepare_task": 2, "evaluate_task": 3},
+    ),
+    "fewer items of a task": (
+        setting("tasks.xcopa.limit", 3),
+        {"prepare_task": 2, "evaluate_task": 3},
+    ),
+    "LoRA rank": (
+        setting("finetunings.nli.training.rank", 4),
+        {"finetune": 6, "evaluate_task": 9},
+    ),
+    "other training rows": (
+        setting("finetunings.nli.rows", [0, 0.4]),
+        {"prepare_training": 1, "finetune": 3, "evaluate_task": 6},
+    ),
+    "rate of one selection": (
+        setting("selections.lape.rate", 0.2),
+        {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3},
+    ),
+    "rate of a selection and its control": (
+        setting("selections.prob.rate", 0.03),
+        {"select_neurons": 4, "measure_perplexity": 12, "finetune": 4, "evaluate_task": 12},
+    ),
+    "selection module": (
+        appended(f"{SRC}/selection/lape.py", CODE),
+        {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3},
+    ),
+    "evaluation module": (appended(f"{SRC}/evaluation.py", CODE), {"evaluate_task": 15}),
+    "training module": (
+        # Evaluation reads its classifier's input as training does, so it reaches that module.
+        appended(f"{SRC}/lora.py", CODE),
+        {"finetune": 6, "evaluate_task": 15},
+    ),
+}
+
+
+def test_there_are_enough_edits():
+    assert len(EDITS) >= 20
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_reruns_exactly_what_it_touches(edit, name):
+    change, expected = EDITS[name]
+    change(edit)
+    edit.save()
+    planned = edit.planned()
+    computing = {rule: n for rule, n in planned.items() if not rule.startswith(SHOWING)}
+    assert computing == expected
