@@ -55,7 +55,7 @@ def imported(*folders):
                     names = [node.module]
                 for name in names:
                     found.setdefault(name.split(".")[0], path.relative_to(ROOT))
-    own = {"langneurons", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    own = {"langneurons", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
     return {k: v for k, v in found.items() if k not in sys.stdlib_module_names | own}
 
 
