@@ -10,6 +10,7 @@ corpus whatever the shard, so a shard computes exactly what a single job would h
 
 import logging
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from langneurons.adapters import MlpSites
 from langneurons.corpora import Corpus
 from langneurons.io import read_tensors, write_tensors
 from langneurons.kernels import LIMB, MOMENTS, accumulate
+from langneurons.memory import TooLarge, out_of_memory, release
 from langneurons.nonlinearities import nonlinearity_name
 from langneurons.progress import Progress
 from langneurons.runtime import deferred_termination
@@ -81,6 +83,7 @@ class Collector:
         self.n_documents = n_documents
         self.fired = 0
         self._handles: list = []
+        self.added: set[tuple[str, int]] = set()
         self._mask: torch.Tensor | None = None
         self._rows = np.zeros(1, np.int64)
         self._documents: torch.Tensor | None = None
@@ -138,12 +141,19 @@ class Collector:
         return hook
 
     def _add(self, site: str, layer: int, values: torch.Tensor) -> None:
+        if (site, layer) in self.added:
+            return
         flat = values.reshape(-1, values.shape[-1])
         kept = self.accumulators[site]
         mask = self._mask.to(flat.device)
         histogram = kept.histogram[layer]
         levels = self.settings.batch_quantiles if site == "gate" else ()
         target, extremes = histogram, kept.extremes[layer]
+        documents = None
+        if kept.document_sum[layer].shape[0]:
+            chosen = mask & (self._documents.to(flat.device) >= 0)
+            fixed = (flat[chosen].double() * LIMB).round().long()
+            documents = self._documents.to(flat.device)[chosen], fixed
         if levels:
             # A batch's quantile must not depend on the batches before it: shards start afresh.
             target = torch.zeros_like(histogram)
@@ -168,15 +178,24 @@ class Collector:
             torch.minimum(kept.extremes[layer][0], extremes[0], out=kept.extremes[layer][0])
             torch.maximum(kept.extremes[layer][1], extremes[1], out=kept.extremes[layer][1])
             histogram += target
-        if kept.document_sum[layer].shape[0]:
-            chosen = mask & (self._documents.to(flat.device) >= 0)
-            index = self._documents.to(flat.device)[chosen]
-            fixed = (flat[chosen].double() * LIMB).round().long()
-            kept.document_sum[layer].index_add_(0, index, fixed)
+        if documents is not None:
+            kept.document_sum[layer].index_add_(0, *documents)
+        self.added.add((site, layer))
 
-    def observe(self, mask: torch.Tensor, rows: np.ndarray, documents: torch.Tensor) -> None:
-        """Announce the next forward pass: which tokens count, block borders, their documents."""
+    def observe(
+        self,
+        mask: torch.Tensor,
+        rows: np.ndarray,
+        documents: torch.Tensor,
+        added: Set[tuple[str, int]] = frozenset(),
+    ) -> None:
+        """Announce the next forward pass: which tokens count, block borders, their documents.
+
+        `added` names sites and layers to which these tokens were added before, by a pass that ran
+        out of memory further up; they are passed over.
+        """
         self._mask, self._rows, self._documents = mask, rows, documents
+        self.added = set(added)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the accumulators as arrays stacked over layers, histograms not yet packed."""
@@ -225,6 +244,50 @@ def _add_fixed_point(limbs: torch.Tensor, values: np.ndarray) -> None:
     limbs[1] += torch.from_numpy(np.rint((values - whole) * LIMB).astype(np.int64))
 
 
+def _pass(
+    collector: Collector,
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    documents: torch.Tensor,
+    added: Set[tuple[str, int]] = frozenset(),
+) -> None:
+    """Run blocks (blocks, length) through the model, in halves where they do not fit into memory.
+
+    What a failed pass has added stays: the halves pass over these layers, so every token is added
+    once to each.
+    """
+    n_blocks, length = tokens.shape
+    borders = np.arange(n_blocks + 1, dtype=np.int64) * length
+    collector.observe(mask.reshape(-1), borders, documents.reshape(-1), added)
+    fired, n_layers = collector.fired, collector.mlp.n_layers
+    try:
+        collector.mlp.backbone(input_ids=tokens, use_cache=False)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        if n_blocks == 1:
+            raise TooLarge("block", error) from error
+        if collector.settings.batch_quantiles:
+            raise TooLarge(
+                f"batch of {n_blocks} blocks (quantiles averaged over batches, as the paper's code"
+                " does, need whole batches: lower statistics.batch_blocks)",
+                error,
+            ) from error
+    else:
+        if collector.fired - fired != n_layers:
+            raise RuntimeError(
+                f"{collector.fired - fired} of {n_layers} layer hooks fired; is the model"
+                " compiled, or the adapter of its model_type wrong (langneurons/adapters.py)?"
+            )
+        return
+    done = frozenset(collector.added)
+    log.warning("out of memory with a batch of %d blocks; halved", n_blocks)
+    release()
+    middle = (n_blocks + 1) // 2
+    for part in (slice(middle), slice(middle, None)):
+        _pass(collector, tokens[part], mask[part], documents[part], done)
+
+
 def shard_batches(n_batches: int, shard: int, n_shards: int) -> range:
     """Return the batches of a shard: contiguous, sizes differing by at most one."""
     if not 0 <= shard < n_shards:
@@ -270,21 +333,13 @@ def collect(
             rows = slice(batch * settings.batch_blocks, (batch + 1) * settings.batch_blocks)
             length = int(part.lengths[rows].max())
             tokens = torch.from_numpy(part.tokens[rows, :length].astype(np.int64)).to(device)
-            mask = torch.from_numpy(part.scored[rows, :length].copy()).reshape(-1)
+            mask = torch.from_numpy(part.scored[rows, :length].copy())
             documents = part.document[rows, :length].astype(np.int64)
-            documents = np.where(documents < n_documents, documents, -1).reshape(-1)
+            documents = np.where(documents < n_documents, documents, -1)
             if n_documents:
                 chosen = documents[mask.numpy() & (documents >= 0)]
                 document_tokens += np.bincount(chosen, minlength=n_documents)
-            borders = np.arange(tokens.shape[0] + 1, dtype=np.int64) * length
-            collector.observe(mask, borders, torch.from_numpy(documents))
-            fired = collector.fired
-            mlp.backbone(input_ids=tokens, use_cache=False)
-            if collector.fired - fired != mlp.n_layers:
-                raise RuntimeError(
-                    f"{collector.fired - fired} of {mlp.n_layers} layer hooks fired; is the model"
-                    " compiled, or the adapter of its model_type wrong (langneurons/adapters.py)?"
-                )
+            _pass(collector, tokens, mask, torch.from_numpy(documents))
             counted += int(mask.sum())
             progress.update(tokens=int(mask.sum()))
             due = terminated() or time.monotonic() - saved > checkpoint_seconds

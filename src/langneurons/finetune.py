@@ -24,6 +24,7 @@ from langneurons.adapters import MlpSites
 from langneurons.config.finetuning import Training
 from langneurons.io import read_json, write_json
 from langneurons.lora import attach, save_adapter
+from langneurons.memory import Batches
 from langneurons.runtime import deferred_termination
 from langneurons.tasks import Task, build
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 HEAD = "score"
 IGNORED = -100
 # Sums since the last point of the curves; a checkpoint between two points keeps them.
-WINDOW = ("right", "seen", "loss", "batches")
+WINDOW = ("right", "seen", "loss")
 WINDOW_FILE = "window.json"
 EOS = "<eos>"
 
@@ -102,19 +103,23 @@ def classify(
     together = collate(tokenizer, fixed)
     device = next(model.parameters()).device
     predicted: dict[int, int] = {}
+    groups = []
     while order:
         widest = fixed or len(ids[order[0]])
         size = max(1, batch_tokens // widest)
         group, order = order[:size], order[size:]
-        batch = together([{"input_ids": ids[i], "labels": 0} for i in group])
-        with torch.inference_mode():
+        groups.append(group)
+    work = Batches(groups, [fixed or len(row) for row in ids], "item")
+    for group in work:
+        with work.fitting(), torch.inference_mode():
+            batch = together([{"input_ids": ids[i], "labels": 0} for i in group])
             logits = class_logits(
                 model,
                 batch["input_ids"].to(device),
                 batch["attention_mask"].to(device),
                 head.pooling,
             )
-        predicted |= dict(zip(group, logits.argmax(dim=-1).tolist(), strict=True))
+            predicted |= dict(zip(group, logits.argmax(dim=-1).tolist(), strict=True))
     records = [
         {
             "item": examples[i].item,
@@ -195,8 +200,16 @@ def _trainer_class():
 
         def __init__(self, *arguments, pooling: str | None, **options):
             super().__init__(*arguments, **options)
+            # The loss below is a sum over the items of a step, however many passes it takes.
+            self.model_accepts_loss_kwargs = True
             self.pooling = pooling
             self.window = dict.fromkeys(WINDOW, 0)
+
+        def get_batch_samples(self, epoch_iterator, num_batches, device):
+            samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+            # A row's first token is not predicted; a prompt begins every row, so it is not counted.
+            count = sum(int((sample["labels"] != IGNORED).sum()) for sample in samples)
+            return samples, torch.tensor(count, device=device)
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             labels = inputs["labels"]
@@ -213,16 +226,16 @@ def _trainer_class():
                 )
                 kept = labels[:, 1:] != IGNORED
                 logits, labels = output.logits[:, :-1][kept].float(), labels[:, 1:][kept]
-            loss = nn.functional.cross_entropy(logits, labels)
+            total = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
             self.window["right"] += int((logits.argmax(dim=-1) == labels).sum())
             self.window["seen"] += len(labels)
-            self.window["loss"] += float(loss.detach())
-            self.window["batches"] += 1
+            self.window["loss"] += float(total.detach())
             return (loss, {"logits": logits}) if return_outputs else loss
 
         def log(self, logs, *arguments, **options):
             if "loss" in logs and self.window["seen"]:
-                logs["loss"] = self.window["loss"] / self.window["batches"]
+                logs["loss"] = self.window["loss"] / self.window["seen"]
                 logs["accuracy"] = self.window["right"] / self.window["seen"]
                 self.window = dict.fromkeys(WINDOW, 0)
                 log.info(
@@ -276,11 +289,13 @@ def finetune(
     neurons: Mapping[str, Sequence] | None,
     folder: str | os.PathLike,
     work: str | os.PathLike,
+    parts: int = 1,
 ) -> pd.DataFrame:
     """Train, save a plain LoRA adapter in `folder`, return the curves (a row per logged step).
 
     neurons: chosen neurons by projection and layer, as `lora.attach` takes them. Checkpoints lie in
-    `work`; what is found there is continued.
+    `work`; what is found there is continued. `parts` (a divisor of the batch size) runs each batch
+    in so many passes: the same loss over the same items, less memory.
     """
     from transformers import PrinterCallback, TrainingArguments
 
@@ -300,8 +315,8 @@ def finetune(
     items = encode(task, tokenizer, rows, lang, training.max_length)
     arguments = TrainingArguments(
         output_dir=str(work),
-        per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulate,
+        per_device_train_batch_size=training.batch_size // parts,
+        gradient_accumulation_steps=training.accumulate * parts,
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
         learning_rate=training.learning_rate,

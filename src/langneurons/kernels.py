@@ -101,22 +101,29 @@ def accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram) -> Non
     kept = x[mask].float()
     if kept.shape[0] == 0:
         return
-    positive += (kept > 0).sum(0)
+    count = (kept > 0).sum(0)
     wide = kept.double()
+    more = torch.zeros_like(limbs)
     for moment, values in enumerate((wide, wide * wide, wide.abs())):
         sums = torch.zeros(len(lengths), x.shape[1], dtype=torch.float64, device=device)
         sums.index_add_(0, row_of, values)
         whole = sums.floor()
-        limbs[moment, 0] += whole.long().sum(0)
-        limbs[moment, 1] += ((sums - whole) * LIMB).round().long().sum(0)
-    torch.minimum(extremes[0], kept.amin(0), out=extremes[0])
-    torch.maximum(extremes[1], kept.amax(0), out=extremes[1])
+        more[moment, 0] = whole.long().sum(0)
+        more[moment, 1] = ((sums - whole) * LIMB).round().long().sum(0)
+    low, high = kept.amin(0), kept.amax(0)
+    index = None
     if histogram.shape[0]:
         bits = kept.view(torch.int32)
         magnitude = (((bits & 0x7FFFFFFF) >> SHIFT) - KEY_MIN + 1).clamp_(0, N_REGULAR)
         index = torch.where(bits < 0, N_SIGN - 1 - magnitude, N_SIGN + magnitude).long()
         index += torch.arange(x.shape[1], device=device) * N_BINS
         ones = torch.ones(1, dtype=histogram.dtype, device=device).expand(index.numel())
+    # Memory is asked for above; from here on nothing can stop half-way.
+    positive += count
+    limbs += more
+    torch.minimum(extremes[0], low, out=extremes[0])
+    torch.maximum(extremes[1], high, out=extremes[1])
+    if index is not None:
         histogram.view(-1).index_add_(0, index.view(-1), ones)
 
 

@@ -19,7 +19,9 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 NAME = PACKAGE.name
 # Modules that only report, log or guard: they decide nothing in a result.
-NEUTRAL = frozenset({f"{NAME}.progress", f"{NAME}.provenance", f"{NAME}.runtime", f"{NAME}.errors"})
+NEUTRAL = frozenset(
+    f"{NAME}.{module}" for module in ("progress", "provenance", "runtime", "errors", "memory")
+)
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from langneurons.adapters import MlpSites
+from langneurons.memory import Batches
 from langneurons.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -131,20 +132,24 @@ def token_nll(
     sites = MlpSites(model)
     device = _device(sites)
     result = np.full(tokens.shape, np.nan)
-    for group in batches([int(length) for length in lengths], batch_tokens):
-        longest = int(lengths[group].max())
-        batch = torch.from_numpy(tokens[group, :longest].astype(np.int64)).to(device)
-        wanted = scored[group, :longest].copy()
-        wanted[:, 0] = False
-        if on_forward is not None:
-            on_forward(torch.ones_like(batch, dtype=torch.bool))
-        hidden = _hidden(sites, batch)
-        rows, columns = np.nonzero(wanted)
-        targets = batch[rows, columns]
-        logprob, _ = target_logprobs(sites.head, hidden[rows, columns - 1], targets, sites.config)
-        result[np.asarray(group)[rows], columns] = -logprob.double().cpu().numpy()
-        if progress is not None:
-            progress.update(len(group), tokens=int(wanted.sum()))
+    work = Batches(batches([int(length) for length in lengths], batch_tokens), lengths)
+    for group in work:
+        with work.fitting():
+            longest = int(lengths[group].max())
+            batch = torch.from_numpy(tokens[group, :longest].astype(np.int64)).to(device)
+            wanted = scored[group, :longest].copy()
+            wanted[:, 0] = False
+            if on_forward is not None:
+                on_forward(torch.ones_like(batch, dtype=torch.bool))
+            hidden = _hidden(sites, batch)
+            rows, columns = np.nonzero(wanted)
+            targets = batch[rows, columns]
+            logprob, _ = target_logprobs(
+                sites.head, hidden[rows, columns - 1], targets, sites.config
+            )
+            result[np.asarray(group)[rows], columns] = -logprob.double().cpu().numpy()
+            if progress is not None:
+                progress.update(len(group), tokens=int(wanted.sum()))
     return result
 
 
@@ -191,30 +196,35 @@ def loglikelihood(
         encoded.append((tuple(whole), min(len(second), len(whole) - 1)))
     unique = list(dict.fromkeys(encoded))
     found: dict[tuple, tuple[float, bool]] = {}
-    for group in batches([len(whole) - 1 for whole, _ in unique], batch_tokens):
-        longest = max(len(unique[i][0]) - 1 for i in group)
-        batch = torch.full((len(group), longest), pad, dtype=torch.int64)
-        prompt = torch.zeros(len(group), longest, dtype=torch.bool)
-        rows, columns, targets, owner = [], [], [], []
-        for row, i in enumerate(group):
-            whole, size = unique[i]
-            batch[row, : len(whole) - 1] = torch.tensor(whole[:-1])
-            prompt[row, : len(whole) - size] = True
-            rows += [row] * size
-            columns += range(len(whole) - 1 - size, len(whole) - 1)
-            targets += whole[-size:]
-            owner += [row] * size
-        if on_forward is not None:
-            on_forward(prompt.to(device))
-        hidden = _hidden(sites, batch.to(device))
-        chosen = torch.tensor(targets, device=device)
-        logprob, greedy = target_logprobs(sites.head, hidden[rows, columns], chosen, sites.config)
-        sums = np.bincount(owner, weights=logprob.double().cpu().numpy(), minlength=len(group))
-        misses = np.bincount(owner, weights=~greedy.cpu().numpy(), minlength=len(group))
-        for row, i in enumerate(group):
-            found[unique[i]] = (float(sums[row]), bool(misses[row] == 0))
-        if progress is not None:
-            progress.update(len(group), tokens=sum(len(unique[i][0]) for i in group))
+    sizes = [len(whole) - 1 for whole, _ in unique]
+    work = Batches(batches(sizes, batch_tokens), sizes, "request")
+    for group in work:
+        with work.fitting():
+            longest = max(len(unique[i][0]) - 1 for i in group)
+            batch = torch.full((len(group), longest), pad, dtype=torch.int64)
+            prompt = torch.zeros(len(group), longest, dtype=torch.bool)
+            rows, columns, targets, owner = [], [], [], []
+            for row, i in enumerate(group):
+                whole, size = unique[i]
+                batch[row, : len(whole) - 1] = torch.tensor(whole[:-1])
+                prompt[row, : len(whole) - size] = True
+                rows += [row] * size
+                columns += range(len(whole) - 1 - size, len(whole) - 1)
+                targets += whole[-size:]
+                owner += [row] * size
+            if on_forward is not None:
+                on_forward(prompt.to(device))
+            hidden = _hidden(sites, batch.to(device))
+            chosen = torch.tensor(targets, device=device)
+            logprob, greedy = target_logprobs(
+                sites.head, hidden[rows, columns], chosen, sites.config
+            )
+            sums = np.bincount(owner, weights=logprob.double().cpu().numpy(), minlength=len(group))
+            misses = np.bincount(owner, weights=~greedy.cpu().numpy(), minlength=len(group))
+            for row, i in enumerate(group):
+                found[unique[i]] = (float(sums[row]), bool(misses[row] == 0))
+            if progress is not None:
+                progress.update(len(group), tokens=sum(len(unique[i][0]) for i in group))
     return [found[item] for item in encoded]
 
 
@@ -238,20 +248,23 @@ def generate(
     sites = MlpSites(model)
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     result = [""] * len(prompts)
-    for group in batches([len(ids) + max_new_tokens for ids in encoded], batch_tokens):
-        texts = _generate_batch(
-            sites,
-            tokenizer,
-            [encoded[i] for i in group],
-            max_new_tokens,
-            stop,
-            repetition_penalty,
-            on_forward,
-        )
-        for i, text in zip(group, texts, strict=True):
-            result[i] = text
-        if progress is not None:
-            progress.update(len(group))
+    sizes = [len(ids) + max_new_tokens for ids in encoded]
+    work = Batches(batches(sizes, batch_tokens), sizes, "prompt")
+    for group in work:
+        with work.fitting():
+            texts = _generate_batch(
+                sites,
+                tokenizer,
+                [encoded[i] for i in group],
+                max_new_tokens,
+                stop,
+                repetition_penalty,
+                on_forward,
+            )
+            for i, text in zip(group, texts, strict=True):
+                result[i] = text
+            if progress is not None:
+                progress.update(len(group))
     return result
 
 

@@ -1,114 +1,96 @@
 """Strike runs on the one-host SLURM until so many faults are survived: `make soak FAULTS=200`.
 
-Each round runs the small graph in a fresh folder under another seed; beside jobs, the controller
-itself is killed once per round, its jobs are cancelled by the run's name, the folder is unlocked
-and the command given again. After each round every file of results is compared with an undisturbed
-run. Prints one line per round and the totals; ends with 1 if a file is lost or different.
+Each round runs the small graph in a fresh folder under another seed, its results on a small disk of
+its own. Beside jobs, the controller itself is killed once per round, its jobs are cancelled by the
+run's name, the folder is unlocked and the command given again; every third round asks for less
+memory than the jobs need, so that SLURM kills them. A run that ends with an error (a job struck
+at each attempt) is started again, as an operator would. After each round every file of results is
+compared with an undisturbed run. Prints one line per round and the totals; ends with 1 if a file
+is lost or different.
 """
 
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from test_cluster import Faults, digests, prepared, sh  # noqa: E402
+from cluster import (  # noqa: E402
+    Faults,
+    cancel_all,
+    controller,
+    digests,
+    memory_kills,
+    prepared,
+    running,
+    small_disk,
+)
 
-COMMAND = (
-    "--profile", "profiles/slurm", "-j", "6", "--configfile", "tiny.yaml",
-    "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20",
-)  # fmt: skip
-
-
-def controller(checkout, *arguments: str) -> subprocess.Popen:
-    """Start Snakemake as its own process group."""
-    environment = os.environ | {
-        "PYTHONPATH": str(checkout.path / "src"),
-        "NUMBA_CACHE_DIR": str(checkout.path / ".numba"),
-    }
-    log = (checkout.path / "controller.log").open("ab")
-    command = [sys.executable, "-m", "snakemake", *COMMAND, *arguments]
-    return subprocess.Popen(
-        command, cwd=checkout.path, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+AGAIN = 3
 
 
-def cancel_all() -> None:
-    """Cancel what a dead controller left behind, and wait until it is gone."""
-    names = set(sh("squeue", "-h", "-o", "%j", check=False).split())
-    for name in names:
-        sh("scancel", "--name", name, check=False)
-    for _ in range(100):
-        if not sh("squeue", "-h", check=False).strip():
-            return
-        time.sleep(0.2)
-
-
-def round_of(folder: Path, faults: int, seed: int) -> tuple[Counter, dict[str, str], int]:
-    """Return the faults of one round by kind, the digests, and the last exit code."""
-    struck = prepared(folder)
-    strikes = Faults(faults, seed)
-    strikes.start()
+def round_of(folder: Path, number: int, seed: int) -> tuple[Counter, dict[str, str], int]:
+    """Return the faults of one round by kind, the digests, and how often the run was started."""
+    checkout = prepared(folder, 500 if seed % 3 == 2 else 2000)
+    results = folder / "results"
     kinds: Counter = Counter()
-    running = controller(struck)
-    kill_at = time.monotonic() + 45 + seed % 30
-    while running.poll() is None:
-        time.sleep(0.5)
-        if kinds["controller"] == 0 and time.monotonic() > kill_at:
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-            kinds["controller"] += 1
-            cancel_all()
-            controller(struck, "--unlock").wait()
-            running = controller(struck)
-    strikes.stopped.set()
-    strikes.join(timeout=60)
-    kinds.update(kind for kind, _ in strikes.done)
-    return kinds, digests(struck), running.returncode
+    with small_disk(results) as mounted:
+        strikes = Faults(number, seed, results if mounted else None, often=2, pause=(1, 4))
+        strikes.start()
+        run, starts, kill_at = controller(checkout), 1, time.monotonic() + 30 + seed * 7 % 60
+        while True:
+            time.sleep(0.5)
+            if run.poll() is None and kinds["controller"] == 0 and time.monotonic() > kill_at:
+                os.killpg(run.pid, signal.SIGKILL)
+                run.wait()
+                kinds["controller"] += 1
+                cancel_all()
+                controller(checkout, "--unlock").wait()
+                run, starts = controller(checkout), starts + 1
+            elif run.poll() is not None:
+                if run.returncode == 0 or starts > AGAIN:
+                    break
+                run, starts = controller(checkout), starts + 1
+        strikes.end()
+        kinds.update(kind for kind, _ in strikes.done)
+        kinds["memory"] += memory_kills(checkout)
+        return kinds, digests(checkout), starts
 
 
 def main() -> int:
     """Run rounds until the faults are spent."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--per-round", type=int, default=12)
+    parser.add_argument("--per-round", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    up = [str(HERE / "slurm_up.sh"), "--accounting", "none", "--nodes", "4", "--cpus", "2"]
-    subprocess.run(up, check=True, stdout=subprocess.DEVNULL)
     total: Counter = Counter()
     lost = different = rounds = 0
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            quiet = prepared(Path(name) / "quiet")
-            quiet.make()
-            expected = digests(quiet)
-            while total.total() < given.faults:
-                seed, start = given.seed + rounds, time.monotonic()
-                folder = Path(name) / f"round{rounds}"
-                kinds, found, code = round_of(folder, given.per_round, seed)
-                missing = expected.keys() - found.keys()
-                wrong = [
-                    key for key in expected.keys() & found.keys() if expected[key] != found[key]
-                ]
-                rounds += 1
-                total += kinds
-                lost, different = lost + len(missing), different + len(wrong)
-                seconds = time.monotonic() - start
-                print(
-                    f"round {rounds}, seed {seed}: {dict(kinds)}, exit {code}, {len(found)} files,"
-                    f" lost {sorted(missing)}, different {wrong}, {seconds:.0f} s",
-                    flush=True,
-                )
-    finally:
-        subprocess.run([str(HERE / "slurm_down.sh")], check=False, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as name, running():
+        quiet = prepared(Path(name) / "quiet")
+        quiet.make()
+        expected = digests(quiet)
+        while total.total() < given.faults:
+            seed, start = given.seed + rounds, time.monotonic()
+            folder = Path(name) / f"round{rounds}"
+            kinds, found, starts = round_of(folder, given.per_round, seed)
+            missing = expected.keys() - found.keys()
+            wrong = [key for key in expected.keys() & found.keys() if expected[key] != found[key]]
+            rounds += 1
+            total += kinds
+            lost, different = lost + len(missing), different + len(wrong)
+            print(
+                f"round {rounds}, seed {seed}: {dict(kinds)}, {starts} starts, {len(found)} files,"
+                f" lost {sorted(missing)}, different {wrong}, {time.monotonic() - start:.0f} s",
+                flush=True,
+            )
+            if missing or wrong:
+                print((folder / "controller.log").read_text(errors="replace")[-3000:], flush=True)
     count = f"{total.total()} faults in {rounds} rounds ({dict(total)})"
     print(f"{count}: lost {lost}, different {different}")
     return 1 if lost or different else 0
