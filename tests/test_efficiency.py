@@ -1,7 +1,10 @@
 """What jobs used against what they asked for."""
 
+from pathlib import Path
+
 import pytest
 
+from langneurons import efficiency
 from langneurons.efficiency import main, used
 
 CONFIG = """
@@ -46,3 +49,33 @@ def test_nothing_has_run(tmp_path, capsys):
     (tmp_path / "small.yaml").write_text(CONFIG)
     assert main([str(tmp_path / "small.yaml"), "--directory", str(tmp_path)]) == 1
     assert "no finished jobs" in capsys.readouterr().err
+
+
+SAID = """\
+11|COMPLETED|120|60|4000M||/runs/a|rule_finetune_wildcards_tiny_nli+none
+11.batch|COMPLETED|120||||/runs/a|
+11.0|COMPLETED|118|||1500000K||
+12|TIMEOUT|3600|60|4G||/runs/a|rule_finetune_wildcards_tiny_nli|target
+12.batch|CANCELLED|3600|||3G||
+13|CANCELLED by 0|5|120|2000Mn||/runs/a|rule_pack_corpus_wildcards_tiny_en
+14|COMPLETED|50|60|4000M||/runs/b|rule_finetune_wildcards_tiny_x
+15|PREEMPTED|7|UNLIMITED|||/runs/a|None
+"""
+
+
+def test_what_slurm_says_is_summed_by_rule(tmp_path):
+    first, second, third = efficiency.accounted(SAID, Path("/runs/a"))
+    assert (first.rule, second.rule, third.rule) == ("finetune", "unnamed", "pack_corpus")
+    assert first.states == {"COMPLETED": 1, "TIMEOUT": 1} and first.seconds == 3720
+    assert first.time == pytest.approx([2 / 60, 1.0])
+    assert first.memory == pytest.approx([1500000 / 1024 / 4000, 0.75])
+    assert second.states == {"PREEMPTED": 1} and second.time == []
+    assert third.states == {"CANCELLED": 1} and third.memory == []
+    text = efficiency.accounts_table([first])
+    assert "1 COMPLETED, 1 TIMEOUT" in text and "100%" in text and "75%" in text
+
+
+def test_sizes_of_sacct():
+    assert efficiency.megabytes("4000Mn") == 4000 and efficiency.megabytes("2G") == 2048
+    assert efficiency.megabytes("512K") == 0.5 and efficiency.megabytes("1048576") == 1
+    assert efficiency.megabytes("") is None

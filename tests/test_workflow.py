@@ -98,6 +98,14 @@ CONFIG = {
 }
 
 
+# What jobs find in their environment and must not write down.
+SECRETS = {
+    "HF_TOKEN": "hf_" + "Zq7" * 12,
+    "WANDB_API_KEY": "0f1e2d3c4b" * 4,
+    "LANGNEURONS_PRIVATE": "a-private-word-of-the-environment",
+}
+
+
 class Checkout:
     """A copy of the project in which Snakemake runs, with its own configuration."""
 
@@ -121,6 +129,7 @@ class Checkout:
         environment = os.environ | {
             "PYTHONPATH": str(self.path / "src"),
             "NUMBA_CACHE_DIR": str(self.path / ".numba"),
+            **SECRETS,
         }
         done = subprocess.run(
             command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=900
@@ -208,6 +217,23 @@ def test_full_run_makes_every_result(checkout):
     record = json.loads(next(p for p in logs if "measure_perplexity" in str(p)).read_text())
     for key in ("settings", "code", "versions", "device", "seconds", "peak_memory_mb"):
         assert key in record
+
+
+def test_a_failed_job_says_why_where_and_what_to_type(edit):
+    edit.config["language_sets"]["two"] = ["en", "zh", "fr"]
+    edit.config["corpus"]["source"] = {"kind": "jsonl", "path": "nowhere/{lang}.jsonl"}
+    edit.save()
+    log = edit.path / "logs/fetch_text/fr.log"
+    done = edit.run(
+        "-c1", "--configfile", "tiny.yaml", *TRIGGERS, "resources/text/fr.jsonl", check=False
+    )
+    assert done.returncode != 0
+    last = done.stderr[done.stderr.index("langneurons: 1 job(s) failed") :]
+    assert "fetch_text -> resources/text/fr.jsonl" in last
+    assert "nowhere/fr.jsonl" in last.split("reason: ")[1].splitlines()[0]
+    assert f"log: {log.relative_to(edit.path)}" in last
+    command = ["snakemake", "-c1", "--configfile", "tiny.yaml", *TRIGGERS]
+    assert f"  {' '.join([*command, 'resources/text/fr.jsonl'])}\n" in last
 
 
 def test_second_run_has_nothing_to_do(checkout):
@@ -383,3 +409,14 @@ def test_default_configuration_needs_no_flag(checkout):
 def test_slurm_profile_plans(checkout):
     done = checkout.run("--profile", "profiles/slurm", "-j", "32", "-n", "--quiet", "rules")
     assert "total" in done.stdout + done.stderr
+
+
+def test_account_and_partition_come_from_the_environment(checkout, monkeypatch):
+    command = ("--profile", "profiles/slurm", "--configfile", "config/config.yaml", "-n")
+    for name, value in (("SBATCH_ACCOUNT", "lab7"), ("SBATCH_PARTITION", "a100")):
+        monkeypatch.setenv(name, value)
+    said = checkout.run(*command).stdout
+    assert "slurm_account=lab7, slurm_partition=a100" in said
+    monkeypatch.delenv("SBATCH_ACCOUNT")
+    monkeypatch.delenv("SBATCH_PARTITION")
+    assert "slurm_account" not in checkout.run(*command).stdout

@@ -15,13 +15,14 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from langneurons.io import (
     DamagedFile,
     damaged,
+    expect,
     read_jsonl,
     read_tensors,
     write_jsonl,
@@ -125,6 +126,24 @@ class Part:
     documents: list[str]
     document_bytes: list[int]
 
+    def fault(self) -> str | None:
+        """Say what is wrong with the arrays, if anything is."""
+        shape = self.tokens.shape
+        if len(shape) != 2 or any(a.shape != shape for a in (self.document, self.scored)):
+            return "arrays of different shapes"
+        if self.lengths.shape != shape[:1] or len(self.documents) != len(self.document_bytes):
+            return "arrays of different lengths"
+        if self.lengths.size and not (1 <= self.lengths.min() <= self.lengths.max() <= shape[1]):
+            return "lengths outside the blocks"
+        if self.tokens.size and self.tokens.min() < 0:
+            return "negative tokens"
+        if self.document.size and not (
+            -1 <= self.document.min() <= self.document.max() < len(self.documents)
+        ):
+            return "documents that are not listed"
+        beyond = np.arange(shape[1]) >= self.lengths[:, None]
+        return "scored tokens beyond the end of a block" if (self.scored & beyond).any() else None
+
     def sample(self, tokens: int, seed: int) -> "Part":
         """Return random blocks, without replacement, that hold `tokens` scored tokens."""
         order = np.random.default_rng(seed).permutation(len(self.lengths))
@@ -176,9 +195,10 @@ class Corpus:
         write_tensors(path, tensors, header)
 
     @classmethod
-    def read(cls, path: str | os.PathLike, tokenizer_hash: str | None = None) -> "Corpus":
-        """Read a corpus; refuse one that another tokenizer made."""
+    def read(cls, path: str | os.PathLike, **expected: Any) -> "Corpus":
+        """Read a corpus whose header must say what is `expected`, such as tokenizer_hash."""
         tensors, header = read_tensors(path)
+        expect(path, header, expected)
         parts = {}
         for name in PARTS:
             try:
@@ -189,14 +209,9 @@ class Corpus:
                 )
             except KeyError as error:
                 raise DamagedFile(damaged(path, f"lacks {error}")) from error
-        if tokenizer_hash is not None and header.get("tokenizer_hash") != tokenizer_hash:
-            raise DamagedFile(
-                damaged(
-                    path,
-                    f"packed with tokenizer {header.get('tokenizer_hash')}, the model's is"
-                    f" {tokenizer_hash}",
-                )
-            )
+            reason = parts[name].fault()
+            if reason:
+                raise DamagedFile(damaged(path, f"{name}: {reason}"))
         return cls(header["lang"], parts["identification"], parts["heldout"], header)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from langneurons.io import read_parquet
+from langneurons.io import read_records
 from langneurons.neurons import NeuronTable
 from langneurons.statistics import Statistics
 
@@ -30,13 +30,39 @@ def neuron_tables(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
 def statistics(paths: Iterable[str], show: dict[str, Any]) -> Iterable[Labelled]:
     """Yield statistics at results/{model}/activations/{lang}.safetensors, one at a time."""
     for path in map(Path, paths):
-        yield {"model": show["models"][path.parts[-3]]}, Statistics.read(path)
+        yield {"model": show["models"][path.parts[-3]]}, Statistics.read(path, lang=path.stem)
 
 
 def protocols(path: Path, stage: str, place: int, show: dict[str, Any]) -> list[str]:
     """Return the protocols to which a result belongs: its folder holds the points of a stage."""
     found = show["protocols"].items()
     return [name for name, points in found if points[stage] == path.parts[place]]
+
+
+def perplexity_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dict[str, Any]]]:
+    """Read and check matrices at .../{points}/{langset}/{selection}/{intervention}.parquet."""
+    result = []
+    for path in map(Path, paths):
+        model, langset, selection = path.parts[-6], *path.parts[-3:-1]
+        who = {"model": model, "langset": langset, "selection": selection}
+        columns = ("deactivated", "evaluated", "document")
+        numbers = ("nll", "tokens", "bytes")
+        frame, metadata = read_records(path, columns, numbers, **who, intervention=path.stem)
+        result.append((path, frame, metadata))
+    return result
+
+
+def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dict[str, Any]]]:
+    """Read and check records at .../evaluation/{points}/{adapter}/{task}/{lang}.parquet."""
+    columns = ("lang", "langset", "selection", "intervention", "item", "prediction", "gold")
+    result = []
+    for path in map(Path, paths):
+        model, adapter, task = path.parts[-6], *path.parts[-3:-1]
+        who = {"model": model, "adapter": adapter, "task": task, "lang": path.stem}
+        metadata = read_records(path, columns, (), **who)[1]
+        frame, metadata = read_records(path, columns, metadata["metrics"], **who)
+        result.append((path, frame, metadata))
+    return result
 
 
 def perplexity_matrices(
@@ -47,7 +73,7 @@ def perplexity_matrices(
     Returns labels, records and whether every cell read a sample of its own; of all protocols, or
     of one.
     """
-    read = [(Path(path), *read_parquet(path)) for path in paths]
+    read = perplexity_files(paths)
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
         if name not in protocols(path, "perplexity", -4, show) or protocol not in (None, name):
@@ -72,8 +98,7 @@ def task_records(
     sets get their labels; `none` stays the untouched model.
     """
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for path in map(Path, paths):
-        frame, metadata = read_parquet(path)
+    for path, frame, metadata in evaluation_files(paths):
         frame = frame.assign(
             langset=frame["langset"].map(show["labels"] | {"none": "none"}),
             selection=frame["selection"].map(show["selections"] | {"none": "none"}),

@@ -290,12 +290,14 @@ def finetune(
     folder: str | os.PathLike,
     work: str | os.PathLike,
     parts: int = 1,
+    who: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train, save a plain LoRA adapter in `folder`, return the curves (a row per logged step).
 
     neurons: chosen neurons by projection and layer, as `lora.attach` takes them. Checkpoints lie in
     `work`; what is found there is continued. `parts` (a divisor of the batch size) runs each batch
-    in so many passes: the same loss over the same items, less memory.
+    in so many passes: the same loss over the same items, less memory. `who` (model, revision) is
+    named in the adapter's configuration.
     """
     from transformers import PrinterCallback, TrainingArguments
 
@@ -359,7 +361,7 @@ def finetune(
             trainer.window = read_json(Path(checkpoint, WINDOW_FILE))
         trainer.train(resume_from_checkpoint=checkpoint)
     wrapped.eval()
-    save_adapter(wrapped, folder)
+    save_adapter(wrapped, folder, who)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     curves = pd.DataFrame(history).rename(columns={"grad_norm": "gradient_norm"})
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"]

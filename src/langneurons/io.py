@@ -7,7 +7,7 @@ name in the same folder, flushed to disk and renamed. A killed job leaves no hal
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,13 @@ def damaged(path: str | os.PathLike, reason: object) -> str:
     )
 
 
+def expect(path: str | os.PathLike, header: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a file whose header says something else than its reader needs."""
+    for key, value in expected.items():
+        if header.get(key) != value:
+            raise DamagedFile(damaged(path, f"{key} is {header.get(key)!r}, expected {value!r}"))
+
+
 def write_parquet(path: str | os.PathLike, frame: "pd.DataFrame", metadata: Mapping) -> None:
     """Write a frame with JSON metadata in the parquet schema."""
     import pyarrow as pa
@@ -100,6 +107,25 @@ def read_parquet(path: str | os.PathLike) -> "tuple[pd.DataFrame, dict]":
     if text is None:
         raise DamagedFile(damaged(path, "it carries no langneurons metadata"))
     return table.to_pandas(), json.loads(text)
+
+
+def read_records(
+    path: str | os.PathLike, columns: Sequence[str], numbers: Sequence[str], **expected: Any
+) -> "tuple[pd.DataFrame, dict]":
+    """Read a frame that must have columns, finite numbers, and metadata as expected."""
+    import numpy as np
+
+    frame, metadata = read_parquet(path)
+    expect(path, metadata, expected)
+    lacking = [column for column in (*columns, *numbers) if column not in frame]
+    if lacking:
+        raise DamagedFile(damaged(path, f"lacks the columns {', '.join(lacking)}"))
+    if frame.empty:
+        raise DamagedFile(damaged(path, "it holds no rows"))
+    for column in numbers:
+        if not np.isfinite(frame[column].to_numpy(np.float64)).all():
+            raise DamagedFile(damaged(path, f"{column} is not finite everywhere"))
+    return frame, metadata
 
 
 def write_tensors(
@@ -154,7 +180,7 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                raise DamagedFile(f"{path}, line {number}: not JSON ({error}).") from error
+                raise DamagedFile(damaged(path, f"line {number} is not JSON: {error}")) from error
     return rows
 
 

@@ -350,7 +350,9 @@ def _convert(path: Path, directory: Path) -> None:
     for weights in directory.glob("*.safetensors"):
         # They are written for their owner alone; others of the group share the folder.
         shutil.copymode(directory / CONFIG, weights)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, trust_remote_code=False
+    )
     tokenizer.save_pretrained(directory)
 
 

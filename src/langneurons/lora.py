@@ -21,17 +21,21 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from langneurons.adapters import MlpSites
 from langneurons.errors import nearest
-from langneurons.io import atomic
+from langneurons.io import DamagedFile, atomic, damaged, expect, read_json, write_json
 
 log = logging.getLogger(__name__)
 ADAPTER = "default"
+CONFIG_NAME = "adapter_config.json"
 # Standard deviation of A before training; B starts at zero (Mondal et al. 2025, public code).
 INITIAL_STD = 0.01
 
@@ -210,16 +214,51 @@ def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def save_adapter(wrapped: nn.Module, folder: str | os.PathLike) -> None:
+def save_adapter(
+    wrapped: nn.Module, folder: str | os.PathLike, who: Mapping[str, Any] | None = None
+) -> None:
     """Save a plain LoRA adapter (adapter_config.json, adapter_model.safetensors).
 
+    The configuration names the base model and its revision, if `who` (model, revision) says them.
     Files appear whole, the weights last, and readable as the user's umask says.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".adapter.", dir=folder.parent) as temporary:
         wrapped.save_pretrained(temporary, state_dict=dense_state(wrapped), safe_serialization=True)
+        if who is not None:
+            path = Path(temporary, CONFIG_NAME)
+            write_json(path, read_json(path) | _base(who))
         files = sorted(Path(temporary).iterdir(), key=lambda file: file.suffix == ".safetensors")
         for file in files:
             with atomic(folder / file.name) as whole:
                 shutil.copyfile(file, whole)
+
+
+def _base(who: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an adapter's configuration says of its base model, in PEFT's keys."""
+    return {"base_model_name_or_path": who["model"], "revision": who["revision"]}
+
+
+def load_adapter(model: nn.Module, weights: str | os.PathLike, who: Mapping[str, Any]) -> nn.Module:
+    """Return the model with an adapter that `save_adapter` wrote for this model and revision.
+
+    Weights that are missing, left over or not finite are a `DamagedFile`: PEFT only warns of them.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    folder = Path(weights).parent
+    expect(weights, read_json(folder / CONFIG_NAME), _base(who))
+    try:
+        found = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise DamagedFile(damaged(weights, error)) from error
+    wrapped = PeftModel.from_pretrained(model, str(folder)).eval()
+    needed = get_peft_model_state_dict(wrapped)
+    if needed.keys() != found.keys():
+        odd = sorted(needed.keys() ^ found.keys())
+        raise DamagedFile(damaged(weights, f"{len(odd)} tensors missing or left over: {odd[0]}"))
+    bad = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise DamagedFile(damaged(weights, f"{bad[0]} is not finite"))
+    return wrapped

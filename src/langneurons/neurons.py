@@ -12,11 +12,12 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from langneurons.io import DamagedFile, damaged, read_parquet, write_parquet
+from langneurons.io import DamagedFile, damaged, expect, read_parquet, write_parquet
 
 COLUMNS = ("lang", "layer", "neuron", "score")
 
@@ -46,6 +47,8 @@ class NeuronTable:
             raise ValueError(f"neurons outside the {self.n_layers} x {self.d_mlp} of the model")
         if self.frame.duplicated(["lang", "layer", "neuron"]).any():
             raise ValueError("a neuron is listed twice for one language")
+        if not np.isfinite(self.frame["score"].to_numpy(np.float64)).all():
+            raise ValueError("a score is not finite")
 
     @property
     def languages(self) -> list[str]:
@@ -114,9 +117,10 @@ class NeuronTable:
         write_parquet(path, self.frame, self.metadata)
 
     @classmethod
-    def from_parquet(cls, path: str | os.PathLike) -> "NeuronTable":
-        """Read a table and check it."""
+    def from_parquet(cls, path: str | os.PathLike, **expected: Any) -> "NeuronTable":
+        """Read a table and check it; its metadata must say what is `expected`."""
         frame, metadata = read_parquet(path)
+        expect(path, metadata, expected)
         lacking = [key for key in ("languages", "n_layers", "d_mlp") if key not in metadata]
         if lacking:
             raise DamagedFile(damaged(path, f"metadata lacks {', '.join(lacking)}"))

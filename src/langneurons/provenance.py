@@ -20,7 +20,8 @@ PACKAGE = Path(__file__).parent
 NAME = PACKAGE.name
 # Modules that only report, log or guard: they decide nothing in a result.
 NEUTRAL = frozenset(
-    f"{NAME}.{module}" for module in ("progress", "provenance", "runtime", "errors", "memory")
+    f"{NAME}.{module}"
+    for module in ("progress", "provenance", "runtime", "errors", "memory", "gpus")
 )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from langneurons.gpus import take
 from langneurons.io import write_json
 from langneurons.provenance import Record
 
@@ -54,6 +55,7 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     sys.excepthook = _log_traceback
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    take(snakemake.resources.get("gpu", 0))
     if offline:
         os.environ.update(OFFLINE)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from langneurons import histogram as bins
-from langneurons.io import DamagedFile, damaged, read_tensors, write_tensors
+from langneurons.io import DamagedFile, damaged, expect, read_tensors, write_tensors
 from langneurons.nonlinearities import NONLINEARITIES
 
 SITES = ("gate", "act", "product")
@@ -221,9 +221,10 @@ class Statistics:
         write_tensors(path, arrays, self.header | {"packed": packed})
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "Statistics":
-        """Read a file and check that it is whole."""
+    def read(cls, path: str | os.PathLike, **expected: Any) -> "Statistics":
+        """Read a file and check that it is whole, and that its header says what is `expected`."""
         arrays, header = read_tensors(path)
+        expect(path, header, expected)
         for key, shape in header.pop("packed", {}).items():
             arrays[key] = _decompress(arrays[key], tuple(shape), np.int64, str(path))
         missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
@@ -238,8 +239,17 @@ class Statistics:
                 raise DamagedFile(damaged(path, f"counts of site {site} missing or misshapen"))
             if positive.min() < 0 or positive.max() > header["tokens"]:
                 raise DamagedFile(damaged(path, f"counts of site {site} outside 0..tokens"))
-            if header["tokens"] and not np.isfinite(arrays[f"{site}.extremes"]).all():
+            extremes = arrays.get(f"{site}.extremes")
+            if extremes is None or extremes.shape != (shape[0], 2, shape[1]):
+                raise DamagedFile(damaged(path, f"extremes of site {site} missing or misshapen"))
+            if header["tokens"] and not np.isfinite(extremes).all():
                 raise DamagedFile(damaged(path, f"extremes of site {site} are not finite"))
+            for moment in ("sum", "square", "absolute"):
+                limbs = arrays.get(f"{site}.{moment}")
+                if limbs is None or limbs.shape != (2, *shape):
+                    raise DamagedFile(
+                        damaged(path, f"{moment} of site {site} missing or misshapen")
+                    )
         return cls(arrays, header, str(path))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from test_workflow import CONFIG, Checkout, save_tiny_model
+from test_workflow import CONFIG, SECRETS, Checkout, save_tiny_model
 
 HERE = Path(__file__).parent
 STATE = Path(os.environ.get("SLURM_SANDBOX_DIR", "/var/tmp/slurm-sandbox"))
@@ -109,9 +109,22 @@ def memory_kills(checkout: Checkout) -> int:
     return sum("exceeded memory limit" in path.read_text(errors="replace") for path in logs)
 
 
+def told(checkout: Checkout) -> list[Path]:
+    """Return the logs and records of a run that hold a secret of its environment."""
+    words = [value.encode() for value in SECRETS.values()]
+    files = [path for path in checkout.path.rglob("*") if path.is_file()]
+    return [path for path in files if any(word in path.read_bytes() for word in words)]
+
+
+def leftovers(checkout: Checkout) -> None:
+    """End processes whose guardian was killed: SLURM knows nothing of them any more."""
+    subprocess.run(["pkill", "-KILL", "-f", f"{checkout.path}/"], check=False)
+
+
 def controller(checkout: Checkout, *arguments: str) -> subprocess.Popen:
     """Start Snakemake on the cluster as its own process group; what it says: controller.log."""
     environment = os.environ | {
+        **SECRETS,
         "PYTHONPATH": str(checkout.path / "src"),
         "NUMBA_CACHE_DIR": str(checkout.path / ".numba"),
     }
@@ -212,8 +225,7 @@ class Faults(threading.Thread):
         elif kind == "timeout":
             sh("scontrol", "update", f"jobid={job}", "endtime=now", check=False)
         elif kind == "preempt":
-            sh("sbatch", "-p", "gpu", "--exclusive", "-w", node, "-o", "/dev/null", "--wrap",
-               "sleep 2", check=False)  # fmt: skip
+            return self.preempt(job, node)
         elif kind == "disk":
             self.fill()
         else:
@@ -233,6 +245,17 @@ class Faults(threading.Thread):
                 pass
         time.sleep(4)
         filler.unlink()
+
+    def preempt(self, job: str, node: str) -> bool:
+        """Let a job of a higher partition ask for the node; tell whether the job had to go."""
+        command = ("-p", "gpu", "--exclusive", "-w", node, "-o", "/dev/null", "--wrap", "sleep 2")
+        greedy = sh("sbatch", "--parsable", *command, check=False).strip()
+        for _ in range(20):
+            time.sleep(0.5)
+            if sh("squeue", "-h", "-j", job, "-o", "%T", check=False).strip() != "RUNNING":
+                return True
+        sh("scancel", greedy, check=False)
+        return False
 
     def restart(self, node: str) -> None:
         """Kill a node's daemon and start it again; its jobs are orphans in between."""

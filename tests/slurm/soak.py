@@ -25,13 +25,14 @@ from cluster import (  # noqa: E402
     cancel_all,
     controller,
     digests,
+    leftovers,
     memory_kills,
     prepared,
     running,
     small_disk,
 )
 
-AGAIN = 3
+AGAIN = 9
 
 
 def round_of(folder: Path, number: int, seed: int) -> tuple[Counter, dict[str, str], int]:
@@ -40,7 +41,7 @@ def round_of(folder: Path, number: int, seed: int) -> tuple[Counter, dict[str, s
     results = folder / "results"
     kinds: Counter = Counter()
     with small_disk(results) as mounted:
-        strikes = Faults(number, seed, results if mounted else None, often=2, pause=(1, 4))
+        strikes = Faults(number, seed, results if mounted else None, often=5, pause=(0.5, 2.5))
         strikes.start()
         run, starts, kill_at = controller(checkout), 1, time.monotonic() + 30 + seed * 7 % 60
         while True:
@@ -57,6 +58,7 @@ def round_of(folder: Path, number: int, seed: int) -> tuple[Counter, dict[str, s
                     break
                 run, starts = controller(checkout), starts + 1
         strikes.end()
+        leftovers(checkout)
         kinds.update(kind for kind, _ in strikes.done)
         kinds["memory"] += memory_kills(checkout)
         return kinds, digests(checkout), starts
@@ -66,7 +68,7 @@ def main() -> int:
     """Run rounds until the faults are spent."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--per-round", type=int, default=20)
+    parser.add_argument("--per-round", type=int, default=45)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     total: Counter = Counter()

@@ -43,6 +43,7 @@ def test_faults_lose_nothing_and_change_nothing(tmp_path):
             code = controller(struck).wait(timeout=900)
         finally:
             faults.end()
+            cluster.leftovers(struck)
         assert code == 0, f"{faults.done}\n{said(struck)[-8000:]}"
         assert len(faults.done) >= min(FAULTS, 5), f"the run was over too soon: {faults.done}"
         expected, found = digests(quiet), digests(struck)
@@ -53,6 +54,7 @@ def test_faults_lose_nothing_and_change_nothing(tmp_path):
         print(f"{len(kinds)} faults ({', '.join(kinds)}): {len(found)} files equal to the byte")
         assert controller(struck, "-n").wait(timeout=120) == 0
         assert "Nothing to be done" in said(struck)
+    assert not cluster.told(struck)
 
 
 def test_jobs_ask_for_gpus_and_get_them(tmp_path):

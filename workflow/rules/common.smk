@@ -14,6 +14,7 @@ from langneurons.stages import figure_path, stage as stage_parameters
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
 MODEL_MEMORY_CAP = 512_000
+MODEL_MINUTES_CAP = 2 * 24 * 60
 
 try:
     cfg = read_configs(
@@ -73,12 +74,14 @@ def code(script, *also):
 
 def memory(wildcards, attempt):
     """Return the memory of a model job in MB: doubled at each attempt, up to a cap."""
-    return min(MODEL_MEMORY_CAP, cfg.runtime.mem_mb * 2 ** (attempt - 1))
+    asked = cfg.runtime.mem_mb
+    return max(asked, min(MODEL_MEMORY_CAP, asked * 2 ** (attempt - 1)))
 
 
 def minutes(wildcards, attempt):
-    """Return the time limit of a model job in minutes: grows with the attempt."""
-    return cfg.runtime.runtime_minutes * attempt
+    """Return the time limit of a model job in minutes: grows with the attempt, up to a cap."""
+    asked = cfg.runtime.runtime_minutes
+    return max(asked, min(MODEL_MINUTES_CAP, asked * attempt))
 
 
 def statistics_of_set(wc):
@@ -207,8 +210,6 @@ onsuccess:
 
 
 onerror:
-    print(
-        "langneurons: stopped by an error. The log path stands above, at 'log:'; what has"
-        " finished is kept. After mending it, run the same command again.",
-        file=sys.stderr,
-    )
+    from langneurons.failures import describe
+
+    print(describe(log, sys.argv[1:]), file=sys.stderr)

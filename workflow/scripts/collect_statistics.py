@@ -22,7 +22,11 @@ def main(snakemake) -> None:
     n_shards = settings.pop("shards")
     entry = ModelEntry.model_validate(snakemake.params.cfg["model"])
     model, tokenizer = load_model(entry, snakemake.input.manifest)
-    corpus = Corpus.read(snakemake.input.corpus, tokenizer_hash(tokenizer))
+    corpus = Corpus.read(
+        snakemake.input.corpus,
+        lang=snakemake.wildcards.lang,
+        tokenizer_hash=tokenizer_hash(tokenizer),
+    )
     who = identity(entry, read_json(snakemake.input.manifest))
     shard = snakemake.params.cfg["shard"]
     key = [settings, n_shards, shard, who, corpus.header, list(snakemake.params.code)]

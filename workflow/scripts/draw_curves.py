@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.figures import draw_curves
-from langneurons.io import read_parquet
+from langneurons.io import read_records
 from langneurons.runtime import start
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def main(snakemake) -> None:
     show = snakemake.params.cfg
     curves = {}
     for path in snakemake.input:
-        frame, metadata = read_parquet(path)
+        numbers = ("step", "loss", "accuracy", "learning_rate")
+        frame, metadata = read_records(path, (), numbers, adapter=Path(path).parent.name)
         curves[show["adapters"][metadata["adapter"]]] = frame
     model = show["models"][snakemake.wildcards.model]
     title = f"{model}: fine-tuning {snakemake.wildcards.finetuning}"

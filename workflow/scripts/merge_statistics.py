@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    merged = merge(Statistics.read(path) for path in snakemake.input.shards)
+    merged = merge(
+        Statistics.read(path, lang=snakemake.wildcards.lang) for path in snakemake.input.shards
+    )
     merged.write(snakemake.output[0])
     job.done(tokens=merged.tokens)
 

@@ -1,5 +1,6 @@
 """Select the neurons of every language of a set."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.neurons import NeuronTable
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    statistics = [Statistics.read(path) for path in snakemake.input.statistics]
-    like = [NeuronTable.from_parquet(path) for path in snakemake.input.get("like", [])]
+    statistics = [
+        Statistics.read(path, lang=Path(path).stem) for path in snakemake.input.statistics
+    ]
+    first = statistics[0].header
+    same = {key: first[key] for key in ("model", "revision", "n_layers", "d_mlp")}
+    like = [
+        NeuronTable.from_parquet(path, languages=sorted(one.lang for one in statistics), **same)
+        for path in snakemake.input.get("like", [])
+    ]
     table = run_selection(
         snakemake.params.cfg["selection"],
         {one.lang: one for one in statistics},

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from langneurons.claims import CLAIMS, decide
-from langneurons.display import protocols
-from langneurons.io import read_parquet
+from langneurons.display import evaluation_files, perplexity_files, protocols
 from langneurons.published import TOKEN_IDS
 from langneurons.runtime import start
 from langneurons.tables import perplexity_change, write_table
@@ -20,8 +19,8 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     show = snakemake.params.cfg
-    read = [(Path(path), *read_parquet(path)) for path in snakemake.input.records]
-    matrices = [(Path(path), *read_parquet(path)) for path in snakemake.input.matrices]
+    read = evaluation_files(snakemake.input.records)
+    matrices = perplexity_files(snakemake.input.matrices)
     changes = {
         path: perplexity_change(frame, show["results"], metadata["sampled"]).assign(
             **{key: metadata[key] for key in ("langset", "selection", "intervention")}

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import protocols
-from langneurons.io import read_parquet
+from langneurons.display import evaluation_files, protocols
 from langneurons.published import (
     agreement,
     compare,
@@ -34,13 +33,16 @@ def main(snakemake) -> None:
     job = start(snakemake)
     show, spec = snakemake.params.cfg, snakemake.input.printed
     results, stand_ins = show["results"], show["results"]["stand_ins"]
-    records = [(Path(path), *read_parquet(path)) for path in snakemake.input.records]
+    records = evaluation_files(snakemake.input.records)
     known: dict[str, pd.DataFrame] = {}
     parts = []
     for name, points in show["protocols"].items():
         quantiles = points["quantiles"]
         if quantiles not in known:
-            files = ((Path(p).parts[-3], Statistics.read(p)) for p in snakemake.input.statistics)
+            files = (
+                (Path(p).parts[-3], Statistics.read(p, lang=Path(p).stem))
+                for p in snakemake.input.statistics
+            )
             known[quantiles] = own_statistics(files, quantiles)
         frames = [
             (metadata, frame)

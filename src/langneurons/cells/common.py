@@ -1,9 +1,11 @@
 """What the jobs share: the model, files of it and of no other, plans."""
 
+from pathlib import Path
 from typing import Any
 
 from langneurons.config.interventions import InterventionEntry
 from langneurons.config.models import ModelEntry
+from langneurons.config.root import set_directory
 from langneurons.interventions import Plan, resolve
 from langneurons.io import DamagedFile, damaged, read_json
 from langneurons.loading import identity, load_model
@@ -20,26 +22,21 @@ def load(cfg: dict[str, Any], manifest: str):
     return model, tokenizer, identity(entry, read_json(manifest))
 
 
-def read_statistics(paths: list[str], who: dict[str, Any]) -> dict[str, Statistics]:
-    """Read statistics; refuse those of another model, revision, dtype or quantisation."""
-    result = {}
-    for path in paths:
-        one = Statistics.read(path)
-        for key, value in who.items():
-            if one.header[key] != value:
-                reason = f"{key} is {one.header[key]!r}, the model's is {value!r}"
-                raise DamagedFile(damaged(path, reason))
-        result[one.lang] = one
-    return result
+def read_statistics(
+    paths: list[str], who: dict[str, Any], tokenizer_hash: str
+) -> dict[str, Statistics]:
+    """Read statistics; refuse those of another model, revision, number format or tokenizer."""
+    same = who | {"tokenizer_hash": tokenizer_hash}
+    read = [Statistics.read(path, lang=Path(path).stem, **same) for path in paths]
+    return {one.lang: one for one in read}
 
 
 def read_table(path: str, who: dict[str, Any]) -> NeuronTable:
     """Read a neuron table; refuse one of another model."""
-    table = NeuronTable.from_parquet(path)
-    for key in ("model", "revision"):
-        if table.metadata.get(key) != who[key]:
-            reason = f"{key} is {table.metadata.get(key)!r}, the model's is {who[key]!r}"
-            raise DamagedFile(damaged(path, reason))
+    table = NeuronTable.from_parquet(path, **{key: who[key] for key in ("model", "revision")})
+    folder = Path(path).parent.name
+    if table.languages != sorted(table.languages) or set_directory(table.languages) != folder:
+        raise DamagedFile(damaged(path, f"its languages are {', '.join(table.languages)}"))
     return table
 
 

@@ -1,6 +1,5 @@
 """One task in one language, under every condition."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -8,22 +7,22 @@ import pandas as pd
 from langneurons.cells.common import STORE, load, plan, read_statistics, read_table
 from langneurons.evaluation import evaluate
 from langneurons.io import read_jsonl
+from langneurons.loading import tokenizer_hash
 from langneurons.provenance import digest, file_digest
 from langneurons.sidestore import SideStore
 from langneurons.tasks import Task, load_task
 
 
-def _adapted(model, task: Task, adapter: str, training: dict[str, Any]):
+def _adapted(model, task: Task, adapter: str, training: dict[str, Any], who: dict[str, Any]):
     """Return the model with an adapter, and the settings of its head if it classifies."""
-    from peft import PeftModel
-
     from langneurons.finetune import Head, add_head
+    from langneurons.lora import load_adapter
 
     head = None
     if task.kind == "classification":
         add_head(model, len(task.classes))
         head = Head(training["pooling"], training["max_length"])
-    return PeftModel.from_pretrained(model, str(Path(adapter).parent)).eval(), head
+    return load_adapter(model, adapter, who), head
 
 
 def evaluation_cell(
@@ -43,11 +42,11 @@ def evaluation_cell(
     `adapter` is the weights file of a LoRA adapter that the model gets first.
     """
     model, tokenizer, who = load(cfg, manifest)
-    own = read_statistics(statistics, who)
+    own = read_statistics(statistics, who, tokenizer_hash(tokenizer))
     task, lang = load_task(definition), wildcards["lang"]
     head, part = None, who
     if adapter is not None:
-        model, head = _adapted(model, task, adapter, cfg["training"])
+        model, head = _adapted(model, task, adapter, cfg["training"], who)
         part = who | {"adapter": file_digest(adapter)}
     tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
     loaded = {key: read_table(path, who) for key, path in tables.items()}

@@ -1,5 +1,6 @@
 """One perplexity matrix."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,8 +26,9 @@ def perplexity_cell(
     """Return the records of one perplexity matrix and their metadata."""
     model, tokenizer, who = load(cfg, manifest)
     table = read_table(neurons, who)
-    own = read_statistics(statistics, who)
-    texts = [Corpus.read(path, tokenizer_hash(tokenizer)) for path in corpora]
+    made_by = tokenizer_hash(tokenizer)
+    own = read_statistics(statistics, who, made_by)
+    texts = [Corpus.read(p, lang=Path(p).stem, tokenizer_hash=made_by) for p in corpora]
     plans = {
         lang: plan(wildcards["intervention"], cfg["intervention"], lang, table, own)
         for lang in table.languages

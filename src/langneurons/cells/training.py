@@ -59,6 +59,7 @@ def finetuning_cell(
                 folder,
                 work,
                 parts,
+                who,
             )
         except RuntimeError as error:
             more = more_parts(training.batch_size, parts)

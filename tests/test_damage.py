@@ -1,0 +1,290 @@
+"""Every intermediate file, damaged or foreign in every way that fits it, is refused by its reader.
+
+The message names the file and the reason, and ends with the command that rebuilds it.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from langneurons.cells.common import load, read_statistics, read_table
+from langneurons.config.models import ModelEntry
+from langneurons.corpora import Corpus
+from langneurons.display import evaluation_files, perplexity_files
+from langneurons.io import (
+    DamagedFile,
+    read_json,
+    read_jsonl,
+    read_parquet,
+    read_tensors,
+    write_json,
+    write_parquet,
+    write_tensors,
+)
+from langneurons.loading import identity, load_model, load_tokenizer, tokenizer_hash
+from langneurons.lora import load_adapter
+from langneurons.statistics import Mismatch, Statistics, merge
+
+REFUSED = (DamagedFile, Mismatch)
+
+
+# Damage that any file can take.
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def another_format(path):
+    path.write_text("<html>404: not found</html>\n")
+
+
+def absent(path):
+    path.unlink()
+
+
+def header(**changes):
+    """Return a damage that rewrites keys of the metadata, arrays untouched."""
+
+    def rewrite(path):
+        if path.suffix == ".parquet":
+            frame, metadata = read_parquet(path)
+            write_parquet(path, frame, metadata | changes)
+        else:
+            arrays, metadata = read_tensors(path)
+            write_tensors(path, arrays, metadata | changes)
+
+    return rewrite
+
+
+def without(key):
+    """Return a damage that takes one array or column away."""
+
+    def rewrite(path):
+        if path.suffix == ".parquet":
+            frame, metadata = read_parquet(path)
+            write_parquet(path, frame.drop(columns=key), metadata)
+        else:
+            arrays, metadata = read_tensors(path)
+            del arrays[key]
+            write_tensors(path, arrays, metadata)
+
+    return rewrite
+
+
+def array(key, value):
+    """Return a damage that puts a value into the first cell of an array."""
+
+    def rewrite(path):
+        arrays, metadata = read_tensors(path)
+        arrays[key] = arrays[key].copy()
+        arrays[key].flat[0] = value
+        write_tensors(path, arrays, metadata)
+
+    return rewrite
+
+
+def cell(column, value):
+    """Return a damage that puts a value into the first row of a column."""
+
+    def rewrite(path):
+        frame, metadata = read_parquet(path)
+        frame[column] = frame[column].astype(type(value))
+        frame.loc[0, column] = value
+        write_parquet(path, frame, metadata)
+
+    return rewrite
+
+
+def no_rows(path):
+    frame, metadata = read_parquet(path)
+    write_parquet(path, frame[:0], metadata)
+
+
+def foreign_metadata(path):
+    """What another program would write: the same rows, nothing of this project."""
+    read_parquet(path)[0].to_parquet(path)
+
+
+def twice(path):
+    frame, metadata = read_parquet(path)
+    write_parquet(path, frame.iloc[[0, *range(len(frame))]], metadata)
+
+
+def not_a_number(path):
+    state = load_file(path)
+    first = sorted(state)[0]
+    state[first] = torch.full_like(state[first], torch.nan)
+    save_file(state, path)
+
+
+def a_tensor_less(path):
+    state = load_file(path)
+    del state[sorted(state)[0]]
+    save_file(state, path)
+
+
+def another_base(path):
+    config = path.parent / "adapter_config.json"
+    write_json(config, read_json(config) | {"revision": "0" * 40})
+
+
+def cut_line(path):
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+
+
+ANY = (truncated, empty, another_format, absent)
+OTHER = {"revision": "0" * 40}
+STATISTICS = (
+    *ANY,
+    header(**OTHER),
+    header(model="another/model"),
+    header(dtype="bfloat16"),
+    header(quantization="nf4"),
+    header(lang="zh"),
+    header(schema=0),
+    header(tokens=1),
+    header(n_layers=3),
+    without("gate.positive"),
+    without("act.extremes"),
+    without("act.sum"),
+    array("act.extremes", np.nan),
+    array("gate.extremes", np.inf),
+)
+CASES = {
+    "results/tiny/corpora/en.safetensors": (
+        *ANY,
+        header(tokenizer_hash="another"),
+        header(lang="vi"),
+        without("identification.tokens"),
+        without("heldout.scored"),
+        array("identification.tokens", -5),
+        array("identification.lengths", 99999),
+        array("heldout.document", 99999),
+    ),
+    "results/tiny/shards/en/0.safetensors": (*STATISTICS, header(blocks=[3, 9])),
+    "results/tiny/activations/en.safetensors": (*STATISTICS, header(tokenizer_hash="another")),
+    "results/tiny/neurons/{three}/lape.parquet": (
+        *ANY,
+        header(**OTHER),
+        header(model="another/model"),
+        header(languages=["vi", "hi", "en"]),
+        header(languages=["en", "zh"]),
+        header(n_layers=1),
+        without("neuron"),
+        cell("score", np.nan),
+        cell("layer", 99),
+        cell("neuron", -1),
+        cell("lang", "sw"),
+        foreign_metadata,
+        twice,
+    ),
+    "results/tiny/perplexity/{points}/{three}/lape/zero.parquet": (
+        *ANY,
+        header(model="other"),
+        header(selection="prob"),
+        header(intervention="p90"),
+        without("nll"),
+        cell("nll", np.nan),
+        cell("nll", np.inf),
+        foreign_metadata,
+        no_rows,
+    ),
+    "results/tiny/evaluation/{points}/base/xcopa/vi.parquet": (
+        *ANY,
+        header(lang="hi"),
+        header(task="xquad"),
+        header(adapter="other"),
+        without("accuracy"),
+        without("item"),
+        cell("accuracy", np.nan),
+        foreign_metadata,
+        no_rows,
+    ),
+    "results/tiny/adapters/{points}/{adapter}/adapter_model.safetensors": (
+        *ANY,
+        another_base,
+        not_a_number,
+        a_tensor_less,
+    ),
+    "resources/tasks/{points}/xcopa/vi.jsonl": (another_format, absent, cut_line),
+    "resources/models/tiny/manifest.json": ANY,
+    "resources/models/tiny/{weights}": ANY,
+}
+NUMBERED = [(path, number) for path, damages in CASES.items() for number in range(len(damages))]
+
+
+@pytest.fixture(scope="module")
+def who(checkout):
+    entry = ModelEntry(**checkout.config["models"]["tiny"])
+    return identity(entry, read_json(checkout.path / "resources/models/tiny/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def made_by(checkout):
+    return tokenizer_hash(load_tokenizer(checkout.path / "resources/models/tiny/manifest.json"))
+
+
+def found(checkout, pattern: str) -> Path:
+    """Return the first file of the run that fits a pattern with {names}."""
+    matches = sorted(checkout.path.glob(re.sub(r"{\w+}", "*", pattern)))
+    assert matches, pattern
+    return matches[0]
+
+
+def read(path: Path, root: Path, checkout, who, made_by) -> None:
+    """Read a file as the jobs that take it do."""
+    kind, stage = path.relative_to(root).parts[:3:2]
+    if stage == "corpora":
+        Corpus.read(path, lang=path.stem, tokenizer_hash=made_by)
+    elif stage == "shards":
+        others = sorted((checkout.path / path.relative_to(root)).parent.glob("*.safetensors"))
+        rest = [one for one in others if one.name != path.name]
+        merge(Statistics.read(one, lang=path.parent.name) for one in (path, *rest))
+    elif stage == "activations":
+        read_statistics([str(path)], who, made_by)
+    elif stage == "neurons":
+        read_table(str(path), who)
+    elif stage == "perplexity":
+        perplexity_files([str(path)])
+    elif stage == "evaluation":
+        evaluation_files([str(path)])
+    elif stage == "adapters":
+        tiny = checkout.path / "resources/models/tiny/manifest.json"
+        entry = ModelEntry(**checkout.config["models"]["tiny"])
+        load_adapter(load_model(entry, tiny)[0], path, who)
+    elif path.suffix == ".jsonl":
+        read_jsonl(path)
+    else:
+        manifest = root / "resources/models/tiny/manifest.json"
+        load({"model": checkout.config["models"]["tiny"]}, manifest)
+
+
+@pytest.mark.parametrize(("pattern", "number"), NUMBERED)
+def test_refused_with_the_reason_and_the_way_out(checkout, tmp_path, who, made_by, pattern, number):
+    if "{weights}" in pattern:
+        pattern = pattern.replace("{weights}", "**/*.safetensors")
+    source = found(checkout, pattern)
+    place = source.relative_to(checkout.path)
+    top = checkout.path / "/".join(place.parts[:3])
+    shared = source.parent if top.is_file() or place.parts[1] != "models" else top
+    copy = tmp_path / shared.relative_to(checkout.path)
+    shutil.copytree(shared, copy)
+    path = tmp_path / place
+    read(path, tmp_path, checkout, who, made_by)
+    damage = CASES[
+        next(key for key in CASES if re.sub(r"{weights}", "**/*.safetensors", key) == pattern)
+    ]
+    damage[number](path)
+    with pytest.raises(REFUSED) as refused:
+        read(path, tmp_path, checkout, who, made_by)
+    text = str(refused.value)
+    assert "snakemake" in text, text
+    assert path.name in text or path.parent.name in text, text
