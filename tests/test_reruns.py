@@ -51,6 +51,16 @@ def touched(folder):
     return change
 
 
+def both(*changes):
+    """Return several edits at once."""
+
+    def change(checkout):
+        for one in changes:
+            one(checkout)
+
+    return change
+
+
 CODE = "\nADDED = 1\n"
 SRC = "src/langneurons"
 # Two sets (en vi hi; en zh), five neuron tables, three protocols (perplexity and evaluation differ
@@ -92,6 +102,41 @@ EDITS = {
     "fewer items of a task": (
         setting("tasks.xcopa.limit", 3),
         {"prepare_task": 2, "evaluate_task": 3},
+    ),
+    "a task's pinned data": (
+        setting(
+            "tasks.xcopa.source",
+            {"kind": "hub", "dataset": "cambridgeltl/xcopa", "revision": "0" * 40},
+        ),
+        {"prepare_task": 2, "evaluate_task": 3},
+    ),
+    "a model's pinned revision": (
+        setting("models.tiny.source", {"kind": "hub", "repo": "a/b", "revision": "0" * 40}),
+        {
+            "prepare_model": 1,
+            "pack_corpus": 4,
+            "collect_statistics": 8,
+            "merge_statistics": 4,
+            "select_neurons": 5,
+            "measure_perplexity": 15,
+            "finetune": 6,
+            "evaluate_task": 15,
+        },
+    ),
+    "number format of the model": (
+        setting("models.tiny.dtype", "bfloat16"),
+        {
+            "collect_statistics": 8,
+            "merge_statistics": 4,
+            "select_neurons": 5,
+            "measure_perplexity": 15,
+            "finetune": 6,
+            "evaluate_task": 15,
+        },
+    ),
+    "remove a language of a set": (
+        both(setting("language_sets.three", ["en", "vi"]), setting("results.venn", [])),
+        {"select_neurons": 3, "measure_perplexity": 9, "finetune": 4, "evaluate_task": 15},
     ),
     "LoRA rank": (
         setting("finetunings.nli.training.rank", 4),

@@ -225,7 +225,11 @@ class Statistics:
         """Read a file and check that it is whole, and that its header says what is `expected`."""
         arrays, header = read_tensors(path)
         expect(path, header, expected)
-        for key, shape in header.pop("packed", {}).items():
+        packed = header.pop("packed", {})
+        lacking = sorted(packed.keys() - arrays.keys())
+        if lacking:
+            raise DamagedFile(damaged(path, f"lacks {', '.join(lacking)}"))
+        for key, shape in packed.items():
             arrays[key] = _decompress(arrays[key], tuple(shape), np.int64, str(path))
         missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
         if missing:
@@ -317,12 +321,15 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     for part in parts:
         start, stop = part.header["blocks"]
         if start != expected:
-            raise Mismatch(f"{part.path} covers blocks {start}..{stop}, expected {expected}..")
+            raise Mismatch(
+                f"{part.path} covers blocks {start}..{stop}, expected {expected}..; remove this"
+                " language's shards and run snakemake again."
+            )
         expected = stop
     if expected != parts[0].header["corpus_blocks"]:
         raise Mismatch(
             f"the shards cover {expected} of {parts[0].header['corpus_blocks']} blocks of"
-            f" {parts[0].lang}"
+            f" {parts[0].lang}; remove them and run snakemake again."
         )
     header: dict[str, Any] = dict(parts[0].header)
     header["blocks"] = [0, expected]
