@@ -438,7 +438,7 @@ BAD = {
     "block as text": (put("corpus", "mini"), ["corpus", "'mini'", "block of keys", "tokens"]),
     "intervention as text": (
         put("interventions.zero", "set"),
-        ["interventions.zero", "'set'", "label, steps"],
+        ["interventions.zero", "'set'", "label, shared, steps, sweep"],
     ),
     "value as a list": (
         put("interventions.zero.value", [1]),
@@ -476,7 +476,7 @@ BAD = {
     ),
     "language named none": (
         put("languages", {"none": {"name": "None"}}),
-        ["languages.none", "target, neurons"],
+        ["languages.none", "neurons, target, source, others"],
     ),
     "model named tables": (
         lambda raw: raw["models"].update(tables=raw["models"]["tiny"]),
