@@ -1,6 +1,7 @@
 """The perplexity matrix against log-softmax loops and MLPs written by hand, and its resumption."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ from tiny import tiny_model
 
 from langneurons.adapters import MlpSites
 from langneurons.corpora import Corpus, pack_documents
+from langneurons.factors import Factor
 from langneurons.interventions import NoEffect, Plan
 from langneurons.perplexity import document_nll, measure, plan_digest
 from langneurons.sidestore import SideStore
 
 COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])
+FACTORS = (Factor("layer_p10"), Factor("layer_p10", "paper"), Factor("layer_max"))
 
 
 def corpus(lang, seed, bos="block", sizes=(5, 9, 1, 14)):
@@ -208,6 +211,7 @@ def test_digests_of_plans_tell_writes_apart():
                 write("set", 0, site="gate"),
                 write("set", 0, index=np.array([3, 5, 41])),
                 write("set", 0, tokens="prompt"),
+                *(replace(write("set", 0), factor=one) for one in FACTORS),
             )
         ),
         Plan("a", [write("set", 0), write("add", 1)]),

@@ -246,6 +246,7 @@ class _Hooked:
     """Operations that are hooked into a model; counts the forward passes in which they fired."""
 
     def __init__(self, sites: MlpSites, operations: Mapping[tuple[int, str], list]):
+        self.operations = operations
         self.fired: dict[int, int] = {}
         self._forward: _Forward | None = None
         self._handles = []
