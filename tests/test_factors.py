@@ -10,7 +10,7 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons import scoring
 from langneurons.adapters import MlpSites
 from langneurons.config.interventions import InterventionEntry
-from langneurons.factors import Factor
+from langneurons.factors import LONG_ROW, Factor
 from langneurons.finetune import Head, add_head, classify
 from langneurons.interventions import Plan, Write, applied, resolve
 from langneurons.neurons import COLUMNS, NeuronTable
@@ -263,3 +263,16 @@ def test_factors_of_the_configuration_become_writes(quantiles):
         assert [w.factor for w in plan.writes] == [Factor(name, ranks)] * 2
         assert [w.value.tolist() for w in plan.writes] == [[-2.0], [-2.0]]
         assert {w.site for w in plan.writes} == {"product"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_gpu_equals_cpu(name):
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 7, 64), (2, 40, 2 * LONG_ROW // 40)):
+        values = torch.randn(*shape, generator=generator)
+        valid = torch.ones(shape[:2], dtype=torch.bool)
+        for mask in (valid, valid.index_fill(1, torch.tensor([0, 1]), False)):
+            found = Factor(name)(values.cuda(), mask.cuda()).cpu()
+            torch.testing.assert_close(found, Factor(name)(values, mask), rtol=1e-6, atol=1e-7)

@@ -504,7 +504,8 @@ def test_shared_neurons_go_where_the_policy_says(measured, shared, of_source, of
 
 
 def test_two_steps_on_the_same_neurons_share_nothing(measured):
-    steps = DEACTIVATE, BOOST | {"operation": "set", "value": 2.0}, BOOST
+    first = {"neurons": ["target"], "operation": "set", "value": 2.0}
+    steps = DEACTIVATE, first, BOOST
     plan = outcome(arithmetic(measured, *steps, shared="target"))
     mean = measured[1]["bb"]["act"].mean((1, 2))
     assert plan[0, 9] == pytest.approx(2 + mean[0, 9], rel=1e-4)

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
-# A sort beats the selection of one rank on a GPU once rows are long.
+# torch.kthvalue gives a row one block of a GPU; a sort of a long row has all of it.
 LONG_ROW = 2**20
+# Values that are widened to float64 at a time.
+AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,24 @@ class Factor:
 
 
 def _moment(kind: str, values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return mean or standard deviation of each row; sums per token first, in float64."""
+    """Return mean or standard deviation of each row, in float64, from sums per token."""
+    flat = values.reshape(-1, values.shape[-1])
+    sums, squares = [], []
+    for part in flat.split(max(1, AT_ONCE // flat.shape[1])):
+        wide = part.double()
+        sums.append(wide.sum(dim=-1))
+        if kind == "std":
+            squares.append(wide.square().sum(dim=-1))
     number = (valid.sum(dim=1) * values.shape[-1]).clamp(min=1)
 
-    def mean(each: torch.Tensor) -> torch.Tensor:
-        per_token = each.sum(dim=-1, dtype=torch.float64)
+    def mean(each: list[torch.Tensor]) -> torch.Tensor:
+        per_token = torch.cat(each).reshape(valid.shape)
         return torch.where(valid, per_token, 0).sum(dim=1) / number
 
-    centre = mean(values)
+    centre = mean(sums)
     if kind == "mean":
         return centre
-    return mean((values.double() - centre[:, None, None]).square()).sqrt()
+    return (mean(squares) - centre.square()).clamp(min=0).sqrt()
 
 
 def _ranked(values: torch.Tensor, rank: int) -> torch.Tensor:

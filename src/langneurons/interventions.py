@@ -105,7 +105,10 @@ def resolve(
     plan = Plan(name)
     roles = {"target": target} | ({} if source is None else {"source": source})
     masks = [_neurons(name, step, roles, table) for step in steps]
-    for step, mask in zip(steps, _left(steps, masks, shared), strict=True):
+    whom = target if source is None else f"{source} to {target}"
+    for number, (step, mask) in enumerate(zip(steps, _left(steps, masks, shared), strict=True)):
+        if not mask.any():
+            log.info("%s of %s: step %d has no neurons to write", name, whom, number + 1)
         values = _values(name, step, roles, table, statistics, quantiles)
         factor = None
         if step.factor is not None:
@@ -119,7 +122,6 @@ def resolve(
                 raise ValueError(f"intervention {name!r}: value in layer {layer} not finite")
             write = Write(layer, step.site, step.operation, index, value, step.tokens, factor)
             plan.writes.append(write)
-    whom = target if source is None else f"{source} to {target}"
     if plan.empty:
         log.warning(
             "NO NEURONS: %s of %s overwrites nothing, its results equal the untouched model's",
@@ -177,11 +179,11 @@ def _left(steps: "Sequence[Step]", masks: list[np.ndarray], shared: str) -> list
         return masks
     groups: dict = {}
     for step, mask in zip(steps, masks, strict=True):
-        groups[step.neurons] = groups.get(step.neurons, False) | mask
+        groups[step.group] = groups.get(step.group, False) | mask
     left = []
     for step, mask in zip(steps, masks, strict=True):
         for group, members in groups.items():
-            if group != step.neurons and shared in ("neither", group):
+            if group != step.group and (shared == "neither" or group == (shared,)):
                 mask = mask & ~members
         left.append(mask)
     return left

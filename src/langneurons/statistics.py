@@ -227,7 +227,7 @@ class Statistics:
 
     def document_max(self, site: str = "act") -> np.ndarray:
         """Return the largest mean activation of a document: Rahmanisa et al. 2025, p_max."""
-        return self._of_documents(site, lambda means: means.max(axis=0))
+        return self._of_documents("max", site, lambda means: means.max(axis=0))
 
     def document_median(self, site: str = "act") -> np.ndarray:
         """Return the lower median of the means of documents: Rahmanisa et al. 2025, p_median."""
@@ -236,10 +236,18 @@ class Statistics:
             middle = (len(means) - 1) // 2
             return np.partition(means, middle, axis=0)[middle]
 
-        return self._of_documents(site, lower)
+        return self._of_documents("median", site, lower)
 
-    def _of_documents(self, site: str, function) -> np.ndarray:
-        return np.stack([function(self.document_mean(i, site)) for i in range(self.shape[0])])
+    @cached_property
+    def _patches(self) -> dict[tuple[str, str], np.ndarray]:
+        return {}
+
+    def _of_documents(self, name: str, site: str, function) -> np.ndarray:
+        if (name, site) not in self._patches:
+            layers = range(self.shape[0])
+            found = [function(self.document_mean(layer, site)) for layer in layers]
+            self._patches[name, site] = np.stack(found)
+        return self._patches[name, site]
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file, atomically; counts and sums are compressed."""

@@ -118,7 +118,10 @@ class Step(Frozen):
                 f"operation: {self.value} is no factor to scale by; legal with it: set, add"
             )
         if self.statistic_language == "others":
-            raise ValueError("statistic_language: 'others' is more than one language")
+            raise ValueError(
+                "statistic_language: 'others' is more than one language; legal: neurons, target,"
+                " source or a language code"
+            )
         own = several(self.neurons)
         many = len(own) > 1 or "others" in own
         if self.statistic and self.statistic_language == "neurons" and many:
@@ -141,6 +144,11 @@ class Step(Frozen):
         """The value of the layer itself that `value` names, if it names one."""
         named = isinstance(self.value, str) and FACTOR.fullmatch(self.value)
         return self.value if named else None
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Whose neurons, sorted: steps of one group write the same neurons."""
+        return tuple(sorted(several(self.neurons)))
 
     @property
     def words(self) -> list[tuple[str, str]]:
@@ -182,12 +190,12 @@ class InterventionEntry(Frozen):
 
     @model_validator(mode="after")
     def _meaningful(self) -> "InterventionEntry":
-        groups = list(dict.fromkeys(step.neurons for step in self.steps))
-        legal = [*POLICIES, *(group for group in groups if isinstance(group, str))]
+        groups = list(dict.fromkeys(step.group for step in self.steps))
+        legal = [*POLICIES, *(group[0] for group in groups if len(group) == 1)]
         if self.shared not in legal:
             raise ValueError(
-                f"shared: {self.shared!r} is not legal; legal here: {', '.join(legal)}."
-                f"{nearest(self.shared, legal)}"
+                f"shared: {self.shared!r} is not legal.{nearest(self.shared, legal)}"
+                f" Legal here: {', '.join(legal)}"
             )
         if self.shared != "in_order" and len(groups) < 2:
             raise ValueError(f"shared: {self.shared!r}, but all steps write the same neurons")

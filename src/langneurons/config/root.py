@@ -512,7 +512,8 @@ def _check_interventions(config: Config, called: str, protocol: Protocol) -> Non
             path += f".steps[{number}]" if len(entry.steps) > 1 else ""
             for key, word in step.words:
                 if word not in ROLES and word not in codes:
-                    raise unknown(f"{path}.{key}", word, "language", [*ROLES, *sorted(codes)])
+                    words = ROLES if key != "statistic_language" else ("neurons", *ROLES[:2])
+                    raise unknown(f"{path}.{key}", word, "language", [*words, *sorted(codes)])
             if step.statistic is None:
                 continue
             site = statistic_site(step, protocol)
