@@ -137,6 +137,22 @@ def test_the_matrix_equals_hand_written_forwards(tmp_path, caplog):
     assert (nll["aa"] - nll["none"]).abs().min() > 1e-3
 
 
+def test_values_of_the_layer_give_the_same_matrix_in_every_batch(tmp_path):
+    plans = {
+        lang: Plan(factor.name, [replace(write("add", 3.0, layer), factor=factor)])
+        for lang, factor, layer in (("aa", FACTORS[0], 0), ("bb", FACTORS[2], 1))
+    }
+    found = []
+    for number, batch in enumerate((1, 20, 1000)):
+        store = SideStore(tmp_path / str(number), "perplexity")
+        found.append(matrix(store, plans=plans, batch=batch))
+    for frame in found[1:]:
+        pd.testing.assert_frame_equal(frame, found[0], rtol=1e-5)
+    nll = found[0].pivot(index="document", columns="deactivated", values="nll")
+    assert (nll["aa"] - nll["none"]).abs().max() > 0.01
+    assert (nll["bb"] - nll["none"]).abs().max() > 0.01
+
+
 def test_a_language_without_neurons_repeats_the_untouched_row(tmp_path):
     model = tiny_model("llama")
     calls = counted(model)
