@@ -11,6 +11,7 @@ from tiny import VOCAB_SIZE, tiny_model, tiny_tokenizer
 
 from langneurons import scoring
 from langneurons.adapters import ADAPTERS, MlpSites
+from langneurons.cells.common import plan as planned_by_job
 from langneurons.collect import Settings, collect
 from langneurons.config import ConfigError, build
 from langneurons.config.interventions import InterventionEntry, Step
@@ -833,3 +834,26 @@ def test_the_papers_quantiles_need_their_batch_quantile():
     found = job(build(settings({"value": "p90"}, "paper", batch_quantiles=[0.9])))
     assert found["quantiles"] == "paper"
     assert "quantiles" not in job(build(settings({"value": "mean"}, "paper")))
+
+
+def test_a_job_makes_the_plan_that_the_configuration_says(measured):
+    steps = [
+        {"neurons": "aa", "operation": "set", "value": -0.1},
+        BOOST | {"value": "layer_p10", "coefficient": 2.0},
+    ]
+    raw = settings({}, "paper") | {"language_sets": {"two": ["aa", "bb"]}}
+    raw["languages"] = {lang: {"name": lang.upper()} for lang in ("aa", "bb")}
+    raw["corpus"] = {"source": {"kind": "jsonl", "path": "{lang}.jsonl"}, "heldout_tokens": 5000}
+    for shared, of_aa in (("in_order", [3, 9]), ("target", [3])):
+        raw["interventions"] = {"i": {"steps": steps, "shared": shared}}
+        config = build(raw)
+        names = {"model": "m", "points": "paper", "langset": "aa-bb", "selection": "lape"}
+        found = stage(config, "measure_perplexity", **names, intervention="i")["intervention"]
+        rows = [row for row in OF_TWO if row[0] != "cc" and row[1] == 0]
+        plan = planned_by_job("i", found, "bb", table(rows), measured[0])
+        assert [w.index.tolist() for w in plan.writes] == [of_aa, [7, 9]]
+        assert plan.writes[1].factor == Factor("layer_p10", "paper")
+        assert plan.writes[1].value.tolist() == [2.0, 2.0]
+    pair = {"steps": [DEACTIVATE | {"without": "target"}]}
+    plan = planned_by_job("i", pair, "bb", table(rows), measured[0], source="aa")
+    assert [w.index.tolist() for w in plan.writes] == [[3]]
