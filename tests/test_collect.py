@@ -177,6 +177,20 @@ def test_batch_quantiles_and_document_means_by_hand(single):
     for number, means in enumerate(single.document_means("act")):
         expected = act[owner == number].mean(axis=0)
         np.testing.assert_allclose(means, expected, rtol=1e-4, atol=1e-5)
+    kept = np.stack([act[owner == number].mean(axis=0) for number in range(4)])
+    found = np.stack([single.document_mean(layer) for layer in range(2)], axis=1)
+    np.testing.assert_array_equal(found, single.document_means("act"))
+    lower = np.sort(kept, axis=0)[1]  # of four
+    np.testing.assert_allclose(single.document_max(), kept.max(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(single.document_median(), lower, rtol=1e-4, atol=1e-5)
+
+
+def test_documents_without_a_token_are_no_documents(single):
+    few = Statistics(single.arrays, single.header)
+    few.arrays["document_tokens"] = single.arrays["document_tokens"] * [1, 0, 1, 1]
+    others = np.delete(single.document_means("act"), 1, axis=0)
+    np.testing.assert_array_equal(few.value("document_max"), others.max(axis=0))
+    np.testing.assert_array_equal(few.value("document_median"), np.median(others, axis=0))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

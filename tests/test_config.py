@@ -11,7 +11,9 @@ import pytest
 
 from langneurons.config import ConfigError, build, load_config, parse_yaml, read_configs
 from langneurons.config.__main__ import main
+from langneurons.config.interventions import InterventionEntry
 from langneurons.config.reference import files, schema
+from langneurons.stages import stage
 
 ROOT = Path(__file__).parent.parent
 GOOD = {
@@ -438,7 +440,7 @@ BAD = {
     "block as text": (put("corpus", "mini"), ["corpus", "'mini'", "block of keys", "tokens"]),
     "intervention as text": (
         put("interventions.zero", "set"),
-        ["interventions.zero", "'set'", "label, steps"],
+        ["interventions.zero", "'set'", "label, shared, steps, sweep"],
     ),
     "value as a list": (
         put("interventions.zero.value", [1]),
@@ -476,7 +478,7 @@ BAD = {
     ),
     "language named none": (
         put("languages", {"none": {"name": "None"}}),
-        ["languages.none", "target, neurons"],
+        ["languages.none", "neurons, target, source, others"],
     ),
     "model named tables": (
         lambda raw: raw["models"].update(tables=raw["models"]["tiny"]),
@@ -566,6 +568,135 @@ BAD = {
             put("interventions.zero.neurons", "zh")(raw),
         ),
         ["interventions.zero", "neurons 'zh'", "three", "perplexity"],
+    ),
+    "excepted language outside the set": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            put("interventions.zero.without", ["en", "zh"])(raw),
+        ),
+        ["interventions.zero", "without 'zh'", "three", "perplexity"],
+    ),
+    "role that is misspelt": (
+        put("interventions.zero.neurons", "targets"),
+        ["interventions.zero.neurons", "'targets'", "target, source, others, en", "'target'?"],
+    ),
+    "role in a list that is misspelt": (
+        put("interventions.zero.neurons", ["target", "sorce"]),
+        ["interventions.zero.neurons", "'sorce'", "'source'?"],
+    ),
+    "no neurons": (put("interventions.zero.neurons", []), ["interventions.zero.neurons", "empty"]),
+    "doubled neurons": (
+        put("interventions.zero.neurons", ["en", "en"]),
+        ["interventions.zero.neurons", "en listed more than once"],
+    ),
+    "neurons as a number": (
+        put("interventions.zero.neurons", 5),
+        ["interventions.zero.neurons: expected text", "interventions.zero.neurons: expected a"],
+    ),
+    "neurons with a number": (
+        put("interventions.zero.neurons", ["en", 5]),
+        ["interventions.zero.neurons[1]: expected text", "5"],
+    ),
+    "all neurons left out": (
+        put("interventions.zero.without", ["vi", "target"]),
+        ["interventions.zero.without", "none are left"],
+    ),
+    "source of a held-out text": (
+        put("interventions.zero.neurons", "source"),
+        ["perplexity.interventions", "'zero'", "`source`", "Legal here: target, others"],
+    ),
+    "source of a task": (
+        lambda raw: (
+            put("interventions.pair", {"operation": "set", "value": 0, "without": "source"})(raw),
+            put("tasks.xnli.interventions", ["pair"])(raw),
+        ),
+        ["tasks.xnli.interventions", "'pair'", "`source`", "Legal here: target, others"],
+    ),
+    "statistic of several languages": (
+        put("interventions.p90.neurons", "others"),
+        ["interventions.p90.statistic_language", "others", "target, source or a language code"],
+    ),
+    "statistic of others": (
+        put("interventions.p90.statistic_language", "others"),
+        ["interventions.p90.statistic_language", "'others'", "more than one"],
+    ),
+    "means of documents that are not kept": (
+        put("interventions.p90.value", "document_max"),
+        ["interventions.p90", "document_max", "'act'", "statistics.document_means: none"],
+    ),
+    "probability of a site that is not measured": (
+        lambda raw: (
+            put("interventions.p90.value", "probability")(raw),
+            put("interventions.p90.site", "product")(raw),
+            put("statistics.sites", ["gate", "act"])(raw),
+        ),
+        ["interventions.p90", "'product'", "statistics.sites: gate, act"],
+    ),
+    "value of the layer that is misspelt": (
+        put("interventions.p90.value", "layer_maximum"),
+        ["interventions.p90.value", "layer_maximum", "'layer_max'?"],
+    ),
+    "scaled by a value of the layer": (
+        put("interventions.p90", {"operation": "scale", "value": "layer_max"}),
+        ["interventions.p90.operation", "layer_max", "set, add"],
+    ),
+    "site of a value of the layer": (
+        put(
+            "interventions.p90", {"operation": "set", "value": "layer_p10", "statistic_site": "act"}
+        ),
+        ["interventions.p90.statistic_site", "the layer's own"],
+    ),
+    "language of a number": (
+        put("interventions.zero.statistic_language", "en"),
+        ["interventions.zero.statistic_language", "a number"],
+    ),
+    "policy of one group": (
+        put("interventions.zero.shared", "neither"),
+        ["interventions.zero.shared", "'neither'", "the same neurons"],
+    ),
+    "policy that is misspelt": (
+        put(
+            "interventions.zero",
+            {"steps": [{"neurons": n, "operation": "set", "value": 0} for n in ("en", "target")]}
+            | {"shared": "targt"},
+        ),
+        ["interventions.zero.shared", "'targt'", "in_order, neither, en, target", "'target'?"],
+    ),
+    "sweep of no layers": (put("interventions.zero.sweep", 0), ["interventions.zero.sweep", "0"]),
+    "sweep of an empty list": (put("interventions.zero.sweep", []), ["zero.sweep", "empty"]),
+    "sweep as text": (put("interventions.zero.sweep", "layers"), ["zero.sweep", "'layers'"]),
+    "sweep of true": (put("interventions.zero.sweep", True), ["zero.sweep", "True"]),
+    "sweep of ranges that end before they begin": (
+        put("interventions.zero.sweep", [[0, 3], [5, 4]]),
+        ["interventions.zero.sweep", "[5, 4]"],
+    ),
+    "sweep of a range of one end": (
+        put("interventions.zero.sweep", [[0, 3], [5]]),
+        ["interventions.zero.sweep[1]"],
+    ),
+    "sweep with doubled ranges": (
+        put("interventions.zero.sweep", [[0, 3], [0, 3]]),
+        ["interventions.zero.sweep", "[0, 3] listed more than once"],
+    ),
+    "sweep of steps with layers": (
+        lambda raw: (
+            put("interventions.zero.sweep", 4)(raw),
+            put("interventions.zero.layers", [0, 1])(raw),
+        ),
+        ["interventions.zero.sweep", "leave out `layers`"],
+    ),
+    "sweep into a name that is taken": (
+        lambda raw: (
+            put("interventions.zero.sweep", 4)(raw),
+            raw["interventions"].update({"zero.L02": {"operation": "set", "value": 1}}),
+        ),
+        ["interventions.zero.sweep", "'zero.L02'", "is defined as well"],
+    ),
+    "sweep into too long a name": (
+        lambda raw: (
+            put("interventions." + "z" * 58, {"operation": "set", "value": 0, "sweep": 1})(raw),
+        ),
+        ["interventions.zzz", "no legal name"],
     ),
     "prompt tokens of a held-out text": (
         put("interventions.zero.tokens", "prompt"),
@@ -825,6 +956,62 @@ def test_values_of_the_command_line_get_their_type(tmp_path):
     config = read_configs([path], over)
     assert config.perplexity.tokens == 7 and config.title == "a: b"
     assert config.selections["lape"].exclusive and config.selections["lape"].rate == 0.01
+
+
+def test_a_sweep_is_one_intervention_per_layer_wherever_it_is_listed():
+    raw = copy.deepcopy(GOOD)
+    raw["interventions"]["zero"] |= {"sweep": 3, "label": "silenced"}
+    raw["interventions"]["p90"]["sweep"] = [[0, 3], [4, 7], [8, 8]]
+    raw["tasks"]["xnli"]["interventions"] = ["p90", "zero"]
+    config = build(raw)
+    layers = ["zero.L00", "zero.L01", "zero.L02"]
+    ranges = ["p90.L00-03", "p90.L04-07", "p90.L08"]
+    assert sorted(config.interventions) == sorted([*layers, *ranges])
+    assert config.perplexity.interventions == (*layers,)
+    assert config.tasks["xnli"].interventions == (*ranges, *layers)
+    found = {name: entry.steps[0].layers for name, entry in config.interventions.items()}
+    assert found["zero.L02"] == (2, 2) and found["p90.L04-07"] == (4, 7)
+    labels = stage(config, "show")["interventions"]
+    assert labels["zero.L02"] == "silenced, layer 02"
+    assert labels["p90.L04-07"] == "p90, layers 04-07"
+    conditions = config.task_conditions("tiny", "xnli", "vi")
+    assert {name for _, _, name in conditions} == {*layers, *ranges}
+    # Written out by hand it is the same job.
+    raw["interventions"] = {
+        name: {"operation": "set", "value": 0 if name in layers else "p90", "layers": found[name]}
+        for name in [*layers, *ranges]
+    }
+    raw["perplexity"]["interventions"], raw["tasks"]["xnli"]["interventions"] = layers, ranges
+    for name in layers:
+        job = {"points": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+        job |= {"model": "tiny", "intervention": name}
+        assert stage(build(raw), "measure_perplexity", **job) == stage(
+            config, "measure_perplexity", **job
+        )
+
+
+def test_an_intervention_of_pairs_may_be_defined_and_reaches_the_job_whole():
+    raw = copy.deepcopy(GOOD)
+    steps = [
+        {"neurons": "source", "operation": "set", "value": 0},
+        {"neurons": ["target", "en"], "without": "vi", "operation": "add", "value": "layer_p10"},
+    ]
+    raw["interventions"]["pair"] = {"steps": steps, "shared": "source"}
+    entry = build(raw).interventions["pair"]
+    assert entry.roles == {"source", "target"} and entry.shared == "source"
+    raw["interventions"]["pair"] = {"steps": steps[1:], "label": "x"}
+    raw["perplexity"]["interventions"] = ["pair", "p90"]
+    job = {"points": "corrected", "langset": "en-hi-vi", "selection": "lape", "model": "tiny"}
+    found = stage(build(raw), "measure_perplexity", **job, intervention="pair")["intervention"]
+    assert found["quantiles"] == "corrected" and "shared" not in found
+    assert found["steps"][0]["neurons"] == ["target", "en"]
+    assert found["steps"][0]["statistic_site"] is None
+    assert InterventionEntry.model_validate({"steps": found["steps"]}).steps[0] == entry.steps[1]
+    raw["interventions"]["pair"] = {"steps": [steps[1] | {"value": "probability"}] + steps[1:]}
+    raw["interventions"]["pair"]["steps"][0] |= {"neurons": "hi", "statistic_language": "vi"}
+    raw["interventions"]["pair"]["shared"] = "hi"
+    found = stage(build(raw), "measure_perplexity", **job, intervention="pair")["intervention"]
+    assert found["shared"] == "hi"
 
 
 def test_a_set_is_known_by_its_content():

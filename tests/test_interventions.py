@@ -11,13 +11,16 @@ from tiny import VOCAB_SIZE, tiny_model, tiny_tokenizer
 
 from langneurons import scoring
 from langneurons.adapters import ADAPTERS, MlpSites
+from langneurons.cells.common import plan as planned_by_job
 from langneurons.collect import Settings, collect
 from langneurons.config import ConfigError, build
 from langneurons.config.interventions import InterventionEntry, Step
 from langneurons.corpora import Corpus, pack_documents
+from langneurons.factors import Factor
 from langneurons.histogram import bin_width
-from langneurons.interventions import NoEffect, Plan, Write, applied, resolve
+from langneurons.interventions import NoEffect, Plan, Write, applied, applied_rows, resolve
 from langneurons.neurons import NeuronTable
+from langneurons.nonlinearities import NONLINEARITIES, minimum
 from langneurons.stages import stage
 
 SITES = ("gate", "act", "product")
@@ -288,7 +291,9 @@ def measured():
     """Return statistics of two languages on a tiny model, and the values behind them by hand."""
     model = tiny_model("llama")
     sites = MlpSites(model)
-    settings = Settings(histograms=SITES, batch_blocks=2, batch_quantiles=(0.9,))
+    settings = Settings(
+        histograms=SITES, batch_blocks=2, batch_quantiles=(0.9,), document_means=("act",)
+    )
     who = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}
     statistics, values = {}, {}
     for lang, seed in (("aa", 1), ("bb", 2)):
@@ -428,6 +433,363 @@ def test_what_cannot_be_resolved_says_why(measured):
         planned(measured, value=float("inf"))
 
 
+# Language arithmetic ------------------------------------------------------------------------------
+
+# Layer 0: 3 is of aa, 7 of bb, 9 of both; layer 1: 5 of aa and cc, 40 of aa and bb.
+OF_TWO = [("aa", 0, 3), ("aa", 0, 9), ("aa", 1, 5), ("aa", 1, 40)]
+OF_TWO += [("bb", 0, 7), ("bb", 0, 9), ("bb", 1, 40), ("cc", 1, 5)]
+OF_TWO = [(*place, 1.0) for place in OF_TWO]
+DEACTIVATE = {"neurons": "source", "operation": "set", "value": -0.5}
+BOOST = {"operation": "add", "value": "mean"}
+
+
+def arithmetic(measured, *steps, target="bb", source="aa", languages=("aa", "bb", "cc"), **entry):
+    made = InterventionEntry.model_validate({"steps": list(steps)} | entry)
+    statistics = measured[0] | {"cc": measured[0]["aa"]}
+    table_ = table(OF_TWO, languages)
+    return resolve("math", made.steps, target, table_, statistics, "corrected", source, made.shared)
+
+
+def outcome(plan, start=10.0):
+    """Return {(layer, neuron): value} after the plan's writes on neurons that hold `start`."""
+    values = {}
+    for one in plan.writes:
+        for neuron, value in zip(one.index.tolist(), one.value.tolist(), strict=True):
+            old = values.get((one.layer, neuron), start)
+            results = {"set": value, "add": old + value, "scale": old * value}
+            values[one.layer, neuron] = results[one.operation]
+    return values
+
+
+def test_deactivating_the_source_and_boosting_the_target(measured):
+    mean = measured[1]["bb"]["act"].mean((1, 2))
+    found = outcome(arithmetic(measured, DEACTIVATE, BOOST))
+    expected = {(0, 3): -0.5, (0, 7): 10 + mean[0, 7], (1, 5): -0.5}
+    expected |= {place: -0.5 + mean[place] for place in ((0, 9), (1, 40))}  # d + mu
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    replaced = outcome(arithmetic(measured, DEACTIVATE, BOOST | {"operation": "set"}))
+    expected |= {place: mean[place] for place in ((0, 7), (0, 9), (1, 40))}
+    assert replaced == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_steps_of_arithmetic_act_in_the_order_in_which_they_are_listed(measured):
+    found = outcome(arithmetic(measured, BOOST, DEACTIVATE))
+    assert {found[place] for place in ((0, 3), (0, 9), (1, 5), (1, 40))} == {-0.5}
+    scaled = outcome(arithmetic(measured, DEACTIVATE, BOOST | {"operation": "scale", "value": -3}))
+    assert (scaled[0, 9], scaled[0, 7], scaled[0, 3]) == (1.5, -30.0, -0.5)
+    both = {"operation": "set", "value": 2.0}, {"operation": "add", "value": 0.25}
+    assert set(outcome(arithmetic(measured, *both)).values()) == {2.25}
+
+
+@pytest.mark.parametrize(
+    ("shared", "of_source", "of_target"),
+    [
+        ("in_order", {3, 9}, {7, 9}),
+        ("source", {3, 9}, {7}),
+        ("target", {3}, {7, 9}),
+        ("neither", {3}, {7}),
+    ],
+)
+def test_shared_neurons_go_where_the_policy_says(measured, shared, of_source, of_target):
+    plan = arithmetic(measured, DEACTIVATE, BOOST, shared=shared)
+    operations = ("set", of_source), ("add", of_target)
+    for operation, expected in operations:
+        own = [w.index for w in plan.writes if (w.layer, w.operation) == (0, operation)]
+        assert set(np.concatenate(own).tolist()) == expected
+    # The same by a difference of sets, step by step.
+    leave_out = {"target": [0], "source": [1], "neither": [0, 1], "in_order": []}[shared]
+    steps = [dict(DEACTIVATE), dict(BOOST)]
+    for number in leave_out:
+        steps[number]["without"] = "source" if number else "target"
+    assert outcome(arithmetic(measured, *steps)) == outcome(plan)
+
+
+def test_two_steps_on_the_same_neurons_share_nothing(measured):
+    first = {"neurons": ["target"], "operation": "set", "value": 2.0}
+    steps = DEACTIVATE, first, BOOST
+    plan = outcome(arithmetic(measured, *steps, shared="target"))
+    mean = measured[1]["bb"]["act"].mean((1, 2))
+    assert plan[0, 9] == pytest.approx(2 + mean[0, 9], rel=1e-4)
+    assert plan[0, 3] == -0.5
+
+
+def test_only_neurons_that_both_steps_reach_are_shared(measured):
+    deep = BOOST | {"layers": [1, 1]}
+    plan = outcome(arithmetic(measured, DEACTIVATE, deep, shared="neither"))
+    assert plan == {(0, 3): -0.5, (0, 9): -0.5, (1, 5): -0.5}
+
+
+def test_a_pair_of_one_language_is_deactivated_and_boosted_again(measured, caplog):
+    mean = measured[1]["bb"]["act"].mean((1, 2))
+    found = outcome(arithmetic(measured, DEACTIVATE, BOOST, source="bb"))
+    own = ((0, 7), (0, 9), (1, 40))
+    assert found == pytest.approx({place: mean[place] - 0.5 for place in own}, rel=1e-4)
+    alone = outcome(arithmetic(measured, DEACTIVATE, BOOST, source="bb", shared="target"))
+    assert alone == pytest.approx({place: mean[place] + 10 for place in own}, rel=1e-4)
+    with caplog.at_level(logging.WARNING):
+        assert arithmetic(measured, DEACTIVATE, BOOST, source="bb", shared="neither").empty
+    assert "NO NEURONS: math of bb to bb" in caplog.text
+
+
+def test_a_source_without_neurons_leaves_the_boost(measured):
+    languages = ("aa", "bb", "cc", "dd")
+    plan = arithmetic(measured, DEACTIVATE, BOOST, source="dd", languages=languages)
+    assert [w.operation for w in plan.writes] == ["add", "add"]
+    assert outcome(plan) == outcome(arithmetic(measured, BOOST))
+
+
+@pytest.mark.parametrize(
+    ("step", "layer_1"),
+    [
+        ({"neurons": ["source", "target"]}, [5, 40]),
+        ({"neurons": ["bb", "cc"]}, [5, 40]),
+        ({"neurons": "cc"}, [5]),
+        ({"neurons": "others"}, [5, 40]),
+        ({"neurons": "others", "without": "target"}, [5]),
+        ({"neurons": "others", "without": ["target", "cc"]}, []),
+        ({"neurons": "target", "without": "source"}, []),
+        ({"neurons": "source", "without": "cc"}, [40]),
+    ],
+)
+def test_unions_and_differences_of_languages(measured, step, layer_1):
+    plan = arithmetic(measured, {"operation": "set", "value": 2.0} | step)
+    assert [w.index.tolist() for w in plan.writes if w.layer == 1] == ([layer_1] if layer_1 else [])
+
+
+def test_the_statistic_of_a_union_is_that_of_the_language_named(measured):
+    step = {"neurons": "others", "operation": "set", "value": "mean", "statistic_language": "bb"}
+    found = outcome(arithmetic(measured, step))
+    mean = measured[1]["bb"]["act"].mean((1, 2))
+    for role, lang in (("target", "bb"), ("source", "aa")):
+        same = outcome(arithmetic(measured, step | {"statistic_language": role}))
+        expected = measured[1][lang]["act"].mean((1, 2))
+        assert same == pytest.approx({place: expected[place] for place in found}, rel=1e-4)
+    assert found[1, 5] == pytest.approx(mean[1, 5], rel=1e-4)
+    for neurons in ("others", ["aa", "bb"]):
+        with pytest.raises(ValueError, match="more than one language; name the one"):
+            Step(neurons=neurons, operation="set", value="mean")
+
+
+def test_without_a_source_a_step_on_it_is_refused(measured):
+    with pytest.raises(ValueError, match="'math': speaks of `source`, and no source"):
+        arithmetic(measured, DEACTIVATE, source=None)
+
+
+def test_arithmetic_runs_as_written_by_hand(measured):
+    mean = torch.from_numpy(measured[1]["bb"]["act"].mean((1, 2))).float()
+
+    def edit(layer, where, values):
+        if where == "act":
+            source, target = ([3, 9], [7, 9]) if layer == 0 else ([5, 40], [40])
+            values[..., source] = -0.5
+            values[..., target] += mean[layer, target]
+        return values
+
+    model = tiny_model("llama")
+    with applied(MlpSites(model), arithmetic(measured, DEACTIVATE, BOOST)):
+        found = logits(model)
+    expected = logits(by_hand(tiny_model("llama"), edit))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_boosts_by_the_activation_probability(measured, site):
+    plan = planned(measured, operation="add", value="probability", site=site)
+    for one in plan.writes:
+        expected = (measured[1]["aa"][site] > 0).mean((1, 2))[one.layer, one.index]
+        np.testing.assert_allclose(one.value, expected, rtol=1e-12)
+
+
+def test_patches_are_maximum_and_lower_median_of_the_means_of_documents(measured):
+    # Four documents of 20 tokens; blocks hold 20 tokens after their BOS, so one document each.
+    means = measured[1]["aa"]["act"].mean(2)  # (layer, document, neuron)
+    assert means.shape[1] == 4
+    lower = torch.from_numpy(means).median(dim=1).values.numpy()
+    for value, expected in (("document_max", means.max(1)), ("document_median", lower)):
+        for one in planned(measured, value=value).writes:
+            own = expected[one.layer, one.index]
+            np.testing.assert_allclose(one.value, own, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(lower, np.median(means, axis=1), rtol=1e-2)
+    with pytest.raises(ValueError, match="no means per document of site 'gate'"):
+        planned(measured, value="document_max", site="gate")
+
+
+def test_what_the_nonlinearity_never_gives_is_set_with_a_warning(measured, caplog):
+    assert minimum("silu") == pytest.approx(-0.278465, abs=1e-6)
+    assert minimum("relu") == 0.0
+    grid = np.linspace(-30, 30, 60001)
+    for name, function in NONLINEARITIES.items():
+        assert minimum(name) == pytest.approx(function(grid).min(), abs=1e-6)
+    for step in (
+        {"value": -0.27},
+        {"value": -9, "site": "gate"},
+        {"value": -9, "operation": "add"},
+    ):
+        planned(measured, **step)
+    assert not caplog.records
+    plan = planned(measured, value=-1.5)
+    assert (
+        "name of aa sets activations as low as -1.5; silu gives none below -0.2785" in caplog.text
+    )
+    assert {value for one in plan.writes for value in one.value} == {-1.5}
+
+
+# Plans by row -------------------------------------------------------------------------------------
+
+
+def several_plans():
+    """Return plans that differ in neurons, layers, sites, operations, tokens and length."""
+    every = np.arange(48)
+    return [
+        Plan("untouched"),
+        Plan("zero", [write("set", 0), write("set", 0, 1)]),
+        Plan("arithmetic", [write("set", -0.5), write("add", [0.3, 1.0, -2.0])]),
+        Plan("other neurons", [write("add", 1.5, 1, "act", np.array([2, 5, 6, 47]))]),
+        Plan("scaled", [write("scale", -2.0, 0, "product", every), write("set", 1.0, 1, "gate")]),
+        Plan("prompt", [write("set", 2.0, tokens="prompt"), write("add", 1.0, 1)]),
+        Plan("generated", [write("set", 2.0, 1, tokens="generated")]),
+        Plan("zero again", [write("set", 0), write("set", 0, 1)]),
+        Plan("layer", [Write(0, "act", "set", INDEX, np.ones(3), factor=Factor("layer_max"))]),
+        Plan("added", [Write(1, "act", "add", INDEX, np.ones(3), factor=Factor("layer_p90"))]),
+    ]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
+def test_rows_under_their_own_plans_equal_each_plan_alone_to_the_bit(family):
+    model, plans = tiny_model(family), several_plans()
+    sites, numbers = MlpSites(model), [9, 0, 2, 7, 1, 3, 5, 8, 6, 4, 1, 0]
+    tokens = ids(len(numbers), 7)
+    prompt = torch.arange(7).expand(len(numbers), 7) < 4
+    valid = torch.arange(7) < torch.tensor([[5], [6], [7]]).repeat(4, 1)
+    announced = prompt, valid, torch.tensor(numbers)
+    with applied_rows(sites, plans) as running:
+        running.on_forward(*announced)
+        found = logits(model, tokens)
+    assert running.changed == set(range(1, len(plans)))
+    untouched = logits(model, tokens)
+    for number, plan in enumerate(plans):
+        with applied(sites, plan) as alone:
+            alone.on_forward(*announced)
+            expected = logits(model, tokens)
+        rows = [row for row, one in enumerate(numbers) if one == number]
+        assert torch.equal(found[rows], expected[rows])
+        assert plan.empty or not torch.allclose(found[rows], untouched[rows], atol=1e-3)
+
+
+def test_scores_of_plans_in_one_batch_equal_those_of_each_alone():
+    model, tokenizer, plans = tiny_model("llama"), tiny_tokenizer(), several_plans()
+    requests = [("w1 w2 w3", " w4 w5"), ("w6", " w7"), ("w8 w9 w10 w11", " w12")]
+    numbers = [number for number in range(len(plans)) for _ in requests]
+    sites = MlpSites(model)
+    for budget in (1, 20, 1000):
+        with applied_rows(sites, plans) as running:
+            found = scoring.loglikelihood(
+                model,
+                tokenizer,
+                requests * len(plans),
+                budget,
+                running.on_forward,
+                conditions=numbers,
+            )
+        for number, plan in enumerate(plans):
+            with applied(sites, plan) as alone:
+                expected = scoring.loglikelihood(
+                    model, tokenizer, requests, 1, on_forward=alone.on_forward
+                )
+            own = found[number * len(requests) : (number + 1) * len(requests)]
+            np.testing.assert_allclose(
+                [value for value, _ in own], [value for value, _ in expected], rtol=1e-6, atol=1e-5
+            )
+
+
+def test_pairs_of_languages_generate_in_one_batch_as_alone():
+    model, tokenizer, plans = tiny_model("llama"), tiny_tokenizer(), several_plans()
+    prompts = ["w1 w2", "w3 w4 w5 w6 w7 w8"]
+    numbers = [number for number in range(len(plans)) for _ in prompts]
+    expected = []
+    for plan in plans:
+        with applied(MlpSites(model), plan) as alone:
+            expected += scoring.generate(
+                model, tokenizer, prompts, 6, [], 1, on_forward=alone.on_forward
+            )
+    for budget in (30, 10_000):
+        with applied_rows(MlpSites(model), plans) as running:
+            found = scoring.generate(
+                model,
+                tokenizer,
+                prompts * len(plans),
+                6,
+                [],
+                budget,
+                on_forward=running.on_forward,
+                conditions=numbers,
+            )
+        assert found == expected
+    assert len(set(expected)) > 6
+
+
+def test_each_plan_must_have_a_row_and_an_effect():
+    model = tiny_model("llama")
+    sites, good, idle = MlpSites(model), Plan("good", [write("set", 2.0)]), Plan("idle")
+    dull = Plan("dull", [write("scale", 1.0)])
+    mask = torch.ones(2, 7, dtype=torch.bool)
+
+    def run(plans, numbers, strict=True, valid=mask):
+        with applied_rows(sites, plans, strict) as running:
+            running.on_forward(mask, valid, torch.tensor(numbers))
+            logits(model)
+
+    before = hooks(model)
+    run([idle, good], [0, 1])
+    with pytest.raises(NoEffect, match="'dull': 3 neurons were written"):
+        run([good, dull], [0, 1])
+    run([good, dull], [0, 1], strict=False)
+    with pytest.raises(NoEffect, match="'good': no row of any batch"):
+        run([idle, good], [0, 0])
+    nothing = torch.tensor([[True] * 7, [False] * 7])
+    with pytest.raises(NoEffect, match="'good': 3 neurons"):  # padding is no effect
+        run([idle, good], [0, 1], valid=nothing)
+    with pytest.raises(NoEffect, match=r"'good': no hook fired in layers \[0\]"):
+        with applied_rows(sites, [good]) as running:
+            running.on_forward(mask, mask, torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match=r"conditions \[0, 2\]; there are 2 plans"):
+        run([idle, good], [0, 2])
+    with pytest.raises(RuntimeError, match="on_forward"):
+        with applied_rows(sites, [good]):
+            logits(model)
+    with pytest.raises(RuntimeError, match="on_forward"):
+        with applied_rows(sites, [good]) as running:
+            running.on_forward(mask)
+    with pytest.raises(ValueError, match="layer 2 of a model of 2"):
+        run([Plan("deep", [write("set", 0, 2)])], [0, 0])
+    assert hooks(model) == before
+
+
+def test_one_operation_per_round_whatever_the_number_of_plans():
+    """441 pairs of 21 languages: two rounds per layer, 21 distinct writes in each."""
+    generator = np.random.default_rng(0)
+    sets = [np.sort(generator.choice(48, 5, replace=False)) for _ in range(21)]
+    plans = [
+        Plan("pair", [write("set", 0, 0, "act", one), write("add", 1.0, 0, "act", other)])
+        for one in sets
+        for other in sets
+    ]
+    model = tiny_model("llama")
+    with applied_rows(MlpSites(model), plans, strict=False) as running:
+        (operations,) = running.operations.values()
+        assert [one.added.shape[0] for one in operations] == [22, 22]
+        numbers = torch.arange(441)
+        mask = torch.ones(441, 7, dtype=torch.bool)
+        running.on_forward(mask, mask, numbers)
+        found = logits(model, ids(1).expand(441, -1))
+    for number in (0, 22, 230, 440):
+        with applied(MlpSites(model), plans[number]):
+            torch.testing.assert_close(found[number], logits(model, ids(1))[0])
+    with pytest.raises(NoEffect):
+        with applied_rows(MlpSites(model), plans):
+            pass
+
+
 def settings(step, protocol, **more):
     return {
         "name": "x",
@@ -472,3 +834,26 @@ def test_the_papers_quantiles_need_their_batch_quantile():
     found = job(build(settings({"value": "p90"}, "paper", batch_quantiles=[0.9])))
     assert found["quantiles"] == "paper"
     assert "quantiles" not in job(build(settings({"value": "mean"}, "paper")))
+
+
+def test_a_job_makes_the_plan_that_the_configuration_says(measured):
+    steps = [
+        {"neurons": "aa", "operation": "set", "value": -0.1},
+        BOOST | {"value": "layer_p10", "coefficient": 2.0},
+    ]
+    raw = settings({}, "paper") | {"language_sets": {"two": ["aa", "bb"]}}
+    raw["languages"] = {lang: {"name": lang.upper()} for lang in ("aa", "bb")}
+    raw["corpus"] = {"source": {"kind": "jsonl", "path": "{lang}.jsonl"}, "heldout_tokens": 5000}
+    for shared, of_aa in (("in_order", [3, 9]), ("target", [3])):
+        raw["interventions"] = {"i": {"steps": steps, "shared": shared}}
+        config = build(raw)
+        names = {"model": "m", "points": "paper", "langset": "aa-bb", "selection": "lape"}
+        found = stage(config, "measure_perplexity", **names, intervention="i")["intervention"]
+        rows = [row for row in OF_TWO if row[0] != "cc" and row[1] == 0]
+        plan = planned_by_job("i", found, "bb", table(rows), measured[0])
+        assert [w.index.tolist() for w in plan.writes] == [of_aa, [7, 9]]
+        assert plan.writes[1].factor == Factor("layer_p10", "paper")
+        assert plan.writes[1].value.tolist() == [2.0, 2.0]
+    pair = {"steps": [DEACTIVATE | {"without": "target"}]}
+    plan = planned_by_job("i", pair, "bb", table(rows), measured[0], source="aa")
+    assert [w.index.tolist() for w in plan.writes] == [[3]]

@@ -1,6 +1,7 @@
 """The perplexity matrix against log-softmax loops and MLPs written by hand, and its resumption."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ from tiny import tiny_model
 
 from langneurons.adapters import MlpSites
 from langneurons.corpora import Corpus, pack_documents
+from langneurons.factors import Factor
 from langneurons.interventions import NoEffect, Plan
 from langneurons.perplexity import document_nll, measure, plan_digest
 from langneurons.sidestore import SideStore
 
 COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])
+FACTORS = (Factor("layer_p10"), Factor("layer_p10", "paper"), Factor("layer_max"))
 
 
 def corpus(lang, seed, bos="block", sizes=(5, 9, 1, 14)):
@@ -134,6 +137,22 @@ def test_the_matrix_equals_hand_written_forwards(tmp_path, caplog):
     assert (nll["aa"] - nll["none"]).abs().min() > 1e-3
 
 
+def test_values_of_the_layer_give_the_same_matrix_in_every_batch(tmp_path):
+    plans = {
+        lang: Plan(factor.name, [replace(write("add", 3.0, layer), factor=factor)])
+        for lang, factor, layer in (("aa", FACTORS[0], 0), ("bb", FACTORS[2], 1))
+    }
+    found = []
+    for number, batch in enumerate((1, 20, 1000)):
+        store = SideStore(tmp_path / str(number), "perplexity")
+        found.append(matrix(store, plans=plans, batch=batch))
+    for frame in found[1:]:
+        pd.testing.assert_frame_equal(frame, found[0], rtol=1e-5)
+    nll = found[0].pivot(index="document", columns="deactivated", values="nll")
+    assert (nll["aa"] - nll["none"]).abs().max() > 0.01
+    assert (nll["bb"] - nll["none"]).abs().max() > 0.01
+
+
 def test_a_language_without_neurons_repeats_the_untouched_row(tmp_path):
     model = tiny_model("llama")
     calls = counted(model)
@@ -208,6 +227,7 @@ def test_digests_of_plans_tell_writes_apart():
                 write("set", 0, site="gate"),
                 write("set", 0, index=np.array([3, 5, 41])),
                 write("set", 0, tokens="prompt"),
+                *(replace(write("set", 0), factor=one) for one in FACTORS),
             )
         ),
         Plan("a", [write("set", 0), write("add", 1)]),

@@ -182,12 +182,62 @@ def test_generation_stops_before_the_stop_string():
 def test_forward_passes_announce_which_tokens_are_the_prompt():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     seen = []
-    scoring.generate(model, tokenizer, ["w1 w2"], 3, [], 100, on_forward=seen.append)
-    assert [mask.shape[1] for mask in seen] == [3, 1, 1]
-    assert seen[0].all() and not seen[1].any()
+
+    def keep(prompt, valid, conditions):
+        seen.append((prompt.tolist(), valid.tolist(), conditions))
+
+    scoring.generate(model, tokenizer, ["w1 w2", "w3"], 3, [], 100, on_forward=keep)
+    whole = [[True] * 3] * 2
+    assert seen[0] == (whole, [[True] * 3, [False, True, True]], None)
+    assert seen[1:] == [([[False]] * 2, [[True]] * 2, None)] * 2
     seen.clear()
-    scoring.loglikelihood(model, tokenizer, [("w1 w2", " w3 w4")], 100, on_forward=seen.append)
-    assert seen[0].tolist() == [[True, True, True, False]]
+    requests = [("w1 w2", " w3 w4"), ("w1", " w2")]
+    scoring.loglikelihood(model, tokenizer, requests, 100, on_forward=keep)
+    short = [True, True, False, False]
+    assert seen == [([[True] * 3 + [False], short], [[True] * 4, short], None)]
+    seen.clear()
+    tokens, lengths = np.full((2, 4), 5, np.int32), np.array([2, 3])
+    scoring.token_nll(model, tokens, lengths, tokens > 0, 100, on_forward=keep)
+    assert seen == [(whole, [[True] * 3, [True, True, False]], None)]
+
+
+def test_conditions_travel_with_their_requests():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    contexts = ["w1 w2 w3 w4 w5", "w1", "w1 w2 w3", "w1 w2"]
+    conditions = [7, 1, 5, 3]
+    tokens, seen = np.full((4, 9), 5, np.int32), []
+    lengths = np.array([len(context.split()) for context in contexts])
+
+    def keep(_prompt, valid, numbers):
+        sizes = valid.sum(1).tolist()
+        seen.extend(zip(sizes, numbers.tolist(), strict=True))
+
+    def told(size):
+        return [(size(length), one) for length, one in zip(lengths, conditions, strict=True)]
+
+    for budget in (1, 12, 1000):
+        same = {"on_forward": keep, "conditions": conditions}
+        seen.clear()
+        scoring.token_nll(model, tokens, lengths, tokens > 0, budget, **same)
+        assert sorted(seen) == sorted(told(lambda n: n))
+        seen.clear()
+        requests = [(context, " w9 w9") for context in contexts]
+        scoring.loglikelihood(model, tokenizer, requests, budget, **same)
+        assert sorted(seen) == sorted(told(lambda n: n + 2))  # BOS and the first of two
+        seen.clear()
+        scoring.generate(model, tokenizer, contexts, 1, [], budget, **same)
+        assert sorted(seen) == sorted(told(lambda n: n + 1))
+    with pytest.raises(ValueError, match="3 conditions for 4 requests"):
+        scoring.generate(model, tokenizer, contexts, 1, [], 100, conditions=[0, 1, 2])
+
+
+def test_equal_requests_are_computed_once_per_condition():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    seen = []
+    keep = {"on_forward": lambda _p, _v, numbers: seen.append(numbers.tolist())}
+    requests = [("w1 w2", " w3")] * 3
+    scoring.loglikelihood(model, tokenizer, requests, 100, conditions=[0, 1, 0], **keep)
+    assert seen == [[0, 1]]
 
 
 def test_hooks_fire_and_the_head_runs_on_scored_positions_only(monkeypatch):

@@ -48,7 +48,16 @@ def evaluate(
         if frame is None:
             with applied(sites, plan) as running:
                 if head is not None:
-                    frame = classify(model, tokenizer, task, lang, rows, batch_tokens, head)
+                    frame = classify(
+                        model,
+                        tokenizer,
+                        task,
+                        lang,
+                        rows,
+                        batch_tokens,
+                        head,
+                        on_forward=running.on_forward,
+                    )
                 else:
                     frame = score_task(
                         model,

@@ -79,8 +79,11 @@ def classify(
     rows: Sequence[Mapping[str, Any]],
     batch_tokens: int,
     head: Head,
+    on_forward: Callable | None = None,
 ) -> pd.DataFrame:
     """Return item, prediction, gold and accuracy, a row per item that fits into the length.
+
+    Every token of an item counts as prompt for `on_forward` (see `langneurons.scoring`).
 
     Items are batched by length; `last_position` pads all to `max_length`, so that the result does
     not depend on the batch.
@@ -113,12 +116,10 @@ def classify(
     for group in work:
         with work.fitting(), torch.inference_mode():
             batch = together([{"input_ids": ids[i], "labels": 0} for i in group])
-            logits = class_logits(
-                model,
-                batch["input_ids"].to(device),
-                batch["attention_mask"].to(device),
-                head.pooling,
-            )
+            mask = batch["attention_mask"].to(device)
+            if on_forward is not None:
+                on_forward(torch.ones_like(mask, dtype=torch.bool), mask.bool(), None)
+            logits = class_logits(model, batch["input_ids"].to(device), mask, head.pooling)
             predicted |= dict(zip(group, logits.argmax(dim=-1).tolist(), strict=True))
     records = [
         {

@@ -1,24 +1,31 @@
 """Interventions: values written into chosen neurons while the model runs.
 
-A configured intervention (steps of set / add / scale on the neurons of a language) is resolved
+A configured intervention (steps of set / add / scale on the neurons of languages) is resolved
 against a neuron table and activation statistics into a `Plan`: per layer and site, index and value
-vectors. `applied` hooks the plan into a model. Per layer it is one gather and one scatter on the
-last axis, precomputed on the layer's device, whatever the number of neurons.
+vectors. `applied` hooks a plan into a model: per layer one gather and one scatter on the last
+axis, precomputed on the layer's device, whatever the number of neurons. `applied_rows` hooks
+several plans, of which each row of a batch follows its own, at the cost of about one.
 
 Steps act in their order, also on neurons that they share: arithmetic such as "deactivate the
-source, then add the target's mean" gives a shared neuron 0 + mean.
+source, then add the target's mean" (Gurgurov et al. 2025) gives a shared neuron 0 + mean. The
+policy `shared` leaves such neurons to the steps of one group, or to none. Values are numbers,
+statistics of each neuron, or taken from the layer as it runs (`langneurons.factors`).
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from langneurons.adapters import MlpSites
+from langneurons.config.interventions import percentile, several
+from langneurons.factors import Factor
+from langneurons.nonlinearities import minimum
 
 if TYPE_CHECKING:
     from langneurons.config.interventions import Step
@@ -26,6 +33,9 @@ if TYPE_CHECKING:
     from langneurons.statistics import Statistics
 
 log = logging.getLogger(__name__)
+SCOPES = ("all", "prompt", "generated")
+# What rounding to bfloat16 may put below the minimum of a nonlinearity.
+ROUNDING = 1e-2
 
 
 class NoEffect(RuntimeError):
@@ -34,7 +44,10 @@ class NoEffect(RuntimeError):
 
 @dataclass(frozen=True)
 class Write:
-    """One operation on neurons of one layer: a <- v, a + v or a * v at `index`."""
+    """One operation on neurons of one layer: a <- v, a + v or a * v at `index`.
+
+    With a `factor`, v is `value` times the factor of the row's sequence.
+    """
 
     layer: int
     site: str
@@ -42,6 +55,12 @@ class Write:
     index: np.ndarray
     value: np.ndarray
     tokens: str = "all"
+    factor: Factor | None = None
+
+    def content(self) -> tuple:
+        """Return what is done, without where: equal contents are equal operations."""
+        arrays = (self.index.tobytes(), np.asarray(self.value, np.float64).tobytes())
+        return (self.operation, self.tokens, self.factor, *arrays)
 
 
 @dataclass
@@ -74,87 +93,167 @@ def resolve(
     table: "NeuronTable",
     statistics: "Mapping[str, Statistics]",
     quantiles: str = "corrected",
+    source: str | None = None,
+    shared: str = "in_order",
 ) -> Plan:
-    """Turn an intervention's steps into a plan for one target language.
+    """Turn an intervention's steps into a plan for one target, or a pair of source and target.
 
     `statistics` by language must hold the languages whose values are written; `quantiles` is the
-    protocol's choice. A target without neurons gives an empty plan and a warning.
+    protocol's choice, `shared` the intervention's. Without any neurons the plan is empty, with a
+    warning.
     """
     plan = Plan(name)
-    for step in steps:
-        lang = target if step.neurons == "target" else step.neurons
-        if lang not in table.languages:
-            raise ValueError(
-                f"intervention {name!r}: no neurons of {lang!r} in this selection; its languages:"
-                f" {', '.join(table.languages)}"
-            )
-        values = _values(step, lang, table, statistics, quantiles)
-        first, last = step.layers or (0, table.n_layers - 1)
-        if first >= table.n_layers:
-            raise ValueError(
-                f"intervention {name!r}: layers {first}-{last} of a model of {table.n_layers}"
-            )
-        for layer, index in enumerate(table.indices(lang)):
-            if len(index) and first <= layer <= last:
-                value = values if np.isscalar(values) else values[layer, index]
-                value = np.broadcast_to(np.asarray(value, np.float64), index.shape).copy()
-                if not np.isfinite(value).all():
-                    raise ValueError(f"intervention {name!r}: value in layer {layer} not finite")
-                write = Write(layer, step.site, step.operation, index, value, step.tokens)
-                plan.writes.append(write)
+    roles = {"target": target} | ({} if source is None else {"source": source})
+    masks = [_neurons(name, step, roles, table) for step in steps]
+    whom = target if source is None else f"{source} to {target}"
+    for number, (step, mask) in enumerate(zip(steps, _left(steps, masks, shared), strict=True)):
+        if not mask.any():
+            log.info("%s of %s: step %d has no neurons to write", name, whom, number + 1)
+        values = _values(name, step, roles, table, statistics, quantiles)
+        factor = None
+        if step.factor is not None:
+            ranks = quantiles if percentile(step.factor) is not None else "corrected"
+            factor = Factor(step.factor, ranks)
+        for layer in np.flatnonzero(mask.any(axis=1)).tolist():
+            index = np.flatnonzero(mask[layer])
+            value = values if np.isscalar(values) else values[layer, index]
+            value = np.broadcast_to(np.asarray(value, np.float64), index.shape).copy()
+            if not np.isfinite(value).all():
+                raise ValueError(f"intervention {name!r}: value in layer {layer} not finite")
+            write = Write(layer, step.site, step.operation, index, value, step.tokens, factor)
+            plan.writes.append(write)
     if plan.empty:
         log.warning(
             "NO NEURONS: %s of %s overwrites nothing, its results equal the untouched model's",
             name,
-            target,
+            whom,
         )
+    _warn_unreachable(plan, whom, statistics)
     return plan
 
 
-def _values(step: "Step", lang, table, statistics, quantiles) -> float | np.ndarray:
+def _languages(name: str, words, roles: Mapping[str, str], table: "NeuronTable") -> list[str]:
+    """Return the languages behind roles and codes."""
+    found = []
+    for word in several(words or ()):
+        if word == "others":
+            found += [lang for lang in table.languages if lang != roles["target"]]
+            continue
+        if word == "source" and word not in roles:
+            raise ValueError(
+                f"intervention {name!r}: speaks of `source`, and no source language is given"
+            )
+        found.append(roles.get(word, word))
+    return found
+
+
+def _mask(name: str, lang: str, table: "NeuronTable") -> np.ndarray:
+    if lang not in table.languages:
+        raise ValueError(
+            f"intervention {name!r}: no neurons of {lang!r} in this selection; its languages:"
+            f" {', '.join(table.languages)}"
+        )
+    return table.mask(lang)
+
+
+def _neurons(name: str, step: "Step", roles, table: "NeuronTable") -> np.ndarray:
+    """Return the neurons of a step, bool (n_layers, d_mlp)."""
+    mask = np.zeros((table.n_layers, table.d_mlp), bool)
+    for lang in _languages(name, step.neurons, roles, table):
+        mask |= _mask(name, lang, table)
+    for lang in _languages(name, step.without, roles, table):
+        mask &= ~_mask(name, lang, table)
+    first, last = step.layers or (0, table.n_layers - 1)
+    if first >= table.n_layers:
+        raise ValueError(
+            f"intervention {name!r}: layers {first}-{last} of a model of {table.n_layers}"
+        )
+    mask[:first] = False
+    mask[last + 1 :] = False
+    return mask
+
+
+def _left(steps: "Sequence[Step]", masks: list[np.ndarray], shared: str) -> list[np.ndarray]:
+    """Return the neurons that the policy leaves to each step."""
+    if shared == "in_order":
+        return masks
+    groups: dict = {}
+    for step, mask in zip(steps, masks, strict=True):
+        groups[step.group] = groups.get(step.group, False) | mask
+    left = []
+    for step, mask in zip(steps, masks, strict=True):
+        for group, members in groups.items():
+            if group != step.group and (shared == "neither" or group == (shared,)):
+                mask = mask & ~members
+        left.append(mask)
+    return left
+
+
+def _values(name, step: "Step", roles, table, statistics, quantiles) -> float | np.ndarray:
+    if step.factor is not None:
+        return step.coefficient
     if step.statistic is None:
         return float(step.value) * step.coefficient
-    source = lang if step.statistic_language == "neurons" else step.statistic_language
+    named = step.neurons if step.statistic_language == "neurons" else step.statistic_language
+    lang = _languages(name, named, roles, table)[0]
     site = step.statistic_site or step.site
-    if source not in statistics:
-        raise ValueError(f"no activation statistics of {source!r} are among the inputs")
-    one = statistics[source]
+    if lang not in statistics:
+        raise ValueError(f"no activation statistics of {lang!r} are among the inputs")
+    one = statistics[lang]
     if one.shape != (table.n_layers, table.d_mlp):
         raise ValueError(f"{one.path}: shape {one.shape}, neuron table of another model")
+    level = percentile(step.statistic)
     if step.statistic == "mean_difference":
-        others = [statistics[k].mean(site) for k in table.languages if k != source]
+        others = [statistics[k].mean(site) for k in table.languages if k != lang]
         values = one.mean(site) - np.mean(others, axis=0)
-    elif step.statistic.startswith("p") and quantiles == "paper":
-        values = one.batch_quantile(int(step.statistic[1:]) / 100, site)
+    elif level is not None and quantiles == "paper":
+        values = one.batch_quantile(level / 100, site)
     else:
         values = one.value(step.statistic, site)
     return values * step.coefficient
 
 
-class Applied:
-    """A plan that is hooked into a model; counts how often it fired and whether it changed values.
+def _warn_unreachable(plan: Plan, whom: str, statistics: "Mapping[str, Statistics]") -> None:
+    """Warn of activations set to what the nonlinearity never gives, such as -1 after SiLU."""
+    written = [
+        write.value.min()
+        for write in plan.writes
+        if (write.site, write.operation, write.factor) == ("act", "set", None)
+    ]
+    if not written or not statistics:
+        return
+    nonlinearity = next(iter(statistics.values())).header["nonlinearity"]
+    lowest = minimum(nonlinearity)
+    if min(written) < lowest - ROUNDING:
+        log.warning(
+            "%s of %s sets activations as low as %.4g; %s gives none below %.4g",
+            plan.name,
+            whom,
+            min(written),
+            nonlinearity,
+            lowest,
+        )
 
-    Call `on_forward(prompt_mask)` before a forward pass where a write is limited to prompt or
-    generated tokens.
-    """
 
-    def __init__(self, sites: MlpSites, plan: Plan):
-        self.plan = plan
+@dataclass(frozen=True)
+class _Forward:
+    """What is known of the next forward pass: bool (batch, pos) each; plans int64 (batch,)."""
+
+    prompt: torch.Tensor
+    valid: torch.Tensor | None
+    plans: torch.Tensor | None
+
+
+class _Hooked:
+    """Operations that are hooked into a model; counts the forward passes in which they fired."""
+
+    def __init__(self, sites: MlpSites, operations: Mapping[tuple[int, str], list]):
+        self.operations = operations
         self.fired: dict[int, int] = {}
-        self.changed = False
-        self._changes: list[torch.Tensor] = []
-        self._prompt: torch.Tensor | None = None
+        self._forward: _Forward | None = None
         self._handles = []
-        deepest = max((write.layer for write in plan.writes), default=-1)
-        if deepest >= sites.n_layers:
-            raise ValueError(f"plan writes layer {deepest} of a model of {sites.n_layers}")
-        groups: dict[tuple[int, str], list[Write]] = {}
-        for write in plan.writes:
-            groups.setdefault((write.layer, write.site), []).append(write)
-        for (layer, site), writes in sorted(groups.items()):
-            device = next(sites.down[layer].parameters()).device
-            operations = [_Operation(write, device) for write in writes]
-            hook = self._hook(layer, operations)
+        for (layer, site), group in sorted(operations.items(), key=lambda item: item[0]):
+            hook = self._hook(layer, group)
             if site == "act":
                 handle = sites.act[layer].register_forward_hook(
                     lambda _m, _i, output, hook=hook: hook(output)
@@ -166,24 +265,32 @@ class Applied:
                 )
             self._handles.append(handle)
 
-    def _hook(self, layer: int, operations: "list[_Operation]") -> Callable:
+    def _hook(self, layer: int, operations: list) -> Callable:
+        factors = list(dict.fromkeys(one for each in operations for one in each.factors))
+
         def apply(values: torch.Tensor) -> torch.Tensor:
             self.fired[layer] = self.fired.get(layer, 0) + 1
             if values.requires_grad:
                 values = values.clone()
+            given = self._measured(factors, values)
             for operation in operations:
-                before = None if self.changed else values.index_select(-1, operation.index)
-                operation(values, self._prompt)
-                if before is not None:
-                    after = values.index_select(-1, operation.index)
-                    self.changed = not torch.equal(before, after)
+                self._run(operation, values, given)
             return values
 
         return apply
 
-    def on_forward(self, prompt_mask: torch.Tensor) -> None:
-        """Announce which tokens (batch, position) of the next forward pass are the prompt's."""
-        self._prompt = prompt_mask
+    def _measured(self, factors: list[Factor], values: torch.Tensor) -> dict:
+        """Return each factor of the rows, (batch,), before anything is written."""
+        if not factors:
+            return {}
+        if self._forward is None or self._forward.valid is None:
+            raise RuntimeError("a value of the layer itself needs on_forward(prompt, valid)")
+        valid = self._forward.valid.to(values.device)
+        batch = values.detach().reshape(*valid.shape, -1)
+        return {factor: factor(batch, valid) for factor in factors}
+
+    def _run(self, operation, values: torch.Tensor, factors: dict) -> None:
+        raise NotImplementedError
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -192,28 +299,186 @@ class Applied:
         self._handles.clear()
 
 
+class Applied(_Hooked):
+    """A plan that is hooked into a model; knows whether it changed a value.
+
+    Call `on_forward(prompt, valid)` before a forward pass where a write is limited to prompt or
+    generated tokens (prompt), or takes its value from the layer (valid).
+    """
+
+    def __init__(self, sites: MlpSites, plan: Plan):
+        _check_depth(sites, plan)
+        self.plan = plan
+        self.changed = False
+        operations: dict[tuple[int, str], list[_Operation]] = {}
+        for write in plan.writes:
+            device = next(sites.down[write.layer].parameters()).device
+            operations.setdefault((write.layer, write.site), []).append(_Operation(write, device))
+        super().__init__(sites, operations)
+
+    def _run(self, operation: "_Operation", values: torch.Tensor, factors: dict) -> None:
+        before = None if self.changed else values.index_select(-1, operation.index)
+        operation(values, self._forward, factors)
+        if before is not None:
+            after = values.index_select(-1, operation.index)
+            self.changed = not torch.equal(before, after)
+
+    def on_forward(
+        self,
+        prompt: torch.Tensor,
+        valid: torch.Tensor | None = None,
+        conditions: torch.Tensor | None = None,
+    ) -> None:
+        """Announce the tokens (batch, pos) of the next forward pass: prompt's, not padding."""
+        self._forward = _Forward(prompt, valid, None)
+
+
+class AppliedRows(_Hooked):
+    """Plans that are hooked into a model; each row of a batch follows the plan of its number.
+
+    Call `on_forward(prompt, valid, conditions)` before each forward pass, conditions int64 (batch,)
+    being indices into `plans`; a primitive of `langneurons.scoring` does so when it is given
+    `conditions`. `changed` holds the numbers of the plans that have changed a value.
+    """
+
+    def __init__(self, sites: MlpSites, plans: Sequence[Plan]):
+        self.plans = list(plans)
+        self.ran: set[int] = set()
+        self.changed: set[int] = set()
+        writes: dict[tuple[int, str], list[list[Write]]] = {}
+        for number, plan in enumerate(self.plans):
+            _check_depth(sites, plan)
+            for write in plan.writes:
+                place = writes.setdefault((write.layer, write.site), [[] for _ in self.plans])
+                place[number].append(write)
+        operations = {}
+        for (layer, site), by_plan in writes.items():
+            device = next(sites.down[layer].parameters()).device
+            rounds = zip_longest(*by_plan)
+            operations[layer, site] = [_RowOperation(one, device) for one in rounds]
+        super().__init__(sites, operations)
+
+    def _run(self, operation: "_RowOperation", values: torch.Tensor, factors: dict) -> None:
+        if self._forward is None:
+            raise RuntimeError("plans by row need on_forward(prompt, valid, conditions)")
+        changed = operation(values, self._forward, factors)
+        if self._waiting:
+            numbers = self._forward.plans[changed.cpu()].tolist()
+            self.changed.update(numbers)
+            self._waiting.difference_update(numbers)
+
+    def on_forward(
+        self,
+        prompt: torch.Tensor,
+        valid: torch.Tensor | None = None,
+        conditions: torch.Tensor | None = None,
+    ) -> None:
+        """Announce the tokens (batch, pos) of the next forward pass, and each row's plan."""
+        if conditions is None or valid is None:
+            raise RuntimeError("plans by row need on_forward(prompt, valid, conditions)")
+        numbers = set(conditions.tolist())
+        if not numbers <= set(range(len(self.plans))):
+            raise ValueError(f"conditions {sorted(numbers)}; there are {len(self.plans)} plans")
+        self.ran |= numbers
+        self._waiting = numbers - self.changed
+        self._forward = _Forward(prompt, valid, conditions.cpu())
+
+
+def _check_depth(sites: MlpSites, plan: Plan) -> None:
+    deepest = max((write.layer for write in plan.writes), default=-1)
+    if deepest >= sites.n_layers:
+        raise ValueError(f"plan writes layer {deepest} of a model of {sites.n_layers}")
+
+
 class _Operation:
     """One write on a layer's values, in place on the last axis."""
 
     def __init__(self, write: Write, device: torch.device):
         self.operation, self.tokens = write.operation, write.tokens
+        self.factor = write.factor
+        self.factors = () if write.factor is None else (write.factor,)
         self.index = torch.from_numpy(write.index).to(device)
         self.value = torch.from_numpy(write.value).to(device=device, dtype=torch.float32)
 
-    def __call__(self, values: torch.Tensor, prompt: torch.Tensor | None) -> None:
-        value = self.value.to(values.dtype)
+    def __call__(self, values: torch.Tensor, forward: _Forward | None, factors: dict) -> None:
+        shape = (*values.shape[:-1], len(self.index))
+        value = self.value
+        if self.factor is not None:
+            batch, length = forward.valid.shape
+            value = value * factors[self.factor][:, None]
+            value = value[:, None].expand(batch, length, -1).reshape(shape)
+        value = value.to(values.dtype)
         if self.operation == "set":
-            new = value.expand(*values.shape[:-1], -1)
+            new = value.expand(shape)
         else:
             old = values.index_select(-1, self.index)
             new = old + value if self.operation == "add" else old * value
         if self.tokens != "all":
-            if prompt is None:
-                raise RuntimeError("a write limited to some tokens needs on_forward(prompt_mask)")
-            chosen = prompt if self.tokens == "prompt" else ~prompt
+            if forward is None:
+                raise RuntimeError("a write limited to some tokens needs on_forward(prompt)")
+            chosen = forward.prompt if self.tokens == "prompt" else ~forward.prompt
             chosen = chosen.reshape(*values.shape[:-1], 1).to(values.device)
             new = torch.where(chosen, new, values.index_select(-1, self.index))
         values.index_copy_(-1, self.index, new)
+
+
+class _RowOperation:
+    """The n-th writes of several plans on one layer and site: each row gets that of its plan.
+
+    One gather and one scatter on the union of their neurons; equal writes are kept once, and a
+    neuron that a row's own write does not touch keeps its value.
+    """
+
+    def __init__(self, writes: Sequence[Write | None], device: torch.device):
+        kept: dict[tuple, int] = {}
+        distinct: list[Write] = []
+        which = np.zeros(len(writes), np.int64)  # 0 is no write
+        for number, write in enumerate(writes):
+            if write is None:
+                continue
+            if write.content() not in kept:
+                distinct.append(write)
+                kept[write.content()] = len(distinct)
+            which[number] = kept[write.content()]
+        index = np.unique(np.concatenate([write.index for write in distinct]))
+        shape = (len(distinct) + 1, len(index))
+        added, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        replaced, scope = np.zeros(shape, bool), np.zeros(len(distinct) + 1, np.int64)
+        self.factors = tuple(dict.fromkeys(w.factor for w in distinct if w.factor is not None))
+        source = np.full(len(distinct) + 1, -1)
+        for row, write in enumerate(distinct, start=1):
+            column = np.searchsorted(index, write.index)
+            (scale if write.operation == "scale" else added)[row, column] = write.value
+            replaced[row, column] = write.operation == "set"
+            scope[row] = SCOPES.index(write.tokens)
+            if write.factor is not None:
+                source[row] = self.factors.index(write.factor)
+        self.limited = bool(scope.any())
+        self.index, self.which, self.added, self.scale, self.replaced, self.scope, self.source = (
+            torch.from_numpy(array).to(device)
+            for array in (index, which, added, scale, replaced, scope, source)
+        )
+
+    def __call__(self, values: torch.Tensor, forward: _Forward, factors: dict) -> torch.Tensor:
+        """Write in place; return which rows changed at a token that is no padding, (batch,)."""
+        which = self.which[forward.plans.to(values.device)]
+        valid = forward.valid.to(values.device)
+        old = values.index_select(-1, self.index)
+        old = old.reshape(*valid.shape, -1)  # (batch, pos, neuron)
+        value = self.added[which]
+        for number, factor in enumerate(self.factors):
+            own = (self.source[which] == number)[:, None]
+            value = torch.where(own, value * factors[factor][:, None], value)
+        value = value.to(values.dtype)[:, None]
+        scale = self.scale[which].to(values.dtype)[:, None]
+        new = torch.where(self.replaced[which][:, None], value, old * scale + value)
+        if self.limited:
+            scope = self.scope[which][:, None]
+            prompt = forward.prompt.to(values.device)
+            chosen = (scope == 0) | ((scope == 1) & prompt) | ((scope == 2) & ~prompt)
+            new = torch.where(chosen[..., None], new, old)
+        values.index_copy_(-1, self.index, new.reshape(*values.shape[:-1], -1))
+        return ((new != old).any(dim=-1) & valid).any(dim=1)
 
 
 @contextmanager
@@ -227,17 +492,41 @@ def applied(sites: MlpSites, plan: Plan, strict: bool = True) -> Iterator[Applie
     running = Applied(sites, plan)
     try:
         yield running
-        layers = {write.layer for write in plan.writes}
-        silent = sorted(layers - set(running.fired))
-        if silent:
-            raise NoEffect(
-                f"intervention {plan.name!r}: no hook fired in layers {silent}; is the model"
-                " compiled, or its adapter wrong (langneurons/adapters.py)?"
-            )
-        if layers and strict and not running.changed:
-            raise NoEffect(
-                f"intervention {plan.name!r}: {plan.neurons} neurons were written, and every value"
-                " was already there; the result would equal the untouched model's."
-            )
+        _check_effect(plan, running.fired, running.changed or not strict)
     finally:
         running.remove()
+
+
+@contextmanager
+def applied_rows(
+    sites: MlpSites, plans: Sequence[Plan], strict: bool = True
+) -> Iterator[AppliedRows]:
+    """Hook plans into a model, each row of a batch under its own, for the length of the block.
+
+    Every row gets what it would get under its plan alone. On leaving, each plan with writes must
+    have had a row and is checked as by `applied`.
+    """
+    running = AppliedRows(sites, plans)
+    try:
+        yield running
+        for number, plan in enumerate(running.plans):
+            if plan.writes and number not in running.ran:
+                raise NoEffect(f"intervention {plan.name!r}: no row of any batch was under it")
+            _check_effect(plan, running.fired, number in running.changed or not strict)
+    finally:
+        running.remove()
+
+
+def _check_effect(plan: Plan, fired: Mapping[int, int], changed: bool) -> None:
+    layers = {write.layer for write in plan.writes}
+    silent = sorted(layers - set(fired))
+    if silent:
+        raise NoEffect(
+            f"intervention {plan.name!r}: no hook fired in layers {silent}; is the model"
+            " compiled, or its adapter wrong (langneurons/adapters.py)?"
+        )
+    if layers and not changed:
+        raise NoEffect(
+            f"intervention {plan.name!r}: {plan.neurons} neurons were written, and every value"
+            " was already there; the result would equal the untouched model's."
+        )

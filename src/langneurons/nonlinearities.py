@@ -1,6 +1,7 @@
 """The nonlinearities of gated and plain MLPs, in numpy, by the name that model configs use."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,6 +43,12 @@ NONLINEARITIES = {
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": relu,
 }
+
+
+@lru_cache
+def minimum(name: str) -> float:
+    """Return the lowest value of a nonlinearity, to 1e-6: -0.2785 for SiLU, 0 for ReLU."""
+    return float(NONLINEARITIES[name](np.linspace(-4.0, 0.0, 4001)).min())
 
 
 def nonlinearity_name(config) -> str:

@@ -32,6 +32,8 @@ def plan_digest(plan: Plan) -> str:
         result.update(f"{write.layer}:{write.site}:{write.operation}:{write.tokens}:".encode())
         result.update(np.ascontiguousarray(write.index).tobytes())
         result.update(np.ascontiguousarray(write.value).tobytes())
+        if write.factor is not None:
+            result.update(f":{write.factor.name}:{write.factor.ranks}".encode())
     return result.hexdigest()[:32]
 
 

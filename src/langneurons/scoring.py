@@ -8,8 +8,12 @@ They run the model's own modules, so forward hooks on its MLPs fire. The head is
 positions that are scored, in blocks of the vocabulary with a running log-sum-exp: a
 (tokens, vocabulary) array never exists, and on CPU a block of logits stays in cache.
 
-Before each forward pass `on_forward(prompt)` is called with a bool mask (batch, pos): True at
-tokens of a prompt or context, False at a continuation or at generated tokens.
+Before each forward pass `on_forward(prompt, valid, conditions)` is called with two bool masks
+(batch, pos) and, for each row, the `conditions` of its request, int64 (batch,) or None. prompt is
+True at tokens of a prompt or context, False at a continuation or at generated tokens; valid is
+False at padding. A condition is a number that the caller gives to each request, such as which
+plan of `langneurons.interventions.applied_rows` it is under: requests are regrouped by length, and
+their numbers travel with them.
 """
 
 import inspect
@@ -25,7 +29,8 @@ from langneurons.memory import Batches
 from langneurons.progress import Progress
 
 log = logging.getLogger(__name__)
-OnForward = Callable[[torch.Tensor], None] | None
+OnForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None] | None
+Conditions = Sequence[int] | None
 CPU_VOCABULARY_BLOCK = 1024
 GPU_VOCABULARY_BLOCK = 16384
 TOKEN_BLOCK = 1024
@@ -114,6 +119,16 @@ def _hidden(sites: MlpSites, tokens: torch.Tensor) -> torch.Tensor:
     return sites.backbone(input_ids=tokens, use_cache=False).last_hidden_state
 
 
+def _of(group: Sequence[int], conditions: Conditions) -> torch.Tensor | None:
+    """Return the conditions of the rows of a batch."""
+    return None if conditions is None else torch.tensor([int(conditions[i]) for i in group])
+
+
+def _check_conditions(conditions: Conditions, number: int) -> None:
+    if conditions is not None and len(conditions) != number:
+        raise ValueError(f"{len(conditions)} conditions for {number} requests")
+
+
 @torch.inference_mode()
 def token_nll(
     model: nn.Module,
@@ -123,6 +138,7 @@ def token_nll(
     batch_tokens: int,
     on_forward: OnForward = None,
     progress: Progress | None = None,
+    conditions: Conditions = None,
 ) -> np.ndarray:
     """Return the NLL in nats of each scored token given those before it, float64 (n, T).
 
@@ -131,6 +147,7 @@ def token_nll(
     """
     sites = MlpSites(model)
     device = _device(sites)
+    _check_conditions(conditions, len(tokens))
     result = np.full(tokens.shape, np.nan)
     work = Batches(batches([int(length) for length in lengths], batch_tokens), lengths)
     for group in work:
@@ -140,7 +157,9 @@ def token_nll(
             wanted = scored[group, :longest].copy()
             wanted[:, 0] = False
             if on_forward is not None:
-                on_forward(torch.ones_like(batch, dtype=torch.bool))
+                sizes = torch.from_numpy(np.asarray(lengths)[group].astype(np.int64))
+                valid = (torch.arange(longest) < sizes[:, None]).to(device)
+                on_forward(torch.ones_like(valid), valid, _of(group, conditions))
             hidden = _hidden(sites, batch)
             rows, columns = np.nonzero(wanted)
             targets = batch[rows, columns]
@@ -178,42 +197,48 @@ def loglikelihood(
     batch_tokens: int,
     on_forward: OnForward = None,
     progress: Progress | None = None,
+    conditions: Conditions = None,
 ) -> list[tuple[float, bool]]:
     """Return log p(continuation | context) in nats, and whether greedy decoding would give it.
 
-    Equal requests are computed once; a too long one loses tokens at its left.
+    Equal requests of one condition are computed once; a too long one loses tokens at its left.
     """
     sites = MlpSites(model)
     device = _device(sites)
     pad = tokenizer.pad_token_id or 0
     limit = getattr(sites.config, "max_position_embeddings", None) or 10**9
+    _check_conditions(conditions, len(requests))
     encoded = []
-    for context, continuation in requests:
+    for number, (context, continuation) in enumerate(requests):
         first, second = encode_pair(tokenizer, context, continuation)
         if not second:
             raise ValueError(f"empty continuation after context {context[-60:]!r}")
         whole = (first + second)[-(limit + 1) :]
-        encoded.append((tuple(whole), min(len(second), len(whole) - 1)))
+        condition = 0 if conditions is None else int(conditions[number])
+        encoded.append((tuple(whole), min(len(second), len(whole) - 1), condition))
     unique = list(dict.fromkeys(encoded))
+    of_unique = None if conditions is None else [condition for _, _, condition in unique]
     found: dict[tuple, tuple[float, bool]] = {}
-    sizes = [len(whole) - 1 for whole, _ in unique]
+    sizes = [len(whole) - 1 for whole, _, _ in unique]
     work = Batches(batches(sizes, batch_tokens), sizes, "request")
     for group in work:
         with work.fitting():
             longest = max(len(unique[i][0]) - 1 for i in group)
             batch = torch.full((len(group), longest), pad, dtype=torch.int64)
             prompt = torch.zeros(len(group), longest, dtype=torch.bool)
+            valid = torch.zeros_like(prompt)
             rows, columns, targets, owner = [], [], [], []
             for row, i in enumerate(group):
-                whole, size = unique[i]
+                whole, size, _ = unique[i]
                 batch[row, : len(whole) - 1] = torch.tensor(whole[:-1])
+                valid[row, : len(whole) - 1] = True
                 prompt[row, : len(whole) - size] = True
                 rows += [row] * size
                 columns += range(len(whole) - 1 - size, len(whole) - 1)
                 targets += whole[-size:]
                 owner += [row] * size
             if on_forward is not None:
-                on_forward(prompt.to(device))
+                on_forward(prompt.to(device), valid.to(device), _of(group, of_unique))
             hidden = _hidden(sites, batch.to(device))
             chosen = torch.tensor(targets, device=device)
             logprob, greedy = target_logprobs(
@@ -239,6 +264,7 @@ def generate(
     repetition_penalty: float = 1.0,
     on_forward: OnForward = None,
     progress: Progress | None = None,
+    conditions: Conditions = None,
 ) -> list[str]:
     """Return the greedy continuation of each prompt, cut before EOS or the first stop string.
 
@@ -246,6 +272,7 @@ def generate(
     logits the lowest token wins.
     """
     sites = MlpSites(model)
+    _check_conditions(conditions, len(prompts))
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     result = [""] * len(prompts)
     sizes = [len(ids) + max_new_tokens for ids in encoded]
@@ -260,6 +287,7 @@ def generate(
                 stop,
                 repetition_penalty,
                 on_forward,
+                _of(group, conditions),
             )
             for i, text in zip(group, texts, strict=True):
                 result[i] = text
@@ -268,7 +296,9 @@ def generate(
     return result
 
 
-def _generate_batch(sites, tokenizer, encoded, max_new_tokens, stop, penalty, on_forward):
+def _generate_batch(
+    sites, tokenizer, encoded, max_new_tokens, stop, penalty, on_forward, conditions
+):
     device = _device(sites)
     longest = max(map(len, encoded))
     pad = tokenizer.pad_token_id or 0
@@ -287,8 +317,8 @@ def _generate_batch(sites, tokenizer, encoded, max_new_tokens, stop, penalty, on
     cache, step_tokens = None, tokens
     for _ in range(max_new_tokens):
         if on_forward is not None:
-            is_prompt = cache is None
-            on_forward(torch.full_like(step_tokens, is_prompt, dtype=torch.bool))
+            prompt = torch.full_like(step_tokens, cache is None, dtype=torch.bool)
+            on_forward(prompt, mask[:, -step_tokens.shape[1] :].bool(), conditions)
         arguments = {"attention_mask": mask, "use_cache": True, "past_key_values": cache}
         if takes_positions:
             positions = (mask.cumsum(1) - 1).clamp(min=0)

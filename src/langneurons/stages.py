@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langneurons.config.finetuning import Adapter, FinetuneEntry
+from langneurons.config.interventions import percentile
 from langneurons.config.protocols import STAGES, Protocol, from_points
 from langneurons.config.root import Config, statistic_site
 
@@ -78,8 +79,11 @@ def _intervention(config: Config, name: str, protocol: Protocol) -> dict[str, An
     for step in entry.steps:
         site = statistic_site(step, protocol) if step.statistic else None
         steps.append(step.model_dump(mode="json") | {"statistic_site": site})
-    uses_quantiles = any((step.statistic or "").startswith("p") for step in entry.steps)
-    return {"steps": steps} | ({"quantiles": protocol.quantiles} if uses_quantiles else {})
+    named = [step.statistic or step.factor for step in entry.steps]
+    result: dict[str, Any] = {"steps": steps}
+    if any(percentile(value) is not None for value in named):
+        result["quantiles"] = protocol.quantiles
+    return result | ({"shared": entry.shared} if entry.shared != "in_order" else {})
 
 
 @_stage

@@ -23,7 +23,9 @@ from langneurons.nonlinearities import NONLINEARITIES
 
 SITES = ("gate", "act", "product")
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
-STATISTICS = ("mean", "std", "min", "max", "abs_mean", *(f"p{p:02d}" for p in PERCENTILES))
+MOMENTS = ("mean", "std", "min", "max", "abs_mean", "probability")
+OF_DOCUMENTS = ("document_max", "document_median")
+STATISTICS = (*MOMENTS, *OF_DOCUMENTS, *(f"p{p:02d}" for p in PERCENTILES))
 LIMB = 2.0**40
 # Two files may be merged or compared only if they agree on these header keys.
 IDENTITY = (
@@ -195,7 +197,7 @@ class Statistics:
 
     def value(self, name: str, site: str = "act") -> np.ndarray:
         """Return a statistic by its name in configurations, (n_layers, d_mlp)."""
-        if name in ("mean", "std", "min", "max", "abs_mean"):
+        if name in (*MOMENTS, *OF_DOCUMENTS):
             return getattr(self, name)(site)
         if name.startswith("p") and name[1:].isdigit() and 0 < int(name[1:]) < 100:
             return self.quantile(int(name[1:]) / 100, site)
@@ -211,6 +213,41 @@ class Statistics:
         counts = self.arrays["document_tokens"]
         sums = self._array(site, "document_sum").astype(np.float64) / LIMB
         return sums / np.maximum(counts, 1)[:, None, None]
+
+    def document_mean(self, layer: int, site: str = "act") -> np.ndarray:
+        """Return one layer's mean activation per document with tokens, (documents, d_mlp)."""
+        if f"{site}.document_sum" not in self.arrays:
+            raise ValueError(
+                f"{self.path}: no means per document of site {site!r}; add it to"
+                " statistics.document_means in the configuration."
+            )
+        counts = self.arrays["document_tokens"]
+        sums = self._array(site, "document_sum")[counts > 0, layer]
+        return sums / LIMB / counts[counts > 0, None]
+
+    def document_max(self, site: str = "act") -> np.ndarray:
+        """Return the largest mean activation of a document: Rahmanisa et al. 2025, p_max."""
+        return self._of_documents("max", site, lambda means: means.max(axis=0))
+
+    def document_median(self, site: str = "act") -> np.ndarray:
+        """Return the lower median of the means of documents: Rahmanisa et al. 2025, p_median."""
+
+        def lower(means: np.ndarray) -> np.ndarray:
+            middle = (len(means) - 1) // 2
+            return np.partition(means, middle, axis=0)[middle]
+
+        return self._of_documents("median", site, lower)
+
+    @cached_property
+    def _patches(self) -> dict[tuple[str, str], np.ndarray]:
+        return {}
+
+    def _of_documents(self, name: str, site: str, function) -> np.ndarray:
+        if (name, site) not in self._patches:
+            layers = range(self.shape[0])
+            found = [function(self.document_mean(layer, site)) for layer in layers]
+            self._patches[name, site] = np.stack(found)
+        return self._patches[name, site]
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file, atomically; counts and sums are compressed."""

@@ -5,7 +5,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from langneurons.config.base import bare, blocks
 from langneurons.config.interventions import InterventionEntry
 from langneurons.config.root import Config, check
+from langneurons.config.sweeps import write_out
 from langneurons.errors import ConfigError, nearest, unknown
 
 
@@ -78,6 +80,7 @@ def build(raw: Mapping[str, Any]) -> Config:
         lines = dict.fromkeys(_explain(item, raw) for item in _causes(error))
         raise ConfigError("\n".join(lines)) from None
     _check_conversions(raw, config, "")
+    config = write_out(config)
     check(config)
     _check_definitions(config)
     _check_published(config)
@@ -96,9 +99,12 @@ def _check_conversions(given: Any, made: Any, path: str) -> None:
         for number, (item, result) in enumerate(zip(given, made, strict=False)):
             _check_conversions(item, result, f"{path}[{number}]")
     elif isinstance(given, Mapping):
-        if isinstance(made, InterventionEntry) and "steps" not in given:
-            made = made.steps[0]
+        short = isinstance(made, InterventionEntry) and "steps" not in given
         for key, value in given.items():
+            if short and key not in InterventionEntry.model_fields:
+                result = getattr(made.steps[0], str(key), None)
+                _check_conversions(value, result, f"{path}.{key}")
+                continue
             result = made.get(key) if isinstance(made, dict) else getattr(made, str(key), None)
             _check_conversions(value, result, f"{path}.{key}" if path else str(key))
 
@@ -197,7 +203,11 @@ class _Place:
                 continue
             if options[:1] == [InterventionEntry] and part == "steps":
                 skipped = self.shorthand = isinstance(value, Mapping) and "steps" not in value
-            elif not options and part in ("float", "str", "[key]"):
+            elif not options and part == "[key]":
+                continue
+            elif not options and get_origin(bare(annotation)) in (Union, UnionType):
+                if str(part).startswith("tuple["):  # pydantic names the alternative it tried
+                    annotation = next(one for one in get_args(annotation) if get_args(one))
                 continue
             self.last = part
             self.owner = options[0] if options else None
@@ -227,7 +237,8 @@ class _Place:
     def siblings(self) -> list[str]:
         """The keys that are legal beside the last one."""
         names = set(self.owner.model_fields) if self.owner else set()
-        return sorted(names | ({"label"} if self.shorthand else set()))
+        above = set(InterventionEntry.model_fields) - {"steps"}
+        return sorted(names | (above if self.shorthand else set()))
 
     @property
     def meaning(self) -> str:

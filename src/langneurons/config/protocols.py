@@ -30,7 +30,8 @@ class Protocol(Frozen):
     quantiles: Choice = Field(
         "corrected",
         description="paper: each batch's own quantile, averaged over batches (needs"
-        " statistics.batch_quantiles); corrected: the quantile of the whole corpus.",
+        " statistics.batch_quantiles), and layer_p10 is the value of rank int(0.1 n); corrected:"
+        " the quantile of the whole corpus, and the value of rank ceil(0.1 n).",
     )
     pooling: Choice = Field(
         "corrected",

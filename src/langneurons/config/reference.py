@@ -58,8 +58,10 @@ EXAMPLE: dict[str, Any] = {
             "steps": [
                 {"neurons": "en", "operation": "set", "value": 0.0},
                 {"operation": "add", "value": "mean", "coefficient": 2.0},
-            ]
+            ],
+            "shared": "target",
         },
+        "by_layer": {"operation": "set", "value": "layer_p10", "sweep": 32},
     },
     "protocols": {"corrected": {}, "paper_site": {"intervention_site": "paper"}},
     "perplexity": {"interventions": ["zero"]},
@@ -98,8 +100,8 @@ def schema() -> str:
     definitions = made["$defs"]
     step = {key: value for key, value in definitions["Step"].items() if key != "description"}
     entry = definitions["InterventionEntry"]
-    label = entry["properties"]["label"]
-    short = step | {"properties": step["properties"] | {"label": label}}
+    above = {key: value for key, value in entry["properties"].items() if key != "steps"}
+    short = step | {"properties": step["properties"] | above}
     definitions["InterventionEntry"] = {"anyOf": [entry, short]}
     protocol = definitions["Protocol"]
     words = {"enum": ["paper", "corrected"]}
@@ -197,10 +199,10 @@ def _alternatives(annotation: Any, given: Any, indent: str) -> list[str]:
 def _entry(name: str, given: Any, annotation: Any, indent: str, shown: set[type]) -> list[str]:
     model = _chosen(annotation, given)
     if model is interventions.InterventionEntry and "steps" not in given:
-        model = interventions.Step
-        own = {key: item for key, item in given.items() if key != "label"}
-        lines = [f"{indent}{name}:", *_block(model, own, indent + "  ", shown)]
-        return [*lines, f"{indent}  label: {_scalar(given.get('label'))}"]
+        above = interventions.InterventionEntry.model_fields
+        own = {key: item for key, item in given.items() if key not in above}
+        lines = [f"{indent}{name}:", *_block(interventions.Step, own, indent + "  ", shown)]
+        return lines + [f"{indent}  {key}: {_scalar(given[key])}" for key in above if key in given]
     if model is not None and isinstance(given, dict):
         return [f"{indent}{name}:", *_block(model, given, indent + "  ", shown)]
     if isinstance(given, dict) and given:

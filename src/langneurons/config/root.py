@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from langneurons.config.base import NAME, NAME_LENGTH, Frozen, doubled, is_name
 from langneurons.config.corpus import CorpusConfig
 from langneurons.config.finetuning import Adapter, FinetuneEntry
-from langneurons.config.interventions import InterventionEntry, Step
+from langneurons.config.interventions import ROLES, InterventionEntry, Step, percentile
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.models import ModelEntry
 from langneurons.config.protocols import Protocol, stage_points
@@ -31,7 +31,7 @@ NAMED = (
     "protocols",
 )
 # Words with a meaning of their own where a language or a model is named.
-RESERVED_LANGUAGES = (BASELINE, "target", "neurons")
+RESERVED_LANGUAGES = (BASELINE, "neurons", *ROLES)
 RESERVED_MODELS = ("tables", "figures")
 MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 MINI_TASKS = ("xnli", "xquad", "xcopa")
@@ -510,10 +510,10 @@ def _check_interventions(config: Config, called: str, protocol: Protocol) -> Non
         for number, step in enumerate(entry.steps):
             path = f"interventions.{name}"
             path += f".steps[{number}]" if len(entry.steps) > 1 else ""
-            for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
-                value = getattr(step, key)
-                if value != special and value not in codes:
-                    raise unknown(f"{path}.{key}", value, "language", [special, *sorted(codes)])
+            for key, word in step.words:
+                if word not in ROLES and word not in codes:
+                    words = ROLES if key != "statistic_language" else ("neurons", *ROLES[:2])
+                    raise unknown(f"{path}.{key}", word, "language", [*words, *sorted(codes)])
             if step.statistic is None:
                 continue
             site = statistic_site(step, protocol)
@@ -528,9 +528,15 @@ def _check_interventions(config: Config, called: str, protocol: Protocol) -> Non
                     f"{path}: needs statistics of site {site!r}; statistics.sites:"
                     f" {', '.join(config.statistics.sites)}."
                 )
-            if step.statistic.startswith("p"):
+            kept = config.statistics.document_means
+            if step.statistic.startswith("document_") and site not in kept:
+                raise ConfigError(
+                    f"{path}: {step.statistic} needs the document means of site {site!r};"
+                    f" statistics.document_means: {', '.join(kept) or 'none'}. Add it there."
+                )
+            if percentile(step.statistic) is not None:
                 _check_histogram(config, path, site)
-                level = int(step.statistic[1:]) / 100
+                level = percentile(step.statistic) / 100
                 levels = config.statistics.batch_quantiles
                 if protocol.quantiles == "paper" and site != "gate":
                     raise ConfigError(
@@ -565,11 +571,21 @@ def _check_perplexity(config: Config) -> None:
             _check_members(config, "perplexity", folder, selection, name)
 
 
-def _check_conditions(config: Config, path: str, entry: PerplexityConfig | TaskEntry) -> None:
-    """Check the interventions and selections under which something is measured."""
+def _check_conditions(
+    config: Config, path: str, entry: PerplexityConfig | TaskEntry, pairs: bool = False
+) -> None:
+    """Check the interventions and selections under which something is measured.
+
+    `pairs`: whether it is measured for pairs of languages, so that there is a `source`.
+    """
     for name in entry.interventions:
         if name not in config.interventions:
             raise unknown(f"{path}.interventions", name, "intervention", config.interventions)
+        if "source" in config.interventions[name].roles and not pairs:
+            raise ConfigError(
+                f"{path}.interventions: {name!r} speaks of `source`, the first language of a pair,"
+                f" and {path} has no pairs. Legal here: target, others, language codes."
+            )
     _check_doubled(f"{path}.interventions", entry.interventions)
     if entry.selections is not None and not entry.selections:
         raise ConfigError(f"{path}.selections: empty; leave the key out to use every selection.")
@@ -583,9 +599,8 @@ def _check_members(config: Config, path: str, folder: str, selection: str, name:
     """Refuse a step on a language that the set, on which it would be used, does not hold."""
     members = config.directory_languages()[folder]
     for step in config.interventions[name].steps:
-        for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
-            lang = getattr(step, key)
-            if lang != special and lang not in members:
+        for key, lang in step.words:
+            if lang not in ROLES and lang not in members:
                 raise ConfigError(
                     f"interventions.{name}: {key} {lang!r} is not in language set"
                     f" {config.labels()[folder]!r} ({', '.join(members)}), on which {path} uses it"
