@@ -56,10 +56,10 @@ def limbs(total: np.ndarray) -> np.ndarray:
     return np.stack([whole, np.rint((total - whole) * LIMB)]).astype(np.int64)
 
 
-def run(method: str, statistics: dict, table=None, /, **parameters) -> NeuronTable:
+def run(method: str, statistics: dict, *tables, **parameters) -> NeuronTable:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return run_selection({"method": method, **parameters}, statistics, table)
+        return run_selection({"method": method, **parameters}, statistics, tables)
 
 
 def as_sets(table: NeuronTable) -> dict[str, set[int]]:

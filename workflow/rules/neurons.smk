@@ -9,7 +9,8 @@ rule select_neurons:
     """Select the neurons of every language of a set by one method."""
     input:
         statistics=lambda wc: list(statistics_of_set(wc).values()),
-        like=like_inputs,
+        selections=selection_inputs,
+        mask=ancient(mask_inputs),
     output:
         ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
     log:

@@ -15,11 +15,12 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     statistics = [Statistics.read(path) for path in snakemake.input.statistics]
-    like = [NeuronTable.from_parquet(path) for path in snakemake.input.get("like", [])]
+    tables = [NeuronTable.from_parquet(path) for path in snakemake.input.get("selections", [])]
+    mask = [{"path": path} for path in snakemake.input.get("mask", [])]
     table = run_selection(
-        snakemake.params.cfg["selection"],
+        snakemake.params.cfg["selection"] | (mask[0] if mask else {}),
         {one.lang: one for one in statistics},
-        like[0] if like else None,
+        tables,
     )
     table.to_parquet(snakemake.output[0])
     job.done(neurons=table.unique, per_language=table.counts().to_dict())
