@@ -55,9 +55,9 @@ class Alignment(SelectionBase):
         above = probability > bar(probability, self.level)
         owners = above.sum(axis=0).ravel()
         scores, kept = self._ranked(probability, owners)
-        classes = np.where(owners == len(probability), "general", "related")
-        classes[owners == 1] = "specific"
-        kept = kept[np.isin(classes[kept], self.keep)]
+        one, every = owners[kept] == 1, owners[kept] == len(probability)
+        classes = {"specific": one, "general": every, "related": ~one & ~every}
+        kept = kept[np.logical_or.reduce([classes[name] for name in self.keep])]
         chosen = []
         for lang, own, claims in zip(statistics, probability, above, strict=True):
             mine = kept[claims.ravel()[kept]]
