@@ -165,6 +165,20 @@ def test_sums_per_document_come_back_from_the_file_layer_by_layer(tmp_path):
         back.document_means("gate")
 
 
+def test_a_layer_is_read_without_the_others(tmp_path):
+    own = means_of()["en"]
+    first = from_documents("en", own)
+    first.header |= {key: "x" for key in IDENTITY if key not in first.header}
+    first.header |= {"schema": 1, "blocks": [0, 1]}
+    first.write(tmp_path / "en.safetensors")
+    back = Statistics.read(tmp_path / "en.safetensors")
+    seen = []
+    read = back.arrays._read
+    back.arrays._read = lambda key: seen.append(key) or read(key)
+    np.testing.assert_array_equal(back.document_means("product", 1), own[:, 1])
+    assert [key for key in seen if "sum" in key] == ["product.document_sum.1"]
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [

@@ -92,6 +92,9 @@ class _Arrays(Mapping):
         """Return one layer of sums per document, int64 (documents, d_mlp)."""
         return self._read(f"{key}.{layer}")
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys  # the default would read the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
