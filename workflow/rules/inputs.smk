@@ -25,10 +25,10 @@ def selection_inputs(wc):
     return [f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in names]
 
 
-def mask_inputs(wc):
-    """Return the published mask that a selection reads; its digest is among the parameters."""
+def mask(wc):
+    """Return where the published mask of a selection lies; what it holds is a parameter."""
     path = cfg.selections[wc.selection].file(wc.model)
-    return [str(project_file(path))] if path else []
+    return str(project_file(path)) if path else "none"
 
 
 def selection_code(wc):

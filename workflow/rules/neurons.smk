@@ -10,7 +10,6 @@ rule select_neurons:
     input:
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         selections=selection_inputs,
-        mask=ancient(mask_inputs),
     output:
         ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
     log:
@@ -23,6 +22,7 @@ rule select_neurons:
     resources:
         mem_mb=16000,
         runtime=30,
+        mask=mask,
     params:
         cfg=stage("select_neurons", "model", "langset", "selection"),
         code=selection_code,

@@ -16,9 +16,11 @@ def main(snakemake) -> None:
     job = start(snakemake)
     statistics = [Statistics.read(path) for path in snakemake.input.statistics]
     tables = [NeuronTable.from_parquet(path) for path in snakemake.input.get("selections", [])]
-    mask = [{"path": path} for path in snakemake.input.get("mask", [])]
+    selection = dict(snakemake.params.cfg["selection"])
+    if selection["method"] == "published":
+        selection["path"] = snakemake.resources.mask
     table = run_selection(
-        snakemake.params.cfg["selection"] | (mask[0] if mask else {}),
+        selection,
         {one.lang: one for one in statistics},
         tables,
     )
