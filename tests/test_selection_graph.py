@@ -1,4 +1,7 @@
-"""Selections that read other selections, or a file, in the graph."""
+"""Selections that read other selections, or a file, in the graph.
+
+The statistics are written beforehand, so that the graph begins there and no model runs.
+"""
 
 import json
 import os
@@ -6,9 +9,11 @@ import os
 import pandas as pd
 import pytest
 import torch
-from test_workflow import CONFIG, Checkout, save_tiny_model
+from test_selection import from_values, gates
+from test_workflow import CONFIG, Checkout
 
 from langneurons.neurons import NeuronTable
+from langneurons.statistics import IDENTITY, SCHEMA
 
 NAMES = ("lape", "ap", "both", "control", "mask")
 FILES = [f"results/tiny/neurons/en-vi/{name}.parquet" for name in NAMES]
@@ -25,7 +30,7 @@ SELECTIONS = {
 def write_mask(checkout: Checkout, first: int) -> None:
     path = checkout.path / "masks/tiny.pth"
     path.parent.mkdir(exist_ok=True)
-    mask = [[torch.tensor([first + k]), torch.tensor([k, 60])] for k in range(3)]
+    mask = [[torch.tensor([index]) for index in (first + k, k, 11)] for k in range(3)]
     torch.save(mask, path)
 
 
@@ -39,12 +44,18 @@ def selected(checkout: Checkout) -> dict[str, NeuronTable]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("selections"))
-    save_tiny_model(checkout.path / "tiny-model")
-    write_mask(checkout, 5)
+    for lang, like in (("en", "en"), ("vi", "fr")):
+        one = from_values(lang, gates(like, 4, 100))
+        one.header |= {key: "same" for key in IDENTITY if key not in one.header}
+        one.header |= {"schema": SCHEMA, "blocks": [0, 1]}
+        path = checkout.path / f"results/tiny/activations/{lang}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        one.write(path)
+    write_mask(checkout, 2)
     keys = ("name", "models", "corpus")
     checkout.config = {key: CONFIG[key] for key in keys} | {
         "language_sets": {"pair": ["vi", "en"]},
-        "statistics": {"document_means": ["act"], "max_documents": 9, "shards": 2},
+        "statistics": {"document_means": ["act"]},
         "selections": SELECTIONS,
     }
     checkout.save()
@@ -58,7 +69,7 @@ def edit(made):
     yield made
     made.config = kept
     made.save()
-    write_mask(made, 5)
+    write_mask(made, 2)
 
 
 def places(table: NeuronTable, lang: str) -> set[tuple[int, int]]:
@@ -75,8 +86,8 @@ def test_each_selection_reads_those_that_it_names(made):
         assert places(tables["both"], lang) == both and both
         assert not both & places(tables["control"], lang)
     assert tables["control"].counts().to_dict() == tables["both"].counts().to_dict()
-    assert places(tables["mask"], "vi") == {(0, 5), (1, 0), (1, 60)}
-    assert places(tables["mask"], "en") == {(0, 6), (1, 1), (1, 60)}
+    assert places(tables["mask"], "vi") == {(0, 2), (1, 0), (2, 11)}
+    assert places(tables["mask"], "en") == {(0, 3), (1, 1), (2, 11)}
     pd.testing.assert_index_equal(
         tables["both"].frame.columns, pd.Index(["lang", "layer", "neuron", "score"])
     )
@@ -110,7 +121,8 @@ def test_a_mask_reruns_by_its_content_alone(edit):
     write_mask(edit, 9)
     assert edit.planned(*TABLES) == {"select_neurons": 1}
     edit.make(*TABLES)
-    assert places(selected(edit)["mask"], "vi") == {(0, 9), (1, 0), (1, 60)}
+    assert places(selected(edit)["mask"], "vi") == {(0, 9), (1, 0), (2, 11)}
     path.unlink()
     refused = edit.run("-n", "--configfile", "tiny.yaml", check=False)
-    assert refused.returncode and "selections.mask.path: 'masks/tiny.pth'" in refused.stderr
+    assert refused.returncode
+    assert "selections.mask.path: 'masks/tiny.pth'" in refused.stdout + refused.stderr
