@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("statistics_pass", "two_pass", "intervention", "selection", "memory", "masked_lora")
+NAMES = (
+    "statistics_pass",
+    "two_pass",
+    "intervention",
+    "selection",
+    "average_precision",
+    "memory",
+    "masked_lora",
+)
 
 
 def main() -> int:

@@ -103,11 +103,11 @@ def _select(folder: Path, name: str) -> tuple[float, float, int]:
 
     begin = time.perf_counter()
     statistics = [Statistics.read(path) for path in sorted(folder.glob("*.safetensors"))]
-    like = None
+    tables = []
     if "like" in METHODS[name]:
-        like = NeuronTable.from_parquet(folder / f"{LAPE}.parquet")
+        tables = [NeuronTable.from_parquet(folder / f"{LAPE}.parquet")]
     middle = time.perf_counter()
-    chosen = run_selection(METHODS[name], {one.lang: one for one in statistics}, like)
+    chosen = run_selection(METHODS[name], {one.lang: one for one in statistics}, tables)
     chosen.to_parquet(folder / f"{name}.parquet")
     return middle - begin, time.perf_counter() - middle, peak_memory()
 

@@ -178,7 +178,7 @@ def test_batch_quantiles_and_document_means_by_hand(single):
         expected = act[owner == number].mean(axis=0)
         np.testing.assert_allclose(means, expected, rtol=1e-4, atol=1e-5)
     kept = np.stack([act[owner == number].mean(axis=0) for number in range(4)])
-    found = np.stack([single.document_mean(layer) for layer in range(2)], axis=1)
+    found = np.stack([single.document_means(layer=layer) for layer in range(2)], axis=1)
     np.testing.assert_array_equal(found, single.document_means("act"))
     lower = np.sort(kept, axis=0)[1]  # of four
     np.testing.assert_allclose(single.document_max(), kept.max(axis=0), rtol=1e-4, atol=1e-5)

@@ -33,6 +33,7 @@ GOOD = {
     "perplexity": {"interventions": ["zero"]},
     "tasks": {"xnli": {"source": {"kind": "mini"}, "languages": ["vi"], "interventions": ["zero"]}},
 }
+MASK = {"method": "published", "path": "masks.pth", "order": "tang2024"}
 
 
 def put(path, value):
@@ -278,6 +279,61 @@ BAD = {
     "like a control": (
         put("selections.second", {"method": "random", "like": "control"}),
         ["selections.second.like", "control"],
+    ),
+    "combined with nothing": (
+        put("selections.both", {"method": "combined", "selections": ["lape", "porb"]}),
+        ["selections.both.selections", "'porb'", "'prob'?"],
+    ),
+    "selections in a circle": (
+        lambda raw: raw["selections"].update(
+            a={"method": "combined", "selections": ["lape", "b"]},
+            b={"method": "combined", "selections": ["prob", "c"]},
+            c={"method": "random", "like": "a"},
+        ),
+        ["selections.a.selections", "a -> b -> c -> a"],
+    ),
+    "selection that waits for itself": (
+        put("selections.a", {"method": "combined", "selections": ["lape", "a"]}),
+        ["selections.a.selections", "a -> a"],
+    ),
+    "combined on a set that one lacks": (
+        lambda raw: (
+            raw["language_sets"].update(other=["en", "zh"]),
+            raw["selections"]["lape"].update(language_sets=["three"]),
+            raw["selections"].pop("control"),
+            put("selections.both", {"method": "combined", "selections": ["prob", "lape"]})(raw),
+        ),
+        ["selections.both.selections", "'lape'", "'other'", "three"],
+    ),
+    "means per document are not kept": (
+        put("selections.ap", {"method": "average_precision", "rate": 0.1}),
+        ["selections.ap.site", "'act'", "statistics.document_means: none"],
+    ),
+    "means per document of another site": (
+        lambda raw: (
+            put("statistics.document_means", ["act"])(raw),
+            put("selections.plnd", {"method": "plnd"})(raw),
+        ),
+        ["selections.plnd.site", "'product'", "statistics.document_means: act"],
+    ),
+    "two sizes": (
+        put("selections.ap", {"method": "average_precision", "rate": 0.1, "number": 3}),
+        ["selections.ap", "number, rate, like, threshold", "number and rate"],
+    ),
+    "mask that is not there": (
+        lambda raw: (
+            raw["language_sets"].update(three=["en", "vi", "id"]),
+            put("selections.mask", MASK | {"path": "{model}.pth"})(raw),
+        ),
+        ["selections.mask.path", "'tiny.pth'", "model tiny"],
+    ),
+    "mask of other languages": (
+        put("selections.mask", MASK),
+        ["selections.mask.language_sets", "'hi'", "'three'", "en, zh, fr"],
+    ),
+    "mask in the order of nobody": (
+        put("selections.mask", MASK | {"order": "tang"}),
+        ["selections.mask.order", "'tang'", "tang2024"],
     ),
     "random with both": (
         put("selections.control.rate", 0.1),

@@ -152,7 +152,10 @@ def test_pth_of_another_hand(tmp_path):
         ([torch.tensor([1])], "not a list over languages"),
         ([[[1]], [[1]], [[1]]], "3 languages in the file, 2 names given"),
         ([[[1], [2]], [[1]]], "b has 1 layers, not 2"),
-        ([[[5]]], "outside the 1 x 5"),
+        ([[[5]]], "a, layer 0: index 5 is outside the 5 of a layer"),
+        ([[[0], [-1]]], "a, layer 1: index -1 is outside"),
+        ([[[1.0]]], "indices of type torch.float32"),
+        ([[torch.tensor([True, False])]], "indices of type torch.bool"),
         ([], "not a list over languages"),
     ],
 )

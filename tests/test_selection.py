@@ -17,6 +17,7 @@ from langneurons.selection.run import run_selection
 from langneurons.statistics import LIMB, Mismatch, Statistics, pack
 
 N_LAYERS, D_MLP = 3, 40
+N_DOCUMENTS = 8
 LANGUAGES = ("de", "en", "fr", "sw")
 
 
@@ -48,6 +49,12 @@ def from_values(lang: str, gate: np.ndarray, levels=(), n_batches: int = 1) -> S
     if levels:
         arrays["gate.batch_quantiles"] = np.stack([limbs(total) for total in sums])
     values = {"histograms": ["gate"], "batch_quantiles": list(levels), "batches": n_batches}
+    parts = np.array_split(gate.astype(np.float64), N_DOCUMENTS)
+    arrays["document_tokens"] = np.array([len(part) for part in parts])
+    for site, function in (("gate", lambda x: x), ("act", lambda x: x / (1 + np.exp(-x)))):
+        sums = np.stack([function(part).sum(axis=0) for part in parts])
+        arrays[f"{site}.document_sum"] = np.rint(sums * LIMB).astype(np.int64)
+    values["documents"] = [f"d{i}" for i in range(N_DOCUMENTS)]
     return Statistics(arrays, header(lang, len(gate), gate.shape[1:], **values))
 
 
@@ -56,10 +63,10 @@ def limbs(total: np.ndarray) -> np.ndarray:
     return np.stack([whole, np.rint((total - whole) * LIMB)]).astype(np.int64)
 
 
-def run(method: str, statistics: dict, table=None, /, **parameters) -> NeuronTable:
+def run(method: str, statistics: dict, *tables, **parameters) -> NeuronTable:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return run_selection({"method": method, **parameters}, statistics, table)
+        return run_selection({"method": method, **parameters}, statistics, tables)
 
 
 def as_sets(table: NeuronTable) -> dict[str, set[int]]:
@@ -395,11 +402,20 @@ CHOICES = {
     "exceedance": {"rate": 0.2, "pool": "model"},
     "magnitude": {"rate": 0.2, "statistic": "std"},
     "random": {"rate": 0.2},
+    "alignment": {"rate": 0.3, "level": 0.7},
+    "average_precision": {"rate": 0.2},
+    "document_sign": {"share": 0.5},
+    "lap": {"bar": 0.6},
+    "lave": {"rate": 0.3, "filter_level": 0.7, "assign_level": 0.7},
+    "mean_difference": {"rate": 0.2},
+    "plnd": {"rate": 0.5, "share": 0.5, "site": "act"},
 }
+# These read a table or a file, not statistics; tests/test_selection_combined.py has them.
+OTHERS = {"combined", "published"}
 
 
 def test_every_method_is_found_and_tested():
-    assert set(METHODS) == set(CHOICES)
+    assert set(METHODS) == CHOICES.keys() | OTHERS
 
 
 @pytest.mark.parametrize("method", CHOICES)

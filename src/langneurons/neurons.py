@@ -6,11 +6,13 @@ in which masks are published, `List[lang][layer] -> LongTensor` in a .pth file, 
 
 python -m langneurons.neurons TABLE.parquet MASKS.pth
 python -m langneurons.neurons MASKS.pth TABLE.parquet --languages en,zh --neurons-per-layer 11008
+python -m langneurons.neurons MASKS.pth TABLE.parquet --languages tang2024 --neurons-per-layer 11008
 """
 
 import argparse
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.io import DamagedFile, damaged, expect, read_parquet, write_parquet
+from langneurons.orders import ORDERS
 
 COLUMNS = ("lang", "layer", "neuron", "score")
 
@@ -47,7 +50,9 @@ class NeuronTable:
             raise ValueError(f"neurons outside the {self.n_layers} x {self.d_mlp} of the model")
         if self.frame.duplicated(["lang", "layer", "neuron"]).any():
             raise ValueError("a neuron is listed twice for one language")
-        if not np.isfinite(self.frame["score"].to_numpy(np.float64)).all():
+        score = self.frame["score"].to_numpy(np.float64)
+        # The neurons of a published mask have no scores, so all are NaN.
+        if not (np.isfinite(score).all() or np.isnan(score).all()):
             raise ValueError("a score is not finite")
 
     @property
@@ -149,7 +154,8 @@ class NeuronTable:
         """Read the published layout; nothing but tensors and lists is unpickled.
 
         A file may hold fewer lists than languages: the reference code drops trailing languages
-        without neurons.
+        without neurons. As it may as well have been made without these languages, a warning says
+        so. Layers are 0-d or 1-d integer tensors, or lists.
         """
         import torch
 
@@ -161,13 +167,26 @@ class NeuronTable:
             raise ValueError(
                 f"{path}: {len(nested)} languages in the file, {len(languages)} names given"
             )
+        if len(nested) < len(languages):
+            warnings.warn(
+                f"{path}: {len(nested)} languages in the file, {len(languages)} names given; taken"
+                f" as without neurons: {', '.join(languages[len(nested) :])}",
+                stacklevel=2,
+            )
         n_layers = len(nested[0])
         frames = []
         for lang, layers in zip(languages, nested, strict=False):
             if len(layers) != n_layers:
                 raise ValueError(f"{path}: {lang} has {len(layers)} layers, not {n_layers}")
             for layer, neurons in enumerate(layers):
-                values = torch.as_tensor(neurons).reshape(-1).numpy()
+                values = torch.as_tensor(neurons).reshape(-1)
+                where = f"{path}: {lang}, layer {layer}"
+                if len(values) and (values.is_floating_point() or values.dtype == torch.bool):
+                    raise ValueError(f"{where}: indices of type {values.dtype}, not whole numbers")
+                if len(values) and not 0 <= int(values.min()) <= int(values.max()) < d_mlp:
+                    wrong = int(values.max()) if values.max() >= d_mlp else int(values.min())
+                    raise ValueError(f"{where}: index {wrong} is outside the {d_mlp} of a layer")
+                values = values.numpy()
                 frames.append(
                     pd.DataFrame(
                         {"lang": lang, "layer": np.int32(layer), "neuron": values.astype(np.int32)}
@@ -195,13 +214,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source")
     parser.add_argument("target")
-    parser.add_argument("--languages", help="codes in the order of the .pth file, by commas")
+    parser.add_argument(
+        "--languages",
+        help=f"codes in the order of the .pth file, by commas; or one of: {', '.join(ORDERS)}",
+    )
     parser.add_argument("--neurons-per-layer", type=int, help="intermediate size of the model")
     given = parser.parse_args(arguments)
     if given.source.endswith(".pth"):
         if not given.languages or not given.neurons_per_layer:
             parser.error("a .pth file needs --languages and --neurons-per-layer")
-        languages = given.languages.split(",")
+        languages = ORDERS.get(given.languages) or given.languages.split(",")
         table = NeuronTable.from_pth(given.source, languages, given.neurons_per_layer)
         table.to_parquet(given.target)
     else:

@@ -152,7 +152,9 @@ class Planner:
 
         shards = config.statistics.shards
         share = corpus.tokens / shards
+        documents = len(config.statistics.document_means) * config.statistics.max_documents
         bytes_of = neurons * (len(config.statistics.histograms) * N_BINS * 1.2 + 3 * 48)
+        bytes_of += neurons * documents * 6
         seconds = load + self._seconds(name, geometry, share, 2, "statistics")
         jobs = [
             Job(f"{results}/shards/{lang}/{shard}.safetensors", share, seconds, bytes_of)
@@ -160,7 +162,7 @@ class Planner:
             for shard in range(shards)
         ]
         block = config.statistics.batch_blocks * corpus.block_size
-        counts = neurons * (N_BINS * 4 * len(config.statistics.histograms) + 3 * 64)
+        counts = neurons * (N_BINS * 4 * len(config.statistics.histograms) + 3 * 64 + 8 * documents)
         on_device = held + counts + block * (geometry.hidden * 8 + geometry.intermediate * 6) * wide
         found.append(
             self._stage("collect_statistics", name, jobs, on_device / GB, host + counts / GB)

@@ -10,8 +10,10 @@ from typing import Any
 
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import percentile
+from langneurons.config.load import project_file
 from langneurons.config.protocols import STAGES, Protocol, from_points
 from langneurons.config.root import Config, statistic_site
+from langneurons.provenance import file_digest
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
 
@@ -66,9 +68,13 @@ def merge_statistics(config: Config, model: str, lang: str) -> dict[str, Any]:
 
 @_stage
 def select_neurons(config: Config, model: str, langset: str, selection: str) -> dict[str, Any]:
-    """Return the selection's parameters and the languages, sorted."""
+    """Return the selection's parameters, the digest of its file, and the languages, sorted."""
+    chosen = config.selections[selection]
+    identity, file = chosen.identity(), chosen.file(model)
+    if file is not None:
+        identity["sha256"] = file_digest(project_file(file), 64)
     return {
-        "selection": config.selections[selection].identity(),
+        "selection": identity,
         "languages": list(config.directory_languages()[langset]),
     }
 

@@ -7,18 +7,19 @@ quantile within the bin's width, and every replacement value. Files of disjoint 
 merge by adding integers, so the result does not depend on how the corpus was split into shards.
 
 On disk a histogram is stored as differences between neighbouring bins, in byte planes, compressed;
-so are the other integers.
+so are the other integers. A file is read array by array as they are asked for, sums per document
+layer by layer, so that dozens of languages fit into memory.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from langneurons import histogram as bins
-from langneurons.io import DamagedFile, damaged, expect, read_tensors, write_tensors
+from langneurons.io import DamagedFile, damaged, expect, read_header, write_tensors
 from langneurons.nonlinearities import NONLINEARITIES
 
 SITES = ("gate", "act", "product")
@@ -46,10 +47,65 @@ IDENTITY = (
     "schema",
 )
 SCHEMA = 1
+BY_LAYER = ".document_sum"  # (documents, n_layers, d_mlp); a file holds one array for each layer
 
 
 class Mismatch(ValueError):
     """Two statistics files that must not be combined."""
+
+
+class _Arrays(Mapping):
+    """The arrays of a file, each read and decompressed at every access, and kept by nobody."""
+
+    def __init__(self, path: str | os.PathLike, packed: Mapping[str, list[int]]):
+        self._path, self._packed = str(path), packed
+        with self._open() as opened:
+            stored = sorted(opened.keys())
+        self._layers: dict[str, int] = {}
+        for key in stored:
+            whole, found, _ = key.partition(f"{BY_LAYER}.")
+            if found:
+                self._layers[whole + BY_LAYER] = self._layers.get(whole + BY_LAYER, 0) + 1
+        self._keys = [key for key in stored if f"{BY_LAYER}." not in key] + sorted(self._layers)
+
+    def _open(self):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(self._path, framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise DamagedFile(damaged(self._path, error)) from error
+
+    def _read(self, key: str) -> np.ndarray:
+        with self._open() as opened:
+            array = opened.get_tensor(key)
+        if key not in self._packed:
+            return array
+        return _decompress(array, tuple(self._packed[key]), np.int64, self._path)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self._keys:
+            raise KeyError(key)
+        if key in self._layers:
+            return np.stack([self.layer(key, i) for i in range(self._layers[key])], axis=1)
+        return self._read(key)
+
+    def layer(self, key: str, layer: int) -> np.ndarray:
+        """Return one layer of sums per document, int64 (documents, d_mlp)."""
+        return self._read(f"{key}.{layer}")
+
+    def packed_shape(self, key: str) -> tuple[int, ...] | None:
+        """Return the shape of a compressed array without reading it, or None if there is none."""
+        return tuple(self._packed[key]) if key in self._keys and key in self._packed else None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys  # the default would read the array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 class Statistics:
@@ -60,7 +116,7 @@ class Statistics:
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], header: dict, path: str = "statistics"):
-        self.arrays = dict(arrays)
+        self.arrays = arrays if isinstance(arrays, _Arrays) else dict(arrays)
         self.header = header
         self.path = str(path)
 
@@ -205,25 +261,31 @@ class Statistics:
 
     @property
     def documents(self) -> list[str]:
-        """Identifiers of the documents whose means were kept."""
-        return self.header.get("documents", [])
+        """Identifiers of the documents whose means were kept and of which a token was counted."""
+        names = self.header.get("documents", [])
+        return [names[i] for i in np.flatnonzero(self.arrays["document_tokens"])] if names else []
 
-    def document_means(self, site: str = "act") -> np.ndarray:
-        """Return the mean activation per document, (documents, n_layers, d_mlp) float64."""
-        counts = self.arrays["document_tokens"]
-        sums = self._array(site, "document_sum").astype(np.float64) / LIMB
-        return sums / np.maximum(counts, 1)[:, None, None]
+    def document_means(self, site: str = "act", layer: int | None = None) -> np.ndarray:
+        """Return the mean activation of each of `documents`, float64.
 
-    def document_mean(self, layer: int, site: str = "act") -> np.ndarray:
-        """Return one layer's mean activation per document with tokens, (documents, d_mlp)."""
-        if f"{site}.document_sum" not in self.arrays:
+        (documents, n_layers, d_mlp); with `layer` that layer's, (documents, d_mlp), for which
+        nothing of the others is read.
+        """
+        key = f"{site}{BY_LAYER}"
+        if key not in self.arrays:
             raise ValueError(
                 f"{self.path}: no means per document of site {site!r}; add it to"
                 " statistics.document_means in the configuration."
             )
-        counts = self.arrays["document_tokens"]
-        sums = self._array(site, "document_sum")[counts > 0, layer]
-        return sums / LIMB / counts[counts > 0, None]
+        if layer is None:
+            sums = self.arrays[key]
+        elif isinstance(self.arrays, _Arrays):
+            sums = self.arrays.layer(key, layer)
+        else:
+            sums = self.arrays[key][:, layer]
+        tokens = self.arrays["document_tokens"]
+        counted = tokens > 0
+        return sums[counted] / LIMB / tokens[counted].reshape(-1, *[1] * (sums.ndim - 1))
 
     def document_max(self, site: str = "act") -> np.ndarray:
         """Return the largest mean activation of a document: Rahmanisa et al. 2025, p_max."""
@@ -245,29 +307,29 @@ class Statistics:
     def _of_documents(self, name: str, site: str, function) -> np.ndarray:
         if (name, site) not in self._patches:
             layers = range(self.shape[0])
-            found = [function(self.document_mean(layer, site)) for layer in layers]
+            found = [function(self.document_means(site, layer)) for layer in layers]
             self._patches[name, site] = np.stack(found)
         return self._patches[name, site]
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the file, atomically; counts and sums are compressed."""
-        arrays, packed = dict(self.arrays), {}
-        for key, array in self.arrays.items():
-            if array.dtype == np.int64:
-                arrays[key], packed[key] = _compress(array), list(array.shape)
+        arrays, packed = {}, {}
+        for whole, stored in self.arrays.items():
+            parts = {whole: stored}
+            if whole.endswith(BY_LAYER):
+                parts = {f"{whole}.{i}": stored[:, i] for i in range(stored.shape[1])}
+            for key, array in parts.items():
+                arrays[key] = array
+                if array.dtype == np.int64:
+                    arrays[key], packed[key] = _compress(array), list(array.shape)
         write_tensors(path, arrays, self.header | {"packed": packed})
 
     @classmethod
     def read(cls, path: str | os.PathLike, **expected: Any) -> "Statistics":
-        """Read a file and check that it is whole, and that its header says what is `expected`."""
-        arrays, header = read_tensors(path)
+        """Check that a file is whole and its header as `expected`; give access to its arrays."""
+        header = read_header(path)
         expect(path, header, expected)
-        packed = header.pop("packed", {})
-        lacking = sorted(packed.keys() - arrays.keys())
-        if lacking:
-            raise DamagedFile(damaged(path, f"lacks {', '.join(lacking)}"))
-        for key, shape in packed.items():
-            arrays[key] = _decompress(arrays[key], tuple(shape), np.int64, str(path))
+        arrays = _Arrays(path, header.pop("packed", {}))
         missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
         if missing:
             raise DamagedFile(damaged(path, f"header lacks {', '.join(missing)}"))
@@ -286,8 +348,7 @@ class Statistics:
             if header["tokens"] and not np.isfinite(extremes).all():
                 raise DamagedFile(damaged(path, f"extremes of site {site} are not finite"))
             for moment in ("sum", "square", "absolute"):
-                limbs = arrays.get(f"{site}.{moment}")
-                if limbs is None or limbs.shape != (2, *shape):
+                if arrays.packed_shape(f"{site}.{moment}") != (2, *shape):
                     raise DamagedFile(
                         damaged(path, f"{moment} of site {site} missing or misshapen")
                     )
@@ -358,15 +419,12 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     for part in parts:
         start, stop = part.header["blocks"]
         if start != expected:
-            raise Mismatch(
-                f"{part.path} covers blocks {start}..{stop}, expected {expected}..; remove this"
-                " language's shards and run snakemake again."
-            )
+            raise Mismatch(f"{part.path} covers blocks {start}..{stop}, expected {expected}..")
         expected = stop
     if expected != parts[0].header["corpus_blocks"]:
         raise Mismatch(
             f"the shards cover {expected} of {parts[0].header['corpus_blocks']} blocks of"
-            f" {parts[0].lang}; remove them and run snakemake again."
+            f" {parts[0].lang}"
         )
     header: dict[str, Any] = dict(parts[0].header)
     header["blocks"] = [0, expected]

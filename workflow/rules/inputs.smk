@@ -19,10 +19,16 @@ def shard_inputs(wc):
     ]
 
 
-def like_inputs(wc):
-    """Return the table that a random control mirrors."""
-    like = cfg.selections[wc.selection].depends_on
-    return [f"results/{wc.model}/neurons/{wc.langset}/{like}.parquet"] if like else []
+def selection_inputs(wc):
+    """Return the tables of the selections that one depends on, in its order."""
+    names = cfg.selections[wc.selection].depends_on
+    return [f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in names]
+
+
+def mask(wc):
+    """Return where the published mask of a selection lies; what it holds is a parameter."""
+    path = cfg.selections[wc.selection].file(wc.model)
+    return str(project_file(path)) if path else "none"
 
 
 def selection_code(wc):

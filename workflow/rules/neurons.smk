@@ -9,7 +9,7 @@ rule select_neurons:
     """Select the neurons of every language of a set by one method."""
     input:
         statistics=lambda wc: list(statistics_of_set(wc).values()),
-        like=like_inputs,
+        selections=selection_inputs,
     output:
         ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
     log:
@@ -22,6 +22,7 @@ rule select_neurons:
     resources:
         mem_mb=16000,
         runtime=30,
+        mask=mask,
     params:
         cfg=stage("select_neurons", "model", "langset", "selection"),
         code=selection_code,

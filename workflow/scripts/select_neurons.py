@@ -20,14 +20,17 @@ def main(snakemake) -> None:
     ]
     first = statistics[0].header
     same = {key: first[key] for key in ("model", "revision", "n_layers", "d_mlp")}
-    like = [
+    tables = [
         NeuronTable.from_parquet(path, languages=sorted(one.lang for one in statistics), **same)
-        for path in snakemake.input.get("like", [])
+        for path in snakemake.input.get("selections", [])
     ]
+    selection = dict(snakemake.params.cfg["selection"])
+    if selection["method"] == "published":
+        selection["path"] = snakemake.resources.mask
     table = run_selection(
-        snakemake.params.cfg["selection"],
+        selection,
         {one.lang: one for one in statistics},
-        like[0] if like else None,
+        tables,
     )
     table.to_parquet(snakemake.output[0])
     job.done(neurons=table.unique, per_language=table.counts().to_dict())

@@ -34,6 +34,7 @@ def _table() -> dict[str, Language]:
     ar Arabic|Semitic|Arabic; mt Maltese|Semitic|Latin; tr Turkish|Turkic|Latin
     kk Kazakh|Turkic|Cyrillic; et Estonian|Uralic|Latin; fi Finnish|Uralic|Latin
     hu Hungarian|Uralic|Latin; ka Georgian|Kartvelian|Georgian; sw Swahili|Bantu|Latin
+    ms Malay|Austronesian|Latin
     ht Haitian Creole|Creole|Latin; qu Quechua|Quechuan|Latin; eu Basque|isolate|Latin
     """
     table = {}

@@ -16,6 +16,7 @@ from langneurons.config.interventions import InterventionEntry
 from langneurons.config.root import Config, check
 from langneurons.config.sweeps import write_out
 from langneurons.errors import ConfigError, nearest, unknown
+from langneurons.provenance import file_digest
 
 
 class _Loader(yaml.SafeLoader):
@@ -84,6 +85,7 @@ def build(raw: Mapping[str, Any]) -> Config:
     check(config)
     _check_definitions(config)
     _check_published(config)
+    _check_masks(config)
     return config
 
 
@@ -298,6 +300,24 @@ def _check_published(config: Config) -> None:
         folder = project_file(str(Path(path).parent))
         siblings = [str(sibling) for sibling in folder.glob("*.yaml")]
         raise unknown("results.published", path, "file of printed numbers", siblings)
+
+
+def _check_masks(config: Config) -> None:
+    """Refuse a selection whose file is not there, or not the one that it names."""
+    for model in config.models:
+        for name in dict.fromkeys(name for _, name in config.cells(model)):
+            given = config.selections[name].file(model)
+            if given is None:
+                continue
+            path, place = project_file(given), f"selections.{name}"
+            if not path.is_file():
+                siblings = [str(sibling) for sibling in path.parent.glob(f"*{path.suffix}")]
+                raise unknown(f"{place}.path", given, f"file (model {model})", siblings)
+            expected = config.selections[name].sha256
+            if expected not in (None, found := file_digest(path, 64)):
+                raise ConfigError(
+                    f"{place}.sha256: {expected!r}, but {path} has {found}; it is another file."
+                )
 
 
 def _definition(

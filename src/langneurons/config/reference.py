@@ -51,7 +51,16 @@ EXAMPLE: dict[str, Any] = {
         "act_prob_90p": {"method": "exceedance"},
         "abs_mean": {"method": "magnitude"},
         "control": {"method": "random", "like": "lape", "match": "frequency"},
+        "average_precision": {"method": "average_precision", "like": "lape"},
+        "both": {"method": "combined", "selections": ["lape", "average_precision"]},
+        "activated": {"method": "document_sign"},
+        "alignment": {"method": "alignment"},
+        "lap": {"method": "lap"},
+        "lave": {"method": "lave"},
+        "mean_difference": {"method": "mean_difference"},
+        "plnd": {"method": "plnd"},
     },
+    "statistics": {"document_means": ["act", "product"]},
     "interventions": {
         "zero": {"operation": "set", "value": 0.0, "label": "zero"},
         "steer": {
@@ -116,7 +125,10 @@ def schema() -> str:
 
 
 def reference() -> str:
-    """Return a commented configuration that loads and holds every key of every block."""
+    """Return a commented configuration that loads and holds every key of every block.
+
+    But for selections by `published`: a mask must be there when it is named.
+    """
     lines = [
         "# yaml-language-server: $schema=schema.json",
         "# Every key with its meaning, what is legal and its default. Written by",

@@ -308,6 +308,7 @@ def check(config: Config) -> None:
                 )
     _check_protocols(config)
     _check_selections(config)
+    _check_cycles(config)
     for name, protocol in config.protocols.items():
         _check_interventions(config, name, protocol)
     _check_perplexity(config)
@@ -440,20 +441,25 @@ def _check_selections(config: Config) -> None:
                     f"{path}.language_sets", langset, "language set", config.language_sets
                 )
         _check_doubled(f"{path}.language_sets", selection.language_sets or ())
-        like = selection.depends_on
-        if like is not None:
-            if like not in config.selections:
-                raise unknown(f"{path}.like", like, "selection", config.selections)
-            if config.selections[like].depends_on is not None:
-                raise ConfigError(f"{path}.like: {like!r} is itself drawn like another selection.")
-            own = selection.language_sets or tuple(config.language_sets)
-            other = config.selections[like].language_sets or tuple(config.language_sets)
-            lacking = [langset for langset in own if langset not in other]
+        own = selection.language_sets or tuple(config.language_sets)
+        for other in selection.depends_on:
+            key = f"{path}.{selection.depends_key}"
+            if other not in config.selections:
+                raise unknown(key, other, "selection", config.selections)
+            if selection.method == config.selections[other].method == "random":
+                raise ConfigError(f"{key}: {other!r} is itself random; name what it mirrors.")
+            there = config.selections[other].language_sets or tuple(config.language_sets)
+            lacking = [langset for langset in own if langset not in there]
             if lacking:
                 raise ConfigError(
-                    f"{path}.like: {like!r} is not selected on language set {lacking[0]!r}; it is"
-                    f" selected on: {', '.join(other)}."
+                    f"{key}: {other!r} is not selected on language set {lacking[0]!r}; it is"
+                    f" selected on: {', '.join(there)}."
                 )
+        for langset in own if selection.knows is not None else ():
+            for lang in config.language_sets[langset]:
+                if lang not in selection.knows:
+                    what = f"language of the mask (language set {langset!r})"
+                    raise unknown(f"{path}.language_sets", lang, what, selection.knows)
         for site in selection.needs_sites:
             if site not in config.statistics.sites:
                 raise ConfigError(
@@ -462,12 +468,40 @@ def _check_selections(config: Config) -> None:
                 )
         for site in selection.needs_histograms:
             _check_histogram(config, f"{path}.threshold", site)
+        for site in selection.needs_document_means:
+            if site not in config.statistics.document_means:
+                raise ConfigError(
+                    f"{path}.site: needs means per document of site {site!r};"
+                    f" statistics.document_means:"
+                    f" {', '.join(config.statistics.document_means) or 'none'}. Add it there."
+                )
         for level in selection.needs_batch_quantiles:
             if level not in config.statistics.batch_quantiles:
                 raise ConfigError(
                     f"{path}: needs the batch quantile {level}; statistics.batch_quantiles:"
                     f" {list(config.statistics.batch_quantiles)}. Add it there."
                 )
+
+
+def _check_cycles(config: Config) -> None:
+    """Refuse selections that wait for one another, showing the way round."""
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            shown = " -> ".join((*way[way.index(name) :], name))
+            key = config.selections[name].depends_key
+            raise ConfigError(
+                f"selections.{name}.{key}: {shown}: a selection cannot depend on itself; break the"
+                " circle."
+            )
+        if name not in done:
+            for other in config.selections[name].depends_on:
+                follow(other, (*way, name))
+            done.add(name)
+
+    for name in config.selections:
+        follow(name, ())
 
 
 def _check_histogram(config: Config, path: str, site: str) -> None:

@@ -27,7 +27,12 @@ class StatisticsConfig(Frozen):
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
     )
     document_means: tuple[Site, ...] = Field((), description="Sites with means per document.")
-    max_documents: int = Field(2000, ge=1, description="Documents whose means are kept, at most.")
+    max_documents: int = Field(
+        2000,
+        ge=1,
+        description="Documents whose means are kept, at most; each takes 8 bytes of the device's"
+        " memory per neuron and site.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "StatisticsConfig":

@@ -4,7 +4,7 @@ A method is one module of this package that defines a subclass of `SelectionBase
 `method` and a `select`. Modules are found by name, so adding one file adds a method.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,15 +21,17 @@ class SelectionBase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    depends_key: ClassVar[str] = "like"  # where the names of `depends_on` stand
+
     language_sets: tuple[str, ...] | None = Field(
         None, description="The language sets it is applied to; all if left out."
     )
     label: str | None = Field(None, description="Name in tables and figures.")
 
     @property
-    def depends_on(self) -> str | None:
-        """Name of the selection whose table is needed as well."""
-        return None
+    def depends_on(self) -> tuple[str, ...]:
+        """Names of the selections whose tables are needed as well."""
+        return ()
 
     @property
     def needs_sites(self) -> tuple[str, ...]:
@@ -42,18 +44,35 @@ class SelectionBase(BaseModel):
         return ()
 
     @property
+    def needs_document_means(self) -> tuple[str, ...]:
+        """Sites whose mean per document is read."""
+        return ()
+
+    @property
     def needs_batch_quantiles(self) -> tuple[float, ...]:
         """Levels of batch quantiles that are read."""
         return ()
+
+    def file(self, model: str) -> str | None:
+        """Return a file that is read; its digest enters a job's identity, its path does not."""
+        return None
+
+    @property
+    def knows(self) -> tuple[str, ...] | None:
+        """The only languages that it can give neurons of; any if None."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """Return what the selected neurons depend on: all but labels and sets."""
         return self.model_dump(mode="json", exclude={"label", "language_sets"})
 
     def select(
-        self, statistics: "dict[str, Statistics]", like: "NeuronTable | None" = None
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable]"
     ) -> "pd.DataFrame":
-        """Return rows (lang, layer, neuron, score, ...); `statistics` by language, sorted."""
+        """Return rows (lang, layer, neuron, score, ...).
+
+        `statistics` by language, sorted; `tables` by the names of `depends_on`.
+        """
         raise NotImplementedError
 
 
@@ -75,6 +94,11 @@ def stacked(tables: "list[pd.DataFrame]") -> "pd.DataFrame":
     import pandas as pd
 
     return pd.concat(tables, ignore_index=True)
+
+
+def exclusive(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the rows whose neuron belongs to one language only."""
+    return frame[~frame.duplicated(["layer", "neuron"], keep=False)].reset_index(drop=True)
 
 
 def lowest(scores: np.ndarray, number: int, include_ties: bool = False) -> np.ndarray:

@@ -92,11 +92,11 @@ class Exceedance(SelectionBase):
             threshold = one.pooled_quantile(self.level, self.site, by_layer=self.pool == "layer")
         return one.exceedance(threshold, self.site)
 
-    def select(self, statistics: "dict[str, Statistics]", like=None) -> "pd.DataFrame":
+    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
         """Return rows with column score (the relevance)."""
-        tables = []
+        chosen = []
         for lang, one in statistics.items():
             relevance = self.relevance(one)
             kept = lowest(-relevance, round(self.rate * relevance.size))
-            tables.append(rows(lang, kept, relevance.shape[1], score=relevance.ravel()[kept]))
-        return stacked(tables)
+            chosen.append(rows(lang, kept, relevance.shape[1], score=relevance.ravel()[kept]))
+        return stacked(chosen)

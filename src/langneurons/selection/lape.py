@@ -4,14 +4,18 @@ Per neuron p_k = P(a > 0) in language k, p'_k = p_k / sum p, LAPE = - sum p'_k l
 the k-th smallest of all p (neurons x languages), k = round(q N). Neurons without a language
 strictly above the filter bar are out. The round(rate L d) neurons with the lowest entropy are
 kept; each belongs to every language whose probability is strictly above the assignment bar.
+
+With `per_language` the share is kept for each language instead: of the neurons above its bars, the
+round(rate L d) of lowest entropy. So languages that fire less under the common bar (English in many
+models) get as many neurons as others, as far as there are any.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from langneurons.selection.base import SelectionBase, lowest, rows, stacked
+from langneurons.selection.base import SelectionBase, exclusive, lowest, rows, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +41,11 @@ class Lape(SelectionBase):
     """Neurons of lowest language activation probability entropy."""
 
     method: Literal["lape"]
+    column: ClassVar[str] = "probability"
     rate: float = Field(0.01, gt=0, le=1, description="Share of the model's neurons kept.")
+    per_language: bool = Field(
+        False, description="Keep that share for each language, not over all of them."
+    )
     filter_level: float = Field(
         0.95, gt=0, lt=1, description="Quantile of all probabilities that one language must exceed."
     )
@@ -55,27 +63,25 @@ class Lape(SelectionBase):
         """The counted site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", like=None) -> "pd.DataFrame":
-        """Return rows with columns score (entropy) and probability."""
-        languages = list(statistics)
-        probability = np.stack([statistics[lang].probability(self.site) for lang in languages])
-        scores = entropy(probability)
-        scores[(probability <= bar(probability, self.filter_level)).all(axis=0)] = np.inf
-        kept = lowest(scores, round(self.rate * scores.size), self.ties == "include")
-        threshold = bar(probability, self.assign_level)
-        flat = probability.reshape(len(languages), -1)[:, kept]
-        claimed = flat > threshold
-        if self.exclusive:
-            claimed &= claimed.sum(axis=0) == 1
-        return stacked(
-            [
-                rows(
-                    lang,
-                    kept[claimed[k]],
-                    scores.shape[1],
-                    score=scores.ravel()[kept[claimed[k]]],
-                    probability=flat[k, claimed[k]],
-                )
-                for k, lang in enumerate(languages)
-            ]
-        )
+    def quantity(self, one: "Statistics") -> np.ndarray:
+        """Return what the entropy is taken of, (n_layers, d_mlp)."""
+        return one.probability(self.site)
+
+    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+        """Return rows with columns score (entropy) and the quantity that it is taken of."""
+        quantity = np.stack([self.quantity(one) for one in statistics.values()])
+        scores = entropy(quantity)
+        scores[(quantity <= bar(quantity, self.filter_level)).all(axis=0)] = np.inf
+        number, ties = round(self.rate * scores.size), self.ties == "include"
+        threshold = bar(quantity, self.assign_level)
+        common = None if self.per_language else lowest(scores, number, ties)
+        chosen = []
+        for lang, own in zip(statistics, quantity, strict=True):
+            claimed = own > threshold
+            if common is None:
+                kept = lowest(np.where(claimed, scores, np.inf), number, ties)
+            else:
+                kept = common[claimed.ravel()[common]]
+            columns = {"score": scores.ravel()[kept], self.column: own.ravel()[kept]}
+            chosen.append(rows(lang, kept, scores.shape[1], **columns))
+        return exclusive(stacked(chosen)) if self.exclusive else stacked(chosen)

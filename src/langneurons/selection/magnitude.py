@@ -27,11 +27,11 @@ class Magnitude(SelectionBase):
         """The ranked site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", like=None) -> "pd.DataFrame":
+    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
         """Return rows with column score (the statistic)."""
-        tables = []
+        chosen = []
         for lang, one in statistics.items():
             values = one.value(self.statistic, self.site)
             kept = lowest(-values, round(self.rate * values.size))
-            tables.append(rows(lang, kept, values.shape[1], score=values.ravel()[kept]))
-        return stacked(tables)
+            chosen.append(rows(lang, kept, values.shape[1], score=values.ravel()[kept]))
+        return stacked(chosen)

@@ -46,9 +46,9 @@ class Random(SelectionBase):
             raise ValueError("random selection: give either `like` or `rate`")
 
     @property
-    def depends_on(self) -> str | None:
+    def depends_on(self) -> tuple[str, ...]:
         """The mirrored selection."""
-        return self.like
+        return () if self.like is None else (self.like,)
 
     @property
     def needs_sites(self) -> tuple[str, ...]:
@@ -60,10 +60,11 @@ class Random(SelectionBase):
         return np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
 
     def select(
-        self, statistics: "dict[str, Statistics]", like: "NeuronTable | None" = None
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable]"
     ) -> "pd.DataFrame":
         """Return rows with column score (a constant, as nothing ranks)."""
-        tables = []
+        like = tables[self.like] if self.like is not None else None
+        drawn = []
         for lang, one in statistics.items():
             generator = self._generator(lang)
             if like is None:
@@ -72,8 +73,8 @@ class Random(SelectionBase):
             else:
                 chosen = self._mirror(one, like, lang, generator)
             chosen = np.sort(chosen)
-            tables.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
-        return stacked(tables)
+            drawn.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
+        return stacked(drawn)
 
     def _mirror(self, one, like, lang, generator) -> np.ndarray:
         n_layers, d_mlp = one.shape

@@ -3,12 +3,13 @@
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from langneurons.selection import Selection
-from langneurons.statistics import IDENTITY, check_compatible
+from langneurons.statistics import IDENTITY, Mismatch, check_compatible
 
 if TYPE_CHECKING:
     from langneurons.neurons import NeuronTable
@@ -20,10 +21,11 @@ log = logging.getLogger(__name__)
 def run_selection(
     parameters: dict[str, Any],
     statistics: "dict[str, Statistics]",
-    like: "NeuronTable | None" = None,
+    tables: "Sequence[NeuronTable]" = (),
 ) -> "NeuronTable":
     """Return the neuron table; languages are taken in sorted order, so a set's order is nothing.
 
+    `tables` are those of the selections that it depends on, in the order of `depends_on`.
     Statistics of different models, tokenizers or settings are refused.
     """
     from langneurons.neurons import NeuronTable
@@ -32,8 +34,16 @@ def run_selection(
     check_compatible(statistics.values(), IDENTITY)
     languages = sorted(statistics)
     ordered = {lang: statistics[lang] for lang in languages}
-    frame = selection.select(ordered, like)
     first = ordered[languages[0]]
+    others = dict(zip(selection.depends_on, tables, strict=True))
+    for name, table in others.items():
+        if (table.n_layers, table.d_mlp) != first.shape or set(languages) - set(table.languages):
+            raise Mismatch(
+                f"selection {name!r} is of {table.n_layers} x {table.d_mlp} neurons and of"
+                f" {', '.join(table.languages)}; the statistics are of"
+                f" {first.shape[0]} x {first.shape[1]} and of {', '.join(languages)}."
+            )
+    frame = selection.select(ordered, others)
     metadata = {
         "languages": languages,
         "n_layers": first.shape[0],
