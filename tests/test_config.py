@@ -550,7 +550,12 @@ BAD = {
     ),
     "task without definition": (
         put("tasks.xnlii", {"languages": ["vi"]}),
-        ["tasks.xnlii", "task definition", "xcopa, xnli, xnli_generate, xnli_head, xquad", "'xnli'?"],
+        [
+            "tasks.xnlii",
+            "task definition",
+            "xcopa, xnli, xnli_generate, xnli_head, xquad",
+            "'xnli'?",
+        ],
     ),
     "definition that is not there": (
         put("tasks.xnli.definition", "config/tasks/nothing.yaml"),

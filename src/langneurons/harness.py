@@ -294,7 +294,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Under its own name, so that the class exists once.
-    from langneurons.harness import main as run
-
-    sys.exit(run())
+    sys.exit(main())
