@@ -15,7 +15,9 @@ from langneurons.adapters import MlpSites
 from langneurons.errors import ConfigError
 from langneurons.interventions import NoEffect, Plan, Write, applied
 from langneurons.io import read_jsonl
+from langneurons.neurons import NeuronTable
 from langneurons.scoring import generate, loglikelihood
+from langneurons.statistics import Statistics
 
 lm_eval = pytest.importorskip(
     "lm_eval", reason="the harness is optional: pip install --no-deps -r requirements-harness.txt"
@@ -23,7 +25,7 @@ lm_eval = pytest.importorskip(
 
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from langneurons.harness import InterventionLM  # noqa: E402
+from langneurons.harness import InterventionLM, main  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = Path(lm_eval.__file__).parent / "tasks"
@@ -288,3 +290,51 @@ def test_caches_of_another_intervention_are_refused(two_tasks, model, tokenizer)
         run_harness(two_tasks, second, ["copa_local"], use_cache=path)
     with pytest.raises(ConfigError, match="use_cache"):
         run_harness(two_tasks, first, ["copa_local"], use_cache=str(two_tasks / "shared"))
+
+
+def test_the_bridge_is_built_from_a_configuration_and_its_results(
+    checkout, two_tasks, monkeypatch, capsys
+):
+    monkeypatch.chdir(checkout.path)
+    names = {
+        "model": "tiny",
+        "language_set": "three",
+        "selection": "prob",
+        "intervention": "p90",
+        "language": "vi",
+    }
+    plain = lm_eval.simple_evaluate(
+        model="langneurons",
+        model_args={"config": "tiny.yaml", "model": "tiny"},
+        tasks=["copa_local"],
+        task_manager=TaskManager(include_path=str(two_tasks), include_defaults=False),
+        bootstrap_iters=0,
+    )
+    arguments = [
+        "tiny.yaml",
+        *(f"--{key.replace('_', '-')}={value}" for key, value in names.items()),
+    ]
+    arguments += [f"--include-path={two_tasks}", "--only-included", "--tasks", "copa_local"]
+    output = two_tasks / "scores.json"
+    assert main([*arguments, "--output", str(output), "--cache", str(two_tasks / "kept")]) == 0
+    written = json.loads(output.read_text())
+    assert written["results"]["copa_local"]["sample_len"] == 4
+    fingerprint = written["model"]["intervention_fingerprint"]
+    assert fingerprint != plain["config"]["intervention_fingerprint"]
+    assert [fingerprint in path.name for path in (two_tasks / "kept").iterdir()] == [True]
+
+    lm = InterventionLM.from_config("tiny.yaml", **names)
+    assert lm.fingerprint == fingerprint
+    table = NeuronTable.from_parquet("results/tiny/neurons/en-hi-vi/prob.parquet")
+    assert lm.plan.neurons == table.counts()["vi"] > 0
+    statistics = Statistics.read("results/tiny/activations/vi.safetensors").value("p90", "act")
+    for write in lm.plan.writes:
+        np.testing.assert_array_equal(write.value, statistics[write.layer, write.index])
+
+    capsys.readouterr()
+    wrong = [word.replace("--selection=prob", "--selection=prop") for word in arguments]
+    assert main(wrong) == 1
+    assert "selection: 'prop'" in (error := capsys.readouterr().err) and "'prob'?" in error
+    monkeypatch.chdir(two_tasks)
+    with pytest.raises(FileNotFoundError, match="manifest.json: not made yet"):
+        InterventionLM.from_config(str(checkout.path / "tiny.yaml"), **names)

@@ -217,7 +217,7 @@ def _parts(
     _check_name("intervention", intervention, [BASELINE, *cfg.interventions])
     _check_name("language_set", language_set, cfg.language_sets)
     langset = cfg.directory(language_set)
-    legal = [name for folder, name in cfg.cells(model) if folder == langset]
+    legal = [name for label, name in cfg.cells(model) if label == language_set]
     _check_name("selection", selection, legal)
     _check_name("language", language, cfg.language_sets[language_set])
     protocol = next(iter(cfg.protocols)) if protocol is None else protocol
