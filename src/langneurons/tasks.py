@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
 CHOICE_METRICS = ("accuracy",)
-ANSWER_METRICS = ("exact_match", "f1", "token_id_exact_match", "token_id_f1")
+ANSWER_METRICS = (
+    "exact_match",
+    "f1",
+    "token_id_exact_match",
+    "token_id_f1",
+    "plain_exact_match",
+    "plain_f1",
+)
 TRANSLATION_METRICS = ("sentence_bleu", "bleu", "bleu_13a", "chrf", "chrf++")
 METRICS = {
     "multiple_choice": CHOICE_METRICS,
@@ -407,6 +414,8 @@ def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict
                 answer, golds, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"]
             )
             result[metric] = ids[metric == "token_id_f1"]
+        elif metric.startswith("plain"):
+            result[metric] = metrics.plain_scores(answer, golds)[metric == "plain_f1"]
         elif metric == "exact_match":
             result[metric] = metrics.answer_exact_match(answer, golds, lang)
         elif metric == "f1":
