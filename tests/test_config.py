@@ -606,9 +606,49 @@ BAD = {
         put("corpus.source", {"kind": "jsonl", "path": "{lang.jsonl"}),
         ["corpus.source.path", "{lang.jsonl", "cannot be filled in"],
     ),
+    "text files that are the same for every language": (
+        put(
+            "tasks.flores",
+            {
+                "source": {"kind": "text", "fields": {"sentence_src": "en", "sentence_tgt": "x"}},
+                "languages": ["vi", "hi"],
+            },
+        ),
+        ["tasks.flores.source.fields.sentence_src", "lacks {lang}"],
+    ),
+    "text files with another word in braces": (
+        put(
+            "tasks.flores",
+            {
+                "source": {
+                    "kind": "text",
+                    "fields": {"sentence_src": "{cod}", "sentence_tgt": "x"},
+                },
+                "languages": ["vi"],
+            },
+        ),
+        ["tasks.flores.source.fields.sentence_src", "{cod}", "legal: {lang}, {code}"],
+    ),
+    "a paper's definition that is not there": (
+        put("tasks.xnli.paper", {"definition": "config/tasks/xnli_generat.yaml"}),
+        ["tasks.xnli.paper.definition", "xnli_generat.yaml", "'config/tasks/xnli_generate.yaml'?"],
+    ),
+    "a paper's definition without a prompt in the language": (
+        put("tasks.xnli.paper", {"definition": "config/tasks/xwinograd.yaml"}),
+        ["tasks.xnli.languages", "'vi'", "xwinograd.yaml", "en, fr, ja"],
+    ),
+    "a paper's definition of another kind": (
+        put("tasks.xnli.paper", {"definition": "config/tasks/xnli_head.yaml"}),
+        ["tasks.xnli.paper.definition", "classification", "multiple_choice"],
+    ),
     "task without definition": (
         put("tasks.xnlii", {"languages": ["vi"]}),
-        ["tasks.xnlii", "task definition", "xcopa, xnli, xnli_head, xquad", "'xnli'?"],
+        [
+            "tasks.xnlii",
+            "task definition",
+            "xcopa, xnli, xnli_generate, xnli_head, xquad",
+            "'xnli'?",
+        ],
     ),
     "definition that is not there": (
         put("tasks.xnli.definition", "config/tasks/nothing.yaml"),
@@ -1123,3 +1163,35 @@ def test_snakemake_shows_the_message_and_no_traceback(tmp_path, bad):
     assert done.returncode != 0
     assert str(path) in output and "Traceback" not in output
     assert next(iter(bad)) in output
+
+
+def test_a_papers_prompts_replace_a_definition_by_their_own_point():
+    raw = copy.deepcopy(GOOD)
+    raw["tasks"]["xnli"]["paper"] = {"definition": "config/tasks/xnli_generate.yaml"}
+    raw["protocols"] = {
+        "corrected": {},
+        "asked": {"prompts": "paper"},
+        "rows": {"split": "paper"},
+    }
+    config = build(raw)
+    entry = config.tasks["xnli"]
+    found = {name: entry.under(protocol).definition for name, protocol in config.protocols.items()}
+    assert found == {
+        "corrected": None,
+        "rows": None,
+        "asked": raw["tasks"]["xnli"]["paper"]["definition"],
+    }
+    assert config.points("items") == ("corrected", "prompts", "split")
+    assert config.points("evaluation") == ("corrected", "prompts", "split")
+    assert config.points("rows") == ("corrected", "paper")
+    assert config.points("adapters") == ("corrected", "split")
+    both = {"mine": {"prompts": "paper", "split": "paper"}}
+    assert build(raw | {"protocols": both}).points("items") == ("paper",)
+
+
+def test_one_text_file_may_serve_all_languages_beside_one_that_does_not():
+    raw = copy.deepcopy(GOOD)
+    fields = {"sentence_src": "eng_Latn.devtest", "sentence_tgt": "{code}.devtest"}
+    source = {"kind": "text", "fields": fields}
+    raw["tasks"]["flores"] = {"source": source, "languages": ["vi", "hi"]}
+    assert build(raw).tasks["flores"].source.fields == fields

@@ -35,6 +35,7 @@ def requirements(name):
 
 REQUIREMENTS = requirements("requirements.txt")
 MODEL = requirements("requirements-model.txt")
+HARNESS = requirements("requirements-harness.txt")
 
 
 def imported(*folders):
@@ -64,7 +65,7 @@ def test_environment_yml_has_the_same_pins():
     assert environment["name"] == PROJECT["name"]
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pins(pip) == REQUIREMENTS | MODEL
-    assert not REQUIREMENTS.keys() & MODEL.keys()
+    assert not REQUIREMENTS.keys() & (MODEL.keys() | HARNESS.keys())
 
 
 def test_one_version_of_python():
@@ -75,13 +76,13 @@ def test_one_version_of_python():
     assert f"PYTHON ?= python{version}\n" in (ROOT / "Makefile").read_text()
 
 
-@pytest.mark.parametrize("extra", [None, "test", "model"])
+@pytest.mark.parametrize("extra", [None, "test", "model", "harness"])
 def test_every_dependency_of_the_package_is_pinned_within_its_bounds(extra):
     optional = PROJECT["optional-dependencies"]
     declared = PROJECT["dependencies"] if extra is None else optional[extra]
     for line in declared:
         one = Requirement(line)
-        pin = (REQUIREMENTS | MODEL).get(canonicalize_name(one.name))
+        pin = (REQUIREMENTS | MODEL | HARNESS).get(canonicalize_name(one.name))
         assert pin is not None, f"{one.name} has no pin"
         assert one.specifier.contains(pin), f"{line} against {pin}"
 
@@ -99,9 +100,15 @@ def uncovered(folders, names):
 
 
 def test_every_import_is_covered_by_a_pin():
-    assert uncovered(FOLDERS, REQUIREMENTS.keys()) == []
+    assert uncovered(FOLDERS, REQUIREMENTS.keys() | HARNESS.keys()) == []
+
+
+def test_only_the_bridge_needs_the_harness():
+    files = [str(path) for path in (ROOT / "src").rglob("*.py") if "lm_eval" in path.read_text()]
+    assert files == [str(ROOT / "src" / "langneurons" / "harness.py")]
 
 
 def test_the_package_declares_what_it_imports():
-    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["harness"]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     assert uncovered(("src", "workflow"), declared) == []

@@ -54,6 +54,22 @@ def test_answers(prediction, golds, lang, exact, f1):
     assert metrics.answer_f1(prediction, golds, lang) == pytest.approx(f1)
 
 
+@pytest.mark.parametrize(
+    "prediction, golds, exact, f1",
+    [
+        ("The cat!", ["the cat"], 1, 1),
+        ("cat", ["the cat"], 0, 2 / 3),
+        ("cat cat", ["cat"], 0, 2 / 3),
+        ("cat cat", ["cat cat"], 1, 1 / 2),
+        ("北京市", ["北京"], 0, 0),
+        ("", ["cat"], 0, 0),
+        ("dog", ["cat", "dog"], 1, 1),
+    ],
+)
+def test_plain_scores_keep_articles_and_count_a_shared_word_once(prediction, golds, exact, f1):
+    assert metrics.plain_scores(prediction, golds) == (exact, pytest.approx(f1))
+
+
 def test_token_ids_count_with_multiplicity():
     ids = {"a b b": [1, 2, 2], "b b c": [2, 2, 3], "b": [2]}
     assert metrics.token_id_scores("a b b", ["b b c"], ids.get) == (0.0, pytest.approx(2 / 3))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sacrebleu.metrics import BLEU
 
+from langneurons.corpus_metrics import counts
 from langneurons.published import (
     agreement,
     compare,
@@ -85,6 +87,22 @@ def test_cells_are_matched_by_all_keys():
     assert cell(compared, "Table 4", "mean")["inside"] == ""
     other = compared[compared["model"] == "mistral-nemo-12b"]
     assert other["ours"].isna().all()
+
+
+def test_a_score_of_a_whole_corpus_stands_beside_the_print():
+    golds = ["the old boat sank in the bay", "a red bird sang all day long"]
+    texts = {"none": golds, "zero": ["the old boat lay in the bay", "a bird sang all day"]}
+    frames = []
+    for intervention, answers in texts.items():
+        selection = "none" if intervention == "none" else "lape"
+        frame = records("base", selection, intervention, 2, n=2).drop(columns="accuracy")
+        rows = [counts("bleu", *pair) for pair in zip(answers, [[g] for g in golds], strict=True)]
+        frames.append(frame.join(pd.DataFrame(rows)))
+    found = own_cells([({"model": "m", "metrics": ["bleu"]}, pd.concat(frames))], RESULTS)
+    ours = found.set_index("intervention").loc["zero"]
+    expected = BLEU().corpus_score(texts["zero"], [golds]).score / 100
+    assert (ours["metric"], ours["n"]) == ("bleu", 2)
+    assert ours["ours"] == pytest.approx(expected) and ours["low"] <= expected <= ours["high"]
 
 
 def test_agreement_counts_cells():

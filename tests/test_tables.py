@@ -4,8 +4,10 @@ from math import exp, log
 import numpy as np
 import pandas as pd
 import pytest
+from sacrebleu.metrics import BLEU, CHRF
 
 from langneurons import tables
+from langneurons.corpus_metrics import counts, sentence_bleu
 from langneurons.neurons import NeuronTable
 
 RESULTS = {"bootstrap": 200, "confidence": 0.95, "alpha": 0.05, "seed": 0}
@@ -77,6 +79,7 @@ def test_perplexity_change_by_hand():
     assert [cell[name] for name in ("nll_change", "low", "high")] == pytest.approx([1, 1, 1])
     assert cell["ppl_change"] == pytest.approx(exp(before + 1) - exp(before))
     assert cell["bits_per_byte"] == pytest.approx(before * 60 / log(2) / 240)
+    assert cell["bits_per_byte_change"] == pytest.approx(1 * 60 / log(2) / 240)
     assert cell["p_holm"] < 0.05
     other = cells.set_index(["deactivated", "evaluated"]).loc[("en", "fr")]
     assert (other["nll_change"], other["p"], other["p_holm"]) == (0, 1, 1)
@@ -152,6 +155,50 @@ def test_task_scores_by_hand():
     assert np.isnan([untouched["difference"], untouched["p"], untouched["p_holm"]]).all()
     assert scores.loc[("f1", "zero"), "test"] == "bootstrap"
     assert scores.loc[("f1", "zero"), "difference"] == pytest.approx(-5 / 16)
+
+
+SENTENCES = ["the old boat sank in the bay", "a red bird sang all day long", "we ate fresh bread"]
+WORSE = ["the old boat was in a bay", "a bird all day long", "they ate bread"]
+
+
+def translation_records():
+    frames = []
+    for condition, texts in (("none", SENTENCES), ("zero", WORSE)):
+        labels = ["none"] * 3 if condition == "none" else ["set", "lape", condition]
+        rows = [
+            {"item": str(i), "prediction": text, "gold": gold}
+            | counts("chrf++", text, [gold])
+            | counts("bleu", text, [gold])
+            for i, (text, gold) in enumerate(zip(texts, SENTENCES, strict=True))
+        ]
+        frame = pd.DataFrame(rows).assign(task="flores", lang="de", adapter="base")
+        frames.append(frame.assign(**dict(zip(tables.CONDITION, labels, strict=True))))
+    return pd.concat(frames)
+
+
+def test_corpus_metrics_are_scored_from_summed_counts():
+    records = pd.concat([task_records(), translation_records()])
+    scores = tables.task_scores(records, RESULTS)
+    assert set(scores.query("task == 'xnli'")["metric"]) == {"accuracy", "f1"}
+    own = scores.query("task == 'flores'").set_index(["metric", "intervention"])
+    assert set(own.index.get_level_values(0)) == {"bleu", "chrf++"}
+    for metric, scorer in (("bleu", BLEU()), ("chrf++", CHRF(word_order=2))):
+        expected = scorer.corpus_score(WORSE, [SENTENCES]).score / 100
+        row = own.loc[metric, "zero"]
+        assert row["mean"] == pytest.approx(expected) and row["n"] == 3
+        assert row["baseline"] == pytest.approx(1) == own.loc[(metric, "none"), "mean"]
+        assert row["difference"] == pytest.approx(expected - 1)
+        assert row["low"] <= row["mean"] <= row["high"] < 1
+        assert row["difference_high"] < 0 and row["test"] == "bootstrap"
+    mean_of_sentences = np.mean(
+        [sentence_bleu(a, [b]) for a, b in zip(WORSE, SENTENCES, strict=True)]
+    )
+    assert abs(own.loc[("bleu", "zero"), "mean"] - mean_of_sentences) > 0.01
+    shuffled = tables.task_scores(records.sample(frac=1, random_state=1), RESULTS)
+    pair = [
+        table.set_index(["task", "metric", "intervention"])["mean"] for table in (scores, shuffled)
+    ]
+    pd.testing.assert_series_equal(*(one.sort_index() for one in pair))
 
 
 def test_task_scores_need_the_same_items():

@@ -1,14 +1,19 @@
 """Task definitions, prompts, scoring, and the rows they are fed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from sacrebleu.metrics import BLEU
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import tasks
+from langneurons import corpus_metrics, tasks
+from langneurons.config import read_configs
 from langneurons.errors import ConfigError
-from langneurons.scoring import loglikelihood
+from langneurons.io import read_jsonl
+from langneurons.scoring import encode_pair, generate, loglikelihood
 
 DEFINITIONS = Path(__file__).parent.parent / "config" / "tasks"
 CHOICE = """
@@ -91,6 +96,13 @@ def test_answers_are_generated_and_scored():
         ("kind: multiple_choice", "kind: multiple", "kind"),
         ('choices: ["w1 w2", "w3"]', 'choices: ["w1"]', "two or more choices"),
         ("gold: label", "gold: label\ncolour: red", "colour"),
+        ("metrics: [accuracy]", "metrics: [acuracy]", "Did you mean 'accuracy'?"),
+        ("gold: label", "gold: label\nlabels: [a]", "one per choice"),
+        ("gold: label", "gold: label\ncodes: {em: xx}", "'em' has no words, so no prompt. Did you"),
+        ("gold: label", "gold: label\nparse: [{pattern: '([12])'}]", "generation"),
+        ("gold: label", "gold: label\nparse: [{pattern: '(['}]", "pattern '(['"),
+        ("gold: label", "gold: label\nparse: [{pattern: a}]", "has no group"),
+        ("gold: label", "gold: label\ntokenizers: {en: mecab}", "tokenizers.en"),
         ("name: toy", "name: [toy", "line"),
     ],
 )
@@ -118,3 +130,243 @@ def test_local_rows_are_prepared_and_limited(tmp_path):
     assert (tmp_path / "out.jsonl").read_text() == json.dumps(rows[0]) + "\n"
     with pytest.raises(FileNotFoundError, match="tasks.toy.source.path"):
         tasks.prepare_task(task, source | {"path": "no/{lang}.jsonl"}, "en", tmp_path / "x")
+
+
+def shipped(name):
+    return tasks.load_task(DEFINITIONS / f"{name}.yaml")
+
+
+def test_every_shipped_definition_is_read_and_has_its_own_name():
+    names = [path.stem for path in sorted(DEFINITIONS.glob("*.yaml"))]
+    assert [shipped(name).name for name in names] == names
+
+
+def test_options_fill_the_blank_and_the_rest_is_scored():
+    row = {"sentence": "w1 w2 _ w3 w4 . ", "option1": "w5", "option2": "w6 w7", "answer": "2"}
+    (example,) = tasks.build([row], shipped("xwinograd"), "ja")
+    assert example.requests(" ") == [("w1 w2 w5", " w3 w4 ."), ("w1 w2 w6 w7", " w3 w4 .")]
+    assert example.label == 1
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    rows = [row, row | {"option1": "w9", "answer": "1"}]
+    frame = tasks.score_task(model, tokenizer, shipped("xwinograd"), "ja", rows, 40)
+    pairs = [("w1 w2 w5", " w3 w4 ."), ("w1 w2 w6 w7", " w3 w4 .")]
+    first, second = (value for value, _ in loglikelihood(model, tokenizer, pairs, 40))
+    assert frame["prediction"][0] == str(int(second > first))
+    assert frame.equals(tasks.score_task(model, tokenizer, shipped("xwinograd"), "ja", rows, 9999))
+    with pytest.raises(ValueError, match="row 1.*does not hold '_'"):
+        tasks.build([row | {"sentence": "w1"}], shipped("xwinograd"), "en")
+
+
+def test_prompts_of_the_papers_by_hand():
+    options = {f"option_{letter}": letter * 2 for letter in "abcd"}
+    row = {"question": " Q? ", "answer": 3, "domain": "STEM"} | options
+    (example,) = tasks.build([row], shipped("include_lite"), "nl")
+    assert example.requests("") == [
+        ("Q?\nA) aa\nB) bb\nC) cc\nD) dd\nAnswer:", letter) for letter in "ABCD"
+    ]
+    row = {"sentence_src": "Rain fell.", "sentence_tgt": "Es regnete."}
+    prompts = {
+        "flores": "English sentence: Rain fell.\nGerman sentence:",
+        "flores_targeted": "Translate from English to German.\n\nEnglish: Rain fell.\nGerman:",
+        "flores_untargeted": "Translate from English into the target language.\n\n"
+        "English: Rain fell.\nTarget language: ",
+        "flores_instruct": "Translate this English sentence into German: Rain fell.. Translation:",
+    }
+    for name, prompt in prompts.items():
+        (example,) = tasks.build([row], shipped(name), "de")
+        assert (example.context, example.golds) == (prompt, ("Es regnete.",))
+
+
+@pytest.mark.parametrize(
+    "labels, gold, expected",
+    [
+        ((), 1, 1),
+        ((), "1", 1),
+        ((), 1.0, 1),
+        ((), "w3", 1),
+        (("1", "2"), "1", 0),
+        (("1", "2"), 2, 1),
+        (("A", "B"), "B", 1),
+        (("{premise}", "w8"), "w1.", 0),
+    ],
+)
+def test_gold_is_an_index_a_label_or_the_answer(tmp_path, labels, gold, expected):
+    text = CHOICE + f"labels: {json.dumps(labels)}\n"
+    task = tasks.load_task(definition(tmp_path, text))
+    (example,) = tasks.build([{"premise": "w1.", "label": gold}], task, "en")
+    assert example.label == expected
+
+
+@pytest.mark.parametrize(
+    "labels, gold, words",
+    [
+        ((), 2, "label 2; legal: 0 to 1"),
+        ((), -1, "label -1"),
+        ((), 0.5, "label 0.5"),
+        ((), "w4", "row 1, label: 'w4'.*known: w1 w2, w3"),
+        (("A", "B"), "b", "'b'.*known: A, B"),
+        (("1", "2"), 0, "'?0'?.*known: 1, 2"),
+    ],
+)
+def test_gold_that_is_none_of_the_choices_is_named(tmp_path, labels, gold, words):
+    task = tasks.load_task(definition(tmp_path, CHOICE + f"labels: {json.dumps(labels)}\n"))
+    with pytest.raises(ValueError, match=words):
+        tasks.build([{"premise": "w1.", "label": gold}], task, "en")
+
+
+def test_continuations_by_themselves_are_tokens_of_their_own():
+    tokenizer = tiny_tokenizer()
+    together = encode_pair(tokenizer, "w1 w2", "w3")
+    apart = encode_pair(tokenizer, "w1 w2", "w3", joint=False)
+    assert together[1] != apart[1] and apart[0] == tokenizer("w1 w2")["input_ids"]
+    assert apart[1] == tokenizer("w3", add_special_tokens=False)["input_ids"]
+    model = tiny_model("llama")
+    (found,) = loglikelihood(model, tokenizer, [("w1 w2", "w3")], 40, joint=False)
+    assert found == loglikelihood(model, tokenizer, [("w1 w2", " w3")], 40)[0]
+
+
+@pytest.mark.parametrize(
+    "name, text, expected",
+    [
+        ("belebele_generate", "B", "B"),
+        ("belebele_generate", "The answer is (c).", "C"),
+        ("belebele_generate", "I think D) At noon", "D"),
+        ("belebele_generate", "Das weiß ich nicht", "D"),
+        ("belebele_generate", "keine Ahnung", None),
+        ("belebele_generate", "", None),
+        ("xnli_generate", "3. Contradiction", "3"),
+        ("xnli_generate", "The premise entails it, no contradiction", "1"),
+        ("xnli_generate", "It contradicts a neutral reading", "3"),
+        ("xnli_generate", "Neutral", "2"),
+        ("xnli_generate", "Yes, it does", "1"),
+        ("xnli_generate", "Nothing", None),
+    ],
+)
+def test_answers_are_read_as_choices(name, text, expected):
+    task = shipped(name)
+    assert tasks.read_choice(task.parse, task.choices, text) == expected
+
+
+PARSED = """
+name: parsed
+kind: generation
+fields: [premise, label]
+context: "{premise}"
+choices: [A, B]
+gold: label
+labels: ["1", "2"]
+parse: [{pattern: 'w(\\d)', choice: B}, {pattern: '(w)'}]
+max_new_tokens: 3
+metrics: [accuracy]
+words: {en: {}}
+"""
+
+
+def test_generated_answers_are_scored_as_choices(tmp_path):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    task = tasks.load_task(definition(tmp_path, PARSED))
+    rows = [{"premise": "w1 w2", "label": label} for label in (1, 2)]
+    frame = tasks.score_task(model, tokenizer, task, "en", rows, 100)
+    (text,) = generate(model, tokenizer, ["w1 w2"], 3, ["\n"], 100)
+    assert re.search(r"w\d", text)
+    assert frame["prediction"].tolist() == ["B", "B"] and frame["gold"].tolist() == ["A", "B"]
+    assert frame["accuracy"].tolist() == [0, 1]
+
+
+def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    task = shipped("flores").model_copy(update={"max_new_tokens": 6})
+    rows = []
+    for number in range(4):
+        source = f"w{number} w{number + 1} w{number + 2}"
+        prompt = tasks.build([{"sentence_src": source, "sentence_tgt": "x"}], task, "zh")[0].context
+        (text,) = generate(model, tokenizer, [prompt], 6, ["\n"], 100)
+        gold = " ".join([*text.split()[: 2 + number], "w9", "w8"])
+        rows.append({"sentence_src": source, "sentence_tgt": gold})
+    frame = tasks.score_task(model, tokenizer, task, "zh", rows, 60)
+    assert frame.equals(tasks.score_task(model, tokenizer, task, "zh", rows, 9999))
+    golds = [row["sentence_tgt"] for row in rows]
+    for metric, tokens in (("bleu", "zh"), ("bleu_13a", "13a")):
+        sums = frame[corpus_metrics.columns(metric)].to_numpy().sum(axis=0)
+        expected = BLEU(tokenize=tokens).corpus_score(list(frame["prediction"]), [golds]).score
+        assert corpus_metrics.score(metric, sums) == pytest.approx(expected / 100)
+    assert expected > 1
+
+
+def test_text_files_are_aligned_by_line(tmp_path):
+    (tmp_path / "eng_Latn.devtest").write_text("one\ntwo\u2028still two\n")
+    (tmp_path / "zho_Hans.devtest").write_text("一\n二\n")
+    task = shipped("flores")
+    paths = {"sentence_src": "eng_Latn.devtest", "sentence_tgt": "{code}.devtest"}
+    fields = {field: str(tmp_path / path) for field, path in paths.items()}
+    rows = tasks.fetch_rows(task, {"kind": "text", "fields": fields}, "zh")
+    assert rows == [
+        {"sentence_src": "one", "sentence_tgt": "一"},
+        {"sentence_src": "two\u2028still two", "sentence_tgt": "二"},
+    ]
+    with pytest.raises(FileNotFoundError, match="source.fields.sentence_tgt.*deu_Latn"):
+        tasks.fetch_rows(task, {"kind": "text", "fields": fields}, "de")
+    (tmp_path / "deu_Latn.devtest").write_text("eins\n")
+    with pytest.raises(ValueError, match="flores.source, de.*different length.*2.*1"):
+        tasks.fetch_rows(task, {"kind": "text", "fields": fields}, "de")
+
+
+def test_fields_of_several_configurations_of_a_data_set_are_aligned(tmp_path):
+    """A data set in a local folder is read as one of the hub."""
+    configs = {"eng_Latn": ["one", "two"], "cmn_Hans": ["一", "二"]}
+    listed = [
+        {"config_name": name, "data_files": [{"split": "devtest", "path": f"{name}.jsonl"}]}
+        for name in configs
+    ]
+    (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': listed})}---\n")
+    for name, texts in configs.items():
+        lines = [json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    task = shipped("flores")
+    hub = task.hub.model_copy(update={"dataset": str(tmp_path)})
+    rows = tasks.fetch_rows(task.model_copy(update={"hub": hub}), {"kind": "hub"}, "zh")
+    assert rows == [
+        {"sentence_src": "one", "sentence_tgt": "一"},
+        {"sentence_src": "two", "sentence_tgt": "二"},
+    ]
+
+
+def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
+    """What docs/adding.md shows is written into a project, checked, fetched and scored."""
+    text = (Path(__file__).parent.parent / "docs" / "adding.md").read_text(encoding="utf-8")
+    section = text.split("## A task\n")[1].split("\n## ")[0]
+    task_file, entry = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    row = json.loads(re.search(r"`(\{\"start.*?\})`", section).group(1))
+    monkeypatch.chdir(tmp_path)
+    path = Path(re.search(r"# (\S+)", task_file).group(1))
+    path.parent.mkdir(parents=True)
+    path.write_text(task_file, encoding="utf-8")
+    config = {
+        "name": "mine",
+        "models": {"tiny": {"source": {"kind": "local", "path": "tiny"}}},
+        "language_sets": {"three": ["en", "ja", "zh"]},
+        "corpus": {"source": {"kind": "mini"}},
+        "selections": {"lape": {"method": "lape"}},
+        "interventions": {"zero": {"operation": "set", "value": 0}},
+    }
+    Path("config.yaml").write_text(yaml.safe_dump(config) + entry, encoding="utf-8")
+    found = read_configs(["config.yaml"]).tasks["proverbs"]
+    task = tasks.load_task(found.definition)
+    Path("proverbs").mkdir()
+    for lang in found.languages:
+        line = json.dumps(row | {"start": f"w1 {lang} "}) + "\n"
+        Path(f"proverbs/{task.code(lang)}.jsonl").write_text(line, encoding="utf-8")
+        tasks.prepare_task(task, found.source.model_dump(), lang, f"{lang}.jsonl")
+    rows = read_jsonl("ja.jsonl")
+    (example,) = tasks.build(rows, task, "ja")
+    assert example.requests(task.delimiter) == [
+        ("ことわざ: w1 ja", " deep"),
+        ("ことわざ: w1 ja", " fast"),
+    ]
+    frame = tasks.score_task(tiny_model("llama"), tiny_tokenizer(), task, "ja", rows, 100)
+    assert frame["gold"].tolist() == ["0"] and frame["accuracy"].isin([0.0, 1.0]).all()
+    Path("config.yaml").write_text(
+        yaml.safe_dump(config) + entry.replace("[en, ja]", "[en, zh]"), encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match="tasks.proverbs.languages.*'zh'.*known: en, fr, ja"):
+        read_configs(["config.yaml"])

@@ -159,3 +159,35 @@ def test_unpaired_change_is_the_difference_of_two_ratios():
     ratio = values.sum() / weights.sum()
     single = np.sqrt(((values - ratio * weights) ** 2).sum()) / weights.sum()
     assert spread == pytest.approx(np.sqrt(2) * single, rel=0.1)
+
+
+def test_aggregates_of_sums_equal_means_where_the_score_is_a_mean():
+    generator = np.random.default_rng(4)
+    baseline, changed = generator.normal(size=(2, 25))
+    counts = [np.stack([values, np.ones(25)], axis=1) for values in (baseline, changed)]
+
+    def mean(sums):
+        return sums[..., 0] / sums[..., 1]
+
+    own, change = u.aggregate_change(*counts, mean, 400, 0.9, 7)
+    assert own == pytest.approx([float(x) for x in u.bootstrap_mean(changed, 400, 0.9, 7)])
+    assert change == pytest.approx(u.paired_difference(baseline, changed, 400, 0.9, 7))
+    alone, nothing = u.aggregate_change(None, counts[1], mean, 400, 0.9, 7)
+    assert alone == own and np.isnan(nothing).all()
+
+
+def test_aggregates_do_not_depend_on_the_order_of_items():
+    generator = np.random.default_rng(5)
+    counts = generator.integers(0, 9, size=(2, 40, 3)).astype(float)
+
+    def ratio(sums):
+        return sums[..., 0] * sums[..., 1] / (1 + sums[..., 2]) ** 2
+
+    order = generator.permutation(40)
+    (value, *_), (change, *_) = u.aggregate_change(*counts, ratio, 200, 0.95, 0)
+    (other, *_), (again, *_) = u.aggregate_change(*counts[:, order], ratio, 200, 0.95, 0)
+    assert value == pytest.approx(other) and change == pytest.approx(again)
+    assert value == pytest.approx(float(ratio(counts[1].sum(axis=0))))
+    one = counts[:, :1]
+    (_, low, high), (_, below, above, p) = u.aggregate_change(*one, ratio, 200, 0.95, 0)
+    assert np.isnan([low, high, below, above]).all() and p == 1

@@ -418,3 +418,22 @@ def test_account_and_partition_come_from_the_environment(checkout, monkeypatch):
     monkeypatch.delenv("SBATCH_ACCOUNT")
     monkeypatch.delenv("SBATCH_PARTITION")
     assert "slurm_account" not in checkout.run(*command).stdout
+
+
+def test_a_papers_prompts_are_read_from_its_own_definition(tmp_path):
+    checkout = Checkout(tmp_path)
+    save_tiny_model(tmp_path / "tiny-model")
+    entry = {"source": {"kind": "mini"}, "languages": ["vi"], "limit": 2}
+    entry["paper"] = {"definition": "config/tasks/xnli_generate.yaml"}
+    checkout.config["tasks"] = {"xnli": entry}
+    checkout.config["protocols"] = {"ours": {}, "theirs": {"prompts": "paper"}}
+    del checkout.config["finetunings"], checkout.config["results"]
+    checkout.save()
+    text = checkout.make("-n").stdout
+    reads = re.findall(
+        r"^rule (prepare|evaluate)_task:\n +input: (.*)\n +output: (.*)$", text, re.M
+    )
+    assert len(reads) == 4
+    for _, read, made in reads:
+        own = "xnli_generate.yaml" if "/prompts/" in made else "xnli.yaml"
+        assert f"config/tasks/{own}" in read, (read, made)

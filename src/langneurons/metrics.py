@@ -82,6 +82,26 @@ def answer_exact_match(prediction: str, golds: Sequence[str], lang: str = "en") 
     return float(any(own == normalise(gold, lang) for gold in golds))
 
 
+def plain_scores(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
+    """Return exact match and F1 as Gurgurov et al. 2025 score XQuAD, whatever the language.
+
+    Lower case, no ASCII punctuation, words between spaces, articles kept. Their F1 counts a shared
+    word once but divides by all words, so that a repetition costs twice.
+    """
+
+    def words(text: str) -> list[str]:
+        return "".join(c for c in text.lower() if c not in string.punctuation).split()
+
+    own, exact, best = words(prediction), 0.0, 0.0
+    for gold in map(words, golds):
+        exact = max(exact, float(own == gold))
+        shared = len(set(own) & set(gold))
+        if shared:
+            precision, recall = shared / len(own), shared / len(gold)
+            best = max(best, 2 * precision * recall / (precision + recall))
+    return exact, best
+
+
 def token_id_scores(
     prediction: str, golds: Sequence[str], encode: Callable[[str], list[int]]
 ) -> tuple[float, float]:

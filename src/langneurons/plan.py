@@ -21,6 +21,7 @@ from typing import Any
 
 from langneurons.config import Config, parse_yaml, project_file, read_configs
 from langneurons.config.protocols import from_points
+from langneurons.config.tasks import source_paths
 from langneurons.errors import ConfigError
 from langneurons.histogram import N_BINS
 
@@ -237,7 +238,8 @@ class Planner:
                 conditions = 1 + len(config.task_conditions(name, task, lang, one))
                 rows = self._rows(definition, entry, entry.limit)
                 width = self._item_tokens(definition["name"])
-                read = conditions * rows * width * max(1, len(definition.get("choices", ())))
+                choice = definition["kind"] == "multiple_choice"
+                read = conditions * rows * width * (len(definition["choices"]) if choice else 1)
                 seconds = load + self._seconds(name, geometry, read, 2, "evaluation")
                 if definition["kind"] == "generation":
                     batch = max(1, config.runtime.batch_tokens // width)
@@ -282,7 +284,8 @@ class Planner:
             path = Path(__file__).parent / "mini" / (source.name or task["name"]) / f"{lang}.jsonl"
             rows = sum(1 for _ in path.open("rb"))
         else:
-            path = Path(source.path.format(lang=lang))
+            code = task.get("codes", {}).get(lang, lang)
+            path = Path(next(iter(source_paths(source).values())).format(lang=lang, code=code))
             rows = self.assumed["default_rows"]
             if path.is_file():
                 rows = sum(1 for _ in path.open("rb"))

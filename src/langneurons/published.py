@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from langneurons import histogram
+from langneurons.corpus_metrics import COUNTS, columns, score
 from langneurons.tables import QUANTITIES
-from langneurons.uncertainty import bootstrap_mean, wilson
+from langneurons.uncertainty import aggregate_change, bootstrap_mean, wilson
 
 if TYPE_CHECKING:
     from langneurons.statistics import Statistics
@@ -104,7 +105,7 @@ def own_cells(
     """
     rows = []
     for metadata, frame in frames:
-        metrics = [name for name in metadata["metrics"] if name in frame]
+        metrics = [name for name in metadata["metrics"] if name in frame or name in COUNTS]
         selections = sorted(set(frame["selection"]) - {"none"})
         keys = ["adapter", "task", "lang", "langset", "selection", "intervention"]
         for (adapter, task, lang, _, selection, intervention), group in frame.groupby(keys):
@@ -112,18 +113,27 @@ def own_cells(
             choice = "+".join(parts[:2])
             trained_on = parts[2:3]
             for metric in metrics:
-                values = group[metric].to_numpy(np.float64)
-                if np.isin(values, (0.0, 1.0)).all():
-                    low, high = wilson(values.sum(), len(values), results["confidence"])
-                else:
-                    settings = (results["bootstrap"], results["confidence"], results["seed"])
-                    _, low, high = bootstrap_mean(values, *settings)
+                mean, low, high = _scored(group, metric, results)
                 row = {"model": metadata["model"], "task": task, "choice": choice, "lang": lang}
-                row |= {"intervention": intervention, "metric": metric, "n": len(values)}
-                row |= {"ours": values.mean(), "low": float(low), "high": float(high)}
+                row |= {"intervention": intervention, "metric": metric, "n": len(group)}
+                row |= {"ours": mean, "low": low, "high": high}
                 names = [selection] if selection != "none" else trained_on or selections
                 rows += [row | {"selection": name} for name in names]
     return pd.DataFrame(rows, columns=[*KEYS, *OWN])
+
+
+def _scored(group: pd.DataFrame, metric: str, results: Mapping) -> tuple[float, float, float]:
+    """Return the score of a metric over items, and its interval."""
+    settings = (results["bootstrap"], results["confidence"], results["seed"])
+    if metric in COUNTS:
+        counts = group[columns(metric)].to_numpy(np.float64)
+        return aggregate_change(None, counts, lambda sums: score(metric, sums), *settings)[0]
+    values = group[metric].to_numpy(np.float64)
+    if np.isin(values, (0.0, 1.0)).all():
+        low, high = wilson(values.sum(), len(values), results["confidence"])
+    else:
+        _, low, high = bootstrap_mean(values, *settings)
+    return float(values.mean()), float(low), float(high)
 
 
 def own_statistics(

@@ -172,12 +172,17 @@ def token_nll(
     return result
 
 
-def encode_pair(tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+def encode_pair(
+    tokenizer, context: str, continuation: str, joint: bool = True
+) -> tuple[list[int], list[int]]:
     """Tokenise context and continuation jointly and split at the context's length.
 
     Trailing spaces of the context move to the continuation; an empty context is the BOS token
-    (EOS where there is none).
+    (EOS where there is none). Not `joint`: each is tokenised as it is, by itself.
     """
+    if not joint and context:
+        alone = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+        return tokenizer(context)["input_ids"], alone
     stripped = context.rstrip()
     continuation, context = context[len(stripped) :] + continuation, stripped
     if not context:
@@ -198,10 +203,12 @@ def loglikelihood(
     on_forward: OnForward = None,
     progress: Progress | None = None,
     conditions: Conditions = None,
+    joint: bool = True,
 ) -> list[tuple[float, bool]]:
     """Return log p(continuation | context) in nats, and whether greedy decoding would give it.
 
-    Equal requests of one condition are computed once; a too long one loses tokens at its left.
+    `joint`: tokenise both together (see `encode_pair`). Equal requests of one condition are
+    computed once; a too long one loses tokens at its left.
     """
     sites = MlpSites(model)
     device = _device(sites)
@@ -210,7 +217,7 @@ def loglikelihood(
     _check_conditions(conditions, len(requests))
     encoded = []
     for number, (context, continuation) in enumerate(requests):
-        first, second = encode_pair(tokenizer, context, continuation)
+        first, second = encode_pair(tokenizer, context, continuation, joint)
         if not second:
             raise ValueError(f"empty continuation after context {context[-60:]!r}")
         whole = (first + second)[-(limit + 1) :]

@@ -109,7 +109,7 @@ def measure_perplexity(
 @_stage
 def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str, Any]:
     """Return where the items come from."""
-    entry = config.tasks[task].under(from_points("rows", points))
+    entry = config.tasks[task].under(from_points("items", points))
     source = entry.source.model_dump(mode="json", exclude_none=True)
     return {"source": source, "limit": entry.limit, "lang": lang, "rows": list(entry.rows)}
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from langneurons.corpus_metrics import COUNTS, columns, score
 from langneurons.io import write_text
 from langneurons.uncertainty import (
+    aggregate_change,
     bootstrap_mean,
     holm,
     mcnemar,
@@ -275,6 +277,7 @@ def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = Fal
             "ppl_baseline": np.exp(before),
             "ppl_change": after_ppl - np.exp(before),
             "bits_per_byte": baseline.sum() / (math.log(2) * size.sum()),
+            "bits_per_byte_change": change * tokens.sum() / (math.log(2) * size.sum()),
             "p": p,
         }
         parts.append(pd.DataFrame(columns))
@@ -307,7 +310,8 @@ def _sampled_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
         row |= {"tokens": int(samples[1]["tokens"].sum()), "nll_baseline": before}
         row |= {"nll": before + change, "nll_change": change, "low": low, "high": high}
         row |= {"ppl_baseline": np.exp(before), "ppl_change": after - np.exp(before)}
-        row |= {"bits_per_byte": plain / (math.log(2) * samples[0]["bytes"].sum()), "p": p}
+        bits = [one["nll"].sum() / (math.log(2) * one["bytes"].sum()) for one in samples]
+        row |= {"bits_per_byte": bits[0], "bits_per_byte_change": bits[1] - bits[0], "p": p}
         rows.append(row)
     cells = pd.DataFrame(rows)
     cells["p_holm"] = holm(cells["p"].to_numpy())
@@ -351,15 +355,23 @@ def perplexity_summary(cells: pd.DataFrame) -> pd.DataFrame:
 # Tasks -----------------------------------------------------------------------------------------
 
 
-def _metrics(frame: pd.DataFrame) -> list[str]:
-    """Return the metric columns (numeric, not empty) of an evaluation frame."""
-    return [
+def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return each metric of an evaluation frame with its columns (numeric, not empty).
+
+    A metric of the whole corpus has the columns of its counts, any other its own.
+    """
+    present = [
         column
         for column in frame
         if column not in ITEM_COLUMNS
         and pd.api.types.is_numeric_dtype(frame[column])
         and frame[column].notna().any()
     ]
+    found: dict[str, list[str]] = {}
+    for column in present:
+        metric = column.partition(":")[0]
+        found[metric] = columns(metric) if ":" in column else [column]
+    return found
 
 
 def _score_row(
@@ -385,20 +397,47 @@ def _score_row(
     )
 
 
+def _corpus_row(
+    counts: pd.DataFrame,
+    baseline: pd.DataFrame | None,
+    metric: str,
+    results: Mapping,
+    replicates: int,
+) -> dict:
+    """Return the row of a metric of the whole corpus; items are resampled, their counts summed."""
+    before = None if baseline is None else baseline.loc[counts.index].to_numpy(np.float64)
+    own, change = aggregate_change(
+        before,
+        counts.to_numpy(np.float64),
+        lambda sums: score(metric, sums),
+        replicates,
+        results["confidence"],
+        results["seed"],
+    )
+    row = {"n": len(counts)} | dict(zip(("mean", "low", "high"), own, strict=True))
+    row["baseline"] = math.nan if before is None else float(score(metric, before.sum(axis=0)))
+    names = ("difference", "difference_low", "difference_high", "p")
+    row |= dict(zip(names, change, strict=True))
+    return row | {"test": "" if before is None else "bootstrap"}
+
+
 def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     """Return one row per task, language, condition and metric.
 
-    Differences are to the untouched model on the same items. 0/1 metrics: Wilson interval and
-    exact McNemar test; others: bootstrap for both. Holm runs within a task and metric.
+    `mean` is the mean over items or, for metrics of a whole corpus (`corpus_metrics`), the score of
+    their summed counts. Differences are to the untouched model on the same items. 0/1 metrics:
+    Wilson interval and exact McNemar test; others: bootstrap over items for both. Holm runs within
+    a task and metric.
     """
     keys = [key for key in ("task", "lang", "adapter", *CONDITION) if key in frame]
     rows = []
     for task, of_task in frame.groupby("task", sort=True):
-        for metric in _metrics(of_task):
-            scored = of_task[of_task[metric].notna()]
-            binary = bool(scored[metric].isin([0.0, 1.0]).all())
+        for metric, held in _metrics(of_task).items():
+            corpus = metric in COUNTS
+            scored = of_task[of_task[held].notna().all(axis=1)]
+            binary = not corpus and bool(scored[metric].isin([0.0, 1.0]).all())
             groups = {
-                name: group.set_index("item")[metric]
+                name: group.set_index("item")[held if corpus else metric]
                 for name, group in scored.groupby(keys, sort=True)
             }
             place = keys.index("intervention")
@@ -413,7 +452,10 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                     plain = labels | dict.fromkeys(CONDITION, BASELINE)
                     baseline = groups.get(tuple(plain[key] for key in keys))
                     _check_paired(scores, baseline, f"{task} {labels['lang']} {metric}")
-                row = _score_row(scores, baseline, binary, results, replicates)
+                if corpus:
+                    row = _corpus_row(scores, baseline, metric, results, replicates)
+                else:
+                    row = _score_row(scores, baseline, binary, results, replicates)
                 rows.append({**labels, "metric": metric, **row})
     table = pd.DataFrame(rows)
     table["p_holm"] = table.groupby(["task", "metric"])["p"].transform(
@@ -422,7 +464,9 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     return table
 
 
-def _check_paired(scores: pd.Series, baseline: pd.Series | None, what: str) -> None:
+def _check_paired(
+    scores: pd.Series | pd.DataFrame, baseline: pd.Series | pd.DataFrame | None, what: str
+) -> None:
     if baseline is None:
         raise ValueError(f"{what}: no baseline (intervention = {BASELINE!r}) to compare with")
     if not scores.index.is_unique or not baseline.index.is_unique:

@@ -1,14 +1,20 @@
 """Tasks as data: a YAML file names fields, prompts per language and metrics.
 
 Two kinds, over the primitives of `langneurons.scoring`: multiple_choice (the choice with the
-highest log-likelihood of `delimiter + choice` given the context) and generation (greedy, up to a
-stop string). A third, classification, is scored by a head that was trained with an adapter.
-Templates are Python format strings over the fields of a row and the words of the language;
-`{field:unstopped}` drops the last character, `{field:lowered}` lowers the first letter.
+highest log-likelihood of `delimiter + choice` given the context; with `continuation`, of
+`delimiter + continuation` given context and choice) and generation (greedy, up to a stop string;
+compared with reference answers or translations, or read as one of the choices by `parse`). A third,
+classification, is scored by a head that was trained with an adapter.
+
+Templates are Python format strings over the fields of a row and the words of the language:
+`{field:stripped}` drops space at both ends, `{field:unstopped}` also the last character,
+`{field:lowered}` lowers the first letter, `{field:before _}` and `{field:after _}` are what stands
+on either side of the first `_` (any text), the latter without space at its ends.
 """
 
 import logging
 import os
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langneurons.errors import ConfigError, unknown
+from langneurons.errors import ConfigError, nearest, unknown
 from langneurons.io import read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
@@ -26,17 +32,64 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
 CHOICE_METRICS = ("accuracy",)
-ANSWER_METRICS = ("exact_match", "f1", "token_id_exact_match", "token_id_f1")
+ANSWER_METRICS = (
+    "exact_match",
+    "f1",
+    "token_id_exact_match",
+    "token_id_f1",
+    "plain_exact_match",
+    "plain_f1",
+)
+TRANSLATION_METRICS = ("sentence_bleu", "bleu", "bleu_13a", "chrf", "chrf++")
+METRICS = {
+    "multiple_choice": CHOICE_METRICS,
+    "classification": CHOICE_METRICS,
+    "generation": (*CHOICE_METRICS, *ANSWER_METRICS, *TRANSLATION_METRICS),
+}
+TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # those of sacreBLEU that need no download
+
+
+class Column(BaseModel):
+    """A field that comes from a configuration of its own, aligned by row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    config: str
+    field: str
 
 
 class HubData(BaseModel):
-    """Where the hub keeps the items."""
+    """Where the hub keeps the items; `{lang}` and `{code}` are filled in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: str
     config: str = "{lang}"
     split: str = "test"
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    codes: dict[str, str] = Field(
+        default_factory=dict, description="The hub's code of a language, where not the task's."
+    )
+    columns: dict[str, Column] = Field(
+        default_factory=dict,
+        description="Field of a row -> the configuration and field of the data set that hold it.",
+    )
+
+
+class Reading(BaseModel):
+    """How a generated answer is read: a pattern, and the choice that it stands for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    pattern: str = Field(description="Regular expression, searched for in the answer.")
+    choice: str | None = Field(None, description="The choice; left out: the pattern's first group.")
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "Reading":
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r}: {error}") from None
+        if self.choice is None and not groups:
+            raise ValueError(f"pattern {self.pattern!r} has no group, so it needs a `choice`")
+        return self
 
 
 class Task(BaseModel):
@@ -51,10 +104,28 @@ class Task(BaseModel):
     fields: tuple[str, ...] = Field(min_length=1, description="Fields that each row must hold.")
     context: str = Field("", description="Template of the prompt.")
     delimiter: str = " "
+    joint: bool = Field(
+        True, description="Tokenise context and continuation together; else each by itself."
+    )
     choices: tuple[str, ...] = Field((), description="Templates of the choices.")
+    continuation: str | None = Field(
+        None, description="Template of what follows a choice and is scored in the choice's stead."
+    )
     classes: tuple[str, ...] = Field((), description="Names of the classes of a trained head.")
-    gold: str = Field(description="Field: index of the choice, or answers with a list `text`.")
+    gold: str = Field(
+        description="Field: index or text of the choice, or the reference, a list of them, or"
+        " answers with a list `text`."
+    )
+    labels: tuple[str, ...] = Field(
+        (), description="Templates of what `gold` holds for each choice, where not its index."
+    )
+    parse: tuple[Reading, ...] = Field(
+        (), description="How a generated answer is read as a choice; the first that matches."
+    )
     identifier: str | None = None
+    codes: dict[str, str] = Field(
+        default_factory=dict, description="The data set's code of a language, where it differs."
+    )
     words: dict[str, dict[str, str]] = Field(description="Words of templates, by language.")
     lookup: dict[str, str] = Field(
         default_factory=dict, description="Word name -> field whose value is that word's key."
@@ -62,20 +133,52 @@ class Task(BaseModel):
     metrics: tuple[str, ...] = Field(min_length=1)
     max_new_tokens: int = 32
     stop: tuple[str, ...] = ("\n",)
+    repetition_penalty: float = Field(1.0, gt=0, description="Of generation; 1: none.")
+    tokenizers: dict[str, Literal[TOKENIZERS]] = Field(
+        default_factory=dict,
+        description="sacreBLEU's tokenizer for `bleu`, by language; left out: 13a.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
-        legal = ANSWER_METRICS if self.kind == "generation" else CHOICE_METRICS
+        legal = METRICS[self.kind]
         for metric in self.metrics:
             if metric not in legal:
-                raise ValueError(f"metric {metric!r} of a {self.kind} task is not one of {legal}")
-        if (self.kind == "multiple_choice") != (len(self.choices) > 1):
-            raise ValueError("a multiple_choice task, and only one, lists two or more choices")
+                raise ValueError(
+                    f"metric {metric!r} of a {self.kind} task is not one of"
+                    f" {', '.join(legal)}.{nearest(metric, legal)}"
+                )
+        if (self.kind == "multiple_choice" or bool(self.parse)) != (len(self.choices) > 1):
+            raise ValueError(
+                "a multiple_choice task, and a generation task with `parse`, list two or more"
+                " choices; no other does"
+            )
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise ValueError("a classification task, and only one, lists two or more classes")
+        if self.parse and (self.kind != "generation" or self.metrics != CHOICE_METRICS):
+            raise ValueError("parse: belongs to a generation task with metrics: [accuracy]")
+        if self.kind == "generation" and not self.parse and "accuracy" in self.metrics:
+            raise ValueError("metric 'accuracy' of a generation task needs `parse` and `choices`")
+        for one in self.parse:
+            if one.choice is not None and one.choice not in self.choices:
+                hint = nearest(one.choice, self.choices)
+                raise ValueError(f"parse: {one.choice!r} is none of the choices.{hint}")
+        if self.continuation is not None and self.kind != "multiple_choice":
+            raise ValueError("continuation: only a multiple_choice task has one")
+        if self.labels and len(self.labels) != len(self.choices or self.classes):
+            raise ValueError("labels: name one per choice")
         if not self.words:
             raise ValueError("words: name at least one language")
+        for key in ("codes", "tokenizers"):
+            for lang in getattr(self, key):
+                if lang not in self.words:
+                    hint = nearest(lang, self.words)
+                    raise ValueError(f"{key}: {lang!r} has no words, so no prompt.{hint}")
         return self
+
+    def code(self, lang: str) -> str:
+        """Return the data set's own code of a language."""
+        return self.codes.get(lang, lang)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -92,18 +195,33 @@ class Example:
     choices: tuple[str, ...]
     label: int | None
     golds: tuple[str, ...]
+    continuation: str | None = None
+
+    def requests(self, delimiter: str) -> list[tuple[str, str]]:
+        """Return (context, continuation) of each choice."""
+        if self.continuation is None:
+            return [(self.context, delimiter + choice) for choice in self.choices]
+        return [(self.context + choice, delimiter + self.continuation) for choice in self.choices]
 
 
 class _Template(string.Formatter):
-    """Format strings with the specs `unstopped` and `lowered`."""
+    """Format strings with the specs that the module's description names."""
 
     def format_field(self, value: Any, spec: str) -> str:
         """Apply a spec to a field."""
         text = str(value)
+        if spec == "stripped":
+            return text.strip()
         if spec == "unstopped":
             return text.strip()[:-1]
         if spec == "lowered":
             return text[:1].lower() + text[1:]
+        side, _, mark = spec.partition(" ")
+        if side in ("before", "after") and mark:
+            first, found, last = text.partition(mark)
+            if not found:
+                raise ValueError(f"{text!r} does not hold {mark!r}")
+            return first if side == "before" else last.strip()
         return super().format_field(text, spec)
 
 
@@ -131,36 +249,66 @@ def check_language(task: Task, lang: str) -> None:
 def build(rows: Sequence[Mapping[str, Any]], task: Task, lang: str) -> list[Example]:
     """Turn rows into examples with the prompt of a language."""
     check_language(task, lang)
-    template, examples = _Template(), []
-    for number, row in enumerate(rows):
-        missing = [field for field in task.fields if field not in row]
-        if missing:
-            raise ValueError(
-                f"task {task.name}, {lang}, row {number + 1}: no field {missing[0]!r};"
-                f" fields: {', '.join(row)}."
-            )
-        words = task.words[lang]
-        values = dict(row) | words
-        for name, field in task.lookup.items():
-            if row[field] not in words:
-                raise unknown(
-                    f"task {task.name}, {lang}, row {number + 1}, {field}",
-                    row[field],
-                    "word",
-                    words,
-                )
-            values[name] = words[row[field]]
-        choices = tuple(template.vformat(choice, (), values) for choice in task.choices)
-        gold = row[task.gold]
-        n_labels = len(task.choices or task.classes)
-        golds = () if n_labels else tuple(gold["text"])
-        label = int(gold) if n_labels else None
-        if n_labels and not 0 <= label < n_labels:
-            raise ValueError(f"task {task.name}, {lang}, row {number + 1}: label {label}")
-        item = str(row[task.identifier]) if task.identifier in row else f"{number:05d}"
-        context = template.vformat(task.context, (), values)
-        examples.append(Example(item, context, choices, label, golds))
-    return examples
+    return [
+        _example(row, number, task, lang, f"task {task.name}, {lang}, row {number + 1}")
+        for number, row in enumerate(rows)
+    ]
+
+
+def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: str) -> Example:
+    missing = [field for field in task.fields if field not in row]
+    if missing:
+        raise ValueError(f"{place}: no field {missing[0]!r}; fields: {', '.join(row)}.")
+    words = task.words[lang]
+    values = dict(row) | words
+    for name, field in task.lookup.items():
+        if row[field] not in words:
+            raise unknown(f"{place}, {field}", row[field], "word", words)
+        values[name] = words[row[field]]
+
+    def filled(template: str) -> str:
+        try:
+            return _Template().vformat(template, (), values)
+        except KeyError as error:
+            raise unknown(
+                f"{place}, {template!r}", error.args[0], "field or word", values
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{place}, {template!r}: {error}") from None
+
+    choices = tuple(filled(choice) for choice in task.choices)
+    gold = row[task.gold]
+    label, golds = None, ()
+    if task.choices or task.classes:
+        texts = tuple(filled(text) for text in task.labels)
+        label = _label(gold, texts, choices or task.classes, f"{place}, {task.gold}")
+    else:
+        golds = _references(gold, f"{place}, {task.gold}")
+    item = str(row[task.identifier]) if task.identifier in row else f"{number:05d}"
+    continuation = None if task.continuation is None else filled(task.continuation)
+    return Example(item, filled(task.context), choices, label, golds, continuation)
+
+
+def _label(gold: Any, texts: Sequence[str], choices: Sequence[str], place: str) -> int:
+    """Return the index of the right choice from an index, a label, or the choice's own text."""
+    legal = texts or choices
+    if not texts and (not isinstance(gold, str) or gold.strip().isdecimal()):
+        index = int(gold)
+        if index != float(gold) or not 0 <= index < len(choices):
+            raise ValueError(f"{place}: label {gold}; legal: 0 to {len(choices) - 1}")
+        return index
+    if str(gold) not in legal:
+        raise unknown(place, gold, "label", legal)
+    return legal.index(str(gold))
+
+
+def _references(gold: Any, place: str) -> tuple[str, ...]:
+    """Return the reference answers: one text, a list of texts, or a mapping with `text`."""
+    texts = gold["text"] if isinstance(gold, Mapping) else gold
+    golds = (texts,) if isinstance(texts, str) else tuple(texts)
+    if not golds:
+        raise ValueError(f"{place}: no reference answer")
+    return golds
 
 
 def score_task(
@@ -173,11 +321,15 @@ def score_task(
     on_forward: Callable | None = None,
     progress=None,
 ) -> "pd.DataFrame":
-    """Return item, prediction, gold and one column per metric (0..1), a row per item."""
+    """Return item, prediction, gold and one column per metric (0..1), a row per item.
+
+    A metric of the whole corpus has its counts instead, in columns `metric:count`; sums of them
+    over items give the score (`langneurons.corpus_metrics`).
+    """
     import pandas as pd
 
     examples = build(rows, task, lang)
-    score = _score_choices if task.choices else _score_answers
+    score = _score_choices if task.kind == "multiple_choice" else _score_answers
     records = score(model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress)
     frame = pd.DataFrame(records)
     if frame["item"].duplicated().any():
@@ -188,12 +340,10 @@ def score_task(
 def _score_choices(model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress):
     from langneurons.scoring import loglikelihood
 
-    requests = [
-        (example.context, task.delimiter + choice)
-        for example in examples
-        for choice in example.choices
-    ]
-    found = loglikelihood(model, tokenizer, requests, batch_tokens, on_forward, progress)
+    requests = [pair for example in examples for pair in example.requests(task.delimiter)]
+    found = loglikelihood(
+        model, tokenizer, requests, batch_tokens, on_forward, progress, task.joint
+    )
     n_choices, records = len(task.choices), []
     for number, example in enumerate(examples):
         values = [value for value, _ in found[number * n_choices : (number + 1) * n_choices]]
@@ -210,65 +360,139 @@ def _score_choices(model, tokenizer, task, lang, examples, batch_tokens, on_forw
 
 
 def _score_answers(model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress):
-    from langneurons import metrics
     from langneurons.scoring import generate
 
-    prompts = [example.context for example in examples]
     texts = generate(
         model,
         tokenizer,
-        prompts,
+        [example.context for example in examples],
         task.max_new_tokens,
         task.stop,
         batch_tokens,
+        task.repetition_penalty,
         on_forward=on_forward,
         progress=progress,
     )
+    if task.parse:
+        return [_read_choice(task, *pair) for pair in zip(examples, texts, strict=True)]
     records = []
     for example, text in zip(examples, texts, strict=True):
         answer = text.strip()
-        ids = metrics.token_id_scores(
-            answer, example.golds, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"]
-        )
-        values = {
-            "exact_match": metrics.answer_exact_match(answer, example.golds, lang),
-            "f1": metrics.answer_f1(answer, example.golds, lang),
-            "token_id_exact_match": ids[0],
-            "token_id_f1": ids[1],
-        }
-        chosen = {metric: values[metric] for metric in task.metrics}
         record = {"item": example.item, "prediction": answer, "gold": example.golds[0]}
-        records.append(record | chosen)
+        records.append(record | _answer_scores(task, lang, tokenizer, answer, example.golds))
     return records
 
 
+def _read_choice(task: Task, example: Example, text: str) -> dict[str, Any]:
+    """Score a generated answer as the choice that it is read as; unreadable is wrong."""
+    choice = read_choice(task.parse, example.choices, text.strip())
+    gold = example.choices[example.label]
+    record = {"item": example.item, "prediction": choice or "", "gold": gold}
+    return record | {"accuracy": float(choice == gold)}
+
+
+def read_choice(readings: Sequence[Reading], choices: Sequence[str], text: str) -> str | None:
+    """Return the choice that the first matching pattern names (any case), or None."""
+    known = {choice.casefold(): choice for choice in reversed(choices)}
+    for one in readings:
+        found = re.search(one.pattern, text)
+        if found is None:
+            continue
+        return known.get((found.group(1) if one.choice is None else one.choice).casefold())
+    return None
+
+
+def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict[str, float]:
+    """Return the metrics of an answer, or their counts."""
+    from langneurons import metrics
+    from langneurons.corpus_metrics import counts, sentence_bleu
+
+    result = {}
+    for metric in task.metrics:
+        if metric.startswith("token_id"):
+            ids = metrics.token_id_scores(
+                answer, golds, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"]
+            )
+            result[metric] = ids[metric == "token_id_f1"]
+        elif metric.startswith("plain"):
+            result[metric] = metrics.plain_scores(answer, golds)[metric == "plain_f1"]
+        elif metric == "exact_match":
+            result[metric] = metrics.answer_exact_match(answer, golds, lang)
+        elif metric == "f1":
+            result[metric] = metrics.answer_f1(answer, golds, lang)
+        elif metric == "sentence_bleu":
+            result[metric] = sentence_bleu(answer, golds)
+        else:
+            result |= counts(metric, answer, golds, task.tokenizers.get(lang, "13a"))
+    return result
+
+
 def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
-    """Return the rows of a language from a configured source (mini, hub, jsonl, folder)."""
+    """Return the rows of a language from a configured source (mini, hub, jsonl, folder, text).
+
+    Paths may hold `{lang}` and `{code}`, the data set's own code of the language.
+    """
     kind = source["kind"]
+
+    def filled(text: str) -> str:
+        return text.format(lang=lang, code=task.code(lang))
+
     if kind == "mini":
         return read_jsonl(MINI / (source.get("name") or task.name) / f"{lang}.jsonl")
     if kind == "jsonl":
-        path = source["path"].format(lang=lang)
+        path = filled(source["path"])
         if not Path(path).is_file():
             raise FileNotFoundError(f"tasks.{task.name}.source.path: {path} does not exist.")
         return read_jsonl(path)
+    if kind == "text":
+        columns = {}
+        for field, path in source["fields"].items():
+            place = f"tasks.{task.name}.source.fields.{field}"
+            if not Path(filled(path)).is_file():
+                raise FileNotFoundError(f"{place}: {filled(path)} does not exist.")
+            columns[field] = Path(filled(path)).read_text(encoding="utf-8-sig").split("\n")
+            if not columns[field][-1]:
+                columns[field].pop()
+        return _aligned(columns, f"tasks.{task.name}.source, {lang}")
     if kind == "folder":
         from datasets import load_from_disk
 
-        return [dict(row) for row in load_from_disk(source["path"].format(lang=lang))]
+        return [dict(row) for row in load_from_disk(filled(source["path"]))]
+    return _hub_rows(task, source, lang)
+
+
+def _hub_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     from datasets import load_dataset
 
     if task.hub is None:
         raise ConfigError(f"task {task.name}: its definition names no hub data set.")
+    code = task.hub.codes.get(lang, task.code(lang))
     split = source.get("split") or task.hub.split
     if source.get("dataset"):
         where, name, revision = source["dataset"], source.get("config"), source["revision"]
     else:
         where, name, revision = task.hub.dataset, task.hub.config, task.hub.revision
         name = source.get("config") or name
-    name = name and name.format(lang=lang)
-    rows = load_dataset(where, name, split=split, revision=revision)
-    return [dict(row) for row in rows]
+
+    def load(config):
+        config = config and config.format(lang=lang, code=code)
+        return load_dataset(where, config, split=split, revision=revision)
+
+    if task.hub.columns and not source.get("config"):
+        columns = {
+            field: list(load(column.config)[column.field])
+            for field, column in task.hub.columns.items()
+        }
+        return _aligned(columns, f"task {task.name}, {lang}, {where}")
+    return [dict(row) for row in load(name)]
+
+
+def _aligned(columns: Mapping[str, Sequence[Any]], place: str) -> list[dict[str, Any]]:
+    """Return rows from columns, which must be of one length."""
+    sizes = {field: len(values) for field, values in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{place}: fields of different length cannot be aligned: {sizes}")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def prepare_task(

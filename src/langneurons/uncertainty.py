@@ -7,7 +7,7 @@ Exact McNemar for 0/1 scores, Holm (1979) over families of tests, Wilson (1927) 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 
 import numpy as np
@@ -141,6 +141,44 @@ def paired_difference(
     results = paired_ratio_change(baseline, column, one, replicates, confidence, seed)
     change, low, high, p = (float(result[0]) for result in results)
     return change, low, high, p
+
+
+def aggregate_change(
+    baseline: np.ndarray | None,
+    changed: np.ndarray,
+    score: Callable[[np.ndarray], np.ndarray],
+    replicates: int,
+    confidence: float,
+    seed: int,
+) -> tuple[tuple[float, float, float], tuple[float, float, float, float]]:
+    """Return (score, low, high) and (change, low, high, p) of scores of summed counts.
+
+    `baseline` and `changed` are (n, counts) of the same items, resampled jointly; `score` maps sums
+    (..., counts) to scores (...,). Without a baseline the second is NaN. With fewer than two items
+    there is no interval.
+    """
+    stacked = np.asarray(changed, np.float64)
+    k = stacked.shape[1]
+    if baseline is not None:
+        stacked = np.concatenate([stacked, np.asarray(baseline, np.float64)], axis=1)
+    nan = math.nan
+    total = stacked.sum(axis=0)
+    value = float(score(total[:k]))
+    change = nan if baseline is None else value - float(score(total[k:]))
+    if len(stacked) < 2:
+        return (value, nan, nan), (change, nan, nan, nan if baseline is None else 1.0)
+    sums = np.concatenate(
+        [chunk @ stacked for chunk in resampling_counts(len(stacked), replicates, seed)]
+    )
+    drawn = score(sums[:, :k])
+    low, high = _interval(drawn, confidence)
+    own = (value, float(low), float(high))
+    if baseline is None:
+        return own, (nan, nan, nan, nan)
+    differences = drawn - score(sums[:, k:])
+    low, high = _interval(differences, confidence)
+    p = float(bootstrap_p(np.asarray(change), differences))
+    return own, (change, float(low), float(high), p)
 
 
 def mcnemar(b: int, c: int) -> float:

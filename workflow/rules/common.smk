@@ -115,7 +115,7 @@ def resource_files():
         *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
         *(
             f"resources/tasks/{points}/{task}/{lang}.jsonl"
-            for points in cfg.points("rows")
+            for points in cfg.points("items")
             for task, entry in cfg.tasks.items()
             for lang in entry.languages
         ),

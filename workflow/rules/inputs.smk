@@ -2,8 +2,14 @@
 
 
 def task_definition(wc):
-    """Return the YAML file that defines a task."""
-    return definition_file(wc.task, cfg.tasks[wc.task])
+    """Return the YAML file that defines a task, under the protocol of its evaluation."""
+    protocol = from_points("evaluation", wc.points)
+    return definition_file(wc.task, cfg.tasks[wc.task].under(protocol))
+
+
+def items_definition(wc):
+    """Return the YAML file that defines a task, under the protocol of its items."""
+    return definition_file(wc.task, cfg.tasks[wc.task].under(from_points("items", wc.points)))
 
 
 def definition_file(name, entry):
@@ -76,7 +82,7 @@ def condition_inputs(wc):
     statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
     inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
     protocol = from_points("evaluation", wc.points)
-    inputs["rows"] = f"resources/tasks/{protocol.points('rows')}/{wc.task}/{wc.lang}.jsonl"
+    inputs["rows"] = f"resources/tasks/{protocol.points('items')}/{wc.task}/{wc.lang}.jsonl"
     if adapter is not None:
         folder = f"results/{wc.model}/adapters/{protocol.points('adapters')}/{wc.adapter}"
         inputs["adapter"] = f"{folder}/adapter_model.safetensors"

@@ -52,7 +52,7 @@ rule fetch_text:
 rule prepare_task:
     """Fetch the items of a task in a language."""
     input:
-        definition=task_definition,
+        definition=items_definition,
     output:
         ensure("resources/tasks/{points}/{task}/{lang}.jsonl", non_empty=True),
     log:

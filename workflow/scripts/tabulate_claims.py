@@ -32,7 +32,10 @@ def main(snakemake) -> None:
     for name, points in show["protocols"].items():
         for path, frame, metadata in read:
             if name in protocols(path, "evaluation", -4, show):
-                metric = metadata["metrics"][0]
+                # Claims are about means over items, not scores of a whole corpus.
+                metric = next((one for one in metadata["metrics"] if one in frame), None)
+                if metric is None:
+                    continue
                 if points["answers"] == "paper":
                     metric = TOKEN_IDS.get(metric, metric)
                 key = (name, metadata["model"], metadata["task"])

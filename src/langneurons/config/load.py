@@ -280,6 +280,15 @@ def _check_definitions(config: Config) -> None:
     """Refuse a task that nothing defines, and a language for which it has no prompt."""
     for name, task in config.tasks.items():
         kind = _definition("tasks", name, task.definition, task.languages, "languages")
+        if task.paper is not None and task.paper.definition is not None:
+            other = _definition(
+                "tasks", name, task.paper.definition, task.languages, "languages", "paper."
+            )
+            if (kind == "classification") != (other == "classification"):
+                raise ConfigError(
+                    f"tasks.{name}.paper.definition: of kind {other}, the task's own of kind"
+                    f" {kind}; a trained head scores both or neither."
+                )
         if kind == "classification" and task.finetunings is None:
             raise ConfigError(
                 f"tasks.{name}.finetunings: missing; the head of a classification task is trained"
@@ -321,13 +330,18 @@ def _check_masks(config: Config) -> None:
 
 
 def _definition(
-    section: str, name: str, given: str | None, langs: Sequence[str], key: str
+    section: str,
+    name: str,
+    given: str | None,
+    langs: Sequence[str],
+    key: str,
+    prefix: str = "",
 ) -> str | None:
     """Return the kind of the task that a file defines, after checking its languages."""
     place = f"{section}.{name}"
     if given is not None:
         path = project_file(given)
-        place += ".definition"
+        place += f".{prefix}definition"
         folder = project_file(str(Path(given).parent))
         legal = [str(Path(given).parent / sibling.name) for sibling in folder.glob("*.yaml")]
     else:

@@ -13,8 +13,9 @@ Choice = Literal["paper", "corrected"]
 # The points on which a stage depends: what a job of it must be run again for.
 STAGES = {
     "rows": ("split",),
+    "items": ("prompts", "split"),
     "adapters": ("pooling", "split", "training"),
-    "evaluation": ("intervention_site", "pooling", "quantiles", "split", "training"),
+    "evaluation": ("intervention_site", "pooling", "prompts", "quantiles", "split", "training"),
     "perplexity": ("intervention_site", "perplexity_text", "quantiles"),
 }
 
@@ -42,6 +43,11 @@ class Protocol(Frozen):
         "corrected",
         description="Score of XQuAD that tables set beside the print. paper: on token ids;"
         " corrected: on normalised words. Both are always measured.",
+    )
+    prompts: Choice = Field(
+        "corrected",
+        description="paper: the definition under `paper` of a task (prompt, data, how answers are"
+        " read) replaces its own; corrected: its own.",
     )
     split: Choice = Field(
         "corrected",

@@ -20,7 +20,7 @@ from langneurons.config import interventions, models
 from langneurons.config.base import NAME, NAME_LENGTH, bare, blocks
 from langneurons.config.finetuning import PaperTraining, Training
 from langneurons.config.root import NAMED, Config
-from langneurons.config.tasks import FigureEntry, PaperRows
+from langneurons.config.tasks import FigureEntry, PaperTask
 from langneurons.selection import METHODS
 
 # One value for every key that has no default, or whose default would show nothing.
@@ -322,7 +322,7 @@ def _heading(model: type[BaseModel]) -> str:
         interventions.Step: "interventions.*.steps",
         Training: "finetunings.*.training",
         FigureEntry: "results.figures.*",
-        PaperRows: "tasks.*.paper",
+        PaperTask: "tasks.*.paper",
         PaperTraining: "finetunings.*.paper",
     }
     if model in names:

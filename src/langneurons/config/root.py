@@ -14,7 +14,13 @@ from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.models import ModelEntry
 from langneurons.config.protocols import Protocol, stage_points
 from langneurons.config.statistics import StatisticsConfig
-from langneurons.config.tasks import PerplexityConfig, ResultsConfig, RuntimeConfig, TaskEntry
+from langneurons.config.tasks import (
+    PerplexityConfig,
+    ResultsConfig,
+    RuntimeConfig,
+    TaskEntry,
+    source_paths,
+)
 from langneurons.errors import ConfigError, unknown
 from langneurons.selection import METHODS, Selection
 
@@ -413,15 +419,26 @@ def _check_directories(config: Config) -> None:
             )
 
 
-def _check_template(path: str, text: str, languages: int) -> None:
+def _check_paths(place: str, source, languages: int) -> None:
+    """Refuse templates of a task's files that cannot be filled in or serve one language only."""
+    paths = source_paths(source)
+    varied = any("{lang}" in path or "{code}" in path for path in paths.values())
+    for key, path in paths.items():
+        _check_template(f"{place}.{key}", path, 1 if varied else languages, ("lang", "code"))
+
+
+def _check_template(
+    path: str, text: str, languages: int, legal: tuple[str, ...] = ("lang",)
+) -> None:
     """Refuse braces other than {lang}, and a template without it for several languages."""
     try:
         fields = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
     except ValueError as error:
         raise ConfigError(f"{path}: {text!r} cannot be filled in: {error}.") from None
-    wrong = sorted(fields - {"lang"})
+    wrong = sorted(fields - set(legal))
     if wrong:
-        raise ConfigError(f"{path}: {text!r}: {{{wrong[0]}}} is not legal; legal: {{lang}}.")
+        named = ", ".join(f"{{{one}}}" for one in legal)
+        raise ConfigError(f"{path}: {text!r}: {{{wrong[0]}}} is not legal; legal: {named}.")
     if not fields and languages > 1:
         raise ConfigError(
             f"{path}: {text!r} lacks {{lang}}, so every language would read the same text."
@@ -671,8 +688,7 @@ def _check_tasks(config: Config) -> None:
             if finetuning not in config.finetunings:
                 raise unknown(f"{path}.finetunings", finetuning, "fine-tuning", config.finetunings)
         for place, source in _sources(path, task):
-            if source.kind in {"jsonl", "folder"}:
-                _check_template(f"{place}.path", source.path, len(task.languages))
+            _check_paths(place, source, len(task.languages))
 
 
 def _sources(path: str, entry: TaskEntry | FinetuneEntry) -> list:
@@ -721,8 +737,7 @@ def _check_finetunings(config: Config) -> None:
                     f" {entry.language!r} or a target ({', '.join(entry.targets) or 'none'})."
                 )
         for place, source in _sources(path, entry):
-            if source.kind in {"jsonl", "folder"}:
-                _check_template(f"{place}.path", source.path, 1)
+            _check_paths(place, source, 1)
         used = any(name in (task.finetunings or ()) for task in config.tasks.values())
         if not used:
             raise ConfigError(

@@ -51,17 +51,36 @@ class JsonlTask(Frozen):
     """A JSONL file per language with the fields of the hub's version."""
 
     kind: Literal["jsonl"]
-    path: str = Field(description="Path with {lang}.")
+    path: str = Field(description="Path with {lang}, or {code}: the data set's own code.")
 
 
 class FolderTask(Frozen):
     """A folder that `datasets.save_to_disk` wrote, one per language."""
 
     kind: Literal["folder"]
-    path: str = Field(description="Path with {lang}.")
+    path: str = Field(description="Path with {lang}, or {code}: the data set's own code.")
 
 
-TaskSource = Annotated[MiniTask | HubTask | JsonlTask | FolderTask, Field(discriminator="kind")]
+class TextTask(Frozen):
+    """Plain text files, one item a line; files of several fields are aligned by line."""
+
+    kind: Literal["text"]
+    fields: dict[str, str] = Field(
+        min_length=1,
+        description="Field -> path with {lang}, or {code}: the data set's own code.",
+    )
+
+
+TaskSource = Annotated[
+    MiniTask | HubTask | JsonlTask | FolderTask | TextTask, Field(discriminator="kind")
+]
+
+
+def source_paths(source: TaskSource) -> dict[str, str]:
+    """Return the key and path of each file template of a source."""
+    if isinstance(source, TextTask):
+        return {f"fields.{field}": path for field, path in source.fields.items()}
+    return {"path": source.path} if isinstance(source, (JsonlTask, FolderTask)) else {}
 
 
 def check_rows(value: tuple[float, float]) -> tuple[float, float]:
@@ -81,6 +100,14 @@ class PaperRows(Frozen):
     @classmethod
     def _rows(cls, value):
         return value if value is None else check_rows(value)
+
+
+class PaperTask(PaperRows):
+    """What replaces rows and prompts where the protocol follows the paper."""
+
+    definition: str | None = Field(
+        None, description="YAML file of the task (`prompts`); left out: the same."
+    )
 
 
 class TaskEntry(Frozen):
@@ -103,8 +130,10 @@ class TaskEntry(Frozen):
         (0.0, 1.0), description="Share of the items, in their order: from, to."
     )
     limit: int | None = Field(None, ge=1, description="Evaluate only the first items.")
-    paper: PaperRows | None = Field(
-        None, description="Source and rows under a protocol whose `split` follows the paper."
+    paper: PaperTask | None = Field(
+        None,
+        description="Source and rows (`split`) and definition (`prompts`) under a protocol that"
+        " follows the paper.",
     )
     label: str | None = Field(None, description="Name in tables and figures.")
 
@@ -112,7 +141,10 @@ class TaskEntry(Frozen):
 
     def under(self, protocol: Protocol) -> "TaskEntry":
         """Return the entry as a protocol has it, without `paper`."""
-        return replaced(self, protocol)
+        made = replaced(self, protocol)
+        if protocol.prompts == "paper" and self.paper is not None and self.paper.definition:
+            return made.model_copy(update={"definition": self.paper.definition})
+        return made
 
 
 def replaced(entry, protocol: Protocol):
