@@ -25,7 +25,7 @@ from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
-from langneurons.scoring import loglikelihood
+from langneurons.scoring import encode_pair, loglikelihood
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,13 @@ def requests(
     return found
 
 
+def splits(tokenizer, context: str, continuation: str) -> bool:
+    """Say whether no token spans the join, so that the object's tokens can be told apart."""
+    first, second = encode_pair(tokenizer, context, continuation)
+    whole = tokenizer(context + continuation)["input_ids"]
+    return bool(second) and (not context.strip() or whole[: len(first)] == first)
+
+
 class _Scorer:
     """Sums of log-probabilities under a plan, from the store or from the model."""
 
@@ -94,23 +101,35 @@ class _Scorer:
         lacking = [pair for pair in wanted if found[pair] is None and wanted[pair]]
         if lacking:
             asked = [request for pair in lacking for request in wanted[pair].values()]
-            with applied(self.sites, plan) as running:
-                scored = loglikelihood(
-                    self.model, self.tokenizer, asked, self.batch_tokens, running.on_forward
-                )
-            values = np.array([value for value, _ in scored])
-            if not np.isfinite(values).all():
-                raise RuntimeError(f"a log-probability under {plan.name} is not finite")
+            values = self._computed(plan, asked)
             ends = np.cumsum([len(wanted[pair]) for pair in lacking])
             for pair, part in zip(lacking, np.split(values, ends[:-1]), strict=True):
                 found[pair] = pd.DataFrame({"score": part})
                 self.store.put(keys[pair], found[pair])
         self.progress.update()
         return {
-            pair: pd.Series(found[pair]["score"].to_numpy(), index=list(asked))
+            pair: pd.Series(found[pair]["score"].to_numpy(), index=list(asked)).dropna()
             for pair, asked in wanted.items()
             if asked
         }
+
+    def _computed(self, plan: Plan, asked: list[Pair]) -> np.ndarray:
+        """Return the model's scores, NaN where the premise and the object share a token."""
+        values = np.full(len(asked), np.nan)
+        clean = np.flatnonzero([splits(self.tokenizer, *request) for request in asked])
+        if len(clean) < len(asked):
+            lost = len(asked) - len(clean)
+            log.warning("%d of %d objects share a token with the premise", lost, len(asked))
+        if len(clean):
+            kept = [asked[k] for k in clean]
+            with applied(self.sites, plan) as running:
+                scored = loglikelihood(
+                    self.model, self.tokenizer, kept, self.batch_tokens, running.on_forward
+                )
+            values[clean] = [value for value, _ in scored]
+            if not np.isfinite(values[clean]).all():
+                raise RuntimeError(f"a log-probability under {plan.name} is not finite")
+        return values
 
 
 def measure(
@@ -127,6 +146,8 @@ def measure(
 
     `facts` are prepared facts by base language, `plans` by target language. own_*: the object in
     the base language, target_*: in the target language, in nats; tie: they are the same string.
+    Facts are left out that lack a premise or an object, or whose object shares a token with the
+    premise.
     """
     pairs = {
         target: [
@@ -180,7 +201,8 @@ def _check(facts: Mapping, pairs: Mapping[str, list[Pair]]) -> None:
 def _records(rows, base: str, target: str, before: Mapping, after: Mapping) -> pd.DataFrame:
     """Return the records of one cell, in the order of the facts."""
     about = {fact["fact"]: fact for fact in rows}
-    names = [name for name in about if name in after[base, target].index]
+    scored = [one[base, lang].index for one in (before, after) for lang in (base, target)]
+    names = [name for name in about if all(name in index for index in scored)]
     objects = [about[name]["objects"] for name in names]
     columns = {
         "base": base,
