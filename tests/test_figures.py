@@ -54,6 +54,15 @@ def task_scores(metrics=("accuracy",)):
     return pd.DataFrame(rows)
 
 
+def factors():
+    rows = [
+        (intervention, selection, 0.5, 0.4, high)
+        for intervention in ("zero", "max")
+        for selection, high in (("LAPE", 0.7), ("random", np.nan))
+    ]
+    return pd.DataFrame(rows, columns=["intervention", "selection", "lss", "low", "high"])
+
+
 def activations():
     row = dict(zip(("p05", "p10", "p25", "p75", "p90", "p95"), range(-3, 3), strict=True))
     return pd.DataFrame([{"model": "m", "lang": lang, "site": "act", "mean": 0.1, **row}
@@ -70,6 +79,9 @@ def every_figure(folder):
     figures.draw_venn(table, [order], "Title", folder / "venn")
     panels = [("one", cells(order)), ("two", cells(order, 0.1))]
     figures.draw_perplexity(panels, order, "Title", folder / "perplexity")
+    shares = pd.DataFrame([[np.nan, 0.5], [1.0, np.nan]], ["l0", "l1"], ["l0", "l1"])
+    figures.draw_lss([("one", shares), ("two", 1 - shares)], "Title", folder / "lss")
+    figures.draw_lss_factors(factors(), "Title", folder / "lss_factors")
     metrics = ("exact_match", "f1")
     figures.draw_tasks(task_scores(metrics), ["en", "fr"], "T", folder / "tasks", NAMES)
     figures.draw_activations(activations(), ["en", "fr"], "Title", folder / "activations", NAMES)
@@ -84,11 +96,11 @@ def drawn(tmp_path_factory):
 
 def test_every_figure_is_written_as_svg_and_png(drawn):
     stems = {path.stem for path in drawn.iterdir()}
-    assert len(stems) == 7
+    assert len(stems) == 9
     for stem in stems:
         assert ElementTree.parse(drawn / f"{stem}.svg").getroot().tag.endswith("svg")
         assert (drawn / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list(drawn.iterdir())) == 14
+    assert len(list(drawn.iterdir())) == 18
 
 
 def test_equal_input_gives_equal_files(drawn, tmp_path):

@@ -155,3 +155,86 @@ def test_xquad_answers_stand_in_their_contexts(lang):
         assert row["context"][start : start + len(answer)] == answer
         assert script_share(row["context"], lang) >= 0.9
     assert [row["id"] for row in items] == [row["id"] for row in rows("xquad", "en")]
+
+
+FACTS = {lang: rows("mlama", lang) for lang in LANGS}
+PARALLEL = {lang: rows("parallel", lang) for lang in LANGS}
+QUESTIONS = {lang: rows("forcing", lang) for lang in LANGS}
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_facts_are_parallel_and_in_their_own_script(lang):
+    facts = FACTS[lang]
+    assert len(facts) >= 48 and len({row["predicate_id"] for row in facts}) >= 6
+    keys = [(row["id"], row["predicate_id"]) for row in FACTS["en"]]
+    assert [(row["id"], row["predicate_id"]) for row in facts] == keys
+    assert len(set(keys)) == len(keys)
+    for mine, english in zip(facts, FACTS["en"], strict=True):
+        assert all(mine[f"obj_{other}"] == english[f"obj_{other}"] for other in LANGS)
+        assert script_share(mine["template"].replace("[X]", "").replace("[Y]", ""), lang) == 1
+        own = mine[f"obj_{lang}"] + mine[f"sub_{lang}"]
+        assert script_share(own, lang) == 1, mine
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_facts_have_one_template_per_predicate_that_ends_in_its_object(lang):
+    templates = {}
+    for row in FACTS[lang]:
+        assert templates.setdefault(row["predicate_id"], row["template"]) == row["template"]
+    assert len(set(templates.values())) == len(templates)
+    for template in templates.values():
+        assert template.count("[X]") == template.count("[Y]") == 1
+        before, after = template.split("[Y]")
+        assert "[X]" in before and after[-1] in ".。।۔"
+        # Verb-final languages may put a copula behind the object; nothing else stands there.
+        assert len(units(after, "zh")) <= (12 if lang in ("ja", "hi", "ur") else 0)
+
+
+def test_objects_differ_between_languages_except_for_some():
+    ties = {
+        (first, second): sum(row[f"obj_{first}"] == row[f"obj_{second}"] for row in FACTS["en"])
+        for first in LANGS
+        for second in LANGS
+        if first < second
+    }
+    assert 0 < sum(ties.values()) <= 0.02 * len(ties) * 48
+    assert max(ties.values()) <= 12
+    for lang in LANGS:
+        pairs = {(row["predicate_id"], row[f"sub_{lang}"]) for row in FACTS[lang]}
+        assert len(pairs) == len(FACTS[lang])
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_parallel_sentences(lang):
+    items = PARALLEL[lang]
+    assert len(items) >= 60 and Counter(row["topic"] for row in items) == dict.fromkeys(TOPICS, 10)
+    assert [row["id"] for row in items] == [row["id"] for row in PARALLEL["en"]]
+    assert [row["english"] for row in items] == [row["text"] for row in PARALLEL["en"]]
+    texts = [row["text"] for row in items]
+    assert len(set(texts)) == len(texts)
+    assert not {"".join(units(text, lang)) for text in texts} & {
+        "".join(units(row["text"], lang)) for row in CORPUS[lang]
+    }
+    for text in texts:
+        assert text == unicodedata.normalize("NFC", text).strip() and "  " not in text
+        assert text[-1] == {"hi": "।", "ur": "۔", "ja": "。", "zh": "。"}.get(lang, "."), text
+        assert script_share(text, lang) >= 0.97
+    assert repeated(texts, lang, 8 if lang in ("ja", "zh") else 4) <= 0.02
+    mean = sum(len(row["text"]) / len(row["english"]) for row in items) / len(items)
+    for row in items:
+        assert mean / 2.2 < len(row["text"]) / len(row["english"]) < mean * 2.2, row
+        years = set(re.findall(r"(?<!\d)1[0-9]{3}(?!\d)", row["english"]))
+        assert years <= set(re.findall(r"\d+", row["text"])), row
+    assert {"kana" for text in texts if re.search("[\u3040-\u30ff]", text)} == (
+        {"kana"} if lang == "ja" else set()
+    )
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_forcing_questions(lang):
+    items = QUESTIONS[lang]
+    assert [row["id"] for row in items] == [row["id"] for row in QUESTIONS["en"]]
+    assert len({row["question"] for row in items}) == len(items) == 6
+    for row in items:
+        assert row["question"][-1] == {"ur": "؟", "ja": "？", "zh": "？"}.get(lang, "?")
+        assert script_share(row["question"], lang) == 1

@@ -99,3 +99,28 @@ def test_the_printed_plan_states_what_it_rests_on(capsys):
         plan(device=ASSUMED["device"] | {"memory_gb": 10}).stages(),
         plan(device=ASSUMED["device"] | {"memory_gb": 10}),
     )
+
+
+def test_facts_of_the_steering_shift_are_counted():
+    raw = {
+        "name": "c",
+        "models": {
+            "m": {
+                "source": {
+                    "kind": "hub",
+                    "repo": "meta-llama/Llama-3.1-8B",
+                    "revision": "0" * 40,
+                }
+            }
+        },
+        "language_sets": {"three": ["en", "vi", "ja"]},
+        "selections": {"lape": {"method": "lape"}},
+        "interventions": {"zero": {"operation": "set", "value": 0}},
+        "lss": {"interventions": ["zero"], "source": {"kind": "hub"}},
+    }
+    one = stage(plan(raw), "measure_lss", "m")
+    # 2 candidates x 185 facts x 6 pairs, and untouched 3 x 4 candidates, of 16 tokens.
+    assert one.jobs == 1
+    assert one.million_tokens == pytest.approx(185 * 16 * (2 * 6 + 3 * 4) / 1e6)
+    raw["lss"] |= {"source": {"kind": "mini"}, "limit": 10}
+    assert stage(plan(raw), "measure_lss", "m").million_tokens == pytest.approx(10 * 16 * 24 / 1e6)

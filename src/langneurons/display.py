@@ -89,6 +89,33 @@ def perplexity_matrices(
     return result
 
 
+def lss_matrices(
+    paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
+) -> list[tuple[dict[str, str], pd.DataFrame, dict[str, Any]]]:
+    """Read matrices at .../lss/{points}/{langset}/{selection}/{intervention}.parquet.
+
+    Returns labels, records and metadata; of all protocols, or of one.
+    """
+    columns = ("base", "target", "fact")
+    read = [
+        (path, *read_records(path, columns, (), intervention=path.stem, selection=path.parts[-2]))
+        for path in map(Path, paths)
+    ]
+    result = []
+    for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
+        if name not in protocols(path, "steering", -4, show) or protocol not in (None, name):
+            continue
+        labels = {
+            "model": show["models"][metadata["model"]],
+            "protocol": name,
+            "languages": show["labels"][metadata["langset"]],
+            "selection": show["selections"][metadata["selection"]],
+            "intervention": show["interventions"][metadata["intervention"]],
+        }
+        result.append((labels, frame, metadata))
+    return result
+
+
 def task_records(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[Labelled]:

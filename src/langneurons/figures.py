@@ -427,6 +427,63 @@ def draw_perplexity(
             bar.ax.yaxis.set_minor_locator(NullLocator())
 
 
+# Language Steering Shift -----------------------------------------------------------------------
+
+
+def draw_lss(
+    panels: Sequence[tuple[str, pd.DataFrame]], title: str, stem: str | os.PathLike
+) -> None:
+    """Draw LSS in 0..1, rows base languages and columns target languages, a panel per selection.
+
+    A panel is a title and a frame base x target (`lss_tables.matrix`); NaN cells stay grey.
+    """
+    cmap, norm = _cmap("cividis"), Normalize(0.0, 1.0)
+    across = max(2.6, _side(max(frame.shape[1] for _, frame in panels)))
+    down = max(2.0, _side(max(frame.shape[0] for _, frame in panels)) * 0.8)
+    rows, columns = _grid(len(panels), max(1, int(21 // (across + 0.6))))
+    with _canvas(stem, columns * (across + 0.6) + 1.2, rows * (down + 0.8), title) as figure:
+        axes = _panels(figure, rows, columns, len(panels))
+        for number, (axis, (name, frame)) in enumerate(zip(axes, panels, strict=True)):
+            text = frame.map(_short).to_numpy() if _numbered(frame) else None
+            _heat_map(axis, frame, cmap, norm, text)
+            axis.set_title(textwrap.fill(str(name), max(24, int(across * 11))))
+            axis.set_xlabel("target: neurons that are overwritten")
+            if number % columns == 0:
+                axis.set_ylabel("base: language of the premise")
+        _bar(figure, axes, cmap, norm, "share of facts that shift to the target (LSS)")
+
+
+def draw_lss_factors(summary: pd.DataFrame, title: str, stem: str | os.PathLike) -> None:
+    """Draw mean LSS of each intervention with its interval, one colour per selection.
+
+    `summary` holds intervention, selection, lss, low, high: one row of each pair.
+    """
+    factors, selections = (
+        list(dict.fromkeys(summary[key])) for key in ("intervention", "selection")
+    )
+    step = 0.76 / len(selections)
+    height = 0.9 + len(factors) * max(0.3, 0.16 * len(selections) + 0.08)
+    with _canvas(stem, 6.6, height, title) as figure:
+        axis = figure.subplots()
+        for place in range(0, len(factors), 2):
+            axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
+        for number, selection in enumerate(selections):
+            own = summary[summary["selection"] == selection].set_index("intervention")
+            places = [factors.index(name) for name in own.index]
+            offset = (number - (len(selections) - 1) / 2) * step
+            colour, marker = OKABE_ITO[number % 7], MARKERS[number % 7]
+            heights = np.asarray(places) + offset
+            axis.hlines(heights, own["low"], own["high"], color=colour, linewidth=1.3)
+            axis.plot(own["lss"], heights, marker, color=colour, markersize=5, label=str(selection))
+        axis.set_yticks(range(len(factors)), factors)
+        axis.set_ylim(len(factors) - 0.5, -0.5)
+        axis.set_xlim(-0.02, 1.02)
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlabel("LSS, mean over base and target languages")
+        _plain(axis)
+        figure.legend(loc="outside right center", frameon=False, title="neurons")
+
+
 # Tasks and activations -------------------------------------------------------------------------
 
 

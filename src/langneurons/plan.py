@@ -172,6 +172,8 @@ class Planner:
         rows = self._perplexity_jobs(name, geometry, load)
         forward = (held + scores + states) / GB
         found.append(self._stage("measure_perplexity", name, rows, forward, host + 2))
+        shifts = self._lss_jobs(name, geometry, load)
+        found.append(self._stage("measure_lss", name, shifts, forward, host + 2))
         trained = self._training_jobs(name, geometry, load)
         longest = max(
             (e.training.batch_size * e.training.max_length for e in config.finetunings.values()),
@@ -198,6 +200,37 @@ class Planner:
                 place = f"perplexity/{points}/{langset}/{selection}/{intervention}.parquet"
                 jobs.append(Job(f"results/{name}/{place}", read, seconds, read / 20))
         return jobs
+
+    def _lss_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
+        """Return the jobs of the steering shift; the first also scores the untouched model."""
+        config, jobs, seen = self.config, [], set()
+        for points in config.points("steering") if config.lss is not None else ():
+            for langset, selection, intervention in config.lss_cells(name):
+                bases, targets = config.lss_languages(langset)
+                facts = self._facts(bases[0])
+                pairs = sum(base != target for base in bases for target in targets)
+                read = 2 * facts * pairs * self._item_tokens("lss")
+                if (points, langset) not in seen:
+                    read += facts * len(bases) * (1 + len(targets)) * self._item_tokens("lss")
+                    seen.add((points, langset))
+                seconds = load + self._seconds(name, geometry, read, 2, "evaluation")
+                place = f"lss/{points}/{langset}/{selection}/{intervention}.parquet"
+                size = facts * pairs * RECORD_BYTES
+                jobs.append(Job(f"results/{name}/{place}", read, seconds, size))
+        return jobs
+
+    def _facts(self, lang: str) -> int:
+        """Return how many facts a premise language has."""
+        source, limit = self.config.lss.source, self.config.lss.limit
+        rows = self.assumed["default_rows"]
+        if source.kind == "hub":
+            rows = self.assumed["rows"].get(source.dataset, {}).get(source.split, rows)
+        else:
+            path = Path(__file__).parent / "mini" / "mlama" / f"{lang}.jsonl"
+            path = path if source.kind == "mini" else Path(source.path.format(lang=lang))
+            if path.is_file():
+                rows = sum(1 for _ in path.open("rb"))
+        return min(rows, limit) if limit else rows
 
     def _training_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
         jobs = []

@@ -17,7 +17,7 @@ from langneurons.claims import CLAIMS
 from langneurons.page import Picture, Table, Verdict, write_page
 from langneurons.provenance import versions
 
-CAPTIONS = {"cross_entropy": "perplexity", "scores": "tasks"}
+CAPTIONS = {"cross_entropy": "perplexity", "scores": "tasks", "lss_factors": "lss"}
 TITLES = {
     "neurons": "Neurons per language",
     "overlap": "Shared neurons",
@@ -26,6 +26,8 @@ TITLES = {
     "activations": "Activations",
     "perplexity": "Change of perplexity",
     "cross_entropy": "Change of cross-entropy",
+    "lss": "Language Steering Shift",
+    "lss_factors": "Language Steering Shift by intervention",
     "scores": "Task scores",
     "curves": "Training curves",
 }
@@ -191,6 +193,8 @@ def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str
         "neurons": ("model", "label"),
         "perplexity": ("model", "protocol", "label", "intervention"),
         "cross_entropy": ("model", "protocol", "label", "intervention"),
+        "lss": ("model", "protocol", "label", "intervention"),
+        "lss_factors": ("model", "protocol", "label"),
         "scores": ("model", "protocol", "task"),
         "curves": ("model", "protocol", "finetuning"),
     }.get(kind, ("model", "label", "selection"))

@@ -107,6 +107,29 @@ def measure_perplexity(
 
 
 @_stage
+def prepare_facts(config: Config, lang: str) -> dict[str, Any]:
+    """Return where the facts come from."""
+    source = config.lss.source.model_dump(mode="json")
+    return {"source": source, "limit": config.lss.limit, "lang": lang}
+
+
+@_stage
+def measure_lss(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the languages, and how premises are made."""
+    protocol = from_points("steering", points)
+    bases, targets = config.lss_languages(langset)
+    return {
+        "bases": bases,
+        "intervention": _intervention(config, intervention, protocol),
+        "model": _model(config, model),
+        "targets": targets,
+        "way": protocol.lss,
+    }
+
+
+@_stage
 def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str, Any]:
     """Return where the items come from."""
     entry = config.tasks[task].under(from_points("items", points))
@@ -187,6 +210,18 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         },
         "roles": _roles(config),
     }
+
+
+@_stage
+def show_lss(config: Config, **_: str) -> dict[str, Any]:
+    """Return what the steering shift's tables and figures take: labels, and controls by label."""
+    labels = {name: one.label or name for name, one in config.selections.items()}
+    controls = {
+        labels[name]: labels[one.depends_on]
+        for name, one in config.selections.items()
+        if one.method == "random" and one.depends_on is not None
+    }
+    return show(config) | {"controls": controls}
 
 
 @_stage

@@ -38,10 +38,18 @@ def alternatives(words):
     return "|".join(sorted(map(re.escape, words))) or "-"
 
 
+def lss_bases():
+    """Return the premise languages of the steering shift."""
+    cells = [cell for model in cfg.models for cell in cfg.lss_cells(model)]
+    return sorted({lang for folder, _, _ in cells for lang in cfg.lss_languages(folder)[0]})
+
+
 wildcard_constraints:
     model=alternatives(cfg.models),
     lang=alternatives(
-        set(cfg.language_names()) | {l for t in cfg.tasks.values() for l in t.languages}
+        set(cfg.language_names())
+        | {l for t in cfg.tasks.values() for l in t.languages}
+        | set(lss_bases())
     ),
     shard=r"\d+",
     langset=alternatives(SETS),
@@ -119,6 +127,7 @@ def resource_files():
             for task, entry in cfg.tasks.items()
             for lang in entry.languages
         ),
+        *(f"resources/facts/{lang}.jsonl" for lang in lss_bases()),
         *(
             f"resources/training/{points}/{finetuning}.jsonl"
             for points in cfg.points("rows")
@@ -137,6 +146,16 @@ def perplexity_files():
     ]
 
 
+def lss_files():
+    """Return every matrix of the Language Steering Shift."""
+    return [
+        f"results/{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet"
+        for model in cfg.models
+        for points in cfg.points("steering")
+        for langset, selection, intervention in cfg.lss_cells(model)
+    ]
+
+
 def evaluation_files():
     """Return the records of every model, task and language."""
     return [
@@ -152,6 +171,8 @@ def table_files():
     names = ["neurons", "overlap", "selections", "layers", "activations"]
     if cfg.perplexity is not None:
         names += ["perplexity", "perplexity_summary"]
+    if cfg.lss is not None:
+        names += ["lss", "lss_summary"]
     if cfg.tasks:
         names.append("tasks")
     if cfg.results.published:
@@ -181,6 +202,9 @@ def figure_files():
                 for langset, _, intervention in cfg.perplexity_cells(model)
                 for kind in ("perplexity", "cross_entropy")
             ]
+            shifts = {(LABELS[langset], name) for langset, _, name in cfg.lss_cells(model)}
+            files += [f"{here}/{label}/{name}/lss.svg" for label, name in shifts]
+            files += [f"{here}/{label}/lss_factors.svg" for label, _ in shifts]
             tasks = [task for task, entry in cfg.tasks.items() if entry.interventions]
             files += [f"{here}/{task}/scores.svg" for task in tasks]
             files += [f"{here}/{name}/curves.svg" for name in cfg.finetunings]

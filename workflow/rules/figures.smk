@@ -8,6 +8,8 @@ localrules:
     draw_venn,
     draw_activations,
     draw_perplexity,
+    draw_lss,
+    draw_lss_factors,
     draw_tasks,
     draw_curves,
     name_figure,
@@ -201,6 +203,67 @@ rule draw_perplexity:
         code=code("draw_perplexity.py"),
     script:
         "../scripts/draw_perplexity.py"
+
+
+rule draw_lss:
+    """Language Steering Shift under one intervention: base language x target language."""
+    input:
+        label_shifts,
+    output:
+        **figure(
+            "{model}/{protocol}/{label}/{intervention}/lss",
+            "lss",
+            "Steering",
+            model="{model}",
+            protocol="{protocol}",
+            languages="{label}",
+            intervention="{intervention}",
+        ),
+    log:
+        f"logs/draw_lss/{PAPER}/{{model}}/{{protocol}}/{{label}}/{{intervention}}/lss.log",
+    benchmark:
+        f"benchmarks/results/draw_lss/{PAPER}/{{model}}/{{protocol}}/{{label}}/{{intervention}}/lss.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        cfg=stage("show_lss"),
+        code=code("draw_lss.py"),
+    script:
+        "../scripts/draw_lss.py"
+
+
+rule draw_lss_factors:
+    """Mean Language Steering Shift of every intervention, beside that of random neurons."""
+    input:
+        label_shifts,
+    output:
+        **figure(
+            "{model}/{protocol}/{label}/lss_factors",
+            "lss",
+            "Steering",
+            model="{model}",
+            protocol="{protocol}",
+            languages="{label}",
+        ),
+    log:
+        f"logs/draw_lss_factors/{PAPER}/{{model}}/{{protocol}}/{{label}}/lss_factors.log",
+    benchmark:
+        f"benchmarks/results/draw_lss_factors/{PAPER}/{{model}}/{{protocol}}/{{label}}/lss_factors.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        cfg=stage("show_lss"),
+        code=code("draw_lss_factors.py"),
+    script:
+        "../scripts/draw_lss_factors.py"
 
 
 rule draw_tasks:

@@ -48,6 +48,11 @@ def heldout_inputs(wc):
     return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]
 
 
+def fact_inputs(wc):
+    """Return the facts of every premise language of a set, in the order of the job."""
+    return [f"resources/facts/{lang}.jsonl" for lang in cfg.lss_languages(wc.langset)[0]]
+
+
 def training_definition(wc):
     """Return the YAML file that defines the task that is trained."""
     name = wc.get("finetuning") or cfg.adapters(wc.model)[wc.adapter].finetuning
@@ -138,6 +143,17 @@ def label_matrices(wc):
         f"results/{wc.model}/perplexity/{points}/{langset}/{selection}/{wc.intervention}.parquet"
         for langset, selection, intervention in cfg.perplexity_cells(wc.model)
         if langset == folder and intervention == wc.intervention
+    ]
+
+
+def label_shifts(wc):
+    """Return the steering shift of every selection on a set, under one intervention or all."""
+    folder = cfg.directory(wc.label)
+    points = cfg.protocols[wc.protocol].points("steering")
+    return [
+        f"results/{wc.model}/lss/{points}/{langset}/{selection}/{intervention}.parquet"
+        for langset, selection, intervention in cfg.lss_cells(wc.model)
+        if langset == folder and wc.get("intervention") in (None, intervention)
     ]
 
 

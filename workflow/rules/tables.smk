@@ -5,6 +5,7 @@ localrules:
     tabulate_neurons,
     tabulate_activations,
     tabulate_perplexity,
+    tabulate_lss,
     tabulate_tasks,
     tabulate_published,
     tabulate_claims,
@@ -77,6 +78,29 @@ rule tabulate_perplexity:
         code=code("tabulate_perplexity.py"),
     script:
         "../scripts/tabulate_perplexity.py"
+
+
+rule tabulate_lss:
+    """Language Steering Shift per cell, and its mean beside that of random neurons."""
+    input:
+        lss_files(),
+    output:
+        table("lss", "lss_summary"),
+    log:
+        f"logs/tabulate_lss/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_lss/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        cfg=stage("show_lss"),
+        code=code("tabulate_lss.py"),
+    script:
+        "../scripts/tabulate_lss.py"
 
 
 rule tabulate_tasks:

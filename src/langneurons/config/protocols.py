@@ -17,6 +17,7 @@ STAGES = {
     "adapters": ("pooling", "split", "training"),
     "evaluation": ("intervention_site", "pooling", "prompts", "quantiles", "split", "training"),
     "perplexity": ("intervention_site", "perplexity_text", "quantiles"),
+    "steering": ("intervention_site", "lss", "quantiles"),
 }
 
 
@@ -63,6 +64,13 @@ class Protocol(Frozen):
         "corrected",
         description="paper: every cell of the matrix reads its own random sample of the held-out"
         " blocks; corrected: the same text in a column, untouched and overwritten.",
+    )
+    lss: Choice = Field(
+        "corrected",
+        description="paper: of a template the literal ' [Y]' is cut out and what follows it stays,"
+        " a space joins the object, equal objects count as failures, the diagonal is 0; corrected:"
+        " the premise ends before [Y], the join is that of the template and of the language, facts"
+        " with equal objects are left out and counted, the diagonal is undefined.",
     )
 
     @model_validator(mode="before")

@@ -74,6 +74,10 @@ EXAMPLE: dict[str, Any] = {
     },
     "protocols": {"corrected": {}, "paper_site": {"intervention_site": "paper"}},
     "perplexity": {"interventions": ["zero"]},
+    "lss": {
+        "source": {"kind": "jsonl", "path": "facts.{lang}.jsonl"},
+        "interventions": ["zero", "steer"],
+    },
     "tasks": {
         "xnli": {"languages": ["en", "vi"], "interventions": ["zero", "steer"]},
         "xnli_head": {"languages": ["vi"], "finetunings": ["nli"], "interventions": ["zero"]},
@@ -332,6 +336,7 @@ def _heading(model: type[BaseModel]) -> str:
     if "kind" in model.model_fields:
         kind = get_args(model.model_fields["kind"].annotation)[0]
         place = {"Source": "models.*.source", "Text": "corpus.source", "Task": "tasks.*.source"}
+        place |= {"Facts": "lss.source"}
         owner = next(value for key, value in place.items() if model.__name__.endswith(key))
         return f"{owner} (kind: {kind})"
     for name, field in Config.model_fields.items():

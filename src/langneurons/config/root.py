@@ -11,6 +11,7 @@ from langneurons.config.corpus import CorpusConfig
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import ROLES, InterventionEntry, Step, percentile
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
+from langneurons.config.lss import LssConfig
 from langneurons.config.models import ModelEntry
 from langneurons.config.protocols import Protocol, stage_points
 from langneurons.config.statistics import StatisticsConfig
@@ -79,6 +80,7 @@ class Config(Frozen):
         " by point. Also a word or a list of these two. Results are made under each.",
     )
     perplexity: PerplexityConfig | None = Field(None, description="Left out: no such matrix.")
+    lss: LssConfig | None = Field(None, description="Left out: no Language Steering Shift.")
     tasks: dict[str, TaskEntry] = Field(default_factory=dict, description="Benchmarks by name.")
     finetunings: dict[str, FinetuneEntry] = Field(
         default_factory=dict, description="LoRA on chosen neurons, by name."
@@ -171,6 +173,28 @@ class Config(Frozen):
             for langset, selection in self.cells(model)
             if chosen is None or selection in chosen
             for intervention in self.perplexity.interventions
+        )
+        return list(dict.fromkeys(cells))
+
+    def lss_languages(self, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the sorted base and target languages of the steering shift on a set's folder."""
+        members = self.directory_languages()[folder]
+        bases, targets = self.lss.bases, self.lss.targets
+        return (
+            tuple(sorted(bases or members)),
+            tuple(lang for lang in members if targets is None or lang in targets),
+        )
+
+    def lss_cells(self, model: str) -> list[tuple[str, str, str]]:
+        """Return (set folder, selection, intervention) for each matrix of the steering shift."""
+        if self.lss is None:
+            return []
+        chosen, sets = self.lss.selections, self.lss.language_sets
+        cells = (
+            (self.directory(langset), selection, intervention)
+            for langset, selection in self.cells(model)
+            if (chosen is None or selection in chosen) and (sets is None or langset in sets)
+            for intervention in self.lss.interventions
         )
         return list(dict.fromkeys(cells))
 
@@ -318,6 +342,7 @@ def check(config: Config) -> None:
     for name, protocol in config.protocols.items():
         _check_interventions(config, name, protocol)
     _check_perplexity(config)
+    _check_lss(config)
     _check_tasks(config)
     _check_finetunings(config)
     _check_mini(config)
@@ -622,8 +647,51 @@ def _check_perplexity(config: Config) -> None:
             _check_members(config, "perplexity", folder, selection, name)
 
 
+def _check_lss(config: Config) -> None:
+    """Check the conditions and the languages of the Language Steering Shift."""
+    entry = config.lss
+    if entry is None:
+        return
+    _check_conditions(config, "lss", entry)
+    _check_sets(config, "lss", entry.language_sets)
+    known = KNOWN_LANGUAGES | config.languages
+    for key in ("bases", "targets"):
+        for lang in getattr(entry, key) or ():
+            if lang not in known:
+                raise unknown(f"lss.{key}", lang, "language", known)
+        _check_doubled(f"lss.{key}", getattr(entry, key) or ())
+    cells = {model: config.lss_cells(model) for model in config.models}
+    if not any(cells.values()):
+        raise ConfigError(
+            "lss: no model has one of its selections on one of its language sets, so nothing would"
+            f" be measured; selections: {', '.join(config.selections)}."
+        )
+    found = [cell for of_model in cells.values() for cell in of_model]
+    members = {lang for cell in found for lang in config.directory_languages()[cell[0]]}
+    for lang in entry.targets or ():
+        if lang not in members:
+            raise unknown("lss.targets", lang, "language of its sets", sorted(members))
+    for folder, selection, name in found:
+        _check_members(config, "lss", folder, selection, name)
+        bases, targets = config.lss_languages(folder)
+        if not any(base != target for base in bases for target in targets):
+            raise ConfigError(
+                f"lss: on language set {config.labels()[folder]!r} no target language differs from"
+                f" a base (bases: {', '.join(bases)}; targets: {', '.join(targets) or 'none'})."
+            )
+    languages = sorted({lang for cell in found for lang in config.lss_languages(cell[0])[0]})
+    if entry.source.kind == "mini":
+        targets = {lang for cell in found for lang in config.lss_languages(cell[0])[1]}
+        for lang in sorted({*languages, *targets}):
+            if lang not in MINI_LANGUAGES:
+                raise unknown("lss", lang, "language of the mini facts", MINI_LANGUAGES)
+    else:
+        key = "config" if entry.source.kind == "hub" else "path"
+        _check_template(f"lss.source.{key}", getattr(entry.source, key), len(languages))
+
+
 def _check_conditions(
-    config: Config, path: str, entry: PerplexityConfig | TaskEntry, pairs: bool = False
+    config: Config, path: str, entry: PerplexityConfig | LssConfig | TaskEntry, pairs: bool = False
 ) -> None:
     """Check the interventions and selections under which something is measured.
 

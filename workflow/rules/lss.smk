@@ -1,0 +1,58 @@
+"""Cloze facts to the Language Steering Shift: language of the premise x overwritten language."""
+
+
+localrules:
+    prepare_facts,
+
+
+rule prepare_facts:
+    """Fetch the facts of a premise language."""
+    output:
+        ensure("resources/facts/{lang}.jsonl", non_empty=True),
+    log:
+        "logs/prepare_facts/{lang}.log",
+    benchmark:
+        "benchmarks/results/prepare_facts/{lang}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        cfg=stage("prepare_facts", "lang"),
+        code=code("prepare_facts.py"),
+    script:
+        "../scripts/prepare_facts.py"
+
+
+rule measure_lss:
+    """Score every fact's objects, untouched and with each language's neurons overwritten."""
+    input:
+        manifest="resources/models/{model}/manifest.json",
+        neurons="results/{model}/neurons/{langset}/{selection}.parquet",
+        statistics=lambda wc: list(statistics_of_set(wc).values()),
+        facts=fact_inputs,
+    output:
+        ensure(
+            "results/{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet",
+            non_empty=True,
+        ),
+    log:
+        "logs/measure_lss/{model}/{points}/{langset}/{selection}/{intervention}.log",
+    benchmark:
+        "benchmarks/results/measure_lss/{model}/{points}/{langset}/{selection}/{intervention}.tsv"
+    priority: 10
+    conda:
+        "../../environment.yml"
+    threads: cfg.runtime.threads
+    resources:
+        gpu=cfg.runtime.gpu,
+        mem_mb=memory,
+        runtime=minutes,
+        batch_tokens=cfg.runtime.batch_tokens,
+    params:
+        cfg=stage("measure_lss", "model", "points", "langset", "selection", "intervention"),
+        code=code("measure_lss.py"),
+    script:
+        "../scripts/measure_lss.py"

@@ -1,0 +1,31 @@
+"""Measure one matrix of the Language Steering Shift."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.cells.lss import lss_cell
+from langneurons.io import write_parquet
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    frame, metadata = lss_cell(
+        snakemake.params.cfg,
+        list(snakemake.params.code),
+        dict(snakemake.wildcards.items()),
+        snakemake.input.manifest,
+        snakemake.input.neurons,
+        list(snakemake.input.statistics),
+        list(snakemake.input.facts),
+        snakemake.resources.batch_tokens,
+    )
+    write_parquet(snakemake.output[0], frame, metadata)
+    job.done(records=len(frame))
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -1,0 +1,21 @@
+"""Fetch the cloze facts of a premise language."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.facts import prepare_facts
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake, offline=False)
+    settings = snakemake.params.cfg
+    prepare_facts(settings["source"], settings["lang"], snakemake.output[0], settings["limit"])
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

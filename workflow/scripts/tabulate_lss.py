@@ -1,0 +1,44 @@
+"""Write the tables of the Language Steering Shift."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from langneurons.display import lss_matrices, with_labels
+from langneurons.lss_tables import lss_cells, lss_summary
+from langneurons.runtime import start
+from langneurons.tables import write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    folder = Path(snakemake.output[0]).parent
+    matrices = lss_matrices(snakemake.input, show)
+    cells = [
+        with_labels(labels, lss_cells(frame, metadata, show["results"]))
+        for labels, frame, metadata in matrices
+    ]
+    notes = (
+        "lss: share of the n facts whose log-odds move from the base's to the target's object;"
+        " ties (equal objects) are left out under corrected and fail under paper, where the"
+        " diagonal is 0. Margin in nats, bootstrap over facts; interval of lss after Wilson."
+    )
+    write_table(pd.concat(cells), folder / "lss", "Language Steering Shift", notes)
+    notes = (
+        "Means over off-diagonal cells (target: all, or one column). control: random neurons that"
+        " mirror the selection, on the same facts; intervals and p by bootstrap over facts,"
+        " paired; Holm within a model, protocol and set. LSS has no chance level of its own."
+    )
+    summary = lss_summary(matrices, show["results"], show["controls"])
+    write_table(summary, folder / "lss_summary", "Language Steering Shift by intervention", notes)
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
