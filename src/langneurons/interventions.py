@@ -74,15 +74,19 @@ def resolve(
     table: "NeuronTable",
     statistics: "Mapping[str, Statistics]",
     quantiles: str = "corrected",
+    source: str | None = None,
 ) -> Plan:
     """Turn an intervention's steps into a plan for one target language.
 
     `statistics` by language must hold the languages whose values are written; `quantiles` is the
-    protocol's choice. A target without neurons gives an empty plan and a warning.
+    protocol's choice; `source` is the language that a step may name so. A target without neurons
+    gives an empty plan and a warning.
     """
-    plan = Plan(name)
+    plan, roles = Plan(name), {"target": target, "source": source}
     for step in steps:
-        lang = target if step.neurons == "target" else step.neurons
+        lang = roles.get(step.neurons, step.neurons)
+        if lang is None:
+            raise ValueError(f"intervention {name!r}: neurons of the source, but there is none")
         if lang not in table.languages:
             raise ValueError(
                 f"intervention {name!r}: no neurons of {lang!r} in this selection; its languages:"

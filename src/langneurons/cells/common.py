@@ -49,8 +49,10 @@ def plan(
     target: str,
     table: NeuronTable,
     statistics: dict[str, Statistics],
+    source: str | None = None,
 ) -> Plan:
-    """Return what an intervention writes into one language's neurons."""
+    """Return what an intervention writes for one language, or for a pair of source and target."""
     steps = InterventionEntry.model_validate({"steps": settings["steps"]}).steps
     own = {lang: one for lang, one in statistics.items() if lang in table.languages}
-    return resolve(name, steps, target, table, own, settings.get("quantiles", "corrected"))
+    quantiles = settings.get("quantiles", "corrected")
+    return resolve(name, steps, target, table, own, quantiles, source)

@@ -18,8 +18,8 @@ class Step(Frozen):
 
     neurons: str = Field(
         "target",
-        description="Whose neurons: `target` (the language of the row or of the evaluation) or a"
-        " language code.",
+        description="Whose neurons: `target` (the language of the row or of the evaluation),"
+        " `source` (the first language of a pair, where a stage gives pairs) or a language code.",
     )
     operation: Literal["set", "add", "scale"] = Field(
         description="set: a = v; add: a = a + v; scale: a = a * v."
