@@ -10,7 +10,7 @@ from typing import Any
 
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.protocols import STAGES, Protocol, from_points
-from langneurons.config.root import Config, statistic_site
+from langneurons.config.root import Config, entry_languages, statistic_site
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
 
@@ -92,6 +92,72 @@ def measure_perplexity(
         "intervention": _intervention(config, intervention, protocol),
         "tokens": config.perplexity.tokens,
         "sampled": protocol.perplexity_text == "paper",
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def prepare_questions(config: Config, analysis: str, lang: str) -> dict[str, Any]:
+    """Return where the questions come from."""
+    entry = getattr(config, analysis)
+    source = entry.questions.model_dump(mode="json")
+    return {"source": source, "limit": entry.limit, "lang": lang}
+
+
+_DECODING = {"template", "max_new_tokens", "repetition_penalty", "stop"}
+
+
+@_stage
+def force_language(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the pairs of languages and how answers are decoded."""
+    entry = config.forcing
+    asked, forced = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "sources": list(asked),
+        "targets": list(forced),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def fall_back(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the order of the languages and how answers are decoded."""
+    entry = config.fallback
+    _, order = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "order": list(order),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def judge_texts(config: Config, analysis: str) -> dict[str, Any]:
+    """Return how languages are identified, and from where on a text is degenerate."""
+    keys = {"identifier", "degenerate"}
+    return getattr(config, analysis).model_dump(mode="json", include=keys)
+
+
+@_stage
+def read_layers(config: Config, model: str, points: str, langset: str) -> dict[str, Any]:
+    """Return the prompts' languages, the conditions, and which tokens are a language's."""
+    protocol = from_points("generation", points)
+    asked, _ = entry_languages(config.lens, config.directory_languages()[langset])
+    conditions = config.lens_cells(model)[langset]
+    names = sorted({name for _, name, _ in conditions})
+    keys = {"template", "purity", "min_count"}
+    return {
+        "conditions": sorted(list(condition) for condition in conditions),
+        "interventions": {name: _intervention(config, name, protocol) for name in names},
+        "languages": list(asked),
+        "lens": config.lens.model_dump(mode="json", include=keys),
         "model": _model(config, model),
     }
 

@@ -24,20 +24,20 @@ class JsonlQuestions(Frozen):
 QuestionSource = Annotated[MiniQuestions | JsonlQuestions, Field(discriminator="kind")]
 
 
-class Py3langid(Frozen):
+class Py3langidIdentifier(Frozen):
     """The identifier that comes with its model (langneurons.identification)."""
 
     kind: Literal["py3langid"]
 
 
-class FastText(Frozen):
+class FasttextIdentifier(Frozen):
     """A fastText model; the one of Gurgurov et al. 2025 is lid.176.bin."""
 
     kind: Literal["fasttext"]
     path: str = Field(description="File, such as lid.176.bin.")
 
 
-Identifier = Annotated[Py3langid | FastText, Field(discriminator="kind")]
+Identifier = Annotated[Py3langidIdentifier | FasttextIdentifier, Field(discriminator="kind")]
 
 
 class Prompted(Frozen):
@@ -75,7 +75,7 @@ class Generating(Prompted):
         ("\nQ:", "\nA:"), description="Texts before which an answer ends (as does EOS)."
     )
     identifier: Identifier = Field(
-        Py3langid(kind="py3langid"), description="How the language of a text is told."
+        Py3langidIdentifier(kind="py3langid"), description="How the language of a text is told."
     )
     degenerate: float = Field(
         0.5,

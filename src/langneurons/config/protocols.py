@@ -15,6 +15,7 @@ STAGES = {
     "rows": ("split",),
     "adapters": ("pooling", "split", "training"),
     "evaluation": ("intervention_site", "pooling", "quantiles", "split", "training"),
+    "generation": ("intervention_site", "quantiles"),
     "perplexity": ("intervention_site", "perplexity_text", "quantiles"),
 }
 

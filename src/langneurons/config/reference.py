@@ -23,6 +23,7 @@ from langneurons.config.root import NAMED, Config
 from langneurons.config.tasks import FigureEntry, PaperRows
 from langneurons.selection import METHODS
 
+_QUESTIONS = {"kind": "jsonl", "path": "questions.{lang}.jsonl"}
 # One value for every key that has no default, or whose default would show nothing.
 EXAMPLE: dict[str, Any] = {
     "name": "reference",
@@ -60,6 +61,12 @@ EXAMPLE: dict[str, Any] = {
                 {"operation": "add", "value": "mean", "coefficient": 2.0},
             ]
         },
+        "arithmetic": {
+            "steps": [
+                {"neurons": "source", "operation": "set", "value": 0.0},
+                {"neurons": "target", "operation": "add", "value": "mean"},
+            ]
+        },
     },
     "protocols": {"corrected": {}, "paper_site": {"intervention_site": "paper"}},
     "perplexity": {"interventions": ["zero"]},
@@ -76,6 +83,9 @@ EXAMPLE: dict[str, Any] = {
             "paper": {"rows": [0.0, 0.25], "training": {"epochs": 1}},
         }
     },
+    "forcing": {"interventions": ["arithmetic"], "questions": _QUESTIONS},
+    "fallback": {"interventions": ["zero"], "questions": _QUESTIONS},
+    "lens": {"interventions": ["arithmetic"], "targets": ["vi"], "questions": _QUESTIONS},
     "results": {
         "venn": [["en", "vi", "yo"]],
         "figures": {
@@ -318,6 +328,7 @@ def _heading(model: type[BaseModel]) -> str:
     if "kind" in model.model_fields:
         kind = get_args(model.model_fields["kind"].annotation)[0]
         place = {"Source": "models.*.source", "Text": "corpus.source", "Task": "tasks.*.source"}
+        place |= {"Questions": "questions", "Identifier": "identifier"}
         owner = next(value for key, value in place.items() if model.__name__.endswith(key))
         return f"{owner} (kind: {kind})"
     for name, field in Config.model_fields.items():

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from langneurons.config.base import NAME, NAME_LENGTH, Frozen, doubled, is_name
 from langneurons.config.corpus import CorpusConfig
 from langneurons.config.finetuning import Adapter, FinetuneEntry
+from langneurons.config.generation import FallbackConfig, ForcingConfig, LensConfig, Prompted
 from langneurons.config.interventions import InterventionEntry, Step
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.models import ModelEntry
@@ -31,8 +32,11 @@ NAMED = (
     "protocols",
 )
 # Words with a meaning of their own where a language or a model is named.
-RESERVED_LANGUAGES = (BASELINE, "target", "neurons")
+RESERVED_LANGUAGES = (BASELINE, "target", "source", "neurons")
 RESERVED_MODELS = ("tables", "figures")
+SPECIAL = {"neurons": ("target", "source"), "statistic_language": ("neurons",)}
+# What has pairs of a source and a target language.
+PAIRED = ("forcing", "lens")
 MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 MINI_TASKS = ("xnli", "xquad", "xcopa")
 MINI_TASK_LANGUAGES = ("en", "vi", "hi", "ur", "zh")
@@ -77,6 +81,11 @@ class Config(Frozen):
     finetunings: dict[str, FinetuneEntry] = Field(
         default_factory=dict, description="LoRA on chosen neurons, by name."
     )
+    forcing: ForcingConfig | None = Field(None, description="Left out: no language forcing.")
+    fallback: FallbackConfig | None = Field(
+        None, description="Left out: no fallback under cumulative deactivation."
+    )
+    lens: LensConfig | None = Field(None, description="Left out: no logit lens.")
     results: ResultsConfig = Field(
         default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."
     )
@@ -168,6 +177,39 @@ class Config(Frozen):
         )
         return list(dict.fromkeys(cells))
 
+    def generation_cells(self, model: str, analysis: str) -> list[tuple[str, str, str]]:
+        """Return (set folder, selection, intervention) for each job of `forcing` or `fallback`."""
+        entry = getattr(self, analysis)
+        if entry is None:
+            return []
+        cells = (
+            (self.directory(langset), selection, intervention)
+            for langset, selection in self.cells(model)
+            if entry.selections is None or selection in entry.selections
+            if all(entry_languages(entry, self.language_sets[langset]))
+            for intervention in entry.interventions
+        )
+        return list(dict.fromkeys(cells))
+
+    def lens_cells(self, model: str) -> dict[str, list[tuple[str, str, str]]]:
+        """Return, by set folder, the (selection, intervention, target) of the logit lens."""
+        if self.lens is None:
+            return {}
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for langset, selection in self.cells(model):
+            members = self.language_sets[langset]
+            if not all(entry_languages(self.lens, members)):
+                continue
+            conditions = found.setdefault(self.directory(langset), [])
+            if self.lens.selections is None or selection in self.lens.selections:
+                conditions += [
+                    (selection, intervention, target)
+                    for intervention in self.lens.interventions
+                    for target in self.lens.targets
+                    if target in members
+                ]
+        return {folder: list(dict.fromkeys(rows)) for folder, rows in found.items()}
+
     def task_conditions(
         self, model: str, task: str, lang: str, adapter: Adapter | None = None
     ) -> list[tuple[str, str, str]]:
@@ -236,6 +278,24 @@ class Config(Frozen):
     def points(self, stage: str) -> tuple[str, ...]:
         """Return the folders of a stage: its results under every protocol, each once."""
         return stage_points(self.protocols.values(), stage)
+
+
+def entry_languages(
+    entry: ForcingConfig | FallbackConfig | LensConfig, members: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the languages of the questions and of the neurons that a set takes part with, sorted.
+
+    The order of fallback keeps its own. Either may be empty: then the set takes no part.
+    """
+    members = set(members)
+    if isinstance(entry, FallbackConfig):
+        return (entry.language,), tuple(lang for lang in entry.order if lang in members)
+    if isinstance(entry, LensConfig):
+        asked = members if entry.languages is None else members.intersection(entry.languages)
+        return tuple(sorted(asked)), tuple(sorted(members))
+    asked = members if entry.sources is None else members.intersection(entry.sources)
+    forced = members if entry.targets is None else members.intersection(entry.targets)
+    return tuple(sorted(asked)), tuple(sorted(forced))
 
 
 def statistic_site(step: Step, protocol: Protocol) -> str:
@@ -313,6 +373,7 @@ def check(config: Config) -> None:
     _check_perplexity(config)
     _check_tasks(config)
     _check_finetunings(config)
+    _check_generation(config)
     _check_mini(config)
     _check_use(config)
     _check_figures(config)
@@ -510,10 +571,10 @@ def _check_interventions(config: Config, called: str, protocol: Protocol) -> Non
         for number, step in enumerate(entry.steps):
             path = f"interventions.{name}"
             path += f".steps[{number}]" if len(entry.steps) > 1 else ""
-            for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
+            for key, special in SPECIAL.items():
                 value = getattr(step, key)
-                if value != special and value not in codes:
-                    raise unknown(f"{path}.{key}", value, "language", [special, *sorted(codes)])
+                if value not in special and value not in codes:
+                    raise unknown(f"{path}.{key}", value, "language", [*special, *sorted(codes)])
             if step.statistic is None:
                 continue
             site = statistic_site(step, protocol)
@@ -565,7 +626,9 @@ def _check_perplexity(config: Config) -> None:
             _check_members(config, "perplexity", folder, selection, name)
 
 
-def _check_conditions(config: Config, path: str, entry: PerplexityConfig | TaskEntry) -> None:
+def _check_conditions(
+    config: Config, path: str, entry: PerplexityConfig | TaskEntry | Prompted
+) -> None:
     """Check the interventions and selections under which something is measured."""
     for name in entry.interventions:
         if name not in config.interventions:
@@ -583,9 +646,14 @@ def _check_members(config: Config, path: str, folder: str, selection: str, name:
     """Refuse a step on a language that the set, on which it would be used, does not hold."""
     members = config.directory_languages()[folder]
     for step in config.interventions[name].steps:
-        for key, special in (("neurons", "target"), ("statistic_language", "neurons")):
+        if step.neurons == "source" and path not in PAIRED:
+            raise ConfigError(
+                f"interventions.{name}: neurons of the source, but {path} has no pairs of source"
+                f" and target; legal under: {', '.join(PAIRED)}."
+            )
+        for key, special in SPECIAL.items():
             lang = getattr(step, key)
-            if lang != special and lang not in members:
+            if lang not in special and lang not in members:
                 raise ConfigError(
                     f"interventions.{name}: {key} {lang!r} is not in language set"
                     f" {config.labels()[folder]!r} ({', '.join(members)}), on which {path} uses it"
@@ -679,6 +747,59 @@ def _check_finetunings(config: Config) -> None:
             raise ConfigError(
                 f"{path}: no task evaluates it; name it under `finetunings` of a task."
             )
+
+
+def _check_generation(config: Config) -> None:
+    known = KNOWN_LANGUAGES | config.languages
+    members = {lang for langs in config.language_sets.values() for lang in langs}
+    for path in ("forcing", "fallback", "lens"):
+        entry = getattr(config, path)
+        if entry is None:
+            continue
+        if path != "lens" and not entry.interventions:
+            raise ConfigError(f"{path}.interventions: empty; name at least one intervention.")
+        _check_conditions(config, path, entry)
+        for key in ("sources", "targets", "languages", "order"):
+            langs = getattr(entry, key, None)
+            if langs is not None and not langs and (path, key) != ("lens", "targets"):
+                raise ConfigError(f"{path}.{key}: empty; leave the key out.")
+            _check_doubled(f"{path}.{key}", langs or ())
+            for lang in langs or ():
+                legal = known if key == "order" else members
+                if lang not in legal:
+                    raise unknown(f"{path}.{key}", lang, "language of a set", sorted(legal))
+        if path == "lens" and bool(entry.interventions) != bool(entry.targets):
+            raise ConfigError("lens: `interventions` and `targets` go together.")
+        if path == "fallback" and entry.language not in known:
+            raise unknown("fallback.language", entry.language, "language", known)
+        asked: set[str] = set()
+        for model in config.models:
+            lens = path == "lens"
+            cells = [] if lens else config.generation_cells(model, path)
+            if lens:
+                cells = [
+                    (folder, selection, name)
+                    for folder, rows in config.lens_cells(model).items()
+                    for selection, name, _ in rows
+                ]
+            for folder, selection, name in cells:
+                _check_members(config, path, folder, selection, name)
+            folders = [folder for folder, _, _ in cells] + list(config.lens_cells(model)) * lens
+            for folder in folders:
+                asked.update(entry_languages(entry, config.directory_languages()[folder])[0])
+        if not asked:
+            raise ConfigError(
+                f"{path}: no language set of the selections used holds its languages; sets:"
+                f" {', '.join(config.language_sets)}."
+            )
+        if entry.questions.kind == "jsonl":
+            _check_template(f"{path}.questions.path", entry.questions.path, len(asked))
+            continue
+        for lang in sorted(asked):
+            if lang not in MINI_LANGUAGES:
+                raise unknown(
+                    f"{path}.questions", lang, "language of the mini data", MINI_LANGUAGES
+                )
 
 
 def _check_mini(config: Config) -> None:
