@@ -17,7 +17,7 @@ from langneurons.claims import CLAIMS
 from langneurons.page import Picture, Table, Verdict, write_page
 from langneurons.provenance import versions
 
-CAPTIONS = {"cross_entropy": "perplexity", "scores": "tasks"}
+CAPTIONS = {"cross_entropy": "perplexity", "scores": "tasks", "lens_change": "lens"}
 TITLES = {
     "neurons": "Neurons per language",
     "overlap": "Shared neurons",
@@ -28,6 +28,10 @@ TITLES = {
     "cross_entropy": "Change of cross-entropy",
     "scores": "Task scores",
     "curves": "Training curves",
+    "forcing": "Language forcing",
+    "fallback": "Fallback order",
+    "lens": "Logit lens",
+    "lens_change": "Logit lens with neurons written",
 }
 PAPER_FIGURES = "Figures in the paper's order"
 PAPER_TABLES = "Tables in the paper's order"
@@ -191,6 +195,10 @@ def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str
         "neurons": ("model", "label"),
         "perplexity": ("model", "protocol", "label", "intervention"),
         "cross_entropy": ("model", "protocol", "label", "intervention"),
+        "forcing": ("model", "protocol", "label", "intervention"),
+        "fallback": ("model", "protocol", "label", "intervention"),
+        "lens": ("model", "protocol", "label"),
+        "lens_change": ("model", "protocol", "label", "intervention"),
         "scores": ("model", "protocol", "task"),
         "curves": ("model", "protocol", "finetuning"),
     }.get(kind, ("model", "label", "selection"))

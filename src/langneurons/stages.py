@@ -228,6 +228,7 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "title": config.title,
         "labels": config.labels(),
         "language_names": config.language_names(),
+        "families": config.language_families(),
         "order": list(config.language_names()),
         "language_sets": {key: list(value) for key, value in config.language_sets.items()},
         "models": {key: entry.label or key for key, entry in config.models.items()},

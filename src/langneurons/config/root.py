@@ -122,6 +122,11 @@ class Config(Frozen):
         codes = [lang for members in self.language_sets.values() for lang in members]
         return {code: known[code].name for code in dict.fromkeys(codes)}
 
+    def language_families(self) -> dict[str, str]:
+        """Return the family of every language that a set uses."""
+        known = KNOWN_LANGUAGES | self.languages
+        return {code: known[code].family for code in self.language_names()}
+
     def model_sets(self, model: str) -> tuple[str, ...]:
         """Return the names of the language sets on which a model is run."""
         chosen = self.models[model].language_sets

@@ -177,6 +177,11 @@ class ResultsConfig(Frozen):
     venn: tuple[tuple[str, str, str], ...] = Field(
         (), description="Triples of languages drawn as Venn diagrams."
     )
+    group_by: Literal["none", "family"] = Field(
+        "none",
+        description="Order of the overlap figures: none, that of the set; family, by language"
+        " family (languages.*.family), with lines between families.",
+    )
     figures: dict[str, FigureEntry] = Field(
         default_factory=dict,
         description="Figures that get a name of their own, such as fig08_overlap.",
