@@ -168,3 +168,26 @@ def test_a_protocol_reads_the_statistic_elsewhere():
     ]
     assert [step["statistic_site"] for step in sites] == ["act", "gate"]
     assert build(raw).points("generation") == ("corrected", "paper")
+
+
+def test_the_plan_counts_the_answers():
+    from pathlib import Path
+
+    from langneurons.config import parse_yaml
+    from langneurons.plan import ASSUMPTIONS, Planner
+
+    assumed = parse_yaml((Path(__file__).parent.parent / ASSUMPTIONS).read_text())
+    geometry = {"parameters": 1e9, "layers": 4, "hidden": 8, "intermediate": 16, "vocabulary": 100}
+    assumed["models"]["m"] = geometry
+    config = build(changed(forcing__limit=5, forcing__max_new_tokens=100))
+    stages = {one.rule: one for one in Planner(config, assumed, Path("nowhere")).stages()}
+    assert [stages[rule].jobs for rule in ("force_language", "fall_back", "read_layers")] == [
+        4,
+        4,
+        2,
+    ]
+    # Three sources and three targets beside the untouched model, then two and two; twice.
+    answers = 2 * (3 * 4 + 2 * 3) * 5
+    width = 100 + assumed["tokens_per_item"]["question"]
+    assert stages["force_language"].million_tokens == pytest.approx(answers * width / 1e6)
+    assert stages["force_language"].gpu_hours > 0
