@@ -6,7 +6,7 @@ import pytest
 
 from langneurons.config import ConfigError, build
 from langneurons.config.root import entry_languages
-from langneurons.stages import stage
+from langneurons.stages import figure_path, stage
 
 QUESTIONS = {"kind": "jsonl", "path": "q/{lang}.jsonl"}
 GOOD = {
@@ -168,6 +168,40 @@ def test_a_protocol_reads_the_statistic_elsewhere():
     ]
     assert [step["statistic_site"] for step in sites] == ["act", "gate"]
     assert build(raw).points("generation") == ("corrected", "paper")
+
+
+FIGURE = {"model": "m", "languages": "big"}
+
+
+@pytest.mark.parametrize(
+    "figure, path",
+    [
+        ({"kind": "forcing", "intervention": "arithmetic"}, "big/arithmetic/forcing.svg"),
+        ({"kind": "fallback", "intervention": "zero"}, "big/zero/fallback.svg"),
+        ({"kind": "lens"}, "big/lens.svg"),
+        ({"kind": "lens_change", "intervention": "arithmetic"}, "big/arithmetic/lens_change.svg"),
+    ],
+)
+def test_named_figures(figure, path):
+    config = build(changed(results={"figures": {"fig1": FIGURE | figure}}))
+    assert figure_path(config, "fig1") == f"results/figures/good/m/corrected/{path}"
+
+
+@pytest.mark.parametrize(
+    "figure, words",
+    [
+        ({"kind": "forcing", "intervention": "zero"}, "draws no such figure"),
+        (
+            {"kind": "lens_change", "intervention": "arithmetic", "languages": "small"},
+            "draws no such figure",
+        ),
+        ({"kind": "fallback"}, "intervention: missing"),
+        ({"kind": "lens", "intervention": "zero"}, "takes none"),
+    ],
+)
+def test_figures_that_are_not_drawn(figure, words):
+    with pytest.raises(ConfigError, match=words):
+        build(changed(results={"figures": {"fig1": FIGURE | figure}}))
 
 
 def test_the_plan_counts_the_answers():

@@ -584,46 +584,7 @@ def draw_lens(
     Curves: probability on tokens of the prompt's language, of English, of the set's others; dotted,
     on the right axis, the entropy in nats.
     """
-    own = layers[layers["target"] == BASELINE]
-    _draw_curves(own, order, title, stem, names, ("lang",))
-
-
-def draw_lens_change(
-    layers: pd.DataFrame,
-    order: Sequence[str],
-    title: str,
-    stem: str | os.PathLike,
-    names: Mapping[str, str] | None = None,
-) -> None:
-    """Draw the same with (solid) and without (dashed) an intervention, averaged over prompts of
-    the other languages, a panel per selection and target.
-    """  # noqa: D205
-    touched = layers[layers["target"] != BASELINE]
-    touched = touched[touched["lang"] != touched["target"]]
-    plain_rows = layers[layers["target"] == BASELINE].set_index(["lang", "layer"])
-    frames = []
-    for (selection, target), part in touched.groupby(["selection", "target"], sort=False):
-        before = plain_rows.loc[pd.MultiIndex.from_frame(part[["lang", "layer"]])]
-        mean = part.groupby("layer")[["mass_own", "mass_target", "mass_english"]].mean()
-        without = before.groupby(level="layer")[["mass_own", "mass_english"]].mean()
-        frames.append((f"{selection}: {_named(target, names)}", mean, without))
-    rows, columns = _grid(len(frames), 4)
-    note = "Solid: neurons written; dashed: untouched. Mean over prompts of the other languages."
-    with _canvas(stem, 3.1 * columns + 0.6, 2.5 * rows + 0.5, title, note) as figure:
-        axes = _panels(figure, rows, columns, len(frames), sharex=True, sharey=True)
-        for axis, (name, mean, without) in zip(axes, frames, strict=True):
-            for number, (key, label) in enumerate(CURVES[:3]):
-                colour = OKABE_ITO[number]
-                axis.plot(mean.index, mean[key], color=colour, marker=MARKERS[number], markersize=3)
-                axis.lines[-1].set_label(label)
-                if key in without:
-                    axis.plot(without.index, without[key], "--", color=colour, linewidth=1.0)
-            _finish(axis, name)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
-
-
-def _draw_curves(layers, order, title, stem, names, keys) -> None:
+    layers = layers[layers["target"] == BASELINE]
     langs = [lang for lang in order if lang in set(layers["lang"])]
     rows, columns = _grid(len(langs), 5)
     note = "Dotted, right axis: entropy in nats. Layer 0 is nearest to the input."
@@ -659,7 +620,43 @@ def _draw_curves(layers, order, title, stem, names, keys) -> None:
         figure.legend(handles=handles, loc="outside right upper", frameon=False)
 
 
-def _finish(axis, title: str) -> None:
+def draw_lens_change(
+    layers: pd.DataFrame,
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the same with (solid) and without (dashed) an intervention.
+
+    One panel per selection and target, averaged over the prompts of the other languages.
+    """
+    touched = layers[layers["target"] != BASELINE]
+    touched = touched[touched["lang"] != touched["target"]]
+    plain_rows = layers[layers["target"] == BASELINE].set_index(["lang", "layer"])
+    frames = []
+    for (selection, target), part in touched.groupby(["selection", "target"], sort=False):
+        before = plain_rows.loc[pd.MultiIndex.from_frame(part[["lang", "layer"]])]
+        mean = part.groupby("layer")[["mass_own", "mass_target", "mass_english"]].mean()
+        without = before.groupby(level="layer")[["mass_own", "mass_english"]].mean()
+        frames.append((f"{selection}: {_named(target, names)}", mean, without))
+    rows, columns = _grid(len(frames), 4)
+    note = "Solid: neurons written; dashed: untouched. Mean over prompts of the other languages."
+    with _canvas(stem, 3.1 * columns + 0.6, 2.5 * rows + 0.5, title, note) as figure:
+        axes = _panels(figure, rows, columns, len(frames), sharex=True, sharey=True)
+        for axis, (name, mean, without) in zip(axes, frames, strict=True):
+            for number, (key, label) in enumerate(CURVES[:3]):
+                colour = OKABE_ITO[number]
+                axis.plot(mean.index, mean[key], color=colour, marker=MARKERS[number], markersize=3)
+                axis.lines[-1].set_label(label)
+                if key in without:
+                    axis.plot(without.index, without[key], "--", color=colour, linewidth=1.0)
+            _finish(axis, name)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+
+
+def _finish(axis: Axes, title: str) -> None:
     axis.set_title(title)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("layer")

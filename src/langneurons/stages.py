@@ -269,7 +269,9 @@ def figure_path(config: Config, name: str) -> str:
     one = config.results.figures[name]
     protocol = one.protocol or next(iter(config.protocols))
     folder = f"results/figures/{config.name}/{one.model}"
-    if one.kind in ("perplexity", "cross_entropy"):
+    if one.kind == "lens":
+        return f"{folder}/{protocol}/{one.languages}/lens.svg"
+    if one.intervention is not None:
         return f"{folder}/{protocol}/{one.languages}/{one.intervention}/{one.kind}.svg"
     if one.kind == "neurons":
         return f"{folder}/{one.languages}/neurons.svg"

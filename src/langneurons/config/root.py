@@ -391,6 +391,10 @@ FIGURE_KEYS = {
     "venn": ("selection",),
     "perplexity": ("intervention", "protocol"),
     "cross_entropy": ("intervention", "protocol"),
+    "forcing": ("intervention", "protocol"),
+    "fallback": ("intervention", "protocol"),
+    "lens": ("protocol",),
+    "lens_change": ("intervention", "protocol"),
 }
 
 
@@ -451,12 +455,23 @@ def _check_figures(config: Config) -> None:
             drawn = (figure.languages, figure.selection) in cells
         if figure.kind == "venn":
             drawn = drawn and any(set(members).issuperset(t) for t in config.results.venn)
+        folder = config.directory(figure.languages)
         if figure.intervention is not None:
-            folder = config.directory(figure.languages)
-            found = {(place, name) for place, _, name in config.perplexity_cells(figure.model)}
-            drawn = (folder, figure.intervention) in found
+            drawn = (folder, figure.intervention) in _written(config, figure.model, figure.kind)
+        if figure.kind == "lens":
+            drawn = folder in config.lens_cells(figure.model)
         if not drawn:
             raise ConfigError(f"{path}: this configuration draws no such figure.")
+
+
+def _written(config: Config, model: str, kind: str) -> set[tuple[str, str]]:
+    """Return the (set folder, intervention) of which there are figures of a kind."""
+    if kind == "lens_change":
+        cells = config.lens_cells(model)
+        return {(folder, name) for folder, rows in cells.items() for _, name, _ in rows}
+    if kind in ("forcing", "fallback"):
+        return {(folder, name) for folder, _, name in config.generation_cells(model, kind)}
+    return {(folder, name) for folder, _, name in config.perplexity_cells(model)}
 
 
 def _check_doubled(path: str, values: Iterable[object]) -> None:
@@ -772,7 +787,8 @@ def _check_generation(config: Config) -> None:
             for lang in langs or ():
                 legal = known if key == "order" else members
                 if lang not in legal:
-                    raise unknown(f"{path}.{key}", lang, "language of a set", sorted(legal))
+                    what = "language" if key == "order" else "language of a set"
+                    raise unknown(f"{path}.{key}", lang, what, sorted(legal))
         if path == "lens" and bool(entry.interventions) != bool(entry.targets):
             raise ConfigError("lens: `interventions` and `targets` go together.")
         if path == "fallback" and entry.language not in known:

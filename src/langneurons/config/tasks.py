@@ -135,20 +135,24 @@ Claim = Literal[
 class FigureEntry(Frozen):
     """A figure under a name of its own: which of the figures drawn it is."""
 
-    kind: Literal["neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"] = Field(
-        description="What it shows."
-    )
+    kind: Literal[
+        *("neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"),
+        *("forcing", "fallback", "lens", "lens_change"),
+    ] = Field(description="What it shows.")
     model: str = Field(description="Name from `models`.")
     languages: str = Field(description="Name from `language_sets`.")
     selection: str | None = Field(
         None, description="Name from `selections` (overlap, layers, venn)."
     )
     intervention: str | None = Field(
-        None, description="Name from `interventions` (perplexity, cross_entropy)."
+        None,
+        description="Name from `interventions` (perplexity, cross_entropy, forcing, fallback,"
+        " lens_change).",
     )
     protocol: str | None = Field(
         None,
-        description="Name from `protocols` (perplexity, cross_entropy); the first if left out.",
+        description="Name from `protocols` (where an intervention is named, and lens); the first if"
+        " left out.",
     )
     item: str = Field("", description="What the paper calls it, such as Figure 8.")
 
