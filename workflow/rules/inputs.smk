@@ -90,7 +90,8 @@ def forcing_questions(wc):
 
 def fallback_questions(wc):
     """Return the questions in the one language of the fallback."""
-    return question_files("fallback", wc.langset)
+    (path,) = question_files("fallback", wc.langset)
+    return path
 
 
 def lens_questions(wc):

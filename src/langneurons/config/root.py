@@ -32,7 +32,7 @@ NAMED = (
     "protocols",
 )
 # Words with a meaning of their own where a language or a model is named.
-RESERVED_LANGUAGES = (BASELINE, "target", "source", "neurons")
+RESERVED_LANGUAGES = (BASELINE, "source", "target", "neurons")
 RESERVED_MODELS = ("tables", "figures")
 SPECIAL = {"neurons": ("target", "source"), "statistic_language": ("neurons",)}
 # What has pairs of a source and a target language.
