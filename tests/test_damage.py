@@ -229,8 +229,8 @@ def who(checkout):
 
 
 @pytest.fixture(scope="module")
-def made_by(checkout):
-    return tokenizer_hash(load_tokenizer(checkout.path / "resources/models/tiny/manifest.json"))
+def tokenizer(checkout):
+    return load_tokenizer(checkout.path / "resources/models/tiny/manifest.json")
 
 
 def found(checkout, pattern: str) -> Path:
@@ -240,17 +240,17 @@ def found(checkout, pattern: str) -> Path:
     return matches[0]
 
 
-def read(path: Path, root: Path, checkout, who, made_by) -> None:
+def read(path: Path, root: Path, checkout, who, tokenizer) -> None:
     """Read a file as the jobs that take it do."""
     stage = (*path.relative_to(root).parts, "")[2]
     if stage == "corpora":
-        Corpus.read(path, lang=path.stem, tokenizer_hash=made_by)
+        Corpus.read(path, lang=path.stem, tokenizer_hash=tokenizer_hash(tokenizer))
     elif stage == "shards":
         others = sorted((checkout.path / path.relative_to(root)).parent.glob("*.safetensors"))
         rest = [one for one in others if one.name != path.name]
         merge(Statistics.read(one, lang=path.parent.name) for one in (path, *rest))
     elif stage == "activations":
-        read_statistics([str(path)], who, made_by)
+        read_statistics([str(path)], who, tokenizer)
     elif stage == "neurons":
         read_table(str(path), who)
     elif stage == "perplexity":
@@ -271,17 +271,19 @@ def read(path: Path, root: Path, checkout, who, made_by) -> None:
 
 
 @pytest.mark.parametrize(("pattern", "number"), NUMBERED)
-def test_refused_with_the_reason_and_the_way_out(checkout, tmp_path, who, made_by, pattern, number):
+def test_refused_with_the_reason_and_the_way_out(
+    checkout, tmp_path, who, tokenizer, pattern, number
+):
     source = found(checkout, pattern)
     for folder in {source.parent, checkout.path / "resources/models", checkout.path / "tiny-model"}:
         shutil.copytree(folder, tmp_path / folder.relative_to(checkout.path), dirs_exist_ok=True)
     manifest = tmp_path / "resources/models/tiny/manifest.json"
     write_json(manifest, read_json(manifest) | {"path": str(tmp_path / "tiny-model")})
     path = tmp_path / source.relative_to(checkout.path)
-    read(path, tmp_path, checkout, who, made_by)
+    read(path, tmp_path, checkout, who, tokenizer)
     CASES[pattern][number](path)
     with pytest.raises(REFUSED) as refused:
-        read(path, tmp_path, checkout, who, made_by)
+        read(path, tmp_path, checkout, who, tokenizer)
     text = str(refused.value)
     assert "snakemake" in text, text
     assert path.name in text or path.parent.name in text, text

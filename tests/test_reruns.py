@@ -65,6 +65,8 @@ CODE = "\nADDED = 1\n"
 SRC = "src/langneurons"
 # Two sets (en vi hi; en zh), five neuron tables, three protocols (perplexity and evaluation differ
 # under each, training and rows under two), two plain tasks, one on three adapters.
+# What follows from the neurons of `lape`: texts on one set under two protocols' points.
+WRITTEN = {"force_language": 2, "fall_back": 2, "judge_texts": 4, "read_layers": 2}
 EDITS = {
     "comment": (appended(f"{SRC}/statistics.py", "\n# A comment.\n"), NONE),
     "docstring": (replaced(f"{SRC}/collect.py", '"""', '"""Said otherwise. '), NONE),
@@ -148,7 +150,7 @@ EDITS = {
     ),
     "rate of one selection": (
         setting("selections.lape.rate", 0.2),
-        {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3},
+        {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3} | WRITTEN,
     ),
     "rate of a selection and its control": (
         setting("selections.prob.rate", 0.03),
@@ -156,7 +158,7 @@ EDITS = {
     ),
     "selection module": (
         appended(f"{SRC}/selection/lape.py", CODE),
-        {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3},
+        {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3} | WRITTEN,
     ),
     "evaluation module": (appended(f"{SRC}/evaluation.py", CODE), {"evaluate_task": 15}),
     "training module": (
@@ -164,6 +166,22 @@ EDITS = {
         appended(f"{SRC}/lora.py", CODE),
         {"finetune": 6, "evaluate_task": 15},
     ),
+    "longer answers": (
+        setting("forcing.max_new_tokens", 5),
+        {"force_language": 2, "judge_texts": 2},
+    ),
+    "one question fewer": (
+        setting("forcing.limit", 1),
+        {"prepare_questions": 2, "force_language": 2, "judge_texts": 2},
+    ),
+    "when a text is degenerate": (setting("fallback.degenerate", 0.3), {"judge_texts": 2}),
+    "identification": (appended(f"{SRC}/identification.py", CODE), {"judge_texts": 4}),
+    "another order of fallback": (
+        setting("fallback.order", ["vi", "hi"]),
+        {"fall_back": 2, "judge_texts": 2},
+    ),
+    "which tokens are a language's": (setting("lens.purity", 0.8), {"read_layers": 4}),
+    "overlap by family": (setting("results.group_by", "family"), NONE),
 }
 
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Rules that show results and compute none.
 SHOWING = ("draw_", "tabulate_", "name_", "write_")
 TRIGGERS = ["--rerun-triggers", "mtime", "params", "input"]
+QUESTIONS = {"kind": "jsonl", "path": str(ROOT / "tests/data/questions/{lang}.jsonl")}
 CONFIG = {
     "name": "tiny",
     "models": {
@@ -37,6 +38,12 @@ CONFIG = {
     "interventions": {
         "zero": {"operation": "set", "value": 0},
         "p90": {"operation": "set", "value": "p90"},
+        "arithmetic": {
+            "steps": [
+                {"neurons": "source", "operation": "set", "value": 0},
+                {"operation": "add", "value": "mean"},
+            ]
+        },
     },
     "protocols": {
         "corrected": {},
@@ -80,6 +87,31 @@ CONFIG = {
             "targets": ["vi"],
             "training": {"max_steps": 4, "log_steps": 2, "checkpoint_steps": 2, "max_length": 512},
         }
+    },
+    "forcing": {
+        "questions": QUESTIONS,
+        "interventions": ["arithmetic"],
+        "selections": ["lape"],
+        "sources": ["en", "vi"],
+        "targets": ["vi", "hi"],
+        "max_new_tokens": 4,
+        "limit": 2,
+    },
+    "fallback": {
+        "questions": QUESTIONS,
+        "interventions": ["zero"],
+        "selections": ["lape"],
+        "order": ["hi", "vi"],
+        "max_new_tokens": 4,
+        "limit": 2,
+    },
+    "lens": {
+        "questions": QUESTIONS,
+        "interventions": ["arithmetic"],
+        "selections": ["lape"],
+        "targets": ["vi"],
+        "languages": ["en", "vi"],
+        "limit": 2,
     },
     "results": {
         "bootstrap": 100,
@@ -202,6 +234,7 @@ def test_full_run_makes_every_result(checkout):
         "tasks",
         "published",
     )
+    names += ("forcing", "forcing_summary", "fallback", "lens", "lens_tokens")
     names += ("claims", *(f"table{number}" for number in range(1, 9)))
     for name in names:
         for kind in ("csv", "md", "tex"):
@@ -212,6 +245,9 @@ def test_full_run_makes_every_result(checkout):
     for protocol in ("corrected", "site", "rows"):
         for kind in ("perplexity", "cross_entropy"):
             assert Path(f"tiny/{protocol}/three/zero/{kind}.svg") in figures
+        for kind in ("arithmetic/forcing", "zero/fallback", "arithmetic/lens_change", "lens"):
+            assert Path(f"tiny/{protocol}/three/{kind}.svg") in figures
+        assert Path(f"tiny/{protocol}/two/lens.svg") in figures
     assert all((results / "figures/tiny" / f).with_suffix(".png").exists() for f in figures)
     logs = list((checkout.path / "logs").rglob("*.json"))
     record = json.loads(next(p for p in logs if "measure_perplexity" in str(p)).read_text())

@@ -21,7 +21,8 @@ class Adapter:
     """Dotted module paths of one model family.
 
     layers: the list of layers, seen from the text model; gate, up, act, down: seen from a layer;
-    text: the text model, seen from the model without its head (empty: they are the same).
+    text: the text model, seen from the model without its head (empty: they are the same);
+    norm: the norm between the last layer and the head, seen from the text model.
     In an ungated MLP `gate` is None and `up` is the projection that enters the nonlinearity.
     """
 
@@ -31,6 +32,7 @@ class Adapter:
     act: str
     down: str
     text: str = ""
+    norm: str = "norm"
 
 
 GATED = ("mlp.gate_proj", "mlp.up_proj", "mlp.act_fn", "mlp.down_proj")
@@ -46,11 +48,19 @@ ADAPTERS = {
     "gemma3": Adapter("layers", *GATED, text="language_model"),
     "cohere": Adapter("layers", *GATED),
     "cohere2": Adapter("layers", *GATED),
-    "bloom": Adapter("h", None, "mlp.dense_h_to_4h", "mlp.gelu_impl", "mlp.dense_4h_to_h"),
-    "gpt_neox": Adapter("layers", None, "mlp.dense_h_to_4h", "mlp.act", "mlp.dense_4h_to_h"),
-    "gpt2": Adapter("h", None, "mlp.c_fc", "mlp.act", "mlp.c_proj"),
-    "phi": Adapter("layers", None, "mlp.fc1", "mlp.activation_fn", "mlp.fc2"),
-    "opt": Adapter("decoder.layers", None, "fc1", "activation_fn", "fc2"),
+    "bloom": Adapter(
+        "h", None, "mlp.dense_h_to_4h", "mlp.gelu_impl", "mlp.dense_4h_to_h", norm="ln_f"
+    ),
+    "gpt_neox": Adapter(
+        "layers", None, "mlp.dense_h_to_4h", "mlp.act", "mlp.dense_4h_to_h", norm="final_layer_norm"
+    ),
+    "gpt2": Adapter("h", None, "mlp.c_fc", "mlp.act", "mlp.c_proj", norm="ln_f"),
+    "phi": Adapter(
+        "layers", None, "mlp.fc1", "mlp.activation_fn", "mlp.fc2", norm="final_layernorm"
+    ),
+    "opt": Adapter(
+        "decoder.layers", None, "fc1", "activation_fn", "fc2", norm="decoder.final_layer_norm"
+    ),
 }
 
 

@@ -142,6 +142,58 @@ def task_records(
     ]
 
 
+def generation_records(
+    paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
+) -> list[Labelled]:
+    """Read records at .../judged/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet.
+
+    Returns one frame per file and protocol (or of one protocol), with its labels.
+    """
+    read = [
+        (path, *read_records(path, ("text",), (), intervention=path.stem, selection=path.parts[-2]))
+        for path in map(Path, paths)
+    ]
+    result = []
+    for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
+        if name not in protocols(path, "generation", -4, show) or protocol not in (None, name):
+            continue
+        labels = {
+            "model": show["models"][metadata["model"]],
+            "protocol": name,
+            "languages": show["labels"][metadata["langset"]],
+            "selection": show["selections"][metadata["selection"]],
+            "intervention": show["interventions"][metadata["intervention"]],
+        }
+        result.append((labels, frame))
+    return result
+
+
+def lens_records(
+    paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
+) -> list[tuple[dict[str, str], pd.DataFrame, pd.DataFrame]]:
+    """Read records at results/{model}/lens/{points}/{langset}.parquet, and their coverage.
+
+    Selections and interventions get their labels; `none` stays the untouched model.
+    """
+    columns = ("selection", "intervention", "lang", "layer")
+    read = [(path, *read_records(path, columns, ())) for path in map(Path, paths)]
+    result = []
+    for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
+        if name not in protocols(path, "generation", -2, show) or protocol not in (None, name):
+            continue
+        labels = {
+            "model": show["models"][metadata["model"]],
+            "protocol": name,
+            "languages": show["labels"][metadata["langset"]],
+        }
+        frame = frame.assign(
+            selection=frame["selection"].map(show["selections"] | {"none": "none"}),
+            intervention=frame["intervention"].map(show["interventions"] | {"none": "none"}),
+        )
+        result.append((labels, frame, pd.DataFrame(metadata["coverage"])))
+    return result
+
+
 def in_order(scores: pd.DataFrame, show: dict[str, Any]) -> pd.DataFrame:
     """Sort task scores as the configuration lists tasks, adapters, languages and conditions."""
     orders = {

@@ -25,7 +25,10 @@ from pathlib import Path
 from langneurons.config import Config, read_configs
 from langneurons.errors import ConfigError
 
-MODEL_RULES = ("collect_statistics", "measure_perplexity", "finetune", "evaluate_task")
+MODEL_RULES = (
+    *("collect_statistics", "measure_perplexity", "finetune", "evaluate_task"),
+    *("force_language", "fall_back", "read_layers"),
+)
 FOLDER = "benchmarks/results"
 RESERVE = 1.5
 SPARE = 0.5  # asking for more than twice of what is used is worth a word

@@ -2,6 +2,8 @@
 
 Mondal et al. 2025 draw neurons per language (figures 2-7), pairwise overlap (8-13), layer x
 language (14-19) and perplexity change (1, 20-24); their code also draws three-set Venn diagrams.
+Gurgurov et al. 2025 draw overlap by language family, the success of language forcing as source x
+target, the identified languages at every step of deactivation, and the logit lens by layer.
 Every function takes values and a stem and writes stem.svg and stem.png; equal input gives equal
 files. Counts are in cividis, changes in a diverging map centred at 0 (orange is worse), categories
 in the colours of Okabe and Ito: all are told apart without colour vision. Matrices are labelled
@@ -234,10 +236,20 @@ def draw_neurons(
 
 
 def draw_overlap(
-    table: "NeuronTable", order: Sequence[str], title: str, stem: str | os.PathLike
+    table: "NeuronTable",
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    families: Mapping[str, str] | None = None,
 ) -> None:
-    """Draw how many neurons two languages share (diagonal: their own) and the Jaccard index."""
+    """Draw how many neurons two languages share (diagonal: their own) and the Jaccard index.
+
+    With `families` languages stand by family, in the order of each family's first language, lines
+    between them.
+    """
     langs = [lang for lang in order if lang in table.languages]
+    if families is not None:
+        langs, borders = by_family(langs, families)
     shared = table.overlap().loc[langs, langs]
     jaccard = 100 * table.jaccard().loc[langs, langs].to_numpy(np.float64)
     np.fill_diagonal(jaccard, np.nan)
@@ -259,6 +271,36 @@ def draw_overlap(
         _heat_map(axes[1], jaccard, cmap, norm, text)
         axes[1].set_title("Jaccard index: shared / union, in %")
         _bar(figure, axes[1], cmap, norm, "Jaccard index (%)")
+        for axis in axes if families is not None else ():
+            _separate(axis, langs, borders, families)
+
+
+def by_family(langs: Sequence[str], families: Mapping[str, str]) -> tuple[list[str], list[int]]:
+    """Return languages grouped by family, and the places at which a new family begins.
+
+    Families follow the order of their first language; a language of no family stands alone.
+    """
+    groups: dict[str, list[str]] = {}
+    for lang in langs:
+        groups.setdefault(families.get(lang) or f"({lang})", []).append(lang)
+    starts = np.cumsum([len(members) for members in groups.values()])[:-1]
+    return [lang for members in groups.values() for lang in members], starts.tolist()
+
+
+def _separate(
+    axis: Axes, langs: Sequence[str], borders: Sequence[int], families: Mapping[str, str]
+) -> None:
+    """Draw lines between families, and their names above the columns."""
+    for border in borders:
+        axis.axvline(border - 0.5, color="black", linewidth=1.4)
+        axis.axhline(border - 0.5, color="black", linewidth=1.4)
+    edges = [0, *borders, len(langs)]
+    above = axis.secondary_xaxis("top")
+    places = [(first + last - 1) / 2 for first, last in zip(edges, edges[1:], strict=False)]
+    names = [families.get(langs[first]) or langs[first] for first in edges[:-1]]
+    above.set_xticks(places, names, rotation=90, fontsize=7.5)
+    above.tick_params(length=0)
+    above.spines[:].set_visible(False)
 
 
 def draw_layers(
@@ -482,6 +524,203 @@ def draw_lss_factors(summary: pd.DataFrame, title: str, stem: str | os.PathLike)
         axis.set_xlabel("LSS, mean over base and target languages")
         _plain(axis)
         figure.legend(loc="outside right center", frameon=False, title="neurons")
+
+
+# Generation -----------------------------------------------------------------------------------
+
+CURVES = (
+    ("mass_own", "prompt's language"),
+    ("mass_target", "target"),
+    ("mass_english", "English"),
+    ("mass_others", "other languages of the set"),
+)
+
+
+def _percent(frame: pd.DataFrame) -> np.ndarray:
+    return frame.map(lambda one: "" if math.isnan(one) else f"{one:.0f}").to_numpy()
+
+
+def _matrix(pairs: pd.DataFrame, value: str, order: Sequence[str]) -> pd.DataFrame:
+    """Return per cent, source (rows) x target (columns), in the given order."""
+    wide = 100 * pairs.pivot(index="source", columns="target", values=value)
+    rows = [lang for lang in order if lang in wide.index]
+    return wide.loc[rows, [lang for lang in order if lang in wide.columns]]
+
+
+def draw_forcing(
+    selections: Sequence[tuple[str, pd.DataFrame]],
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+) -> None:
+    """Draw success, success without degenerate answers, and the untouched model, by selection.
+
+    One row of panels per selection; cells are per cent of answers in the target language.
+    """
+    values = (
+        ("success", "in the target language"),
+        ("intact", "the same, not degenerate"),
+        ("baseline", "untouched model"),
+    )
+    frames = [
+        (f"{name}: {what}", _matrix(pairs, value, order))
+        for name, pairs in selections
+        for value, what in values
+    ]
+    first = frames[0][1]
+    across, down = max(2.4, _side(first.shape[1])), max(2.0, 0.8 * _side(first.shape[0]))
+    size = (3 * (across + 0.6) + 1.2, len(selections) * (down + 0.8))
+    colours, norm = _cmap("cividis"), Normalize(0, 100)
+    note = "Per cent of answers. Diagonal: the language of the question itself is forced."
+    with _canvas(stem, *size, title, note) as figure:
+        axes = _panels(figure, len(selections), 3, len(frames))
+        for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
+            numbered = max(frame.shape) <= MAX_NUMBERED
+            _heat_map(axis, frame, colours, norm, _percent(frame) if numbered else None)
+            axis.set_title(name)
+            axis.set_xlabel("target language")
+            if number % 3 == 0:
+                axis.set_ylabel("language of the question")
+        _bar(figure, axes, colours, norm, "answers in the target language (%)")
+
+
+def draw_fallback(
+    selections: Sequence[tuple[str, pd.DataFrame]],
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+    most: int = 12,
+) -> None:
+    """Draw which languages answers are in while more languages' neurons are overwritten.
+
+    One panel per selection: steps (rows) x identified language (columns). Languages outside `order`
+    are summed up, but for `most` in all.
+    """
+    frames = []
+    for name, table in selections:
+        wide = 100 * table.pivot(index="step", columns="language", values="share")
+        first = table.drop_duplicates("step").set_index("step")
+        known = [lang for lang in order if lang in wide]
+        others = wide.drop(columns=known).max().sort_values(ascending=False, kind="stable")
+        kept = [*known, *sorted(others.index[: max(0, most - len(known))])]
+        shown = wide[kept].assign(rest=wide.drop(columns=kept).sum(axis=1))
+        shown.index = [
+            "untouched" if step == 0 else f"+ {_named(first.loc[step, 'added'], names)}"
+            for step in wide.index
+        ]
+        shown["degenerate"] = 100 * first["degenerate"].to_numpy()
+        frames.append((name, shown))
+    widest = max(frame.shape[1] for _, frame in frames)
+    tallest = max(frame.shape[0] for _, frame in frames)
+    rows, columns = _grid(len(frames), max(1, int(18 // (_side(widest) + 1.8))))
+    size = (columns * (_side(widest) + 1.8) + 0.9, rows * (0.32 * tallest + 1.5))
+    colours, norm = _cmap("cividis"), Normalize(0, 100)
+    note = (
+        "Columns: identified language (und: no letter); the last is the share of degenerate ones."
+    )
+    with _canvas(stem, *size, title, note) as figure:
+        axes = _panels(figure, rows, columns, len(frames))
+        for axis, (name, frame) in zip(axes, frames, strict=True):
+            _heat_map(axis, frame, colours, norm, _percent(frame))
+            axis.set_title(name)
+            axis.axvline(frame.shape[1] - 1.5, color="black", linewidth=1.2)
+            axis.set_ylabel("neurons overwritten, cumulated")
+        _bar(figure, axes, colours, norm, "share of answers (%)")
+
+
+def draw_lens(
+    layers: pd.DataFrame,
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw what the untouched model would say at each layer, a panel per prompt language.
+
+    Curves: probability on tokens of the prompt's language, of English, of the set's others; dotted,
+    on the right axis, the entropy in nats.
+    """
+    layers = layers[layers["target"] == BASELINE]
+    langs = [lang for lang in order if lang in set(layers["lang"])]
+    rows, columns = _grid(len(langs), 5)
+    note = "Dotted, right axis: entropy in nats. Layer 0 is nearest to the input."
+    with _canvas(stem, 2.7 * columns + 1.8, 2.3 * rows + 0.5, title, note) as figure:
+        axes = _panels(figure, rows, columns, len(langs), sharex=True, sharey=True)
+        highest = 1.05 * float(layers["entropy"].max())
+        handles = []
+        for place, (axis, lang) in enumerate(zip(axes, langs, strict=True)):
+            own = layers[layers["lang"] == lang].sort_values("layer")
+            handles = []
+            for number, (key, label) in enumerate(CURVES):
+                if key == "mass_target":
+                    continue
+                (line,) = axis.plot(
+                    own["layer"],
+                    own[key],
+                    color=OKABE_ITO[number],
+                    marker=MARKERS[number],
+                    markersize=3,
+                    label=label,
+                )
+                handles.append(line)
+            _finish(axis, _named(lang, names))
+            right = axis.twinx()
+            (line,) = right.plot(
+                own["layer"], own["entropy"], ":", color="0.35", label="entropy (right)"
+            )
+            handles.append(line)
+            right.set_ylim(0, highest)
+            right.spines["top"].set_visible(False)
+            last = place % columns == columns - 1 or place == len(langs) - 1
+            right.tick_params(labelright=last)
+        figure.legend(handles=handles, loc="outside right upper", frameon=False)
+
+
+def draw_lens_change(
+    layers: pd.DataFrame,
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the same with (solid) and without (dashed) an intervention.
+
+    One panel per selection and target, averaged over the prompts of the other languages.
+    """
+    touched = layers[layers["target"] != BASELINE]
+    touched = touched[touched["lang"] != touched["target"]]
+    plain_rows = layers[layers["target"] == BASELINE].set_index(["lang", "layer"])
+    frames = []
+    for (selection, target), part in touched.groupby(["selection", "target"], sort=False):
+        before = plain_rows.loc[pd.MultiIndex.from_frame(part[["lang", "layer"]])]
+        mean = part.groupby("layer")[["mass_own", "mass_target", "mass_english"]].mean()
+        without = before.groupby(level="layer")[["mass_own", "mass_english"]].mean()
+        frames.append((f"{selection}: {_named(target, names)}", mean, without))
+    rows, columns = _grid(len(frames), 4)
+    note = "Solid: neurons written; dashed: untouched. Mean over prompts of the other languages."
+    with _canvas(stem, 3.1 * columns + 0.6, 2.5 * rows + 0.5, title, note) as figure:
+        axes = _panels(figure, rows, columns, len(frames), sharex=True, sharey=True)
+        for axis, (name, mean, without) in zip(axes, frames, strict=True):
+            for number, (key, label) in enumerate(CURVES[:3]):
+                colour = OKABE_ITO[number]
+                axis.plot(mean.index, mean[key], color=colour, marker=MARKERS[number], markersize=3)
+                axis.lines[-1].set_label(label)
+                if key in without:
+                    axis.plot(without.index, without[key], "--", color=colour, linewidth=1.0)
+            _finish(axis, name)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+
+
+def _finish(axis: Axes, title: str) -> None:
+    axis.set_title(title)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("layer")
+    axis.set_ylabel("probability")
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _plain(axis, "y")
+    axis.label_outer()
 
 
 # Tasks and activations -------------------------------------------------------------------------

@@ -187,7 +187,7 @@ class InterventionLM(HFLM):
             settings["intervention"],
             language,
             read_table(table, who),
-            read_statistics(statistics, who),
+            read_statistics(statistics, who, tokenizer),
         )
         return cls(made, tokenizer, plan, who, batch_size, **arguments)
 

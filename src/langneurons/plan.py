@@ -21,6 +21,7 @@ from typing import Any
 
 from langneurons.config import Config, parse_yaml, project_file, read_configs
 from langneurons.config.protocols import from_points
+from langneurons.config.root import entry_languages
 from langneurons.config.tasks import source_paths
 from langneurons.errors import ConfigError
 from langneurons.histogram import N_BINS
@@ -184,6 +185,11 @@ class Planner:
         found.append(self._stage("finetune", name, trained, training, host + 2))
         evaluated = self._evaluation_jobs(name, geometry, load, held)
         found.append(self._stage("evaluate_task", name, evaluated, forward, host + 4))
+        for rule, analysis in (("force_language", "forcing"), ("fall_back", "fallback")):
+            jobs = self._generation_jobs(analysis, name, geometry, load, held)
+            found.append(self._stage(rule, name, jobs, forward, host + 2))
+        jobs = self._lens_jobs(name, geometry, load)
+        found.append(self._stage("read_layers", name, jobs, forward, host + 2))
         return found
 
     def _perplexity_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
@@ -282,6 +288,54 @@ class Planner:
                 size = conditions * rows * RECORD_BYTES
                 jobs.append(Job(f"results/{name}/{place}", read, seconds, size))
         return jobs
+
+    def _generation_jobs(
+        self, analysis: str, name: str, geometry: Geometry, load: float, held: float
+    ) -> list[Job]:
+        config, jobs = self.config, []
+        entry = getattr(config, analysis)
+        for points in config.points("generation") if entry is not None else ():
+            for langset, selection, intervention in config.generation_cells(name, analysis):
+                asked, written = entry_languages(entry, config.directory_languages()[langset])
+                answers = (len(written) + 1) * sum(self._questions(entry, lang) for lang in asked)
+                width = self._item_tokens("question") + entry.max_new_tokens
+                batch = max(1, config.runtime.batch_tokens // width)
+                seconds = load + self._seconds(name, geometry, answers * width, 2, "evaluation")
+                seconds += math.ceil(answers / batch) * entry.max_new_tokens * self._decode(held)
+                place = f"texts/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet"
+                size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * entry.max_new_tokens)
+                jobs.append(Job(f"results/{name}/{place}", answers * width, seconds, size))
+        return jobs
+
+    def _lens_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
+        config, jobs = self.config, []
+        for points in config.points("generation") if config.lens is not None else ():
+            for langset, conditions in config.lens_cells(name).items():
+                members = config.directory_languages()[langset]
+                asked, _ = entry_languages(config.lens, members)
+                questions = sum(self._questions(config.lens, lang) for lang in asked)
+                rows = (len(conditions) + 1) * questions
+                read = rows * self._item_tokens("question")
+                # The head runs at one position of every layer.
+                heads = rows * geometry.layers * geometry.hidden * geometry.vocabulary
+                seconds = self._seconds(
+                    name, geometry, read + heads / geometry.parameters, 2, "evaluation"
+                )
+                output = f"results/{name}/lens/{points}/{langset}.parquet"
+                size = rows * geometry.layers * len(members) * RECORD_BYTES
+                jobs.append(Job(output, read, load + seconds, size))
+        return jobs
+
+    def _questions(self, entry: Any, lang: str) -> int:
+        """Return how many questions of a language are asked."""
+        source = entry.questions
+        path = Path(__file__).parent / "mini" / "questions" / f"{lang}.jsonl"
+        if source.kind == "jsonl":
+            path = Path(source.path.format(lang=lang))
+        rows = self.assumed["default_questions"]
+        if path.is_file():
+            rows = sum(1 for _ in path.open("rb"))
+        return min(rows, entry.limit) if entry.limit else rows
 
     # Costs -------------------------------------------------------------------------------------
 

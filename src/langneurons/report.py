@@ -17,7 +17,12 @@ from langneurons.claims import CLAIMS
 from langneurons.page import Picture, Table, Verdict, write_page
 from langneurons.provenance import versions
 
-CAPTIONS = {"cross_entropy": "perplexity", "scores": "tasks", "lss_factors": "lss"}
+CAPTIONS = {
+    "cross_entropy": "perplexity",
+    "scores": "tasks",
+    "lss_factors": "lss",
+    "lens_change": "lens",
+}
 TITLES = {
     "neurons": "Neurons per language",
     "overlap": "Shared neurons",
@@ -30,6 +35,10 @@ TITLES = {
     "lss_factors": "Language Steering Shift by intervention",
     "scores": "Task scores",
     "curves": "Training curves",
+    "forcing": "Language forcing",
+    "fallback": "Fallback order",
+    "lens": "Logit lens",
+    "lens_change": "Logit lens with neurons written",
 }
 PAPER_FIGURES = "Figures in the paper's order"
 PAPER_TABLES = "Tables in the paper's order"
@@ -195,6 +204,10 @@ def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str
         "cross_entropy": ("model", "protocol", "label", "intervention"),
         "lss": ("model", "protocol", "label", "intervention"),
         "lss_factors": ("model", "protocol", "label"),
+        "forcing": ("model", "protocol", "label", "intervention"),
+        "fallback": ("model", "protocol", "label", "intervention"),
+        "lens": ("model", "protocol", "label"),
+        "lens_change": ("model", "protocol", "label", "intervention"),
         "scores": ("model", "protocol", "task"),
         "curves": ("model", "protocol", "finetuning"),
     }.get(kind, ("model", "label", "selection"))

@@ -47,7 +47,7 @@ def _adjust(logits: torch.Tensor, config) -> torch.Tensor:
     return logits
 
 
-def _logit_blocks(
+def logit_blocks(
     head: nn.Module, hidden: torch.Tensor, config
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first vocabulary index, float32 logits (tokens, block))."""
@@ -84,7 +84,7 @@ def _target_logprobs(head, hidden, targets, config):
     highest = torch.full(targets.shape, -torch.inf, device=hidden.device)
     total = torch.zeros_like(highest)
     own = torch.zeros_like(highest)
-    for start, logits in _logit_blocks(head, hidden, config):
+    for start, logits in logit_blocks(head, hidden, config):
         column = targets - start
         inside = (column >= 0) & (column < logits.shape[1])
         found = logits.gather(1, column.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
@@ -276,7 +276,8 @@ def generate(
     """Return the greedy continuation of each prompt, cut before EOS or the first stop string.
 
     Prompts are left-padded, with positions counted from each prompt's own first token. Of equal
-    logits the lowest token wins.
+    logits the lowest token wins. The repetition penalty (Keskar et al. 2019) acts on each row's own
+    prompt and generated tokens.
     """
     sites = MlpSites(model)
     _check_conditions(conditions, len(prompts))
@@ -319,7 +320,7 @@ def _generate_batch(
     generated: list[list[int]] = [[] for _ in encoded]
     texts = [""] * len(encoded)
     running = [True] * len(encoded)
-    seen = [set(ids) for ids in encoded]
+    seen = _Seen(encoded, sites.head, device) if penalty != 1.0 else None
     ends = _end_tokens(tokenizer)
     cache, step_tokens = None, tokens
     for _ in range(max_new_tokens):
@@ -340,7 +341,6 @@ def _generate_batch(
                 running[row] = False
                 continue
             generated[row].append(token)
-            seen[row].add(token)
             texts[row] = tokenizer.decode(generated[row], skip_special_tokens=True)
             cuts = [texts[row].find(word) for word in stop if word in texts[row]]
             if cuts:
@@ -349,6 +349,8 @@ def _generate_batch(
         if not any(running):
             break
         step_tokens = torch.tensor(best, device=device)[:, None]
+        if seen is not None:
+            seen.add(step_tokens)
         mask = torch.cat([mask, torch.ones_like(step_tokens)], 1)
     return texts
 
@@ -357,17 +359,33 @@ def _end_tokens(tokenizer) -> set[int]:
     return {tokenizer.eos_token_id} - {None}
 
 
+class _Seen:
+    """Which tokens each row has had, bool (row, vocabulary)."""
+
+    def __init__(self, encoded: Sequence[Sequence[int]], head: nn.Module, device: torch.device):
+        size = getattr(head, "out_features", None) or head.weight.shape[0]
+        self.had = torch.zeros(len(encoded), size, dtype=torch.bool, device=device)
+        for row, ids in enumerate(encoded):
+            self.had[row, torch.tensor(ids, device=device)] = True
+
+    def add(self, tokens: torch.Tensor) -> None:
+        """Add one token (row, 1) per row."""
+        self.had.scatter_(1, tokens, True)
+
+    def penalised(self, logits: torch.Tensor, start: int, penalty: float) -> torch.Tensor:
+        """Return the logits (row, block) from `start` with those of earlier tokens lowered."""
+        had = self.had[:, start : start + logits.shape[1]]
+        lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
+        return torch.where(had, lowered, logits)
+
+
 def _greedy(sites, hidden, seen, penalty) -> list[int]:
     """Return the most probable token of each row after the repetition penalty."""
     value = torch.full((len(hidden),), -torch.inf, device=hidden.device)
     best = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
-    for start, logits in _logit_blocks(sites.head, hidden, sites.config):
-        if penalty != 1.0:
-            for row, used in enumerate(seen):
-                own = [t - start for t in used if start <= t < start + logits.shape[1]]
-                if own:
-                    kept = logits[row, own]
-                    logits[row, own] = torch.where(kept > 0, kept / penalty, kept * penalty)
+    for start, logits in logit_blocks(sites.head, hidden, sites.config):
+        if seen is not None:
+            logits = seen.penalised(logits, start, penalty)
         top, where = logits.max(1)
         better = top > value
         best = torch.where(better, where + start, best)

@@ -12,7 +12,7 @@ from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import percentile
 from langneurons.config.load import project_file
 from langneurons.config.protocols import STAGES, Protocol, from_points
-from langneurons.config.root import Config, statistic_site
+from langneurons.config.root import Config, entry_languages, statistic_site
 from langneurons.provenance import file_digest
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
@@ -130,6 +130,72 @@ def measure_lss(
 
 
 @_stage
+def prepare_questions(config: Config, analysis: str, lang: str) -> dict[str, Any]:
+    """Return where the questions come from."""
+    entry = getattr(config, analysis)
+    source = entry.questions.model_dump(mode="json")
+    return {"source": source, "limit": entry.limit, "lang": lang}
+
+
+_DECODING = {"template", "max_new_tokens", "repetition_penalty", "stop"}
+
+
+@_stage
+def force_language(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the pairs of languages and how answers are decoded."""
+    entry = config.forcing
+    asked, forced = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "sources": list(asked),
+        "targets": list(forced),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def fall_back(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the order of the languages and how answers are decoded."""
+    entry = config.fallback
+    _, order = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "order": list(order),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def judge_texts(config: Config, analysis: str) -> dict[str, Any]:
+    """Return how languages are identified, and from where on a text is degenerate."""
+    keys = {"identifier", "degenerate"}
+    return getattr(config, analysis).model_dump(mode="json", include=keys)
+
+
+@_stage
+def read_layers(config: Config, model: str, points: str, langset: str) -> dict[str, Any]:
+    """Return the prompts' languages, the conditions, and which tokens are a language's."""
+    protocol = from_points("generation", points)
+    asked, _ = entry_languages(config.lens, config.directory_languages()[langset])
+    conditions = config.lens_cells(model)[langset]
+    names = sorted({name for _, name, _ in conditions})
+    keys = {"template", "purity", "min_count"}
+    return {
+        "conditions": sorted(list(condition) for condition in conditions),
+        "interventions": {name: _intervention(config, name, protocol) for name in names},
+        "languages": list(asked),
+        "lens": config.lens.model_dump(mode="json", include=keys),
+        "model": _model(config, model),
+    }
+
+
+@_stage
 def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str, Any]:
     """Return where the items come from."""
     entry = config.tasks[task].under(from_points("items", points))
@@ -195,6 +261,7 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "title": config.title,
         "labels": config.labels(),
         "language_names": config.language_names(),
+        "families": config.language_families(),
         "order": list(config.language_names()),
         "language_sets": {key: list(value) for key, value in config.language_sets.items()},
         "models": {key: entry.label or key for key, entry in config.models.items()},
@@ -247,7 +314,9 @@ def figure_path(config: Config, name: str) -> str:
     one = config.results.figures[name]
     protocol = one.protocol or next(iter(config.protocols))
     folder = f"results/figures/{config.name}/{one.model}"
-    if one.kind in ("perplexity", "cross_entropy"):
+    if one.kind == "lens":
+        return f"{folder}/{protocol}/{one.languages}/lens.svg"
+    if one.intervention is not None:
         return f"{folder}/{protocol}/{one.languages}/{one.intervention}/{one.kind}.svg"
     if one.kind == "neurons":
         return f"{folder}/{one.languages}/neurons.svg"

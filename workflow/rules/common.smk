@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from langneurons.config import ConfigError, project_file, read_configs
 from langneurons.config.protocols import STAGES, from_points
+from langneurons.config.root import entry_languages
 from langneurons.provenance import code_digests
 from langneurons.published import table_names
 from langneurons.stages import figure_path, stage as stage_parameters
@@ -59,6 +60,7 @@ wildcard_constraints:
     task=alternatives(cfg.tasks),
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
+    analysis="forcing|fallback|lens",
     points=alternatives(points for name in STAGES for points in cfg.points(name)),
     protocol=alternatives(cfg.protocols),
     figure=alternatives(cfg.results.figures),
@@ -175,6 +177,12 @@ def table_files():
         names += ["lss", "lss_summary"]
     if cfg.tasks:
         names.append("tasks")
+    if cfg.forcing is not None:
+        names += ["forcing", "forcing_summary"]
+    if cfg.fallback is not None:
+        names.append("fallback")
+    if cfg.lens is not None:
+        names += ["lens", "lens_tokens"]
     if cfg.results.published:
         names += ["published", "published_summary", *PRINTED_TABLES]
     if cfg.results.claims:
@@ -208,6 +216,17 @@ def figure_files():
             tasks = [task for task, entry in cfg.tasks.items() if entry.interventions]
             files += [f"{here}/{task}/scores.svg" for task in tasks]
             files += [f"{here}/{name}/curves.svg" for name in cfg.finetunings]
+            files += [
+                f"{here}/{LABELS[langset]}/{intervention}/{analysis}.svg"
+                for analysis in ("forcing", "fallback")
+                for langset, _, intervention in cfg.generation_cells(model, analysis)
+            ]
+            for langset, conditions in cfg.lens_cells(model).items():
+                files.append(f"{here}/{LABELS[langset]}/lens.svg")
+                files += [
+                    f"{here}/{LABELS[langset]}/{intervention}/lens_change.svg"
+                    for _, intervention, _ in conditions
+                ]
     files += [f"results/figures/{PAPER}/{name}.svg" for name in cfg.results.figures]
     return sorted(set(files))
 

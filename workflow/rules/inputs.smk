@@ -94,6 +94,75 @@ def condition_inputs(wc):
     return inputs
 
 
+def question_files(analysis, langset):
+    """Return the questions that an analysis asks on a set, by language."""
+    asked, _ = entry_languages(getattr(cfg, analysis), SETS[langset])
+    return [f"resources/questions/{analysis}/{lang}.jsonl" for lang in asked]
+
+
+def forcing_questions(wc):
+    """Return the questions of every source language."""
+    return question_files("forcing", wc.langset)
+
+
+def fallback_questions(wc):
+    """Return the questions in the one language of the fallback."""
+    (path,) = question_files("fallback", wc.langset)
+    return path
+
+
+def lens_questions(wc):
+    """Return the questions of every prompt language."""
+    return question_files("lens", wc.langset)
+
+
+def lens_tables(wc):
+    """Return the neuron tables of the lens's conditions."""
+    names = sorted({selection for selection, _, _ in cfg.lens_cells(wc.model)[wc.langset]})
+    return [f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in names]
+
+
+def lens_statistics(wc):
+    """Return the statistics of the set's languages where something is written."""
+    conditions = cfg.lens_cells(wc.model)[wc.langset]
+    return list(statistics_of_set(wc).values()) if conditions else []
+
+
+def judged_files(analysis, model=None, protocol=None, label=None, intervention=None):
+    """Return the judged texts of an analysis: all, or those of one figure."""
+    points = cfg.points("generation")
+    points = points if protocol is None else [cfg.protocols[protocol].points("generation")]
+    return [
+        f"results/{one}/judged/{analysis}/{point}/{langset}/{selection}/{name}.parquet"
+        for one in ([model] if model else cfg.models)
+        for point in points
+        for langset, selection, name in cfg.generation_cells(one, analysis)
+        if label is None or langset == cfg.directory(label)
+        if intervention in (None, name)
+    ]
+
+
+def label_judged(analysis, wc):
+    """Return the judged texts of every selection on a set under one intervention."""
+    return judged_files(analysis, wc.model, wc.protocol, wc.label, wc.intervention)
+
+
+def lens_files():
+    """Return the records of the logit lens of every model and set."""
+    return [
+        f"results/{model}/lens/{points}/{langset}.parquet"
+        for model in cfg.models
+        for points in cfg.points("generation")
+        for langset in cfg.lens_cells(model)
+    ]
+
+
+def label_lens(wc):
+    """Return the records of the logit lens on one set."""
+    points = cfg.protocols[wc.protocol].points("generation")
+    return f"results/{wc.model}/lens/{points}/{cfg.directory(wc.label)}.parquet"
+
+
 def table(*names):
     """Return the files of tables, by name."""
     files = []

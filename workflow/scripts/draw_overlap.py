@@ -18,7 +18,8 @@ def main(snakemake) -> None:
     ((labels, table),) = neuron_tables(snakemake.input, show)
     title = f"{labels['model']}, {labels['selection']}: neurons that languages share"
     stem = Path(snakemake.output.svg).with_suffix("")
-    draw_overlap(table, order(show, snakemake.wildcards.label), title, stem)
+    families = show["families"] if show["results"]["group_by"] == "family" else None
+    draw_overlap(table, order(show, snakemake.wildcards.label), title, stem, families)
     job.done()
 
 

@@ -8,7 +8,7 @@ from langneurons.config.models import ModelEntry
 from langneurons.config.root import set_directory
 from langneurons.interventions import Plan, resolve
 from langneurons.io import DamagedFile, damaged, read_json
-from langneurons.loading import identity, load_model
+from langneurons.loading import identity, load_model, tokenizer_hash
 from langneurons.neurons import NeuronTable
 from langneurons.statistics import Statistics
 
@@ -22,11 +22,9 @@ def load(cfg: dict[str, Any], manifest: str):
     return model, tokenizer, identity(entry, read_json(manifest))
 
 
-def read_statistics(
-    paths: list[str], who: dict[str, Any], tokenizer_hash: str
-) -> dict[str, Statistics]:
+def read_statistics(paths: list[str], who: dict[str, Any], tokenizer) -> dict[str, Statistics]:
     """Read statistics; refuse those of another model, revision, number format or tokenizer."""
-    same = who | {"tokenizer_hash": tokenizer_hash}
+    same = who | {"tokenizer_hash": tokenizer_hash(tokenizer)}
     read = [Statistics.read(path, lang=Path(path).stem, **same) for path in paths]
     return {one.lang: one for one in read}
 

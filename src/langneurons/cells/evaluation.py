@@ -7,7 +7,6 @@ import pandas as pd
 from langneurons.cells.common import STORE, load, plan, read_statistics, read_table
 from langneurons.evaluation import evaluate
 from langneurons.io import read_jsonl
-from langneurons.loading import tokenizer_hash
 from langneurons.provenance import digest, file_digest
 from langneurons.sidestore import SideStore
 from langneurons.tasks import Task, load_task
@@ -42,7 +41,7 @@ def evaluation_cell(
     `adapter` is the weights file of a LoRA adapter that the model gets first.
     """
     model, tokenizer, who = load(cfg, manifest)
-    own = read_statistics(statistics, who, tokenizer_hash(tokenizer))
+    own = read_statistics(statistics, who, tokenizer)
     task, lang = load_task(definition), wildcards["lang"]
     head, part = None, who
     if adapter is not None:

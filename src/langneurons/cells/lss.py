@@ -6,7 +6,6 @@ import pandas as pd
 
 from langneurons.cells.common import STORE, load, plan, read_statistics, read_table
 from langneurons.io import read_jsonl
-from langneurons.loading import tokenizer_hash
 from langneurons.lss import measure
 from langneurons.provenance import digest
 from langneurons.sidestore import SideStore
@@ -25,7 +24,7 @@ def lss_cell(
     """Return the records of one matrix and their metadata; `facts` in the order of the bases."""
     model, tokenizer, who = load(cfg, manifest)
     table = read_table(neurons, who)
-    own = read_statistics(statistics, who, tokenizer_hash(tokenizer))
+    own = read_statistics(statistics, who, tokenizer)
     rows = {base: read_jsonl(path) for base, path in zip(cfg["bases"], facts, strict=True)}
     plans = {
         lang: plan(wildcards["intervention"], cfg["intervention"], lang, table, own)

@@ -27,7 +27,7 @@ def perplexity_cell(
     model, tokenizer, who = load(cfg, manifest)
     table = read_table(neurons, who)
     made_by = tokenizer_hash(tokenizer)
-    own = read_statistics(statistics, who, made_by)
+    own = read_statistics(statistics, who, tokenizer)
     texts = [Corpus.read(p, lang=Path(p).stem, tokenizer_hash=made_by) for p in corpora]
     plans = {
         lang: plan(wildcards["intervention"], cfg["intervention"], lang, table, own)

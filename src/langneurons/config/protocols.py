@@ -16,6 +16,7 @@ STAGES = {
     "items": ("prompts", "split"),
     "adapters": ("pooling", "split", "training"),
     "evaluation": ("intervention_site", "pooling", "prompts", "quantiles", "split", "training"),
+    "generation": ("intervention_site", "quantiles"),
     "perplexity": ("intervention_site", "perplexity_text", "quantiles"),
     "steering": ("intervention_site", "lss", "quantiles"),
 }

@@ -23,6 +23,7 @@ from langneurons.config.root import NAMED, Config
 from langneurons.config.tasks import FigureEntry, PaperTask
 from langneurons.selection import METHODS
 
+_QUESTIONS = {"kind": "jsonl", "path": "questions.{lang}.jsonl"}
 # One value for every key that has no default, or whose default would show nothing.
 EXAMPLE: dict[str, Any] = {
     "name": "reference",
@@ -71,6 +72,12 @@ EXAMPLE: dict[str, Any] = {
             "shared": "target",
         },
         "by_layer": {"operation": "set", "value": "layer_p10", "sweep": 32},
+        "arithmetic": {
+            "steps": [
+                {"neurons": "source", "operation": "set", "value": 0.0},
+                {"neurons": "target", "operation": "add", "value": "mean"},
+            ]
+        },
     },
     "protocols": {"corrected": {}, "paper_site": {"intervention_site": "paper"}},
     "perplexity": {"interventions": ["zero"]},
@@ -91,6 +98,9 @@ EXAMPLE: dict[str, Any] = {
             "paper": {"rows": [0.0, 0.25], "training": {"epochs": 1}},
         }
     },
+    "forcing": {"interventions": ["arithmetic"], "questions": _QUESTIONS},
+    "fallback": {"interventions": ["zero"], "questions": _QUESTIONS},
+    "lens": {"interventions": ["arithmetic"], "targets": ["vi"], "questions": _QUESTIONS},
     "results": {
         "venn": [["en", "vi", "yo"]],
         "figures": {
@@ -337,6 +347,7 @@ def _heading(model: type[BaseModel]) -> str:
         kind = get_args(model.model_fields["kind"].annotation)[0]
         place = {"Source": "models.*.source", "Text": "corpus.source", "Task": "tasks.*.source"}
         place |= {"Facts": "lss.source"}
+        place |= {"Questions": "questions", "Identifier": "identifier"}
         owner = next(value for key, value in place.items() if model.__name__.endswith(key))
         return f"{owner} (kind: {kind})"
     for name, field in Config.model_fields.items():

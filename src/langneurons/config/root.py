@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from langneurons.config.base import NAME, NAME_LENGTH, Frozen, doubled, is_name
 from langneurons.config.corpus import CorpusConfig
 from langneurons.config.finetuning import Adapter, FinetuneEntry
+from langneurons.config.generation import FallbackConfig, ForcingConfig, LensConfig, Prompted
 from langneurons.config.interventions import ROLES, InterventionEntry, Step, percentile
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.lss import LssConfig
@@ -40,6 +41,8 @@ NAMED = (
 # Words with a meaning of their own where a language or a model is named.
 RESERVED_LANGUAGES = (BASELINE, "neurons", *ROLES)
 RESERVED_MODELS = ("tables", "figures")
+# What has pairs of a source and a target language.
+PAIRED = ("forcing", "lens")
 MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 MINI_TASKS = ("xnli", "xquad", "xcopa")
 MINI_TASK_LANGUAGES = ("en", "vi", "hi", "ur", "zh")
@@ -85,6 +88,11 @@ class Config(Frozen):
     finetunings: dict[str, FinetuneEntry] = Field(
         default_factory=dict, description="LoRA on chosen neurons, by name."
     )
+    forcing: ForcingConfig | None = Field(None, description="Left out: no language forcing.")
+    fallback: FallbackConfig | None = Field(
+        None, description="Left out: no fallback under cumulative deactivation."
+    )
+    lens: LensConfig | None = Field(None, description="Left out: no logit lens.")
     results: ResultsConfig = Field(
         default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."
     )
@@ -120,6 +128,11 @@ class Config(Frozen):
         known = KNOWN_LANGUAGES | self.languages
         codes = [lang for members in self.language_sets.values() for lang in members]
         return {code: known[code].name for code in dict.fromkeys(codes)}
+
+    def language_families(self) -> dict[str, str]:
+        """Return the family of every language that a set uses."""
+        known = KNOWN_LANGUAGES | self.languages
+        return {code: known[code].family for code in self.language_names()}
 
     def model_sets(self, model: str) -> tuple[str, ...]:
         """Return the names of the language sets on which a model is run."""
@@ -198,6 +211,39 @@ class Config(Frozen):
         )
         return list(dict.fromkeys(cells))
 
+    def generation_cells(self, model: str, analysis: str) -> list[tuple[str, str, str]]:
+        """Return (set folder, selection, intervention) for each job of `forcing` or `fallback`."""
+        entry = getattr(self, analysis)
+        if entry is None:
+            return []
+        cells = (
+            (self.directory(langset), selection, intervention)
+            for langset, selection in self.cells(model)
+            if entry.selections is None or selection in entry.selections
+            if all(entry_languages(entry, self.language_sets[langset]))
+            for intervention in entry.interventions
+        )
+        return list(dict.fromkeys(cells))
+
+    def lens_cells(self, model: str) -> dict[str, list[tuple[str, str, str]]]:
+        """Return, by set folder, the (selection, intervention, target) of the logit lens."""
+        if self.lens is None:
+            return {}
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for langset, selection in self.cells(model):
+            members = self.language_sets[langset]
+            if not all(entry_languages(self.lens, members)):
+                continue
+            conditions = found.setdefault(self.directory(langset), [])
+            if self.lens.selections is None or selection in self.lens.selections:
+                conditions += [
+                    (selection, intervention, target)
+                    for intervention in self.lens.interventions
+                    for target in self.lens.targets
+                    if target in members
+                ]
+        return {folder: list(dict.fromkeys(rows)) for folder, rows in found.items()}
+
     def task_conditions(
         self, model: str, task: str, lang: str, adapter: Adapter | None = None
     ) -> list[tuple[str, str, str]]:
@@ -266,6 +312,24 @@ class Config(Frozen):
     def points(self, stage: str) -> tuple[str, ...]:
         """Return the folders of a stage: its results under every protocol, each once."""
         return stage_points(self.protocols.values(), stage)
+
+
+def entry_languages(
+    entry: ForcingConfig | FallbackConfig | LensConfig, members: Iterable[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the languages of the questions and of the neurons that a set takes part with, sorted.
+
+    The order of fallback keeps its own. Either may be empty: then the set takes no part.
+    """
+    members = set(members)
+    if isinstance(entry, FallbackConfig):
+        return (entry.language,), tuple(lang for lang in entry.order if lang in members)
+    if isinstance(entry, LensConfig):
+        asked = members if entry.languages is None else members.intersection(entry.languages)
+        return tuple(sorted(asked)), tuple(sorted(members))
+    asked = members if entry.sources is None else members.intersection(entry.sources)
+    forced = members if entry.targets is None else members.intersection(entry.targets)
+    return tuple(sorted(asked)), tuple(sorted(forced))
 
 
 def statistic_site(step: Step, protocol: Protocol) -> str:
@@ -345,6 +409,7 @@ def check(config: Config) -> None:
     _check_lss(config)
     _check_tasks(config)
     _check_finetunings(config)
+    _check_generation(config)
     _check_mini(config)
     _check_use(config)
     _check_figures(config)
@@ -357,6 +422,10 @@ FIGURE_KEYS = {
     "venn": ("selection",),
     "perplexity": ("intervention", "protocol"),
     "cross_entropy": ("intervention", "protocol"),
+    "forcing": ("intervention", "protocol"),
+    "fallback": ("intervention", "protocol"),
+    "lens": ("protocol",),
+    "lens_change": ("intervention", "protocol"),
 }
 
 
@@ -417,12 +486,23 @@ def _check_figures(config: Config) -> None:
             drawn = (figure.languages, figure.selection) in cells
         if figure.kind == "venn":
             drawn = drawn and any(set(members).issuperset(t) for t in config.results.venn)
+        folder = config.directory(figure.languages)
         if figure.intervention is not None:
-            folder = config.directory(figure.languages)
-            found = {(place, name) for place, _, name in config.perplexity_cells(figure.model)}
-            drawn = (folder, figure.intervention) in found
+            drawn = (folder, figure.intervention) in _written(config, figure.model, figure.kind)
+        if figure.kind == "lens":
+            drawn = folder in config.lens_cells(figure.model)
         if not drawn:
             raise ConfigError(f"{path}: this configuration draws no such figure.")
+
+
+def _written(config: Config, model: str, kind: str) -> set[tuple[str, str]]:
+    """Return the (set folder, intervention) of which there are figures of a kind."""
+    if kind == "lens_change":
+        cells = config.lens_cells(model)
+        return {(folder, name) for folder, rows in cells.items() for _, name, _ in rows}
+    if kind in ("forcing", "fallback"):
+        return {(folder, name) for folder, _, name in config.generation_cells(model, kind)}
+    return {(folder, name) for folder, _, name in config.perplexity_cells(model)}
 
 
 def _check_doubled(path: str, values: Iterable[object]) -> None:
@@ -691,7 +771,10 @@ def _check_lss(config: Config) -> None:
 
 
 def _check_conditions(
-    config: Config, path: str, entry: PerplexityConfig | LssConfig | TaskEntry, pairs: bool = False
+    config: Config,
+    path: str,
+    entry: PerplexityConfig | LssConfig | TaskEntry | Prompted,
+    pairs: bool = False,
 ) -> None:
     """Check the interventions and selections under which something is measured.
 
@@ -811,6 +894,60 @@ def _check_finetunings(config: Config) -> None:
             raise ConfigError(
                 f"{path}: no task evaluates it; name it under `finetunings` of a task."
             )
+
+
+def _check_generation(config: Config) -> None:
+    known = KNOWN_LANGUAGES | config.languages
+    members = {lang for langs in config.language_sets.values() for lang in langs}
+    for path in ("forcing", "fallback", "lens"):
+        entry = getattr(config, path)
+        if entry is None:
+            continue
+        if path != "lens" and not entry.interventions:
+            raise ConfigError(f"{path}.interventions: empty; name at least one intervention.")
+        _check_conditions(config, path, entry, pairs=path in PAIRED)
+        for key in ("sources", "targets", "languages", "order"):
+            langs = getattr(entry, key, None)
+            if langs is not None and not langs and (path, key) != ("lens", "targets"):
+                raise ConfigError(f"{path}.{key}: empty; leave the key out.")
+            _check_doubled(f"{path}.{key}", langs or ())
+            for lang in langs or ():
+                legal = known if key == "order" else members
+                if lang not in legal:
+                    what = "language" if key == "order" else "language of a set"
+                    raise unknown(f"{path}.{key}", lang, what, sorted(legal))
+        if path == "lens" and bool(entry.interventions) != bool(entry.targets):
+            raise ConfigError("lens: `interventions` and `targets` go together.")
+        if path == "fallback" and entry.language not in known:
+            raise unknown("fallback.language", entry.language, "language", known)
+        asked: set[str] = set()
+        for model in config.models:
+            lens = path == "lens"
+            cells = [] if lens else config.generation_cells(model, path)
+            if lens:
+                cells = [
+                    (folder, selection, name)
+                    for folder, rows in config.lens_cells(model).items()
+                    for selection, name, _ in rows
+                ]
+            for folder, selection, name in cells:
+                _check_members(config, path, folder, selection, name)
+            folders = [folder for folder, _, _ in cells] + list(config.lens_cells(model)) * lens
+            for folder in folders:
+                asked.update(entry_languages(entry, config.directory_languages()[folder])[0])
+        if not asked:
+            raise ConfigError(
+                f"{path}: no language set of the selections used holds its languages; sets:"
+                f" {', '.join(config.language_sets)}."
+            )
+        if entry.questions.kind == "jsonl":
+            _check_template(f"{path}.questions.path", entry.questions.path, len(asked))
+            continue
+        for lang in sorted(asked):
+            if lang not in MINI_LANGUAGES:
+                raise unknown(
+                    f"{path}.questions", lang, "language of the mini data", MINI_LANGUAGES
+                )
 
 
 def _check_mini(config: Config) -> None:

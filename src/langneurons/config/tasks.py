@@ -167,20 +167,24 @@ Claim = Literal[
 class FigureEntry(Frozen):
     """A figure under a name of its own: which of the figures drawn it is."""
 
-    kind: Literal["neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"] = Field(
-        description="What it shows."
-    )
+    kind: Literal[
+        *("neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"),
+        *("forcing", "fallback", "lens", "lens_change"),
+    ] = Field(description="What it shows.")
     model: str = Field(description="Name from `models`.")
     languages: str = Field(description="Name from `language_sets`.")
     selection: str | None = Field(
         None, description="Name from `selections` (overlap, layers, venn)."
     )
     intervention: str | None = Field(
-        None, description="Name from `interventions` (perplexity, cross_entropy)."
+        None,
+        description="Name from `interventions` (perplexity, cross_entropy, forcing, fallback,"
+        " lens_change).",
     )
     protocol: str | None = Field(
         None,
-        description="Name from `protocols` (perplexity, cross_entropy); the first if left out.",
+        description="Name from `protocols` (where an intervention is named, and lens); the first if"
+        " left out.",
     )
     item: str = Field("", description="What the paper calls it, such as Figure 8.")
 
@@ -208,6 +212,11 @@ class ResultsConfig(Frozen):
     )
     venn: tuple[tuple[str, str, str], ...] = Field(
         (), description="Triples of languages drawn as Venn diagrams."
+    )
+    group_by: Literal["none", "family"] = Field(
+        "none",
+        description="Order of the overlap figures: none, that of the set; family, by language"
+        " family (languages.*.family), with lines between families.",
     )
     figures: dict[str, FigureEntry] = Field(
         default_factory=dict,

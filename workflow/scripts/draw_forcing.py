@@ -1,0 +1,31 @@
+"""Draw the success of language forcing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import generation_records, order
+from langneurons.figures import draw_forcing
+from langneurons.generation_tables import forcing_pairs
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show, wildcards = snakemake.params.cfg, snakemake.wildcards
+    stem = Path(snakemake.output.svg).with_suffix("")
+    records = generation_records(snakemake.input, show, wildcards.protocol)
+    panels = [
+        (labels["selection"], forcing_pairs(frame, show["results"])) for labels, frame in records
+    ]
+    first = records[0][0]
+    title = f"{first['model']}: language forcing, intervention {first['intervention']}"
+    draw_forcing(panels, order(show, wildcards.label), title, stem)
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

@@ -1,0 +1,31 @@
+"""Answer questions while the neurons of more and more languages are overwritten."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.cells.fallback import fallback_cell
+from langneurons.io import write_parquet
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    frame, metadata = fallback_cell(
+        snakemake.params.cfg,
+        list(snakemake.params.code),
+        dict(snakemake.wildcards.items()),
+        snakemake.input.manifest,
+        snakemake.input.neurons,
+        list(snakemake.input.statistics),
+        snakemake.input.questions,
+        snakemake.resources.batch_tokens,
+    )
+    write_parquet(snakemake.output[0], frame, metadata)
+    job.done(tokens=int(frame["tokens"].sum()))
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

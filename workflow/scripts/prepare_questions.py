@@ -1,0 +1,21 @@
+"""Fetch the questions of a language."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.questions import prepare_questions
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    settings = snakemake.params.cfg
+    prepare_questions(settings["source"], settings["lang"], settings["limit"], snakemake.output[0])
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

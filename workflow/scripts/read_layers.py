@@ -1,0 +1,32 @@
+"""Read what every layer would say next."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.cells.lens import lens_cell
+from langneurons.io import write_parquet
+from langneurons.runtime import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    frame, metadata = lens_cell(
+        snakemake.params.cfg,
+        list(snakemake.params.code),
+        dict(snakemake.wildcards.items()),
+        snakemake.input.manifest,
+        list(snakemake.input.get("neurons", [])),
+        list(snakemake.input.get("statistics", [])),
+        list(snakemake.input.corpora),
+        list(snakemake.input.questions),
+        snakemake.resources.batch_tokens,
+    )
+    write_parquet(snakemake.output[0], frame, metadata)
+    job.done(records=len(frame))
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

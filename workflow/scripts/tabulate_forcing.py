@@ -1,0 +1,41 @@
+"""Write the tables of language forcing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from langneurons.display import generation_records, with_labels
+from langneurons.generation_tables import forcing_pairs, forcing_summary
+from langneurons.runtime import start
+from langneurons.tables import write_table
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show = snakemake.params.cfg
+    folder = Path(snakemake.output[0]).parent
+    pairs, summaries = [], []
+    for labels, frame in generation_records(snakemake.input, show):
+        pairs.append(with_labels(labels, forcing_pairs(frame, show["results"])))
+        summaries.append(with_labels(labels, forcing_summary(frame, show["results"])))
+    notes = (
+        "success: share of answers identified as the target language; intact: the same, degenerate"
+        " answers (empty, or repeating themselves) counted as failures; baseline: the untouched"
+        " model's answers to the same questions. Wilson intervals."
+    )
+    more = (
+        "Differences of success to the untouched model on the same questions; per target McNemar,"
+        " over all pairs bootstrap over questions; Holm within a table's condition."
+    )
+    write_table(pd.concat(pairs), folder / "forcing", "Language forcing by pair", notes)
+    write_table(pd.concat(summaries), folder / "forcing_summary", "Language forcing", more)
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
