@@ -1,8 +1,12 @@
-"""Fine-tune with LoRA on chosen neurons: classification with a head, or instructions.
+"""Fine-tune chosen neurons: classification with a head, instructions, or plain text.
+
+`parameters: lora` trains low-rank updates (langneurons.lora), `parameters: rows` the neurons' own
+weights (langneurons.rows); data, loop and checkpoints are the same.
 
 Classification (XNLI in Mondal et al. 2025): one linear layer on the hidden state of one position;
 `pooling: last_token` reads the last real token, `last_position` the last position of the padded
 row, as the paper's code does. Instruction tuning (XQuAD): the loss is on the answer's tokens only.
+Text (langneurons.text): on every token but BOS.
 
 Hugging Face's Trainer runs the loop: AdamW, linear warm-up and decay, clipping, checkpoints. The
 same seed gives the same adapter, also after a kill: weights, optimiser, schedule, random states and
@@ -20,6 +24,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from langneurons import rows as neuron_rows
 from langneurons.adapters import MlpSites
 from langneurons.config.finetuning import Training
 from langneurons.io import read_json, write_json
@@ -196,6 +201,8 @@ def _trainer_class():
         def __init__(self, *arguments, pooling: str | None, **options):
             super().__init__(*arguments, **options)
             self.pooling = pooling
+            # The loss is a mean over the forward pass; several of one step are averaged.
+            self.model_accepts_loss_kwargs = False
             self.window = dict.fromkeys(WINDOW, 0)
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -276,28 +283,39 @@ def finetune(
     neurons: Mapping[str, Sequence] | None,
     folder: str | os.PathLike,
     work: str | os.PathLike,
+    who: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Train, save a plain LoRA adapter in `folder`, return the curves (a row per logged step).
+    """Train on a task's rows; see `train`."""
+    items = encode(task, tokenizer, rows, lang, training.max_length)
+    classes = len(task.classes) if task.kind == "classification" else 0
+    return train(model, tokenizer, items, training, neurons, folder, work, who, classes)
 
-    neurons: chosen neurons by projection and layer, as `lora.attach` takes them. Checkpoints lie in
-    `work`; what is found there is continued.
+
+def train(
+    model: nn.Module,
+    tokenizer,
+    items: list[dict],
+    training: Training,
+    neurons: Mapping[str, Sequence] | None,
+    folder: str | os.PathLike,
+    work: str | os.PathLike,
+    who: Mapping[str, Any] | None = None,
+    classes: int = 0,
+) -> pd.DataFrame:
+    """Train, save a plain LoRA adapter or the neurons' weights in `folder`, return the curves.
+
+    items: {"input_ids", "labels"}. neurons: chosen neurons by projection and layer, as
+    `lora.attach` takes them. who: the identity of the model. classes: size of the head, 0 for none.
+    The curves have a row per logged step. Checkpoints lie in `work`; what is found there is
+    continued.
     """
     from transformers import PrinterCallback, TrainingArguments
 
-    classifies = task.kind == "classification"
-    if classifies:
-        add_head(model, len(task.classes), training.seed)
-    wrapped = attach(
-        model,
-        training.modules,
-        neurons,
-        training.rank,
-        training.alpha,
-        training.dropout,
-        training.seed,
-        train_fully=(HEAD,) if classifies else (),
-    )
-    items = encode(task, tokenizer, rows, lang, training.max_length)
+    if classes:
+        add_head(model, classes, training.seed)
+    wrapped = _attached(model, training, neurons, (HEAD,) if classes else ())
+    if training.recompute:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=training.batch_size,
@@ -325,7 +343,7 @@ def finetune(
         remove_unused_columns=False,
         label_names=["labels"],
     )
-    pooling = training.pooling if classifies else None
+    pooling = training.pooling if classes else None
     fixed = training.max_length if pooling == "last_position" else None
     checkpoint = last_checkpoint(work)
     if checkpoint:
@@ -344,8 +362,32 @@ def finetune(
             trainer.window = read_json(Path(checkpoint, WINDOW_FILE))
         trainer.train(resume_from_checkpoint=checkpoint)
     wrapped.eval()
-    save_adapter(wrapped, folder)
+    if training.parameters == neuron_rows.KIND:
+        neuron_rows.save(wrapped, folder, who)
+    else:
+        save_adapter(wrapped, folder)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     curves = pd.DataFrame(history).rename(columns={"grad_norm": "gradient_norm"})
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"]
     return curves.reindex(columns=columns)
+
+
+def _attached(
+    model: nn.Module,
+    training: Training,
+    neurons: Mapping[str, Sequence] | None,
+    train_fully: Sequence[str],
+) -> nn.Module:
+    """Return the model wrapped, with what is trained."""
+    if training.parameters == neuron_rows.KIND:
+        return neuron_rows.attach(model, neurons, train_fully)
+    return attach(
+        model,
+        training.modules,
+        neurons,
+        training.rank,
+        training.alpha,
+        training.dropout,
+        training.seed,
+        train_fully=train_fully,
+    )

@@ -1,6 +1,5 @@
 """One task in one language, under every condition."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,17 +12,16 @@ from langneurons.sidestore import SideStore
 from langneurons.tasks import Task, load_task
 
 
-def _adapted(model, task: Task, adapter: str, training: dict[str, Any]):
-    """Return the model with an adapter, and the settings of its head if it classifies."""
-    from peft import PeftModel
-
+def _adapted(model, task: Task, adapter: str, training: dict[str, Any], who: dict[str, Any]):
+    """Return the tuned model, and the settings of its head if it classifies."""
     from langneurons.finetune import Head, add_head
+    from langneurons.tuned import load_tuned
 
     head = None
     if task.kind == "classification":
         add_head(model, len(task.classes))
         head = Head(training["pooling"], training["max_length"])
-    return PeftModel.from_pretrained(model, str(Path(adapter).parent)).eval(), head
+    return load_tuned(model, adapter, who), head
 
 
 def evaluation_cell(
@@ -40,14 +38,14 @@ def evaluation_cell(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the records of one task in one language, and their metadata.
 
-    `adapter` is the weights file of a LoRA adapter that the model gets first.
+    `adapter` is the weights file of what a fine-tuning left, which the model gets first.
     """
     model, tokenizer, who = load(cfg, manifest)
     own = read_statistics(statistics, who)
     task, lang = load_task(definition), wildcards["lang"]
     head, part = None, who
     if adapter is not None:
-        model, head = _adapted(model, task, adapter, cfg["training"])
+        model, head = _adapted(model, task, adapter, cfg["training"], who)
         part = who | {"adapter": file_digest(adapter)}
     tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
     loaded = {key: read_table(path, who) for key, path in tables.items()}

@@ -74,7 +74,13 @@ EXAMPLE: dict[str, Any] = {
             "neurons": ["none", "source", "target", "source_target", "all"],
             "targets": ["vi"],
             "paper": {"rows": [0.0, 0.25], "training": {"epochs": 1}},
-        }
+        },
+        "continued": {
+            "source": {"kind": "text"},
+            "language": "vi",
+            "neurons": ["source"],
+            "training": {"parameters": "rows", "projections": ["gate", "up", "down"]},
+        },
     },
     "results": {
         "venn": [["en", "vi", "yo"]],
@@ -318,6 +324,7 @@ def _heading(model: type[BaseModel]) -> str:
     if "kind" in model.model_fields:
         kind = get_args(model.model_fields["kind"].annotation)[0]
         place = {"Source": "models.*.source", "Text": "corpus.source", "Task": "tasks.*.source"}
+        place["TextRows"] = "finetunings.*.source"
         owner = next(value for key, value in place.items() if model.__name__.endswith(key))
         return f"{owner} (kind: {kind})"
     for name, field in Config.model_fields.items():
