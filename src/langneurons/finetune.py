@@ -64,7 +64,8 @@ def class_logits(
     else:
         last = attention_mask.sum(dim=1) - 1
         chosen = states[torch.arange(len(states), device=states.device), last]
-    return getattr(inner, HEAD)(chosen).float()
+    head = getattr(inner, HEAD)
+    return head(chosen.to(next(head.parameters()).dtype)).float()
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,11 @@ def _dequantised(layer: nn.Module) -> torch.Tensor:
             f"{type(layer).__name__} with weights of {layer.weight.dtype}: only the rows of 4-bit"
             " weights can be trained beside them; legal quantization: none, nf4"
         )
+    if getattr(state, "packing_format_for_cpu", False):
+        raise ValueError(
+            "bitsandbytes has repacked the 4-bit weights for inference on this CPU, which neither"
+            " dequantises nor trains; attach the neurons before the first forward pass"
+        )
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(layer.weight.data, state)
@@ -211,7 +216,7 @@ def attach(
     for name in train_fully:
         whole = model.get_submodule(name).requires_grad_(True)
         if next(whole.parameters()).dtype == torch.bfloat16:
-            whole.float()  # it computes in bfloat16 all the same, under autocast
+            whole.float()
     tuned = Tuned(model)
     log.info(
         "%d projections on %d chosen neurons: %s trained parameters",

@@ -6,6 +6,8 @@ Labels are -100 where nothing is to be learnt: on padding and on BOS.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,10 +55,31 @@ def encode_text(corpus: Corpus, tokens: int | None, block_size: int) -> list[dic
     return items
 
 
+@contextmanager
+def _trainable(model) -> Iterator[None]:
+    """Keep bitsandbytes from repacking 4-bit weights for inference, which no training survives.
+
+    It does so on a CPU, in the first forward pass of a layer that is in eval mode.
+    """
+    layers = [
+        module
+        for module in model.modules()
+        if hasattr(getattr(module, "weight", None), "quant_state") and not module.training
+    ]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
+
+
 def heldout_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int) -> dict[str, float]:
     """Return nll (nats per token), perplexity and tokens of the first held-out blocks."""
     part = corpus.heldout.first(tokens)
-    found = token_nll(model, part.tokens, part.lengths, part.scored, batch_tokens)
+    with _trainable(model):
+        found = token_nll(model, part.tokens, part.lengths, part.scored, batch_tokens)
     predicted = part.scored.copy()
     predicted[:, 0] = False
     values = found[predicted]
