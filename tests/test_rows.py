@@ -402,6 +402,25 @@ def test_bfloat16_models_are_trained_under_autocast(tmp_path):
     assert class_logits(loaded, TOKENS, torch.ones_like(TOKENS), "last_token").isfinite().all()
 
 
+def test_four_bit_models_are_trained_in_the_loop(tmp_path):
+    model = packed(fresh(**SMALL))
+    curves = finetune(
+        model,
+        tiny.tiny_tokenizer(),
+        ANSWERS,
+        qa_rows(),
+        "en",
+        Training(**(SETTINGS | {"epochs": 12, "learning_rate": 2e-2})),
+        dict.fromkeys(GATED, LAYERS),
+        tmp_path / "a",
+        tmp_path / "w",
+        WHO,
+    )
+    assert curves["loss"].iloc[-1] < curves["loss"].iloc[0]
+    state = load_file(tmp_path / "a" / WEIGHTS)
+    assert state["gate.0.values"].shape == (3, 64) and state["down.1.values"].shape == (1, 64)
+
+
 def test_checkpoints_hold_what_is_trained_and_no_more(tmp_path):
     run(tmp_path / "a", tmp_path / "w", ANSWERS)
     (checkpoint,) = (tmp_path / "w").glob("checkpoint-*/model.safetensors")

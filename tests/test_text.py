@@ -10,6 +10,8 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from test_rows import SMALL
+from test_rows import packed as four_bit
 from test_workflow import save_tiny_model
 
 from langneurons.cells.evaluation import evaluation_cell
@@ -22,6 +24,7 @@ from langneurons.finetune import IGNORED, collate, train
 from langneurons.io import DamagedFile, read_json, write_json
 from langneurons.loading import load_tokenizer, prepare_model, tokenizer_hash
 from langneurons.neurons import NeuronTable
+from langneurons.rows import attach
 from langneurons.text import encode_text, heldout_nll, repacked
 
 BOS, PAD = 1, 0
@@ -120,6 +123,14 @@ def test_heldout_nll_is_by_hand_and_for_any_batch():
         assert one["nll"] == pytest.approx(np.mean(values), rel=1e-5)
         assert one["perplexity"] == pytest.approx(np.exp(one["nll"]))
     assert heldout_nll(model, corpus, 20, 64)["tokens"] == 30  # two blocks of 15
+
+
+def test_measuring_leaves_four_bit_weights_fit_for_training():
+    """On some CPUs bitsandbytes repacks them in the first pass of a model in eval mode."""
+    model = four_bit(tiny.tiny_model("llama", **SMALL)).eval()
+    found = heldout_nll(model, corpus_of(), None, 64)
+    assert np.isfinite(found["nll"]) and not model.model.layers[0].mlp.gate_proj.training
+    attach(model, dict.fromkeys(("gate", "down"), [np.array([3]), np.array([5])]))
 
 
 @pytest.mark.parametrize("parameters", ["rows", "lora"])
