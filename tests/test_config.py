@@ -906,7 +906,104 @@ BAD_FINETUNING = {
         ["tasks.xnli.finetunings", "nlii", "nli"],
     ),
 }
+ROWS = {"parameters": "rows", "projections": ["gate", "up", "down"]}
+TEXT = {"source": {"kind": "text"}, "language": "vi", "neurons": ["source"], "training": ROWS}
+
+
+def with_text(**changes):
+    """Return a change that adds a fine-tuning on text; None takes a key away."""
+
+    def change(raw):
+        entry = copy.deepcopy(TEXT) | changes
+        kept = {key: value for key, value in entry.items() if value is not None}
+        raw["finetunings"] = {"more": kept}
+
+    return change
+
+
+def head_of_a_text_model(raw):
+    with_text()(raw)
+    raw["tasks"]["xnli_head"] = {
+        "source": {"kind": "mini", "name": "xnli"},
+        "languages": ["vi"],
+        "finetunings": ["more"],
+    }
+
+
+BAD_FINETUNING |= {
+    "parameters": (
+        with_finetuning(training={"parameters": "row"}),
+        ["finetunings.nli.training.parameters", "'row'", "lora, rows"],
+    ),
+    "rank of rows": (
+        with_text(training=ROWS | {"rank": 16}),
+        ["finetunings.more.training.rank", "belongs to parameters: lora"],
+    ),
+    "modules of rows": (
+        with_text(training=ROWS | {"modules": ["q_proj"]}),
+        ["finetunings.more.training.modules", "belongs to parameters: lora"],
+    ),
+    "nothing to train": (
+        with_text(neurons=["source", "none"]),
+        ["finetunings.more.neurons", "'none'", "legal: source, target"],
+    ),
+    "nothing to train in a generation task": (
+        with_finetuning(
+            definition="config/tasks/xquad_instruct.yaml", neurons=["none"], training=ROWS
+        ),
+        ["finetunings.nli.neurons", "'none'", "parameters: rows"],
+    ),
+    "key of text": (with_text(source={"kind": "text", "token": 5}), ["token", "tokens"]),
+    "definition of text": (
+        with_text(definition="config/tasks/xnli_head.yaml"),
+        ["finetunings.more.definition", "text has none"],
+    ),
+    "rows of text": (with_text(rows=[0, 0.5]), ["finetunings.more.rows", "source.tokens"]),
+    "text in the paper's split": (
+        with_text(paper={"rows": [0, 0.5]}),
+        ["finetunings.more.paper", "text has none"],
+    ),
+    "text in a language without a corpus": (
+        with_text(language="zh", neurons=["all"]),
+        ["finetunings.more.language", "'zh'", "en, vi, hi"],
+    ),
+    "more text than is packed": (
+        lambda raw: (
+            with_text(source={"kind": "text", "tokens": 2000})(raw),
+            raw["corpus"].update(tokens=1000),
+        ),
+        ["finetunings.more.source.tokens", "2000", "corpus.tokens: 1000"],
+    ),
+    "more held-out text than is packed": (
+        with_text(source={"kind": "text", "heldout_tokens": 10**9}),
+        ["finetunings.more.source.heldout_tokens", "corpus.heldout_tokens"],
+    ),
+    "head of a model tuned on text": (
+        head_of_a_text_model,
+        ["tasks.xnli_head.finetunings", "'more' trains no head"],
+    ),
+}
 BAD |= {f"fine-tuning: {name}": case for name, case in BAD_FINETUNING.items()}
+
+
+def test_text_needs_no_task_and_gives_an_adapter_per_selection():
+    raw = copy.deepcopy(GOOD)
+    with_text(neurons=["source", "target", "source_target", "all"], targets=["hi"])(raw)
+    found = build(raw).adapters("tiny")
+    assert len(found) == 3 * 3 + 1
+    assert "more+source+control+en-hi-vi" in found
+    assert found["more+source_target+lape+en-hi-vi+hi"].languages("vi") == ("vi", "hi")
+
+
+def test_the_shipped_example_of_rows_is_legal():
+    text = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
+    block = text.split("### Neurons' own weights")[1].split("```yaml\n")[1].split("```")[0]
+    raw = copy.deepcopy(GOOD) | parse_yaml(block)
+    entry = build(raw).finetunings["language_arithmetics"]
+    training = entry.training
+    assert training.parameters == "rows" and training.projections == ("gate", "up", "down")
+    assert (training.learning_rate, training.weight_decay, training.clip) == (1e-4, 0.01, 1.0)
+    assert (training.epochs, training.batch_size, training.max_length) == (3, 8, 512)
 
 
 def test_adapters_follow_from_choices_selections_and_targets():

@@ -171,16 +171,9 @@ def test_training_goes_on_with_less(tmp_path, monkeypatch, task, after):
         failures = []
         folder = tmp_path / str(failing)
         monkeypatch.setattr(cell, "STORE", str(tmp_path / f"store{failing}"))
-        curves = cell.finetuning_cell(
-            cfg,
-            [],
-            "none",
-            str(tmp_path / "manifest.json"),
-            str(tmp_path / "task.yaml"),
-            str(tmp_path / "rows.jsonl"),
-            None,
-            str(folder),
-        )
+        names = {"manifest": "manifest.json", "definition": "task.yaml", "rows": "rows.jsonl"}
+        inputs = {key: str(tmp_path / name) for key, name in names.items()}
+        curves, _ = cell.finetuning_cell(cfg, [], "none", inputs, str(folder))
         found[failing] = curves, load_file(folder / "adapter_model.safetensors")
     assert failures
     (parts,) = (tmp_path / "storeTrue").rglob("parts.json")

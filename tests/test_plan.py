@@ -124,3 +124,45 @@ def test_facts_of_the_steering_shift_are_counted():
     assert one.million_tokens == pytest.approx(185 * 16 * (2 * 6 + 3 * 4) / 1e6)
     raw["lss"] |= {"source": {"kind": "mini"}, "limit": 10}
     assert stage(plan(raw), "measure_lss", "m").million_tokens == pytest.approx(10 * 16 * 24 / 1e6)
+
+
+def with_text(**training):
+    """Return the plan of an 8B model of which neurons are trained on text."""
+    raw = {
+        "name": "text",
+        "models": {
+            "llama-3.1-8b": {
+                "source": {"kind": "hub", "repo": "meta-llama/Llama-3.1-8B", "revision": "0" * 40}
+            }
+        },
+        "language_sets": {"two": ["en", "vi"]},
+        "corpus": {"source": {"kind": "mini"}, "tokens": 10**7, "heldout_tokens": 10**5},
+        "selections": {"lape": {"method": "lape", "rate": 0.01}},
+        "finetunings": {
+            "more": {
+                "source": {"kind": "text"},
+                "language": "vi",
+                "neurons": ["source"],
+                "training": {"epochs": 3} | training,
+            }
+        },
+    }
+    return stage(plan(raw), "finetune")
+
+
+def test_training_on_text_by_hand():
+    one = with_text(parameters="rows", projections=["gate", "up", "down"], max_length=512)
+    assert one.jobs == 1 and one.million_tokens == pytest.approx(30)
+    # Two bytes for each of 1 % of 32 x 14336 neurons, three weights of 4096 each.
+    assert one.disk_gb == pytest.approx(2 * 0.01 * 32 * 14336 * 3 * 4096 / 1e9)
+    device = ASSUMED["device"]["tflops"] * 1e12
+    step = 3e7 * 4 * 8.03e9 / (device * ASSUMED["utilisation"]["training"])
+    held_out = 2e5 * 2 * 8.03e9 / (device * ASSUMED["utilisation"]["perplexity"])
+    loading = 2 * 8.03 / ASSUMED["load_gb_per_second"]
+    assert one.gpu_hours == pytest.approx((step + held_out + loading) / 3600, rel=1e-6)
+
+
+def test_what_is_saved_grows_with_what_is_trained():
+    few = with_text(parameters="rows", projections=["gate", "up", "down"])
+    assert with_text(parameters="rows").disk_gb == pytest.approx(few.disk_gb / 3)
+    assert with_text(parameters="lora", rank=64).disk_gb > with_text(parameters="lora").disk_gb

@@ -1,8 +1,12 @@
-"""Fine-tune with LoRA on chosen neurons: classification with a head, or instructions.
+"""Fine-tune chosen neurons: classification with a head, instructions, or plain text.
+
+`parameters: lora` trains low-rank updates (langneurons.lora), `parameters: rows` the neurons' own
+weights (langneurons.rows); data, loop and checkpoints are the same.
 
 Classification (XNLI in Mondal et al. 2025): one linear layer on the hidden state of one position;
 `pooling: last_token` reads the last real token, `last_position` the last position of the padded
 row, as the paper's code does. Instruction tuning (XQuAD): the loss is on the answer's tokens only.
+Text (langneurons.text): on every token but BOS.
 
 Hugging Face's Trainer runs the loop: AdamW, linear warm-up and decay, clipping, checkpoints. The
 same seed gives the same adapter, also after a kill: weights, optimiser, schedule, random states and
@@ -20,6 +24,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from langneurons import rows as neuron_rows
 from langneurons.adapters import MlpSites
 from langneurons.config.finetuning import Training
 from langneurons.io import read_json, write_json
@@ -60,7 +65,8 @@ def class_logits(
     else:
         last = attention_mask.sum(dim=1) - 1
         chosen = states[torch.arange(len(states), device=states.device), last]
-    return getattr(inner, HEAD)(chosen).float()
+    head = getattr(inner, HEAD)
+    return head(chosen.to(next(head.parameters()).dtype)).float()
 
 
 @dataclass(frozen=True)
@@ -208,8 +214,11 @@ def _trainer_class():
 
         def get_batch_samples(self, epoch_iterator, num_batches, device):
             samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-            # A row's first token is not predicted; a prompt begins every row, so it is not counted.
-            count = sum(int((sample["labels"] != IGNORED).sum()) for sample in samples)
+            count = 0
+            for sample in samples:
+                labels = sample["labels"]
+                # The first token of a row is not predicted.
+                count += int(((labels if labels.dim() == 1 else labels[:, 1:]) != IGNORED).sum())
             return samples, torch.tensor(count, device=device)
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -290,32 +299,42 @@ def finetune(
     neurons: Mapping[str, Sequence] | None,
     folder: str | os.PathLike,
     work: str | os.PathLike,
-    parts: int = 1,
     who: Mapping[str, Any] | None = None,
+    parts: int = 1,
 ) -> pd.DataFrame:
-    """Train, save a plain LoRA adapter in `folder`, return the curves (a row per logged step).
+    """Train on a task's rows; see `train`."""
+    items = encode(task, tokenizer, rows, lang, training.max_length)
+    classes = len(task.classes) if task.kind == "classification" else 0
+    return train(model, tokenizer, items, training, neurons, folder, work, who, classes, parts)
 
-    neurons: chosen neurons by projection and layer, as `lora.attach` takes them. Checkpoints lie in
-    `work`; what is found there is continued. `parts` (a divisor of the batch size) runs each batch
-    in so many passes: the same loss over the same items, less memory. `who` (model, revision) is
-    named in the adapter's configuration.
+
+def train(
+    model: nn.Module,
+    tokenizer,
+    items: list[dict],
+    training: Training,
+    neurons: Mapping[str, Sequence] | None,
+    folder: str | os.PathLike,
+    work: str | os.PathLike,
+    who: Mapping[str, Any] | None = None,
+    classes: int = 0,
+    parts: int = 1,
+) -> pd.DataFrame:
+    """Train, save a plain LoRA adapter or the neurons' weights in `folder`, return the curves.
+
+    items: {"input_ids", "labels"}. neurons: chosen neurons by projection and layer, as
+    `lora.attach` takes them. who: the identity of the model. classes: size of the head, 0 for none.
+    The curves have a row per logged step. Checkpoints lie in `work`; what is found there is
+    continued. parts: a divisor of the batch size; each batch runs in so many passes, which gives
+    the same loss over the same items and takes less memory.
     """
     from transformers import PrinterCallback, TrainingArguments
 
-    classifies = task.kind == "classification"
-    if classifies:
-        add_head(model, len(task.classes), training.seed)
-    wrapped = attach(
-        model,
-        training.modules,
-        neurons,
-        training.rank,
-        training.alpha,
-        training.dropout,
-        training.seed,
-        train_fully=(HEAD,) if classifies else (),
-    )
-    items = encode(task, tokenizer, rows, lang, training.max_length)
+    if classes:
+        add_head(model, classes, training.seed)
+    wrapped = _attached(model, training, neurons, (HEAD,) if classes else ())
+    if training.recompute:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=training.batch_size // parts,
@@ -343,7 +362,7 @@ def finetune(
         remove_unused_columns=False,
         label_names=["labels"],
     )
-    pooling = training.pooling if classifies else None
+    pooling = training.pooling if classes else None
     fixed = training.max_length if pooling == "last_position" else None
     checkpoint = last_checkpoint(work)
     if checkpoint:
@@ -362,8 +381,32 @@ def finetune(
             trainer.window = read_json(Path(checkpoint, WINDOW_FILE))
         trainer.train(resume_from_checkpoint=checkpoint)
     wrapped.eval()
-    save_adapter(wrapped, folder, who)
+    if training.parameters == neuron_rows.KIND:
+        neuron_rows.save(wrapped, folder, who)
+    else:
+        save_adapter(wrapped, folder, who)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     curves = pd.DataFrame(history).rename(columns={"grad_norm": "gradient_norm"})
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"]
     return curves.reindex(columns=columns)
+
+
+def _attached(
+    model: nn.Module,
+    training: Training,
+    neurons: Mapping[str, Sequence] | None,
+    train_fully: Sequence[str],
+) -> nn.Module:
+    """Return the model wrapped, with what is trained."""
+    if training.parameters == neuron_rows.KIND:
+        return neuron_rows.attach(model, neurons, train_fully)
+    return attach(
+        model,
+        training.modules,
+        neurons,
+        training.rank,
+        training.alpha,
+        training.dropout,
+        training.seed,
+        train_fully=train_fully,
+    )

@@ -105,19 +105,8 @@ def attach(
     """
     from peft import LoraConfig, get_peft_model
 
-    sites = MlpSites(model)
     targets = _plain_targets(model, modules)
-    masked: dict[str, tuple[str, np.ndarray]] = {}
-    names = {id(module): name for name, module in model.named_modules()}
-    for site, layers in (neurons or {}).items():
-        found = {"gate": sites.gate, "up": sites.up, "down": sites.down}.get(site)
-        if found is None:
-            raise ValueError(f"neurons: {site!r} is not gate, up or down")
-        if len(layers) != sites.n_layers:
-            raise ValueError(f"neurons of {len(layers)} layers, the model has {sites.n_layers}")
-        for module, chosen in zip(found, layers, strict=True):
-            if len(chosen):
-                masked[names[id(module)]] = (site, np.asarray(chosen, np.int64))
+    masked = neuron_modules(model, neurons)
     both = sorted(set(targets) & set(masked))
     if both:
         raise ValueError(f"{both[0]}: named in modules and restricted to neurons; choose one")
@@ -148,6 +137,32 @@ def attach(
     return wrapped
 
 
+def neuron_modules(
+    model: nn.Module, neurons: Mapping[str, Sequence[np.ndarray]] | None
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Return by name of each projection with chosen neurons: its site and their indices.
+
+    In an ungated model gate and up are one module, which appears once.
+    """
+    sites = MlpSites(model)
+    names = {id(module): name for name, module in model.named_modules()}
+    result: dict[str, tuple[str, np.ndarray]] = {}
+    for site, layers in (neurons or {}).items():
+        found = {"gate": sites.gate, "up": sites.up, "down": sites.down}.get(site)
+        if found is None:
+            raise ValueError(f"neurons: {site!r} is not gate, up or down")
+        if len(layers) != sites.n_layers:
+            raise ValueError(f"neurons of {len(layers)} layers, the model has {sites.n_layers}")
+        for module, indices in zip(found, layers, strict=True):
+            chosen = np.asarray(indices, np.int64)
+            if not len(chosen):
+                continue
+            if chosen.min() < 0 or chosen.max() >= sites.d_mlp or (np.diff(chosen) <= 0).any():
+                raise ValueError(f"chosen neurons must ascend within 0..{sites.d_mlp - 1}")
+            result[names[id(module)]] = (site, chosen)
+    return result
+
+
 def _plain_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
     """Return the full names of linear layers whose last name is given."""
     linear = [
@@ -170,9 +185,6 @@ def _restrict(layer: nn.Module, site: str, chosen: np.ndarray) -> None:
     key, kind = ("lora_A", ColumnLinear) if site == "down" else ("lora_B", RowLinear)
     halves = getattr(layer, key)
     full = halves[ADAPTER]
-    limit = full.in_features if site == "down" else full.out_features
-    if chosen.min() < 0 or chosen.max() >= limit or (np.diff(chosen) <= 0).any():
-        raise ValueError(f"chosen neurons must ascend within 0..{limit - 1}")
     like = {"device": full.weight.device, "dtype": full.weight.dtype}
     halves[ADAPTER] = kind(full.in_features, full.out_features, chosen, **like)
 

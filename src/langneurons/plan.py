@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from langneurons.config import Config, parse_yaml, project_file, read_configs
+from langneurons.config.finetuning import Adapter, FinetuneEntry, Training
 from langneurons.config.protocols import from_points
 from langneurons.config.root import entry_languages
 from langneurons.config.tasks import source_paths
@@ -30,6 +31,7 @@ GB = 1e9
 ASSUMPTIONS = "config/plan.yaml"
 TEXT_BYTES_PER_TOKEN = 5.0
 TOKEN_BYTES = 9.0  # identifier, document, flags of a packed token
+DEFAULT_RATE = 0.01  # share of the neurons that a selection without a rate is taken to choose
 RECORD_BYTES = 60.0  # a compressed row of the evaluation records
 
 
@@ -181,7 +183,9 @@ class Planner:
             default=0,
         )
         kept = longest * geometry.layers * (geometry.hidden * 14 + geometry.intermediate * 4) * wide
-        training = (held + kept + longest * geometry.vocabulary * 8 + 0.02 * stored) / GB
+        # Rows: values, gradients and two moments in float32, eight times what is saved.
+        states_of = 8 * max((job.disk for job in trained), default=0) + 0.02 * stored
+        training = (held + kept + longest * geometry.vocabulary * 8 + states_of) / GB
         found.append(self._stage("finetune", name, trained, training, host + 2))
         evaluated = self._evaluation_jobs(name, geometry, load, held)
         found.append(self._stage("evaluate_task", name, evaluated, forward, host + 4))
@@ -244,24 +248,49 @@ class Planner:
             protocol = from_points("adapters", points)
             for adapter, one in self.config.adapters(name).items():
                 entry = self.config.finetunings[one.finetuning].under(protocol)
-                task = self._definition(one.finetuning, entry)
                 training = entry.training
-                rows = self._rows(task, entry, None)
-                width = min(training.max_length, self._item_tokens(task["name"]))
-                if training.pooling == "last_position" and task["kind"] == "classification":
-                    width = training.max_length
+                rows, width = self._training_rows(one.finetuning, entry)
                 steps = training.batch_size * training.accumulate
                 tokens = rows * training.epochs * width
                 if training.max_steps:
                     tokens = min(tokens, training.max_steps * steps * width)
                 seconds = load + self._seconds(name, geometry, tokens, 4, "training")
-                size = 4 * training.rank * geometry.layers * geometry.hidden * 8
-                if one.choice != "none":
-                    rank, wide = training.rank, geometry.hidden + geometry.intermediate
-                    size += 4 * rank * geometry.layers * wide * len(training.projections)
+                if entry.is_text:
+                    heldout = entry.source.heldout_tokens or self.config.corpus.heldout_tokens
+                    seconds += self._seconds(name, geometry, 2 * heldout, 2, "perplexity")
+                size = self._trained_bytes(geometry, one, training)
                 output = f"results/{name}/adapters/{points}/{adapter}/adapter_model.safetensors"
                 jobs.append(Job(output, tokens, seconds, size))
         return jobs
+
+    def _training_rows(self, name: str, entry: FinetuneEntry) -> tuple[float, float]:
+        """Return how many rows are trained on, and their tokens."""
+        training = entry.training
+        if entry.is_text:
+            tokens = entry.source.tokens or self.config.corpus.tokens
+            return tokens / training.max_length, training.max_length
+        task = self._definition(name, entry)
+        width = min(training.max_length, self._item_tokens(task["name"]))
+        if training.pooling == "last_position" and task["kind"] == "classification":
+            width = training.max_length
+        return self._rows(task, entry, None), width
+
+    def _trained_bytes(self, geometry: Geometry, one: Adapter, training: Training) -> float:
+        """Return the size of what is saved."""
+        projections = len(training.projections)
+        if training.parameters == "rows":
+            share = {"all": 1.0, "none": 0.0}.get(one.choice)
+            if share is None:
+                selection = self.config.selections[one.selection]
+                selection = self.config.selections.get(selection.depends_on, selection)
+                share = getattr(selection, "rate", DEFAULT_RATE)
+            neurons = share * geometry.layers * geometry.intermediate
+            return 2 * neurons * geometry.hidden * projections
+        size = 4 * training.rank * geometry.layers * geometry.hidden * 8
+        if one.choice != "none":
+            wide = geometry.hidden + geometry.intermediate
+            size += 4 * training.rank * geometry.layers * wide * projections
+        return size
 
     def _evaluation_jobs(
         self, name: str, geometry: Geometry, load: float, held: float

@@ -223,7 +223,7 @@ def finetune(config: Config, model: str, points: str, adapter: str) -> dict[str,
         "languages": list(one.languages(entry.language)),
         "model": _model(config, model),
         "training": training,
-    }
+    } | ({"source": entry.source.model_dump(mode="json")} if entry.is_text else {})
 
 
 @_stage

@@ -133,7 +133,8 @@ def resource_files():
         *(
             f"resources/training/{points}/{finetuning}.jsonl"
             for points in cfg.points("rows")
-            for finetuning in cfg.finetunings
+            for finetuning, entry in cfg.finetunings.items()
+            if not entry.is_text
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""LoRA on chosen neurons: one adapter per model, fine-tuning and neuron choice."""
+"""Training of chosen neurons: one adapter per model, fine-tuning and neuron choice."""
 
 
 localrules:
@@ -33,7 +33,6 @@ rule finetune:
     input:
         unpack(adapter_inputs),
         manifest="resources/models/{model}/manifest.json",
-        definition=training_definition,
     output:
         adapter=ensure(
             "results/{model}/adapters/{points}/{adapter}/adapter_model.safetensors", non_empty=True

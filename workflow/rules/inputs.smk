@@ -55,15 +55,19 @@ def fact_inputs(wc):
 
 def training_definition(wc):
     """Return the YAML file that defines the task that is trained."""
-    name = wc.get("finetuning") or cfg.adapters(wc.model)[wc.adapter].finetuning
-    return definition_file(name, cfg.finetunings[name])
+    return definition_file(wc.finetuning, cfg.finetunings[wc.finetuning])
 
 
 def adapter_inputs(wc):
-    """Return the training rows of an adapter and, where it is restricted, its neurons."""
+    """Return what an adapter is trained on and, where it is restricted, its neurons."""
     adapter = cfg.adapters(wc.model)[wc.adapter]
+    entry = cfg.finetunings[adapter.finetuning]
     rows = from_points("adapters", wc.points).points("rows")
-    inputs = {"rows": f"resources/training/{rows}/{adapter.finetuning}.jsonl"}
+    if entry.is_text:
+        inputs = {"corpus": f"results/{wc.model}/corpora/{entry.language}.safetensors"}
+    else:
+        inputs = {"definition": definition_file(adapter.finetuning, entry)}
+        inputs["rows"] = f"resources/training/{rows}/{adapter.finetuning}.jsonl"
     if adapter.selection is not None:
         folder = f"results/{wc.model}/neurons/{adapter.langset}"
         inputs["neurons"] = f"{folder}/{adapter.selection}.parquet"

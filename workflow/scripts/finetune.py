@@ -1,4 +1,4 @@
-"""Train a LoRA adapter on chosen neurons."""
+"""Train chosen neurons."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,18 +14,15 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    curves = finetuning_cell(
+    curves, more = finetuning_cell(
         snakemake.params.cfg,
         list(snakemake.params.code),
         snakemake.resources.report_to,
-        snakemake.input.manifest,
-        snakemake.input.definition,
-        snakemake.input.rows,
-        snakemake.input.get("neurons"),
+        dict(snakemake.input.items()),
         str(Path(snakemake.output.adapter).parent),
     )
-    write_parquet(snakemake.output.curves, curves, dict(snakemake.wildcards.items()))
-    job.done(steps=int(curves["step"].max()) if len(curves) else 0)
+    write_parquet(snakemake.output.curves, curves, dict(snakemake.wildcards.items()) | more)
+    job.done(steps=int(curves["step"].max()) if len(curves) else 0, **more)
 
 
 if __name__ == "__main__":

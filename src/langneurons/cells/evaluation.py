@@ -13,15 +13,15 @@ from langneurons.tasks import Task, load_task
 
 
 def _adapted(model, task: Task, adapter: str, training: dict[str, Any], who: dict[str, Any]):
-    """Return the model with an adapter, and the settings of its head if it classifies."""
+    """Return the tuned model, and the settings of its head if it classifies."""
     from langneurons.finetune import Head, add_head
-    from langneurons.lora import load_adapter
+    from langneurons.tuned import load_tuned
 
     head = None
     if task.kind == "classification":
         add_head(model, len(task.classes))
         head = Head(training["pooling"], training["max_length"])
-    return load_adapter(model, adapter, who), head
+    return load_tuned(model, adapter, who), head
 
 
 def evaluation_cell(
@@ -38,7 +38,7 @@ def evaluation_cell(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the records of one task in one language, and their metadata.
 
-    `adapter` is the weights file of a LoRA adapter that the model gets first.
+    `adapter` is the weights file of what a fine-tuning left, which the model gets first.
     """
     model, tokenizer, who = load(cfg, manifest)
     own = read_statistics(statistics, who, tokenizer)

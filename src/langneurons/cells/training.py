@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pandas as pd
 
 from langneurons.adapters import MlpSites
 from langneurons.cells.common import STORE, load, read_table
-from langneurons.config.finetuning import Training
-from langneurons.finetune import finetune
+from langneurons.config.finetuning import TextRows, Training
+from langneurons.corpora import Corpus
+from langneurons.finetune import finetune, train
 from langneurons.io import read_json, read_jsonl, write_json
+from langneurons.loading import tokenizer_hash
 from langneurons.memory import TooLarge, more_parts, out_of_memory, release
 from langneurons.neurons import union
 from langneurons.provenance import digest, file_digest
 from langneurons.tasks import load_task
+from langneurons.text import encode_text, heldout_nll
 
 log = logging.getLogger(__name__)
 PARTS_FILE = "parts.json"
@@ -26,41 +30,29 @@ def finetuning_cell(
     cfg: dict[str, Any],
     code: list[str],
     report_to: str,
-    manifest: str,
-    definition: str,
-    rows: str,
-    neurons: str | None,
+    inputs: Mapping[str, str],
     folder: str,
-) -> pd.DataFrame:
-    """Train one adapter into a folder and return its curves.
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train one adapter into a folder; return its curves, and the held-out NLL of text.
+
+    inputs: the files `manifest`, `neurons` if it is restricted, and `definition` and `rows` of a
+    task or the `corpus` of a language.
 
     If memory runs out, the model is loaded anew and training goes on from its last checkpoint with
     each batch in more passes; how many is remembered beside the checkpoints.
     """
     training = Training.model_validate(cfg["training"] | {"report_to": report_to})
-    items = read_jsonl(rows)
-    key = [cfg, code, read_json(manifest), digest(items), neurons and file_digest(neurons)]
+    key = [cfg, code, *(file_digest(path) for _, path in sorted(inputs.items()))]
     work = Path(STORE, "finetuning", digest(key, 32))
     remembered = work / PARTS_FILE
+    teach = _text if "corpus" in inputs else _task
     while True:
         parts = read_json(remembered)["parts"] if remembered.is_file() else 1
         model = None
         try:
-            model, tokenizer, who = load(cfg, manifest)
-            selected = _selected(cfg, training, model, neurons, who)
-            return finetune(
-                model,
-                tokenizer,
-                load_task(definition),
-                items,
-                cfg["lang"],
-                training,
-                selected,
-                folder,
-                work,
-                parts,
-                who,
-            )
+            model, tokenizer, who = load(cfg, inputs["manifest"])
+            chosen = _selected(cfg, training, model, inputs.get("neurons"), who)
+            return teach(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, parts)
         except RuntimeError as error:
             more = more_parts(training.batch_size, parts)
             if not out_of_memory(error):
@@ -74,10 +66,40 @@ def finetuning_cell(
         release()
 
 
+def _task(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, parts):
+    """Train on the rows of a task."""
+    task, items = load_task(inputs["definition"]), read_jsonl(inputs["rows"])
+    lang = cfg["lang"]
+    curves = finetune(
+        model, tokenizer, task, items, lang, training, chosen, folder, work, who, parts
+    )
+    return curves, {}
+
+
+def _text(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, parts):
+    """Train on a corpus; read its held-out part before and after."""
+    source = TextRows.model_validate(cfg["source"])
+    made_by = tokenizer_hash(tokenizer)
+    corpus = Corpus.read(inputs["corpus"], lang=cfg["lang"], tokenizer_hash=made_by)
+    reading = (corpus, source.heldout_tokens, training.batch_size * training.max_length)
+    before = heldout_nll(model, *reading)
+    items = encode_text(corpus, source.tokens, training.max_length)
+    curves = train(model, tokenizer, items, training, chosen, folder, work, who, parts=parts)
+    after = heldout_nll(model, *reading)
+    log.info(
+        "%s, %d held-out tokens: perplexity %.3f before, %.3f after training",
+        corpus.lang,
+        after["tokens"],
+        before["perplexity"],
+        after["perplexity"],
+    )
+    return curves, {"heldout": {"before": before, "after": after}}
+
+
 def _selected(
     cfg: dict[str, Any], training: Training, model, neurons: str | None, who: dict[str, Any]
 ) -> dict[str, list[np.ndarray]] | None:
-    """Return the neurons that are trained, by projection and layer; None: the attention alone."""
+    """Return the neurons that are trained, by projection and layer; None: no restriction."""
     chosen = None
     if cfg["choice"] == "all":
         layers = MlpSites(model)
@@ -86,5 +108,6 @@ def _selected(
         table = read_table(neurons, who)
         chosen = union([table.indices(lang) for lang in cfg["languages"]])
         if not sum(map(len, chosen)):
-            log.warning("NO NEURONS of %s: only the attention is trained", cfg["languages"])
+            left = "the attention" if training.parameters == "lora" else "the head, if any,"
+            log.warning("NO NEURONS of %s: only %s is trained", cfg["languages"], left)
     return None if chosen is None else dict.fromkeys(training.projections, chosen)

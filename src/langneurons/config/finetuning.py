@@ -1,20 +1,56 @@
-"""Configuration key `finetunings`: LoRA on chosen neurons, on one task in one language."""
+"""Configuration key `finetunings`: chosen neurons trained on a task or text in one language."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.config.base import Frozen
 from langneurons.config.protocols import Protocol
-from langneurons.config.tasks import PaperRows, TaskSource, check_rows, replaced
+from langneurons.config.tasks import (
+    FolderTask,
+    HubTask,
+    JsonlTask,
+    MiniTask,
+    PaperRows,
+    check_rows,
+    replaced,
+)
 from langneurons.errors import nearest
 
 Choice = Literal["none", "source", "target", "source_target", "all"]
+# Hyperparameters without a meaning where the neurons' own weights are trained.
+LORA_ONLY = ("modules", "rank", "alpha", "dropout")
+
+
+class TextRows(Frozen):
+    """The language's packed corpus, for plain language modelling."""
+
+    kind: Literal["text"]
+    tokens: int | None = Field(
+        None, ge=1, description="Tokens of `corpus.tokens` that are trained on; all if left out."
+    )
+    heldout_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Held-out tokens whose perplexity is taken before and after training; all if"
+        " left out.",
+    )
+
+
+TrainingSource = Annotated[
+    MiniTask | HubTask | JsonlTask | FolderTask | TextRows, Field(discriminator="kind")
+]
 
 
 class Training(Frozen):
     """How it is trained; the defaults are those of Mondal et al. 2025 for XNLI."""
 
+    parameters: Literal["lora", "rows"] = Field(
+        "lora",
+        description="lora: low-rank updates of `modules` and of the chosen neurons; rows: the"
+        " chosen neurons' own weights (rows of gate and up, columns of down), everything else"
+        " frozen, so without modules, rank, alpha and dropout.",
+    )
     modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         description="Linear layers with plain LoRA, by last name.",
@@ -30,12 +66,21 @@ class Training(Frozen):
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps instead.")
     batch_size: int = Field(8, ge=1, description="Rows per forward pass.")
     accumulate: int = Field(1, ge=1, description="Forward passes per step.")
-    max_length: int = Field(256, ge=8, description="Tokens; longer rows are left out.")
+    max_length: int = Field(
+        256,
+        ge=8,
+        description="Tokens of a row: longer ones are left out, text is cut at so many.",
+    )
     weight_decay: float = Field(0.1, ge=0, description="Weight decay of AdamW.")
     betas: tuple[float, float] = Field((0.95, 0.999), description="Betas of AdamW.")
     clip: float = Field(10.0, gt=0, description="Norm at which gradients are clipped.")
     warmup: float = Field(
         0.01, ge=0, description="Warm-up: a share of the steps if below 1, else steps."
+    )
+    recompute: bool = Field(
+        False,
+        description="Gradient checkpointing: activations are computed again for the backward pass"
+        " instead of being kept.",
     )
     pooling: Literal["last_token", "last_position"] = Field(
         "last_token",
@@ -48,6 +93,17 @@ class Training(Frozen):
         "none", description="Where the Trainer reports as well."
     )
     seed: int = Field(0, description="Seed of A, of the head and of the order of rows.")
+
+    @model_validator(mode="after")
+    def _of_its_parameters(self) -> "Training":
+        for key in LORA_ONLY if self.parameters == "rows" else ():
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                raise ValueError(
+                    f"{key}: belongs to parameters: lora; rows trains the neurons' own weights."
+                    " Leave it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _aligned(self) -> "Training":
@@ -73,7 +129,9 @@ class FinetuneEntry(Frozen):
     definition: str | None = Field(
         None, description="YAML file of the task; left out: config/tasks/<name>.yaml."
     )
-    source: TaskSource = Field(description="Where the training rows come from.")
+    source: TrainingSource = Field(
+        description="Where the training rows come from; kind `text`: the language's packed corpus."
+    )
     language: str = Field("en", description="Language of the training rows (the source).")
     rows: tuple[float, float] = Field(
         (0.0, 1.0), description="Share of the rows, in their order: from, to."
@@ -98,6 +156,28 @@ class FinetuneEntry(Frozen):
     label: str | None = Field(None, description="Name in tables and figures.")
 
     _rows = field_validator("rows")(check_rows)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is language modelling on the packed corpus."""
+        return self.source.kind == "text"
+
+    @model_validator(mode="after")
+    def _text(self) -> "FinetuneEntry":
+        if self.is_text:
+            paper = self.paper and (self.paper.source or self.paper.rows)
+            given = {
+                "definition": self.definition,
+                "rows": self.rows != (0.0, 1.0),
+                "paper": paper,
+            }
+            for key, value in given.items():
+                if value:
+                    raise ValueError(
+                        f"{key}: text has none; what is read are the first `source.tokens`"
+                        " of the corpus"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _known_training(self) -> "FinetuneEntry":

@@ -278,6 +278,7 @@ def _shipped(path: Path) -> Path:
 
 def _check_definitions(config: Config) -> None:
     """Refuse a task that nothing defines, and a language for which it has no prompt."""
+    kinds = {}
     for name, task in config.tasks.items():
         kind = _definition("tasks", name, task.definition, task.languages, "languages")
         if task.paper is not None and task.paper.definition is not None:
@@ -289,18 +290,41 @@ def _check_definitions(config: Config) -> None:
                     f"tasks.{name}.paper.definition: of kind {other}, the task's own of kind"
                     f" {kind}; a trained head scores both or neither."
                 )
+        kinds[name] = kind
         if kind == "classification" and task.finetunings is None:
             raise ConfigError(
                 f"tasks.{name}.finetunings: missing; the head of a classification task is trained"
                 f" ({', '.join(config.finetunings) or 'define one under finetunings'})."
             )
-    for name, entry in config.finetunings.items():
+    trained = {name: _check_training(config, name) for name in config.finetunings}
+    for name, kind in kinds.items():
+        for finetuning in config.tasks[name].finetunings or ():
+            if kind == "classification" and trained[finetuning] not in (kind, None):
+                heads = [other for other, what in trained.items() if what == kind]
+                raise ConfigError(
+                    f"tasks.{name}.finetunings: {finetuning!r} trains no head, and a"
+                    f" classification task reads one; legal: {', '.join(heads) or 'none here'}."
+                )
+
+
+def _check_training(config: Config, name: str) -> str | None:
+    """Return the kind of task that a fine-tuning trains (or text), after checking it."""
+    entry = config.finetunings[name]
+    kind = "text"
+    if not entry.is_text:
         kind = _definition("finetunings", name, entry.definition, [entry.language], "language")
-        if kind == "multiple_choice":
-            raise ConfigError(
-                f"finetunings.{name}.definition: a multiple_choice task cannot be trained; legal:"
-                " classification, generation."
-            )
+    if kind == "multiple_choice":
+        raise ConfigError(
+            f"finetunings.{name}.definition: a multiple_choice task cannot be trained; legal:"
+            " classification, generation."
+        )
+    trained = {entry.under(one).training.parameters for one in config.protocols.values()}
+    if "rows" in trained and "none" in entry.neurons and kind not in ("classification", None):
+        raise ConfigError(
+            f"finetunings.{name}.neurons: 'none' leaves nothing to train with parameters: rows,"
+            " for only classification has a head; legal: source, target, source_target, all."
+        )
+    return kind
 
 
 def _check_published(config: Config) -> None:

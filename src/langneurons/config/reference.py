@@ -96,7 +96,13 @@ EXAMPLE: dict[str, Any] = {
             "neurons": ["none", "source", "target", "source_target", "all"],
             "targets": ["vi"],
             "paper": {"rows": [0.0, 0.25], "training": {"epochs": 1}},
-        }
+        },
+        "continued": {
+            "source": {"kind": "text"},
+            "language": "vi",
+            "neurons": ["source"],
+            "training": {"parameters": "rows", "projections": ["gate", "up", "down"]},
+        },
     },
     "forcing": {"interventions": ["arithmetic"], "questions": _QUESTIONS},
     "fallback": {"interventions": ["zero"], "questions": _QUESTIONS},
@@ -348,6 +354,7 @@ def _heading(model: type[BaseModel]) -> str:
         place = {"Source": "models.*.source", "Text": "corpus.source", "Task": "tasks.*.source"}
         place |= {"Facts": "lss.source"}
         place |= {"Questions": "questions", "Identifier": "identifier"}
+        place["TextRows"] = "finetunings.*.source"
         owner = next(value for key, value in place.items() if model.__name__.endswith(key))
         return f"{owner} (kind: {kind})"
     for name, field in Config.model_fields.items():

@@ -86,7 +86,7 @@ class Config(Frozen):
     lss: LssConfig | None = Field(None, description="Left out: no Language Steering Shift.")
     tasks: dict[str, TaskEntry] = Field(default_factory=dict, description="Benchmarks by name.")
     finetunings: dict[str, FinetuneEntry] = Field(
-        default_factory=dict, description="LoRA on chosen neurons, by name."
+        default_factory=dict, description="Training of chosen neurons, by name."
     )
     forcing: ForcingConfig | None = Field(None, description="Left out: no language forcing.")
     fallback: FallbackConfig | None = Field(
@@ -889,8 +889,10 @@ def _check_finetunings(config: Config) -> None:
                 )
         for place, source in _sources(path, entry):
             _check_paths(place, source, 1)
+        if entry.is_text:
+            _check_text(config, path, entry)
         used = any(name in (task.finetunings or ()) for task in config.tasks.values())
-        if not used:
+        if not used and not entry.is_text:
             raise ConfigError(
                 f"{path}: no task evaluates it; name it under `finetunings` of a task."
             )
@@ -948,6 +950,18 @@ def _check_generation(config: Config) -> None:
                 raise unknown(
                     f"{path}.questions", lang, "language of the mini data", MINI_LANGUAGES
                 )
+
+
+def _check_text(config: Config, path: str, entry: FinetuneEntry) -> None:
+    """Refuse text in a language without a corpus, and more of it than is packed."""
+    if entry.language not in config.language_names():
+        raise unknown(f"{path}.language", entry.language, "language", config.language_names())
+    for key in ("tokens", "heldout_tokens"):
+        asked, packed = getattr(entry.source, key), getattr(config.corpus, key)
+        if asked is not None and asked > packed:
+            raise ConfigError(
+                f"{path}.source.{key}: {asked} is more than is packed; corpus.{key}: {packed}."
+            )
 
 
 def _check_mini(config: Config) -> None:

@@ -1,0 +1,89 @@
+"""Language modelling on packed text: blocks to train on, and perplexity on the held-out part.
+
+The corpus is packed in blocks of its own length; training takes the same stream of tokens in blocks
+of another, as if it had been packed so. Every token is predicted once, none is repeated or cut off.
+Labels are -100 where nothing is to be learnt: on padding and on BOS.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from langneurons.corpora import Corpus, Part
+from langneurons.scoring import token_nll
+
+log = logging.getLogger(__name__)
+IGNORED = -100
+
+
+def repacked(part: Part, bos: str, block_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (tokens, scored) of each block of at most `block_size` tokens, without padding.
+
+    bos: the policy by which the part was packed; with `block`, every new block begins with BOS.
+    """
+    leads = bos == "block"
+    first = part.tokens[0, :1]
+    inside = np.arange(part.tokens.shape[1]) < part.lengths[:, None]
+    inside[:, 0] &= not leads
+    stream, scored = part.tokens[inside], part.scored[inside]
+    body = block_size - leads
+    blocks = []
+    for start in range(0, len(stream), body):
+        tokens, mask = stream[start : start + body], scored[start : start + body]
+        if leads:
+            tokens, mask = np.append(first, tokens), np.append(False, mask)
+        blocks.append((tokens, mask))
+    return blocks
+
+
+def encode_text(corpus: Corpus, tokens: int | None, block_size: int) -> list[dict[str, Any]]:
+    """Return the identification part as {"input_ids", "labels"}, the first `tokens` of it."""
+    part = corpus.identification.first(tokens)
+    items = [
+        {
+            "input_ids": [int(token) for token in block],
+            "labels": [int(t) if kept else IGNORED for t, kept in zip(block, mask, strict=True)],
+        }
+        for block, mask in repacked(part, corpus.header["bos"], block_size)
+    ]
+    # A block of one token predicts nothing.
+    items = [item for item in items if any(label != IGNORED for label in item["labels"][1:])]
+    log.info("%s: %d blocks of at most %d tokens", corpus.lang, len(items), block_size)
+    return items
+
+
+@contextmanager
+def _trainable(model) -> Iterator[None]:
+    """Keep bitsandbytes from repacking 4-bit weights for inference, which no training survives.
+
+    It does so on a CPU, in the first forward pass of a layer that is in eval mode.
+    """
+    layers = [
+        module
+        for module in model.modules()
+        if hasattr(getattr(module, "weight", None), "quant_state") and not module.training
+    ]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
+
+
+def heldout_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int) -> dict[str, float]:
+    """Return nll (nats per token), perplexity and tokens of the first held-out blocks."""
+    part = corpus.heldout.first(tokens)
+    with _trainable(model):
+        found = token_nll(model, part.tokens, part.lengths, part.scored, batch_tokens)
+    predicted = part.scored.copy()
+    predicted[:, 0] = False
+    values = found[predicted]
+    if not np.isfinite(values).all():
+        raise RuntimeError(f"{corpus.lang}: the held-out NLL is not finite")
+    mean = float(values.mean())
+    return {"nll": mean, "perplexity": float(np.exp(mean)), "tokens": len(values)}
