@@ -161,7 +161,7 @@ def test_training_goes_on_with_less(tmp_path, monkeypatch, task, after):
         MlpSites(model).act[1].register_forward_pre_hook(
             lambda module, inputs: count(module, (inputs[0][..., :32],))
         )
-        return model, tiny_tokenizer(), {}
+        return model, tiny_tokenizer(), {"model": "tiny", "revision": "0"}
 
     monkeypatch.setattr(cell, "load", load)
     settings = SETTINGS | {"batch_size": 4, "epochs": 2, "checkpoint_steps": 1, "log_steps": 1}

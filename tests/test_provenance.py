@@ -154,8 +154,10 @@ def test_every_module_that_python_loads_is_reached(script):
     command = [sys.executable, "-c", program, SCRIPTS / script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {n for n in done.stdout.split() if not n.startswith("langneurons.config")}
-    # The registry of selection methods is loaded with the configuration.
-    loaded = {name for name in loaded if not name.startswith("langneurons.selection")}
+    # The registry of selection methods is loaded with the configuration, and the orders of
+    # languages of published masks with it.
+    registry = ("langneurons.selection", "langneurons.orders")
+    loaded = {name for name in loaded if not name.startswith(registry)}
     assert len(loaded) > 2
     assert loaded - NEUTRAL <= set(code_digests(str(SCRIPTS / script)))
 
@@ -217,7 +219,7 @@ def test_a_job_writes_its_record_beside_its_log(tmp_path):
         "import os, signal, types\n"
         "from langneurons.runtime import start\n"
         "job = types.SimpleNamespace(log=['logs/x/a.log'], params={'cfg': {'k': 1}, 'code': []},"
-        " threads=1)\n"
+        " threads=1, resources={})\n"
         "job = start(job)\n"
         "job.done(tokens=7)\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
