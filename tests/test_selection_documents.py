@@ -24,6 +24,8 @@ def from_documents(lang: str, means: np.ndarray, tokens=None, **values) -> Stati
     for site in ("act", "product"):
         arrays[f"{site}.positive"] = np.zeros(means.shape[1:], np.int64)
         arrays[f"{site}.extremes"] = np.zeros((means.shape[1], 2, means.shape[2]), np.float32)
+        for moment in ("sum", "square", "absolute"):
+            arrays[f"{site}.{moment}"] = np.zeros((2, *means.shape[1:]), np.int64)
     names = {"documents": [f"{lang}{i}" for i in range(len(means))], "sites": ["act", "product"]}
     return Statistics(arrays, header(lang, int(tokens.sum()), means.shape[1:]) | names | values)
 

@@ -234,7 +234,7 @@ def project(tmp_path_factory):
             rows += [{"lang": lang, "layer": i // 64, "neuron": i % 64, "score": 0.0} for i in flat]
         identity = {"model": "tiny-model", "revision": manifest["revision"]}
         metadata = identity | {"languages": ["en", "vi"], "n_layers": 2, "d_mlp": 64}
-        NeuronTable(pd.DataFrame(rows), metadata).to_parquet(folder / f"{name}.parquet")
+        NeuronTable(pd.DataFrame(rows), metadata).to_parquet(folder / "en-vi" / f"{name}.parquet")
     return folder, entry
 
 
@@ -271,7 +271,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
     choice, languages, selection, training = CASES[case]
     inputs = {"manifest": "model/manifest.json", "corpus": "vi.safetensors"}
     if selection is not None:
-        inputs["neurons"] = f"{selection}.parquet"
+        inputs["neurons"] = f"en-vi/{selection}.parquet"
     cfg = settings(entry, choice, languages, **training)
     curves, more = finetuning_cell(cfg, ["code=1"], "none", inputs, f"out/{case}")
     before, after = more["heldout"]["before"], more["heldout"]["after"]
@@ -290,7 +290,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
         }
         expected = {(layer, neuron) for layer in (0, 1) for neuron in range(64)}
         if selection is not None:
-            table = NeuronTable.from_parquet(f"{selection}.parquet").frame
+            table = NeuronTable.from_parquet(f"en-vi/{selection}.parquet").frame
             own = table[table["lang"].isin(languages)]
             expected = set(zip(own["layer"].tolist(), own["neuron"].tolist(), strict=True))
         assert trained == expected
@@ -328,7 +328,7 @@ def test_neurons_of_another_revision_are_not_evaluated(project, monkeypatch):
     monkeypatch.chdir(folder)
     cfg = settings(entry, "source", ["vi"], max_steps=5)
     inputs = {"manifest": "model/manifest.json", "corpus": "vi.safetensors"}
-    inputs["neurons"] = "lape.parquet"
+    inputs["neurons"] = "en-vi/lape.parquet"
     finetuning_cell(cfg, ["code=1"], "none", inputs, "out/other")
     manifest = read_json("model/manifest.json")
     write_json("model/manifest.json", manifest | {"revision": "another"})

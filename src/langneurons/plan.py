@@ -282,7 +282,8 @@ class Planner:
             share = {"all": 1.0, "none": 0.0}.get(one.choice)
             if share is None:
                 selection = self.config.selections[one.selection]
-                selection = self.config.selections.get(selection.depends_on, selection)
+                others = [self.config.selections[name] for name in selection.depends_on]
+                selection = others[0] if others else selection
                 share = getattr(selection, "rate", DEFAULT_RATE)
             neurons = share * geometry.layers * geometry.intermediate
             return 2 * neurons * geometry.hidden * projections

@@ -284,9 +284,10 @@ def show_lss(config: Config, **_: str) -> dict[str, Any]:
     """Return what the steering shift's tables and figures take: labels, and controls by label."""
     labels = {name: one.label or name for name, one in config.selections.items()}
     controls = {
-        labels[name]: labels[one.depends_on]
+        labels[name]: labels[other]
         for name, one in config.selections.items()
-        if one.method == "random" and one.depends_on is not None
+        if one.method == "random"
+        for other in one.depends_on
     }
     return show(config) | {"controls": controls}
 

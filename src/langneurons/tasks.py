@@ -342,7 +342,7 @@ def _score_choices(model, tokenizer, task, lang, examples, batch_tokens, on_forw
 
     requests = [pair for example in examples for pair in example.requests(task.delimiter)]
     found = loglikelihood(
-        model, tokenizer, requests, batch_tokens, on_forward, progress, task.joint
+        model, tokenizer, requests, batch_tokens, on_forward, progress, joint=task.joint
     )
     n_choices, records = len(task.choices), []
     for number, example in enumerate(examples):
