@@ -14,6 +14,8 @@ NAMES = (
     "average_precision",
     "memory",
     "masked_lora",
+    "selected_rows",
+    "planning",
 )
 
 

@@ -272,8 +272,10 @@ def read(path: Path, root: Path, checkout, who, tokenizer) -> None:
 
 @pytest.mark.parametrize(("pattern", "number"), NUMBERED)
 def test_refused_with_the_reason_and_the_way_out(
-    checkout, tmp_path, who, tokenizer, pattern, number
+    checkout, tmp_path, monkeypatch, who, tokenizer, pattern, number
 ):
+    # As in jobs; PEFT would ask the hub about the base model.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     source = found(checkout, pattern)
     for folder in {source.parent, checkout.path / "resources/models", checkout.path / "tiny-model"}:
         shutil.copytree(folder, tmp_path / folder.relative_to(checkout.path), dirs_exist_ok=True)

@@ -419,12 +419,15 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     for part in parts:
         start, stop = part.header["blocks"]
         if start != expected:
-            raise Mismatch(f"{part.path} covers blocks {start}..{stop}, expected {expected}..")
+            raise Mismatch(
+                f"{part.path} covers blocks {start}..{stop}, expected {expected}..; remove this"
+                " language's shards and run snakemake again."
+            )
         expected = stop
     if expected != parts[0].header["corpus_blocks"]:
         raise Mismatch(
             f"the shards cover {expected} of {parts[0].header['corpus_blocks']} blocks of"
-            f" {parts[0].lang}"
+            f" {parts[0].lang}; remove them and run snakemake again."
         )
     header: dict[str, Any] = dict(parts[0].header)
     header["blocks"] = [0, expected]
