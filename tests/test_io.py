@@ -200,7 +200,7 @@ def test_jsonl_round_trip_and_the_line_of_a_mistake(tmp_path):
     assert io.read_jsonl(tmp_path / "a") == rows
     with (tmp_path / "a").open("a") as file:
         file.write("\n" + json.dumps(rows[0]) + "\n{'text': 1}\n")
-    with pytest.raises(DamagedFile, match="a, line 5 is not JSON"):
+    with pytest.raises(DamagedFile, match="a: cannot be used .line 5 is not JSON"):
         io.read_jsonl(tmp_path / "a")
 
 

@@ -159,7 +159,7 @@ def test_xquad_answers_stand_in_their_contexts(lang):
 
 FACTS = {lang: rows("mlama", lang) for lang in LANGS}
 PARALLEL = {lang: rows("parallel", lang) for lang in LANGS}
-QUESTIONS = {lang: rows("forcing", lang) for lang in LANGS}
+QUESTIONS = {lang: rows("questions", lang) for lang in LANGS}
 
 
 @pytest.mark.parametrize("lang", LANGS)
