@@ -674,7 +674,7 @@ def draw_lens(
             right.spines["top"].set_visible(False)
             last = place % columns == columns - 1 or place == len(langs) - 1
             right.tick_params(labelright=last)
-        figure.legend(handles=handles, loc="outside right upper", frameon=False)
+        figure.legend(handles=handles, loc="outside right center", frameon=False)
 
 
 def draw_lens_change(
@@ -699,7 +699,7 @@ def draw_lens_change(
         frames.append((f"{selection}: {_named(target, names)}", mean, without))
     rows, columns = _grid(len(frames), 4)
     note = "Solid: neurons written; dashed: untouched. Mean over prompts of the other languages."
-    with _canvas(stem, 3.1 * columns + 0.6, 2.5 * rows + 0.5, title, note) as figure:
+    with _canvas(stem, 3.1 * columns + 2.2, 2.5 * rows + 0.5, title, note) as figure:
         axes = _panels(figure, rows, columns, len(frames), sharex=True, sharey=True)
         for axis, (name, mean, without) in zip(axes, frames, strict=True):
             for number, (key, label) in enumerate(CURVES[:3]):
@@ -710,7 +710,7 @@ def draw_lens_change(
                     axis.plot(without.index, without[key], "--", color=colour, linewidth=1.0)
             _finish(axis, name)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        figure.legend(handles, labels, loc="outside right center", frameon=False)
 
 
 def _finish(axis: Axes, title: str) -> None:
