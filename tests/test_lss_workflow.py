@@ -92,7 +92,6 @@ def test_what_an_edit_reruns(changed):
     added = {"measure_lss": 4}
     assert with_lss(changed, interventions=["zero", "p95", "double"]) == added
     # Untouched scores and finished conditions come from the side store.
-    with_lss(changed, interventions=["zero", "p95", "double"])
     parts = set((changed.path / "results/.work/lss").rglob("*.parquet"))
     target = "results/tiny/lss/corrected/en-ja-zh/prob/double.parquet"
     changed.make("--", target)
