@@ -7,6 +7,7 @@ model load of its own. The merged statistics must be equal to the byte.
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,20 @@ def measured(folder: Path, shards: int) -> tuple[float, float]:
     return max(ends) - min(starts), sum(one["seconds"] for one in records)
 
 
+def documents(lang: str, tokens: int) -> str:
+    """Return JSONL with at least so many tokens: sentences of the mini corpus in random orders."""
+    from langneurons.corpora import MINI
+    from langneurons.io import read_jsonl
+
+    sentences = [row["text"] for row in read_jsonl(MINI / "corpus" / f"{lang}.jsonl")]
+    order, lines, words = random.Random(0), [], 0
+    while words < 1.2 * tokens:
+        text = " ".join(order.sample(sentences, min(12, len(sentences))))
+        lines.append(json.dumps({"text": text}, ensure_ascii=False))
+        words += len(text.split())
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure and print."""
     options = parser(__doc__, repeats=1)
@@ -52,27 +67,30 @@ def main() -> None:
     import cluster
     from test_workflow import Checkout
 
+    from langneurons.io import write_text
+
     rows, files = [], {}
     with tempfile.TemporaryDirectory() as name, cluster.running():
+        checkout = Checkout(Path(name))
+        for lang in ("en", "vi"):
+            write_text(checkout.path / f"{lang}.jsonl", documents(lang, given.tokens))
         for shards in SHARDS:
-            checkout = Checkout(Path(name))
             checkout.config = {
                 "name": f"shards{shards}",
                 "models": {"gemma": {"source": {"kind": "local", "path": given.model}}},
                 "language_sets": {"pair": ["en", "vi"]},
-                "corpus": {"source": {"kind": "mini"}, "tokens": given.tokens},
+                "corpus": {
+                    "source": {"kind": "jsonl", "path": "{lang}.jsonl"},
+                    "tokens": given.tokens,
+                    "heldout_tokens": 1000,
+                },
                 "statistics": {"shards": shards},
                 "selections": {"lape": {"method": "lape"}},
                 "runtime": {"gpu": 1, "threads": 1, "mem_mb": 4000},
             }
             checkout.save()
-            run(
-                checkout.path,
-                "-c1",
-                "--configfile",
-                "tiny.yaml",
-                "results/gemma/corpora/en.safetensors",
-            )
+            corpus = "results/gemma/corpora/en.safetensors"
+            run(checkout.path, corpus, "-c1", "--configfile", "tiny.yaml")
             target = "results/gemma/activations/en.safetensors"
             start = time.monotonic()
             process = cluster.controller(checkout, target)
