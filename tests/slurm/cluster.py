@@ -65,6 +65,8 @@ def small(memory: int = 2000) -> dict:
     for part in (*config["tasks"].values(), *config["finetunings"].values()):
         part["selections"] = [name for name in part["selections"] if name != "random"]
     config["tasks"].pop("xcopa")
+    config.pop("fallback")
+    config.pop("lens")
     config["results"] = {"bootstrap": 100}
     config["runtime"] = {"gpu": 1, "threads": 1, "mem_mb": memory, "checkpoint_seconds": 0.2}
     return config

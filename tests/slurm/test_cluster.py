@@ -77,7 +77,7 @@ def test_jobs_ask_for_gpus_and_get_them(tmp_path):
         for job in sh("scontrol", "show", "job", "--oneliner", check=False).splitlines():
             rule = re.search(r"Comment=rule_(\w+)_wildcards", job)
             gpus = re.search(r"TresPerJob=gres:gpu:(\d+)", job)
-            if rule:
+            if rule and f"WorkDir={checkout.path}" in job:
                 asked[rule.group(1)] = int(gpus.group(1)) if gpus else 0
         time.sleep(0.2)
     assert running.wait(timeout=300) == 0, said(checkout)[-4000:]
