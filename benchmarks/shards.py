@@ -18,7 +18,6 @@ from pathlib import Path
 from common import ROOT, parser, publish, table
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/slurm")]
-SHARDS = (1, 4)
 
 
 def run(folder: Path, *arguments: str) -> None:
@@ -62,7 +61,8 @@ def documents(lang: str, tokens: int) -> str:
 def main() -> None:
     """Measure and print."""
     options = parser(__doc__, repeats=1)
-    options.add_argument("--tokens", type=int, default=30_000)
+    options.add_argument("--tokens", type=int, default=60_000)
+    options.add_argument("--shards", type=int, nargs="+", default=[1, 4])
     given = options.parse_args()
     import cluster
     from test_workflow import Checkout
@@ -74,7 +74,7 @@ def main() -> None:
         checkout = Checkout(Path(name))
         for lang in ("en", "vi"):
             write_text(checkout.path / f"{lang}.jsonl", documents(lang, given.tokens))
-        for shards in SHARDS:
+        for shards in given.shards:
             checkout.config = {
                 "name": f"shards{shards}",
                 "models": {"gemma": {"source": {"kind": "local", "path": given.model}}},
