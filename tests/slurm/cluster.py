@@ -65,6 +65,7 @@ def small(memory: int = 2000) -> dict:
     for part in (*config["tasks"].values(), *config["finetunings"].values()):
         part["selections"] = [name for name in part["selections"] if name != "random"]
     config["tasks"].pop("xcopa")
+    config.pop("forcing")
     config.pop("fallback")
     config.pop("lens")
     config["results"] = {"bootstrap": 100}
