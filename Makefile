@@ -42,7 +42,7 @@ cluster: .venv/installed   ## the graph on a real SLURM of one host, with faults
 	$(BIN)/python -m pytest -m slurm -s tests/slurm
 
 FAULTS ?= 200
-soak: .venv/installed      ## the same under so many faults, in rounds; hours
+soak: .venv/installed      ## the same under so many faults, in rounds; most of an hour
 	$(BIN)/python tests/slurm/soak.py --faults $(FAULTS)
 
 plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs

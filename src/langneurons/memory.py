@@ -1,7 +1,8 @@
 """Out of memory on the accelerator: the batch is halved and the work goes on.
 
-A batch that does not fit is cut in two until it does; results do not depend on how rows are
-batched, so they stay the same. A single row that does not fit is an error that says what to do.
+A batch that does not fit is cut in two until it does. Every row still counts once, so results agree
+up to the rounding of matrix products of another size. A single row that does not fit is an error
+that says what to do.
 """
 
 import logging
