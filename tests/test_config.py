@@ -196,7 +196,7 @@ BAD = {
     ),
     "revision is a branch": (
         put("models.tiny.source", HUB | {"revision": "main"}),
-        ["models.tiny.source.revision", "main"],
+        ["models.tiny.source.revision", "main", "newest"],
     ),
     "repository without owner": (
         put("models.tiny.source", HUB | {"repo": "llama"}),

@@ -172,13 +172,16 @@ class FakeHub:
 
     def __init__(self, folder, names):
         self.folder, self.names, self.asked = folder, names, []
+        self.newest, self.revisions, self.looked_up = COMMIT, [], 0
 
-    def model_info(self, repo, revision):
+    def model_info(self, repo, revision=None):
+        self.looked_up += revision is None
         siblings = [type("Sibling", (), {"rfilename": name}) for name in self.names]
-        return type("Info", (), {"siblings": siblings})
+        return type("Info", (), {"siblings": siblings, "sha": revision or self.newest})
 
     def snapshot_download(self, repo, revision, local_dir, allow_patterns):
         self.asked += allow_patterns
+        self.revisions.append(revision)
         for name in allow_patterns:
             source = self.folder / name
             (local_dir / name).write_bytes(source.read_bytes() if source.exists() else b"{}")
@@ -193,8 +196,8 @@ def serve(monkeypatch, folder, names) -> FakeHub:
     return hub
 
 
-def hub_entry() -> ModelEntry:
-    source = {"kind": "hub", "repo": "owner/name", "revision": COMMIT}
+def hub_entry(revision=COMMIT, repo="owner/name") -> ModelEntry:
+    source = {"kind": "hub", "repo": repo, "revision": revision}
     return ModelEntry(source=source, dtype="float32")
 
 
@@ -224,6 +227,45 @@ def test_hub_refuses_a_family_before_its_weights_come(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'phi3' has no adapter"):
         loading.prepare_model(hub_entry(), tmp_path / "out")
     assert hub.asked == ["config.json"]
+
+
+def test_the_newest_commit_is_looked_up_once_and_kept(tmp_path, monkeypatch):
+    save(tmp_path / "weights")
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+    hub, out = serve(monkeypatch, tmp_path / "weights", names), tmp_path / "out"
+    newest = hub_entry("newest")
+    manifest = loading.prepare_model(newest, out)
+    assert manifest["revision"] == COMMIT and manifest["source"]["revision"] == "newest"
+    assert set(hub.revisions) == {COMMIT} and hub.looked_up == 1
+    # To every result it is the model of that commit, pinned or not.
+    pinned = loading.prepare_model(hub_entry(), tmp_path / "pinned")
+    assert loading.identity(newest, manifest) == loading.identity(hub_entry(), pinned)
+    # The hub goes on; Snakemake removes the manifest before it makes it again.
+    hub.newest = "f" * 40
+    (out / "manifest.json").unlink()
+    assert loading.prepare_model(newest, out) == manifest
+    assert set(hub.revisions) == {COMMIT} and hub.looked_up == 1
+    # Another repository, or a fresh folder, is looked up.
+    assert loading.prepare_model(hub_entry("newest", "owner/other"), out)["revision"] == "f" * 40
+    assert loading.prepare_model(newest, tmp_path / "fresh")["revision"] == "f" * 40
+
+
+def test_the_commit_is_kept_though_the_download_breaks_off(tmp_path, monkeypatch):
+    save(tmp_path / "weights")
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+    hub, out = serve(monkeypatch, tmp_path / "weights", names), tmp_path / "out"
+
+    def cut(*_, **__):
+        raise OSError("connection lost")
+
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cut)
+    with pytest.raises(OSError, match="connection lost"):
+        loading.prepare_model(hub_entry("newest"), out)
+    hub.newest = "f" * 40
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    assert loading.prepare_model(hub_entry("newest"), out)["revision"] == COMMIT
 
 
 def packaged(**fields) -> GgufSource:

@@ -1,9 +1,10 @@
 """Bring a model into a folder once, with a manifest, and load it from there without the network.
 
 A manifest is JSON: `path` (the folder of the weights: "." is the manifest's own), `revision` (the
-commit; for a GGUF file its SHA-256; for a local folder a digest of weights and config),
-`model_type`, `n_layers`, `files` (name to size), `tokenizer_hash` and `source`. Weights of the hub
-and of GGUF files lie beside the manifest, which is written last: where there is one, it is whole.
+commit, also where the newest was asked for; for a GGUF file its SHA-256; for a local folder a
+digest of weights and config), `model_type`, `n_layers`, `files` (name to size), `tokenizer_hash`
+and `source`. Weights of the hub and of GGUF files lie beside the manifest, which is written last:
+where there is one, it is whole.
 """
 
 import copy
@@ -24,6 +25,7 @@ import transformers
 from safetensors import SafetensorError
 
 from langneurons.adapters import adapter_for
+from langneurons.config.models import NEWEST
 from langneurons.io import DamagedFile, read_json, write_json
 from langneurons.provenance import digest, file_digest
 
@@ -45,6 +47,7 @@ SAFETENSORS = re.compile(r"model([-_]\d+[-_]of[-_]\d+)?\.safetensors")
 PICKLED = re.compile(r"pytorch_model([-_]\d+[-_]of[-_]\d+)?\.bin")
 SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "*TERMS*")
 GGUF_WORK = ".gguf"
+KEPT_COMMIT = ".newest.json"
 REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
 Prepared = tuple[Path, list[str], str]
 
@@ -155,12 +158,15 @@ def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
     import huggingface_hub
     from huggingface_hub import errors
 
+    revision = source.revision
     try:
-        info = huggingface_hub.HfApi().model_info(source.repo, revision=source.revision)
+        if revision == NEWEST:
+            revision = _newest_commit(source.repo, directory)
+        info = huggingface_hub.HfApi().model_info(source.repo, revision=revision)
         small, weights = _needed(file.rfilename for file in info.siblings or ())
         if CONFIG not in small or not weights:
             raise ValueError(
-                f"{source.repo} at {source.revision}: needs {CONFIG} and weights named"
+                f"{source.repo} at {revision}: needs {CONFIG} and weights named"
                 " model*.safetensors or pytorch_model*.bin, and lacks one of them"
             )
         _remove_others(directory, {*small, *weights})
@@ -168,7 +174,7 @@ def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
         for names in (small, weights):
             huggingface_hub.snapshot_download(
                 source.repo,
-                revision=source.revision,
+                revision=revision,
                 local_dir=directory,
                 allow_patterns=names,
             )
@@ -180,10 +186,29 @@ def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise ValueError(
-            f"the hub has no model {source.repo} at revision {source.revision}, or it is private"
+            f"the hub has no model {source.repo} at revision {revision}, or it is private"
             " and HF_TOKEN in the environment does not open it"
         ) from error
-    return directory, small + weights, source.revision
+    return directory, small + weights, revision
+
+
+def _newest_commit(repo: str, directory: Path) -> str:
+    """Return the commit that was newest when the folder's model was first prepared.
+
+    It lies beside the weights in a file of its own, as Snakemake removes a manifest before it makes
+    it again: whatever makes a preparation run again, the commit stays, until the folder goes.
+    """
+    import huggingface_hub
+
+    kept = directory / KEPT_COMMIT
+    if kept.is_file():
+        known = read_json(kept)
+        if known["repo"] == repo:
+            return known["commit"]
+    commit = huggingface_hub.HfApi().model_info(repo).sha
+    write_json(kept, {"repo": repo, "commit": commit})
+    log.info("%s: the newest commit is %s, kept in %s", repo, commit, kept)
+    return commit
 
 
 def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:

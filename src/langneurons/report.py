@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 
 from langneurons.claims import CLAIMS
+from langneurons.io import read_parquet
 from langneurons.page import Picture, Table, Verdict, write_page
 from langneurons.provenance import versions
 
@@ -56,10 +57,15 @@ def write_report(
     path: str | os.PathLike,
     tables: Sequence[str],
     figures: Sequence[str],
+    neurons: Sequence[str],
     show: Mapping[str, Any],
     captions: str | os.PathLike,
 ) -> None:
-    """Write the page; `tables` are CSV files, `figures` SVG files, `captions` a folder."""
+    """Write the page; `tables` are CSV files, `figures` SVG files, `captions` a folder.
+
+    `neurons` holds one neuron table of each model, results/{model}/neurons/...: it says which
+    weights the results are of.
+    """
     frames = {Path(table).stem: pd.read_csv(table, keep_default_na=False) for table in tables}
     for table in tables:  # numbers as numbers, empty cells as missing
         name = Path(table).stem
@@ -80,7 +86,12 @@ def write_report(
             if Path(table).stem not in SUMMARIES
         ],
         _pictures(figures, show, Path(captions)),
-        {"configuration": show["name"], **_corpus(show), **versions(PACKAGES)},
+        {
+            "configuration": show["name"],
+            **_weights(neurons, show),
+            **_corpus(show),
+            **versions(PACKAGES),
+        },
     )
 
 
@@ -231,6 +242,18 @@ def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str
     text = jinja2.Template(template).render(snakemake=given)
     caption = " ".join(text.replace("``", "").split())
     return f"{TITLES[kind]}: {', '.join(shown)}", caption, TITLES[kind]
+
+
+def _weights(neurons: Sequence[str], show: Mapping[str, Any]) -> dict[str, str]:
+    """Return the repository and commit (or digest) of each model's weights."""
+    rows = {}
+    for path in map(Path, neurons):
+        model, metadata = path.parts[-4], read_parquet(path)[1]
+        text = f"{metadata['model']} at {metadata['revision']}"
+        if model in show["newest"]:
+            text += ", the newest commit when it was prepared: pin it to repeat this run"
+        rows[f"weights of {show['models'][model]}"] = text
+    return rows
 
 
 def _corpus(show: Mapping[str, Any]) -> dict[str, str]:

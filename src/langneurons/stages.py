@@ -11,6 +11,7 @@ from typing import Any
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import percentile
 from langneurons.config.load import project_file
+from langneurons.config.models import NEWEST
 from langneurons.config.protocols import STAGES, Protocol, from_points
 from langneurons.config.root import Config, entry_languages, statistic_site
 from langneurons.provenance import file_digest
@@ -307,7 +308,9 @@ def page(config: Config, **_: str) -> dict[str, Any]:
         for name, one in config.results.figures.items()
     }
     more = {"about": {"corpus": about[source.kind], "tokens": config.corpus.tokens}}
-    return show(config) | more | {"figures": figures, "names": {}}
+    sources = {name: entry.source for name, entry in config.models.items()}
+    newest = [name for name, one in sources.items() if getattr(one, "revision", None) == NEWEST]
+    return show(config) | more | {"figures": figures, "names": {}, "newest": newest}
 
 
 def figure_path(config: Config, name: str) -> str:

@@ -108,6 +108,15 @@ def neuron_files():
     )
 
 
+def one_table_per_model():
+    """Return a neuron table of every model."""
+    cells = {model: cfg.cells(model)[0] for model in cfg.models}
+    return [
+        f"results/{model}/neurons/{cfg.directory(langset)}/{selection}.parquet"
+        for model, (langset, selection) in cells.items()
+    ]
+
+
 def statistics_files():
     """Return the statistics of every model and language."""
     return [

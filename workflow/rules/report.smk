@@ -10,6 +10,7 @@ rule write_report:
     input:
         tables=table_files(),
         figures=figure_files(),
+        neurons=one_table_per_model(),
         captions=sorted(str(path) for path in (ROOT / "workflow/report").glob("*.rst")),
     output:
         report(

@@ -17,6 +17,7 @@ def main(snakemake) -> None:
         snakemake.output[0],
         list(snakemake.input.tables),
         list(snakemake.input.figures),
+        list(snakemake.input.neurons),
         snakemake.params.cfg,
         Path(snakemake.input.captions[0]).parent,
     )

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from langneurons.config.base import Frozen
 
+NEWEST = "newest"
+
 
 class HubSource(Frozen):
     """A repository of the Hugging Face hub."""
@@ -13,8 +15,11 @@ class HubSource(Frozen):
     kind: Literal["hub"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Repository, `owner/name`.")
     revision: str = Field(
-        pattern=r"^[0-9a-f]{40}$",
-        description="The commit (40 hexadecimal digits), so that a run can be repeated.",
+        pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$",
+        description="The commit (40 hexadecimal digits), so that a run can be repeated; or"
+        f" `{NEWEST}`: the one that is newest when the model is first prepared. It is kept beside"
+        " the weights and shown on the results page, and only from there can such a run be"
+        " repeated.",
     )
 
 
