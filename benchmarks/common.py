@@ -195,17 +195,23 @@ def synchronize() -> None:
 
 
 def interleaved(
-    variants: dict[str, Callable[[], object]], repeats: int, warm_up: bool = True
+    variants: dict[str, Callable[[], object]],
+    repeats: int,
+    warm_up: bool = True,
+    deadline: float = float("inf"),
 ) -> dict[str, list[float]]:
     """Run the variants in turn, `repeats` rounds after one to warm up; return seconds by variant.
 
     Taking turns keeps a slow minute of the machine from falling on one variant; every other round
-    runs backwards, so that no variant always follows the same one.
+    runs backwards, so that no variant always follows the same one. After one round none is begun
+    past the deadline (of time.monotonic()).
     """
     if repeats < 1:
         raise SystemExit("--repeats must be at least 1")
     times: dict[str, list[float]] = {name: [] for name in variants}
     for run in range(0 if warm_up else 1, repeats + 1):
+        if run > 1 and time.monotonic() > deadline:
+            break
         for name in list(variants)[:: 1 if run % 2 else -1]:
             synchronize()
             begin = time.perf_counter()
