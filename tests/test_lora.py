@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from langneurons.adapters import MlpSites
 from langneurons.lora import (
-    ColumnLinear,
-    RowLinear,
     attach,
     compact_modules,
     dense_state,
@@ -191,13 +189,72 @@ def test_the_seed_decides_the_start():
     assert first.state_dict()[name].std() == pytest.approx(0.01, rel=0.2)
 
 
-def test_halves_are_their_dense_forms():
-    x = torch.randn(3, 7)
-    row = RowLinear(7, 12, np.array([2, 5]))
-    column = ColumnLinear(7, 12, np.array([0, 6]))
-    for half in (row, column):
-        torch.nn.init.normal_(half.weight)
-        torch.testing.assert_close(half(x), x @ half.dense().T)
+def stock(modules, dropout=0.0, dtype=torch.float32, family="llama"):
+    """Return a model with LoRA as PEFT computes it."""
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=dropout, target_modules=modules)
+    return get_peft_model(tiny.tiny_model(family).to(dtype), config)
+
+
+def gradients(model, **more):
+    """Return logits and every gradient of one step."""
+    model.zero_grad()
+    torch.manual_seed(5)
+    output = model(input_ids=TOKENS, labels=TOKENS, **more)
+    output.loss.backward()
+    named = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return named | {"logits": output.logits.detach()}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+def test_plain_lora_is_pefts(family, dropout):
+    """Outputs and gradients, also with dropout (the same masks), biases and GPT-2's Conv1D."""
+    modules = {"llama": [*ATTENTION, "gate_proj", "down_proj"], "gpt2": ["c_attn", "c_fc"]}
+    modules = modules.get(family, ["q_proj", "fc1", "fc2"])
+    ours = wrapped(None, family, modules=modules, dropout=dropout).train()
+    theirs = stock(modules, dropout, family=family).train()
+    theirs.load_state_dict(randomised(ours).state_dict())
+    expected = gradients(theirs)
+    found = gradients(ours)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("site", ["gate", "up", "down"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_are_the_dense_forms(site, recompute):
+    """B's chosen rows (A's chosen columns), and everything before the layer, as PEFT's."""
+    ours = randomised(wrapped({site: BOTH})).train()
+    theirs = stock([*ATTENTION, f"{site}_proj"])
+    theirs.load_state_dict(dense_state(ours))
+    if recompute:
+        ours.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+    expected, found = gradients(theirs), gradients(ours)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        half = "lora_A" if site == "down" else "lora_B"
+        if f"{site}_proj.{half}" in name:
+            lines = BOTH[int(name.split("layers.")[1][0])]
+            value = value[:, lines] if site == "down" else value[lines]
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_kept_for_the_backward_pass():
+    """Besides the frozen layer's own: the input as it is, or its chosen columns, and A x."""
+    for site, width in (("gate", tiny.HIDDEN), ("down", len(BOTH[0]))):
+        layer = getattr(MlpSites(randomised(wrapped({site: BOTH}, modules=())).train()), site)[0]
+        x = torch.randn(5, layer.in_features, requires_grad=True)
+        mine = {id(p) for p in layer.parameters()} | {id(b) for b in layer.buffers()}
+        kept = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: kept.append(t) or t, lambda t: t
+        )
+        with hooks:
+            layer(x)
+        shapes = [tuple(t.shape) for t in kept if id(t) not in mine]
+        assert sorted(shapes) == sorted([(5, width), (5, RANK)])
+        assert site == "down" or any(t.data_ptr() == x.data_ptr() for t in kept)
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3_text", "qwen3", "cohere2", "phi"])

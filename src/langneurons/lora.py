@@ -6,9 +6,12 @@ get no gradient, and stay zero under weight decay: here they do not exist. `RowL
 the chosen rows of B (and scatters its output), `ColumnLinear` only the chosen columns of A for a
 down projection, where a neuron is an input. Nothing off the mask can move: it is not there.
 
-Both sit inside PEFT's own LoRA layers, so dtype casts, dropout, 4-bit base weights, checkpoints and
-saving are PEFT's. `dense_state` writes the rows back into full matrices: what is saved is a plain
-LoRA adapter that stock PEFT loads and merges.
+Both sit inside PEFT's own LoRA layers, so names, checkpoints and saving are PEFT's. `dense_state`
+writes the rows back into full matrices: what is saved is a plain LoRA adapter that stock PEFT loads
+and merges. The forward pass of these layers, restricted or not, is ours: the update is added to the
+frozen layer's output, at the chosen neurons only, and its gradient to the frozen layer's, so that
+no array of (tokens, features) is made that the frozen layer does not make. Kept for the backward
+pass are the input in its own dtype (of a down projection its chosen columns), and A x.
 
 Shapes: A (r, in_features), B (out_features, r); chosen neurons per layer are ascending indices.
 """
@@ -21,6 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -40,48 +44,121 @@ CONFIG_NAME = "adapter_config.json"
 INITIAL_STD = 0.01
 
 
-class RowLinear(nn.Module):
-    """A linear layer without bias of which only some output rows exist; the others give zero.
+class _Half(nn.Module):
+    """One half of a LoRA: a linear layer without bias of which only some lines exist."""
 
-    The weight is (chosen rows, in_features).
+    def __init__(self, in_features: int, out_features: int, index: np.ndarray, **like):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        index = torch.as_tensor(np.asarray(index, np.int64), device=like.get("device"))
+        self.register_buffer("index", index, persistent=False)
+        self.weight = nn.Parameter(torch.zeros(self._shape(len(index)), **like))
+
+    def _shape(self, chosen: int) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return the shape of the full matrix and how much of it exists."""
+        return f"{self.in_features} -> {self.out_features}, {len(self.index)} chosen"
+
+    def _dense(self, axis: int) -> torch.Tensor:
+        full = self.weight.new_zeros(self.out_features, self.in_features)
+        return full.index_copy(axis, self.index, self.weight.detach())
+
+
+class RowLinear(_Half):
+    """Only some output rows exist; the others give zero. The weight is (chosen, in_features)."""
+
+    def _shape(self, chosen: int) -> tuple[int, int]:
+        return chosen, self.in_features
+
+    def dense(self) -> torch.Tensor:
+        """Return the full weight, (out_features, in_features)."""
+        return self._dense(0)
+
+
+class ColumnLinear(_Half):
+    """Only some inputs are read. The weight is (out_features, chosen)."""
+
+    def _shape(self, chosen: int) -> tuple[int, int]:
+        return self.out_features, chosen
+
+    def dense(self) -> torch.Tensor:
+        """Return the full weight, (out_features, in_features)."""
+        return self._dense(1)
+
+
+def _lines(half: nn.Module, kind: type[_Half], features: int) -> torch.Tensor | None:
+    """Return the index of a restricted half; None if it has every line."""
+    restricted = isinstance(half, kind) and len(half.index) < features
+    return half.index if restricted else None
+
+
+class _Update(torch.autograd.Function):
+    """output + scale * B A x, in place of the output, at the lines that exist.
+
+    With `weight` (and `bias`) the frozen layer is computed here as well, and `output` is None: then
+    its gradient of x and the update's are one array.
     """
 
-    def __init__(self, in_features: int, out_features: int, rows: np.ndarray, **like):
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        index = torch.as_tensor(np.asarray(rows, np.int64), device=like.get("device"))
-        self.register_buffer("index", index, persistent=False)
-        self.weight = nn.Parameter(torch.zeros(len(rows), in_features, **like))
+    @staticmethod
+    def forward(ctx, output, x, weight, bias, a, b, rows, columns, scale):
+        """Return (..., out_features); a: (r, columns or in), b: (rows or out, r)."""
+        given = output is not None
+        if not given:
+            output = nn.functional.linear(x, weight, bias)
+        read = x if columns is None else x.index_select(-1, columns)
+        inner = read.flatten(0, -2).to(output.dtype) @ a.to(output.dtype).T
+        flat = output.view(-1, output.shape[-1])
+        if rows is None:
+            flat.addmm_(inner, b.to(output.dtype).T, alpha=scale)
+        else:
+            own = flat.index_select(1, rows).addmm_(inner, b.to(output.dtype).T, alpha=scale)
+            flat.index_copy_(1, rows, own)
+        if given:
+            ctx.mark_dirty(output)
+        ctx.save_for_backward(read, inner, weight, a, b, rows, columns)
+        ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, x.dtype
+        return output
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (..., out_features)."""
-        result = x.new_zeros(*x.shape[:-1], self.out_features)
-        return result.index_copy(-1, self.index, nn.functional.linear(x, self.weight))
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradients of output, x, A and B."""
+        read, inner, weight, a, b, rows, columns = ctx.saved_tensors
+        flat = gradient.flatten(0, -2)
+        own = flat if rows is None else flat.index_select(1, rows)
+        outer = (own @ b.to(own.dtype)) * ctx.scale  # (tokens, r)
+        of_b = (own.T @ inner) * ctx.scale
+        of_a = outer.T @ read.flatten(0, -2).to(own.dtype)
+        of_x = None
+        if ctx.needs_input_grad[1]:
+            a = a.to(own.dtype)
+            of_x = None if weight is None else flat @ weight.to(own.dtype)
+            if columns is None:
+                of_x = outer @ a if of_x is None else of_x.addmm_(outer, a)
+            else:
+                of_x = own.new_zeros(len(own), ctx.shape[-1]) if of_x is None else of_x
+                more = of_x.index_select(1, columns).addmm_(outer, a)
+                of_x.index_copy_(1, columns, more)
+            of_x = of_x.view(ctx.shape).to(ctx.dtype)
+        passed = gradient if ctx.needs_input_grad[0] else None
+        return passed, of_x, None, None, of_a.to(a.dtype), of_b.to(b.dtype), None, None, None
 
-    def dense(self) -> torch.Tensor:
-        """Return the full weight, (out_features, in_features)."""
-        full = self.weight.new_zeros(self.out_features, self.in_features)
-        return full.index_copy(0, self.index, self.weight.detach())
 
+def _forward(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return W x + scale * B A dropout(x): what one of PEFT's LoRA layers computes.
 
-class ColumnLinear(nn.Module):
-    """A linear layer without bias that reads only some inputs. The weight is (out, chosen)."""
-
-    def __init__(self, in_features: int, out_features: int, columns: np.ndarray, **like):
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        index = torch.as_tensor(np.asarray(columns, np.int64), device=like.get("device"))
-        self.register_buffer("index", index, persistent=False)
-        self.weight = nn.Parameter(torch.zeros(out_features, len(columns), **like))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (..., out_features)."""
-        return nn.functional.linear(x.index_select(-1, self.index), self.weight)
-
-    def dense(self) -> torch.Tensor:
-        """Return the full weight, (out_features, in_features)."""
-        full = self.weight.new_zeros(self.out_features, self.in_features)
-        return full.index_copy(1, self.index, self.weight.detach())
+    The base layer may be a Linear, a packed 4-bit one, or GPT-2's Conv1D.
+    """
+    parts = (layer.lora_A, layer.lora_B, layer.lora_dropout)
+    a, b, dropout = (part[ADAPTER] for part in parts)
+    rows = _lines(b, RowLinear, layer.out_features)
+    columns = _lines(a, ColumnLinear, layer.in_features)
+    update = (a.weight, b.weight, rows, columns, layer.scaling[ADAPTER])
+    base, drops = layer.base_layer, layer.training and isinstance(dropout, nn.Dropout)
+    if type(base) is nn.Linear and not drops:
+        return _Update.apply(None, x, base.weight, base.bias, *update)
+    return _Update.apply(base(x), dropout(x), None, None, *update)
 
 
 def attach(
@@ -122,8 +199,12 @@ def attach(
         bias="none",
     )
     wrapped = get_peft_model(model, config, adapter_name=ADAPTER)
+    inside = wrapped.get_base_model()
     for name, (site, chosen) in masked.items():
-        _restrict(wrapped.get_base_model().get_submodule(name), site, chosen)
+        _restrict(inside.get_submodule(name), site, chosen)
+    for name in (*targets, *masked):
+        layer = inside.get_submodule(name)
+        layer.forward = MethodType(_forward, layer)
     _initialise(wrapped, seed)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     log.info(
@@ -214,8 +295,7 @@ def _initialise(wrapped: nn.Module, seed: int) -> None:
 
 def compact_modules(model: nn.Module) -> dict[str, RowLinear | ColumnLinear]:
     """Return the restricted halves by name."""
-    kinds = (RowLinear, ColumnLinear)
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, _Half)}
 
 
 def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
