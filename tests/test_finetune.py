@@ -12,10 +12,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from langneurons import finetune as finetuning
 from langneurons.config.finetuning import Training
 from langneurons.finetune import (
     HEAD,
     IGNORED,
+    Bucketed,
     Head,
     add_head,
     class_logits,
@@ -24,6 +26,7 @@ from langneurons.finetune import (
     encode,
     finetune,
     last_checkpoint,
+    token_loss,
 )
 from langneurons.tasks import Task
 
@@ -117,9 +120,9 @@ def test_only_adapter_and_head_are_saved_and_stock_peft_loads_them(tmp_path):
 
 
 @pytest.mark.parametrize("task", [CLASSES, ANSWERS], ids=["classes", "answers"])
-@pytest.mark.parametrize("step", [3, 7])
-def test_a_killed_run_ends_at_the_same_adapter(tmp_path, monkeypatch, task, step):
-    undisturbed = run(tmp_path / "a", tmp_path / "w1", task)
+@pytest.mark.parametrize("step, bucket", [(3, 0), (7, 0), (7, 2)])
+def test_a_killed_run_ends_at_the_same_adapter(tmp_path, monkeypatch, task, step, bucket):
+    undisturbed = run(tmp_path / "a", tmp_path / "w1", task, bucket=bucket)
     from transformers import Trainer
 
     original, count = Trainer.training_step, [0]
@@ -134,11 +137,11 @@ def test_a_killed_run_ends_at_the_same_adapter(tmp_path, monkeypatch, task, step
     before = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit(143)))
     try:
         with pytest.raises(SystemExit):
-            run(tmp_path / "b", tmp_path / "w2", task)
+            run(tmp_path / "b", tmp_path / "w2", task, bucket=bucket)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not (tmp_path / "b" / "adapter_model.safetensors").exists()
-    resumed = run(tmp_path / "b", tmp_path / "w2", task)
+    resumed = run(tmp_path / "b", tmp_path / "w2", task, bucket=bucket)
     first = load_file(tmp_path / "a" / "adapter_model.safetensors")
     second = load_file(tmp_path / "b" / "adapter_model.safetensors")
     assert first.keys() == second.keys()
@@ -238,3 +241,75 @@ def test_the_base_model_does_not_change(tmp_path):
 def test_curves_and_checkpoints_must_agree():
     with pytest.raises(ValueError, match="no multiple of log_steps"):
         Training(log_steps=3, checkpoint_steps=10)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "opt"])
+def test_the_loss_and_its_gradient_are_those_of_all_logits(monkeypatch, family):
+    """Soft cap and scale of logits included; blocks of a few tokens, a row without labels."""
+    monkeypatch.setattr(finetuning, "LOGITS", {"cpu": 3 * tiny.VOCAB_SIZE})
+    model = tiny.tiny_model(family)
+    embedding = model.get_input_embeddings().weight.requires_grad_()
+    if model.get_output_embeddings().weight is embedding:
+        model.lm_head.weight = torch.nn.Parameter(embedding.detach().clone(), requires_grad=False)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, tiny.VOCAB_SIZE, (3, 9), generator=generator)
+    mask = (torch.arange(9) < torch.tensor([9, 6, 4])[:, None]).long()
+    labels = tokens.masked_fill(mask == 0, IGNORED)
+    labels[0, :4], labels[2] = IGNORED, IGNORED
+    logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1]
+    expected = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, tiny.VOCAB_SIZE), labels[:, 1:].reshape(-1), reduction="sum"
+    )
+    expected.backward()
+    gradient, embedding.grad = embedding.grad, None
+    total, right = token_loss(model, tokens, mask, labels)
+    (2 * total).backward()
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(embedding.grad, 2 * gradient, rtol=1e-4, atol=1e-5)
+    kept = labels[:, 1:] != IGNORED
+    assert int(right) == int((logits.argmax(-1) == labels[:, 1:])[kept].sum())
+
+
+def test_buckets_hold_every_row_once_and_rows_of_similar_length():
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(5, 200, 1003).tolist()
+    step, pool = 8, 25
+    sampler = Bucketed(lengths, step, pool, seed=3)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert list(sampler) == epochs[-1]
+        assert sorted(epochs[-1]) == list(range(1003))
+
+    def padded(order):
+        steps = [order[i : i + step] for i in range(0, len(order), step)]
+        return sum(len(one) * max(lengths[row] for row in one) for one in steps) / sum(lengths)
+
+    assert epochs[0] != epochs[1]
+    assert padded(generator.permutation(1003).tolist()) > 1.5
+    assert max(map(padded, epochs)) < 1.05
+    assert list(Bucketed(lengths, step, pool, seed=4)) != epochs[0]
+    # The steps themselves come in no order of length.
+    tops = [max(lengths[row] for row in epochs[0][i : i + step]) for i in range(0, 960, step)]
+    assert abs(np.corrcoef(tops, np.arange(len(tops)))[0, 1]) < 0.3
+
+
+def test_parts_of_a_bucketed_batch_give_the_same_adapter(tmp_path):
+    whole = run(tmp_path / "a", tmp_path / "w1", ANSWERS, bucket=2)
+    training = Training(**(SETTINGS | {"bucket": 2}))
+    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
+    halves = finetune(
+        model, tokenizer, ANSWERS, qa_rows(), "en", training, NEURONS,
+        tmp_path / "b", tmp_path / "w2", parts=2,
+    )  # fmt: skip
+    np.testing.assert_allclose(halves["loss"], whole["loss"], rtol=1e-4)
+
+
+def test_every_epoch_has_a_bucketed_order_of_its_own(tmp_path, monkeypatch):
+    asked, original = [], Bucketed.set_epoch
+    monkeypatch.setattr(
+        Bucketed, "set_epoch", lambda self, epoch: (asked.append(epoch), original(self, epoch))[1]
+    )
+    run(tmp_path / "a", tmp_path / "w", bucket=2)
+    assert asked == [0, 1, 2]

@@ -8,6 +8,9 @@ Classification (XNLI in Mondal et al. 2025): one linear layer on the hidden stat
 row, as the paper's code does. Instruction tuning (XQuAD): the loss is on the answer's tokens only.
 Text (langneurons.text): on every token but BOS.
 
+The loss of instructions and text takes the head at the predicted positions only, a block of them at
+a time, and computes its gradient in the forward pass: logits of a whole batch never exist.
+
 Hugging Face's Trainer runs the loop: AdamW, linear warm-up and decay, clipping, checkpoints. The
 same seed gives the same adapter, also after a kill: weights, optimiser, schedule, random states and
 the position in the data come from the last checkpoint.
@@ -31,6 +34,7 @@ from langneurons.io import read_json, write_json
 from langneurons.lora import attach, save_adapter
 from langneurons.memory import Batches
 from langneurons.runtime import deferred_termination
+from langneurons.scoring import _adjust
 from langneurons.tasks import Task, build
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,9 @@ IGNORED = -100
 WINDOW = ("right", "seen", "loss")
 WINDOW_FILE = "window.json"
 EOS = "<eos>"
+# Logits that exist at a time, by the kind of device; on a CPU they should stay near its cache.
+LOGITS = {"cpu": 2**23}
+MANY_LOGITS = 2**27
 
 
 def add_head(model: nn.Module, n_classes: int, seed: int = 0) -> None:
@@ -66,7 +73,60 @@ def class_logits(
         last = attention_mask.sum(dim=1) - 1
         chosen = states[torch.arange(len(states), device=states.device), last]
     head = getattr(inner, HEAD)
-    return head(chosen.to(next(head.parameters()).dtype)).float()
+    weight = next(head.parameters())
+    return head(chosen.to(device=weight.device, dtype=weight.dtype)).float()
+
+
+class _TokenLoss(torch.autograd.Function):
+    """Summed cross-entropy of a frozen head, whose gradient is computed in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden, head, config, targets):
+        """Return the sum in nats and the number of right guesses; hidden: (tokens, d_model)."""
+        gradients, total, right = [], 0.0, 0
+        size = max(1, LOGITS.get(hidden.device.type, MANY_LOGITS) // config.vocab_size)
+        for own, wanted in zip(hidden.split(size), targets.split(size), strict=True):
+            with torch.enable_grad():
+                own = own.detach().requires_grad_()
+                logits = _adjust(head(own), config).float()
+                loss = nn.functional.cross_entropy(logits, wanted, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, own)
+            gradients.append(gradient)
+            total = total + loss.detach()
+            right = right + (logits.argmax(dim=-1) == wanted).sum()
+        ctx.save_for_backward(torch.cat(gradients))
+        ctx.mark_non_differentiable(right)
+        return total, right
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        """Return the gradient of hidden."""
+        (of_hidden,) = ctx.saved_tensors
+        return of_hidden * gradient, None, None, None
+
+
+def token_loss(
+    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed cross-entropy of labels that are not -100, and how many were guessed.
+
+    All are (batch, pos). A head that is trained itself gives ordinary logits.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    sites = MlpSites(inner)
+    states = sites.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    kept = labels[:, 1:] != IGNORED
+    hidden = states.last_hidden_state[:, :-1]
+    hidden = hidden[kept.to(hidden.device)]
+    weight = next(sites.head.parameters())
+    hidden, targets = hidden.to(weight.device), labels[:, 1:][kept].to(weight.device)
+    if not len(targets):
+        return hidden.float().sum(), targets.sum()
+    if not any(parameter.requires_grad for parameter in sites.head.parameters()):
+        return _TokenLoss.apply(hidden, sites.head, sites.config, targets)
+    logits = _adjust(sites.head(hidden), sites.config).float()
+    total = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return total, (logits.argmax(dim=-1) == targets).sum()
 
 
 @dataclass(frozen=True)
@@ -198,6 +258,39 @@ def collate(tokenizer, fixed_length: int | None = None) -> Callable[[list[dict]]
     return together
 
 
+class Bucketed(torch.utils.data.Sampler):
+    """A random order in which rows that follow each other are of similar length.
+
+    Each epoch has its own permutation, which seed and epoch give. It is cut into pools of `pool`
+    steps of `step` rows; a pool is sorted by length and cut into steps, and all steps are shuffled.
+    The last, smaller step stays last, so that every other is whole.
+    """
+
+    def __init__(self, lengths: Sequence[int], step: int, pool: int, seed: int):
+        self.lengths, self.step, self.pool, self.seed = list(lengths), step, pool, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is asked for next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        whole = len(order) // self.step * self.step
+        steps, rest = [], order[whole:]
+        for start in range(0, whole, self.step * self.pool):
+            pool = order[start : min(start + self.step * self.pool, whole)]
+            pool.sort(key=lambda row: -self.lengths[row])
+            steps += [pool[i : i + self.step] for i in range(0, len(pool), self.step)]
+        for number in torch.randperm(len(steps), generator=generator).tolist():
+            yield from steps[number]
+        yield from rest
+
+
 def _trainer_class():
     """Return the Trainer with this module's losses and a running training accuracy."""
     from transformers import Trainer
@@ -205,12 +298,16 @@ def _trainer_class():
     class NeuronTrainer(Trainer):
         """Loss of the head's class, or of the answer's tokens; logs the accuracy as well."""
 
-        def __init__(self, *arguments, pooling: str | None, **options):
+        def __init__(self, *arguments, pooling: str | None, sampler=None, **options):
+            self.sampler = sampler
             super().__init__(*arguments, **options)
             # The loss below is a sum over the items of a step, however many passes it takes.
             self.model_accepts_loss_kwargs = True
             self.pooling = pooling
             self.window = dict.fromkeys(WINDOW, 0)
+
+        def _get_train_sampler(self, train_dataset=None):
+            return self.sampler or super()._get_train_sampler(train_dataset)
 
         def get_batch_samples(self, epoch_iterator, num_batches, device):
             samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -222,31 +319,34 @@ def _trainer_class():
             return samples, torch.tensor(count, device=device)
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            labels = inputs["labels"]
+            labels, inner = inputs["labels"], self.accelerator.unwrap_model(model)
+            place = inputs["input_ids"], inputs["attention_mask"]
             if self.pooling is not None:
-                logits = class_logits(
-                    self.accelerator.unwrap_model(model),
-                    inputs["input_ids"],
-                    inputs["attention_mask"],
-                    self.pooling,
-                )
+                logits = class_logits(inner, *place, self.pooling)
+                labels, seen = labels.to(logits.device), len(labels)
+                total = nn.functional.cross_entropy(logits, labels, reduction="sum")
+                right = (logits.argmax(dim=-1) == labels).sum()
             else:
-                output = model(
-                    input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-                )
-                kept = labels[:, 1:] != IGNORED
-                logits, labels = output.logits[:, :-1][kept].float(), labels[:, 1:][kept]
-            total = nn.functional.cross_entropy(logits, labels, reduction="sum")
-            loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-            self.window["right"] += int((logits.argmax(dim=-1) == labels).sum())
-            self.window["seen"] += len(labels)
-            self.window["loss"] += float(total.detach())
-            return (loss, {"logits": logits}) if return_outputs else loss
+                total, right = token_loss(inner, *place, labels)
+                seen = int((labels[:, 1:] != IGNORED).sum())
+            # The loss must lie where the inputs do.
+            total = total.to(labels.device if self.pooling is None else place[0].device)
+            # Kept where they are: reading them here would wait for the device in every pass.
+            self.window["right"] += right.detach()
+            self.window["seen"] += seen
+            self.window["loss"] += total.detach().double()
+            loss = total / (seen if num_items_in_batch is None else num_items_in_batch)
+            return (loss, {}) if return_outputs else loss
+
+        def read_window(self) -> dict[str, float]:
+            """Return the sums since the last point as numbers."""
+            return {name: torch.as_tensor(value).item() for name, value in self.window.items()}
 
         def log(self, logs, *arguments, **options):
             if "loss" in logs and self.window["seen"]:
-                logs["loss"] = self.window["loss"] / self.window["seen"]
-                logs["accuracy"] = self.window["right"] / self.window["seen"]
+                window = self.read_window()
+                logs["loss"] = window["loss"] / window["seen"]
+                logs["accuracy"] = window["right"] / window["seen"]
                 self.window = dict.fromkeys(WINDOW, 0)
                 log.info(
                     "step %d/%d, epoch %.2f: loss %.4f, accuracy %.3f, learning rate %.2e",
@@ -261,7 +361,7 @@ def _trainer_class():
 
         def _save_checkpoint(self, model, trial):
             folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-            write_json(folder / WINDOW_FILE, self.window)
+            write_json(folder / WINDOW_FILE, self.read_window())
             super()._save_checkpoint(model, trial)
 
     return NeuronTrainer
@@ -375,6 +475,7 @@ def train(
             train_dataset=items,
             callbacks=[_stopper(terminated)],
             pooling=pooling,
+            sampler=_sampler(items, training),
         )
         trainer.remove_callback(PrinterCallback)
         if checkpoint:
@@ -389,6 +490,15 @@ def train(
     curves = pd.DataFrame(history).rename(columns={"grad_norm": "gradient_norm"})
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"]
     return curves.reindex(columns=columns)
+
+
+def _sampler(items: Sequence[dict], training: Training) -> Bucketed | None:
+    """Return the order of the rows; None is the Trainer's own, at random."""
+    if not training.bucket:
+        return None
+    step = training.batch_size * training.accumulate
+    lengths = [len(item["input_ids"]) for item in items]
+    return Bucketed(lengths, step, training.bucket, training.seed)
 
 
 def _attached(

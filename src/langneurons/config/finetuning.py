@@ -66,6 +66,13 @@ class Training(Frozen):
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps instead.")
     batch_size: int = Field(8, ge=1, description="Rows per forward pass.")
     accumulate: int = Field(1, ge=1, description="Forward passes per step.")
+    bucket: int = Field(
+        0,
+        ge=0,
+        description="Rows of similar length together, for less padding: of so many steps at a time"
+        " the rows are sorted by length and the steps shuffled; 0: rows in random order, as in the"
+        " papers. 50 leaves little padding.",
+    )
     max_length: int = Field(
         256,
         ge=8,
