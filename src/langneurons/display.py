@@ -54,7 +54,8 @@ def perplexity_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
 
 def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dict[str, Any]]]:
     """Read and check records at .../evaluation/{points}/{adapter}/{task}/{lang}.parquet."""
-    columns = ("lang", "langset", "selection", "intervention", "item", "prediction", "gold")
+    columns = ("lang", "langset", "selection", "intervention", "target")
+    columns += ("item", "prediction", "gold")
     result = []
     for path in map(Path, paths):
         model, adapter, task = path.parts[-6], *path.parts[-3:-1]
@@ -204,10 +205,12 @@ def in_order(scores: pd.DataFrame, show: dict[str, Any]) -> pd.DataFrame:
         "selection": ["none", *show["selections"].values()],
         "langset": ["none", *show["labels"].values()],
         "intervention": ["none", *show["interventions"].values()],
+        "target": ["none", *show["order"]],
     }
     ranks = {
         column: scores[column].map({value: place for place, value in enumerate(values)})
         for column, values in orders.items()
+        if column in scores
     }
     order = pd.DataFrame(ranks).reset_index(drop=True).sort_values(list(ranks), kind="stable")
     return scores.iloc[order.index].reset_index(drop=True)

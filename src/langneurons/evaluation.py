@@ -19,8 +19,9 @@ from langneurons.sidestore import SideStore
 from langneurons.tasks import Task, score_task
 
 log = logging.getLogger(__name__)
-Condition = tuple[str, str, str]
-BASELINE: Condition = ("none", "none", "none")
+Condition = tuple[str, str, str, str]
+CONDITION = ("langset", "selection", "intervention", "target")
+BASELINE: Condition = ("none",) * 4
 
 
 def evaluate(
@@ -36,13 +37,13 @@ def evaluate(
     adapter: str = "base",
     head: Head | None = None,
 ) -> pd.DataFrame:
-    """Return per-item records; `plans` by (language set, selection, intervention)."""
+    """Return per-item records; `plans` by (language set, selection, intervention, target)."""
     sites = MlpSites(model)
     conditions = {BASELINE: Plan("none"), **plans}
     key = key | {"task": digest(task.model_dump(mode="json")), "rows": digest(rows), "lang": lang}
     progress = Progress(f"{task.name} {lang}", len(conditions), "conditions")
     frames = []
-    for (langset, selection, intervention), plan in conditions.items():
+    for condition, plan in conditions.items():
         part_key = key | {"plan": plan_digest(plan)}
         frame = store.get(part_key)
         if frame is None:
@@ -71,9 +72,9 @@ def evaluate(
             store.put(part_key, frame)
         progress.update()
         labels = {"task": task.name, "lang": lang, "adapter": adapter}
-        condition = {"langset": langset, "selection": selection, "intervention": intervention}
-        frames.append(frame.assign(**labels, **condition))
+        named = dict(zip(CONDITION, condition, strict=True))
+        frames.append(frame.assign(**labels, **named))
     progress.finish()
     result = pd.concat(frames, ignore_index=True)
-    first = ["task", "lang", "adapter", "langset", "selection", "intervention", "item"]
+    first = ["task", "lang", "adapter", *CONDITION, "item"]
     return result[first + [column for column in result if column not in first]]

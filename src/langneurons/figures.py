@@ -26,7 +26,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize, PowerNorm, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from langneurons.io import atomic
@@ -804,6 +804,96 @@ def draw_tasks(
         figure.legend(
             handles=handles, loc="outside right center", frameon=False, title="intervention"
         )
+
+
+def draw_targets(
+    scores: pd.DataFrame,
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    alpha: float = 0.05,
+) -> None:
+    """Draw 100 x difference to the untouched model: evaluated (rows) x target languages.
+
+    `scores` is what `tables.task_scores` returns, of one intervention and language set; the first
+    metric is drawn, one panel per selection.
+    """
+    scores = scores[scores["metric"] == scores["metric"].iloc[0]]
+    metric = scores["metric"].iloc[0].replace("_", " ")
+    panels = []
+    for selection, part in scores.groupby("selection", sort=False):
+        wide, p = (
+            part.pivot(index="lang", columns="target", values=value)
+            for value in ("difference", "p_holm")
+        )
+        place = {"index": [lang for lang in order if lang in wide.index]}
+        place["columns"] = [lang for lang in order if lang in wide.columns]
+        wide, p = 100 * wide.reindex(**place), p.reindex(**place)
+        panels.append((str(selection), wide, ~(p.to_numpy() < alpha)))
+    cmap = _cmap("PuOr")
+    norm = change_norm(np.concatenate([frame.to_numpy().ravel() for _, frame, _ in panels]))
+    across = max(2.4, max(_side(frame.shape[1]) for _, frame, _ in panels))
+    down = max(1.2, 0.8 * max(_side(frame.shape[0]) for _, frame, _ in panels))
+    rows, columns = _grid(len(panels), max(1, int(21 // (across + 0.6))))
+    note = (
+        f"Points of {metric}. Grey italics: not significant (Holm over the task and metric, level"
+        f" {alpha:g}). Framed: a language's own neurons."
+    )
+    size = (columns * (across + 0.6) + 1.4, rows * (down + 0.9))
+    with _canvas(stem, *size, title, note) as figure:
+        axes = _panels(figure, rows, columns, len(panels))
+        for number, (axis, (name, frame, weak)) in enumerate(zip(axes, panels, strict=True)):
+            text = None
+            if _numbered(frame):
+                text = frame.map(lambda one: "" if math.isnan(one) else f"{one:+.1f}")
+                text = text.map(lambda one: one.replace("-", "\N{MINUS SIGN}")).to_numpy()
+            _heat_map(axis, frame, cmap, norm, text, weak)
+            for row, lang in enumerate(frame.index):
+                if lang in frame.columns:
+                    corner = (frame.columns.get_loc(lang) - 0.5, row - 0.5)
+                    axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black"))
+            axis.set_title(textwrap.fill(name, max(24, int(across * 11))))
+            axis.set_xlabel("target: neurons that are overwritten")
+            if number % columns == 0:
+                axis.set_ylabel("evaluated language")
+        _bar(figure, axes, cmap, norm, "difference to the untouched model (points)")
+
+
+def draw_layer_curves(
+    curves: pd.DataFrame,
+    value: str,
+    title: str,
+    stem: str | os.PathLike,
+    zero: float | None = None,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Draw curves over layers with their bands.
+
+    `curves` holds curve, layers (such as 03 or 00-08), value, low, high; `zero` draws a line.
+    """
+    places = sorted(set(curves["layers"].dropna()))
+    width = max(6.4, 0.24 * len(places) + 2.4)
+    with _canvas(os.path.splitext(stem)[0], width, 3.4, title) as figure:
+        axis = figure.subplots()
+        if zero is not None:
+            axis.axhline(zero, color="0.3", linewidth=0.8, zorder=1)
+        for number, (name, own) in enumerate(curves.groupby("curve", sort=False)):
+            own = own.set_index("layers").reindex(places)
+            x, colour = np.arange(len(places)), OKABE_ITO[number % 7]
+            low, high = (own[key].to_numpy(np.float64) for key in ("low", "high"))
+            axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+            axis.plot(
+                x, own["value"], color=colour, marker=MARKERS[number % 7], markersize=4, label=name
+            )
+        single = all("-" not in place for place in places)
+        labels = [str(int(place)) if single else place for place in places]
+        axis.set_xticks(range(len(places)), labels, rotation=0 if single else 90)
+        axis.set_xlabel("layer" if single else "layers")
+        axis.set_ylabel(value)
+        if limits is not None:
+            axis.set_ylim(*limits)
+        _plain(axis, "y")
+        figure.legend(loc="outside right center", frameon=False)
 
 
 def _draw_task_matrix(

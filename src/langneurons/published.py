@@ -17,7 +17,7 @@ import pandas as pd
 
 from langneurons import histogram
 from langneurons.corpus_metrics import COUNTS, columns, score
-from langneurons.tables import QUANTITIES
+from langneurons.tables import QUANTITIES, own_language
 from langneurons.uncertainty import aggregate_change, bootstrap_mean, wilson
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def own_cells(
     """
     rows = []
     for metadata, frame in frames:
+        frame = own_language(frame)
         metrics = [name for name in metadata["metrics"] if name in frame or name in COUNTS]
         selections = sorted(set(frame["selection"]) - {"none"})
         keys = ["adapter", "task", "lang", "langset", "selection", "intervention"]

@@ -235,7 +235,7 @@ def evaluate_task(
     protocol = from_points("evaluation", points)
     one = config.adapters(model).get(adapter)
     conditions = config.task_conditions(model, task, lang, one)
-    names = sorted({intervention for _, _, intervention in conditions})
+    names = sorted({name for _, _, name, _ in conditions})
     return {
         "conditions": sorted(list(condition) for condition in conditions),
         "interventions": {name: _intervention(config, name, protocol) for name in names},
@@ -272,6 +272,7 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "interventions": {key: entry.label or key for key, entry in config.interventions.items()},
         "results": config.results.model_dump(mode="json"),
         "site": config.statistics.histograms[0] if config.statistics.histograms else None,
+        "sweeps": config.sweeps(),
         "protocols": {
             name: protocol.model_dump() | {stage: protocol.points(stage) for stage in STAGES}
             for name, protocol in config.protocols.items()
@@ -318,8 +319,13 @@ def figure_path(config: Config, name: str) -> str:
     one = config.results.figures[name]
     protocol = one.protocol or next(iter(config.protocols))
     folder = f"results/figures/{config.name}/{one.model}"
-    if one.kind == "lens":
-        return f"{folder}/{protocol}/{one.languages}/lens.svg"
+    if one.kind in ("lens", "lss_factors"):
+        return f"{folder}/{protocol}/{one.languages}/{one.kind}.svg"
+    if one.kind == "scores":
+        return f"{folder}/{protocol}/{one.task}/scores.svg"
+    if one.task is not None:
+        folder = f"{folder}/{protocol}/{one.task}"
+        return f"{folder}/{one.languages}/{one.intervention}/{one.kind}.svg"
     if one.intervention is not None:
         return f"{folder}/{protocol}/{one.languages}/{one.intervention}/{one.kind}.svg"
     if one.kind == "neurons":

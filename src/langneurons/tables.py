@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 BASELINE = "none"
 QUANTITIES = ("mean", "p75", "p90", "p95", "p05", "p10", "p25")
-CONDITION = ["langset", "selection", "intervention"]
+CONDITION = ["langset", "selection", "intervention", "target"]
 ITEM_COLUMNS = {"task", "lang", "adapter", "item", "prediction", "gold", *CONDITION}
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -355,6 +355,12 @@ def perplexity_summary(cells: pd.DataFrame) -> pd.DataFrame:
 # Tasks -----------------------------------------------------------------------------------------
 
 
+def own_language(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the records of the untouched model and of each language's own neurons."""
+    own = frame["target"].isin([BASELINE]) | (frame["target"] == frame["lang"])
+    return frame[own].drop(columns="target")
+
+
 def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
     """Return each metric of an evaluation frame with its columns (numeric, not empty).
 
@@ -427,7 +433,7 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     `mean` is the mean over items or, for metrics of a whole corpus (`corpus_metrics`), the score of
     their summed counts. Differences are to the untouched model on the same items. 0/1 metrics:
     Wilson interval and exact McNemar test; others: bootstrap over items for both. Holm runs within
-    a task and metric.
+    a task and metric. `target` is the language whose neurons are overwritten.
     """
     keys = [key for key in ("task", "lang", "adapter", *CONDITION) if key in frame]
     rows = []
@@ -462,6 +468,29 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
         lambda p: pd.Series(holm(p.to_numpy()), index=p.index)
     )
     return table
+
+
+def by_layer(scores: pd.DataFrame, sweep: Mapping[str, str]) -> pd.DataFrame:
+    """Return curve, layers, value, low, high: 100 x mean difference by the layers written.
+
+    `scores` is what `task_scores` returns, of one metric; `sweep` maps interventions to their
+    layers. One curve per selection for the languages' own neurons, one for those of others; low
+    and high are the quartiles over the cells.
+    """
+    kept = scores[scores["intervention"].isin(list(sweep))]
+    own = np.where(kept["target"] == kept["lang"], "own", "others'")
+    kept = kept.assign(
+        curve=kept["selection"] + ": " + own + " neurons",
+        layers=kept["intervention"].map(dict(sweep)),
+        points=100 * kept["difference"],
+    )
+    groups = kept.groupby(["curve", "layers"], sort=False)["points"]
+    table = groups.agg(
+        value="mean",
+        low=lambda one: one.quantile(0.25),
+        high=lambda one: one.quantile(0.75),
+    )
+    return table.reset_index()
 
 
 def _check_paired(

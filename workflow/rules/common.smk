@@ -27,6 +27,7 @@ except ConfigError as error:
 
 SETS = cfg.directory_languages()
 LABELS = cfg.labels()
+SWEPT = {name: sweep for sweep, parts in cfg.sweeps().items() for name in parts.values()}
 PAPER = cfg.name
 PRINTED = cfg.results.published and str(project_file(cfg.results.published))
 PRINTED_TABLES = table_names(PRINTED) if PRINTED else []
@@ -45,6 +46,15 @@ def lss_bases():
     return sorted({lang for folder, _, _ in cells for lang in cfg.lss_languages(folder)[0]})
 
 
+def writes_own(model, task):
+    """Say whether a task is run with a language's own neurons overwritten, sweeps aside."""
+    return any(
+        target == lang and name not in SWEPT
+        for lang in cfg.tasks[task].languages
+        for _, _, name, target in cfg.task_conditions(model, task, lang)
+    )
+
+
 wildcard_constraints:
     model=alternatives(cfg.models),
     lang=alternatives(
@@ -57,6 +67,7 @@ wildcard_constraints:
     label=alternatives(cfg.language_sets),
     selection=alternatives(cfg.selections),
     intervention=alternatives(cfg.interventions),
+    sweep=alternatives(cfg.sweeps()),
     task=alternatives(cfg.tasks),
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
@@ -221,9 +232,26 @@ def figure_files():
                 for kind in ("perplexity", "cross_entropy")
             ]
             shifts = {(LABELS[langset], name) for langset, _, name in cfg.lss_cells(model)}
-            files += [f"{here}/{label}/{name}/lss.svg" for label, name in shifts]
-            files += [f"{here}/{label}/lss_factors.svg" for label, _ in shifts]
-            tasks = [task for task, entry in cfg.tasks.items() if entry.interventions]
+            files += [
+                (
+                    f"{here}/{label}/{SWEPT[name]}/lss_layers.svg"
+                    if name in SWEPT
+                    else f"{here}/{label}/{name}/lss.svg"
+                )
+                for label, name in shifts
+            ]
+            files += [
+                f"{here}/{label}/lss_factors.svg" for label, name in shifts if name not in SWEPT
+            ]
+            files += [
+                (
+                    f"{here}/{task}/{label}/{SWEPT[name]}/task_layers.svg"
+                    if name in SWEPT
+                    else f"{here}/{task}/{label}/{name}/targets.svg"
+                )
+                for task, label, name in cfg.target_cells(model)
+            ]
+            tasks = [task for task in cfg.tasks if writes_own(model, task)]
             files += [f"{here}/{task}/scores.svg" for task in tasks]
             files += [f"{here}/{name}/curves.svg" for name in cfg.finetunings]
             files += [

@@ -10,6 +10,9 @@ localrules:
     draw_perplexity,
     draw_lss,
     draw_lss_factors,
+    draw_lss_layers,
+    draw_targets,
+    draw_task_layers,
     draw_tasks,
     draw_curves,
     name_figure,
@@ -266,6 +269,37 @@ rule draw_lss_factors:
         "../scripts/draw_lss_factors.py"
 
 
+rule draw_lss_layers:
+    """Language Steering Shift by the layers that are overwritten."""
+    input:
+        label_shifts,
+    output:
+        **figure(
+            "{model}/{protocol}/{label}/{sweep}/lss_layers",
+            "lss",
+            "Steering",
+            model="{model}",
+            protocol="{protocol}",
+            languages="{label}",
+            intervention="{sweep}",
+        ),
+    log:
+        f"logs/draw_lss_layers/{PAPER}/{{model}}/{{protocol}}/{{label}}/{{sweep}}/lss_layers.log",
+    benchmark:
+        f"benchmarks/results/draw_lss_layers/{PAPER}/{{model}}/{{protocol}}/{{label}}/{{sweep}}/lss_layers.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        cfg=stage("show_lss"),
+        code=code("draw_lss_layers.py"),
+    script:
+        "../scripts/draw_lss_layers.py"
+
+
 rule draw_tasks:
     """Task scores under interventions against the untouched model."""
     input:
@@ -294,6 +328,70 @@ rule draw_tasks:
         code=code("draw_tasks.py"),
     script:
         "../scripts/draw_tasks.py"
+
+
+rule draw_targets:
+    """Task scores: evaluated language x language whose neurons are overwritten."""
+    input:
+        task_records,
+    output:
+        **figure(
+            "{model}/{protocol}/{task}/{label}/{intervention}/targets",
+            "targets",
+            "Tasks",
+            model="{model}",
+            protocol="{protocol}",
+            task="{task}",
+            languages="{label}",
+            intervention="{intervention}",
+        ),
+    log:
+        f"logs/draw_targets/{PAPER}/{{model}}/{{protocol}}/{{task}}/{{label}}/{{intervention}}/targets.log",
+    benchmark:
+        f"benchmarks/results/draw_targets/{PAPER}/{{model}}/{{protocol}}/{{task}}/{{label}}/{{intervention}}/targets.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        cfg=stage("show"),
+        code=code("draw_targets.py"),
+    script:
+        "../scripts/draw_targets.py"
+
+
+rule draw_task_layers:
+    """Task scores by the layers that are overwritten."""
+    input:
+        task_records,
+    output:
+        **figure(
+            "{model}/{protocol}/{task}/{label}/{sweep}/task_layers",
+            "targets",
+            "Tasks",
+            model="{model}",
+            protocol="{protocol}",
+            task="{task}",
+            languages="{label}",
+            intervention="{sweep}",
+        ),
+    log:
+        f"logs/draw_task_layers/{PAPER}/{{model}}/{{protocol}}/{{task}}/{{label}}/{{sweep}}/task_layers.log",
+    benchmark:
+        f"benchmarks/results/draw_task_layers/{PAPER}/{{model}}/{{protocol}}/{{task}}/{{label}}/{{sweep}}/task_layers.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        cfg=stage("show"),
+        code=code("draw_task_layers.py"),
+    script:
+        "../scripts/draw_task_layers.py"
 
 
 rule draw_curves:

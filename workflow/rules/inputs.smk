@@ -85,9 +85,9 @@ def condition_inputs(wc):
     conditions = cfg.task_conditions(wc.model, wc.task, wc.lang, adapter)
     tables = {
         f"results/{wc.model}/neurons/{langset}/{selection}.parquet"
-        for langset, selection, _ in conditions
+        for langset, selection, _, _ in conditions
     }
-    langs = {lang for langset, _, _ in conditions for lang in SETS[langset]}
+    langs = {lang for langset, _, _, _ in conditions for lang in SETS[langset]}
     statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
     inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
     protocol = from_points("evaluation", wc.points)
@@ -220,13 +220,19 @@ def label_matrices(wc):
 
 
 def label_shifts(wc):
-    """Return the steering shift of every selection on a set, under one intervention or all."""
+    """Return the steering shift of every selection on a set, under one intervention or all.
+
+    All are those of no sweep, or those of the sweep that is named.
+    """
+    sweep = wc.get("sweep")
     folder = cfg.directory(wc.label)
     points = cfg.protocols[wc.protocol].points("steering")
     return [
         f"results/{wc.model}/lss/{points}/{langset}/{selection}/{intervention}.parquet"
         for langset, selection, intervention in cfg.lss_cells(wc.model)
-        if langset == folder and wc.get("intervention") in (None, intervention)
+        if langset == folder
+        and wc.get("intervention") in (None, intervention)
+        and (SWEPT.get(intervention) == sweep or "intervention" in wc.keys())
     ]
 
 
@@ -271,7 +277,7 @@ def about_figure(name):
     """Return what a named figure shows, for its caption."""
     shown = stage_parameters(cfg, "show")
     one = cfg.results.figures[name].model_dump(exclude_none=True)
-    for key, labels in (("model", "models"), ("selection", "selections")):
+    for key, labels in (("model", "models"), ("selection", "selections"), ("task", "tasks")):
         if key in one:
             one[key] = shown[labels][one[key]]
     return one

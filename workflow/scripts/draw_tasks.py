@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from langneurons.display import in_order, order, task_records
 from langneurons.figures import draw_tasks
 from langneurons.runtime import start
-from langneurons.tables import task_scores
+from langneurons.tables import own_language, task_scores
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,6 +17,10 @@ def main(snakemake) -> None:
     job = start(snakemake)
     show = snakemake.params.cfg
     ((labels, frame),) = task_records(snakemake.input, show, snakemake.wildcards.protocol)
+    swept = [
+        show["interventions"][one] for parts in show["sweeps"].values() for one in parts.values()
+    ]
+    frame = own_language(frame[~frame["intervention"].isin(swept)])
     scores = in_order(task_scores(frame, show["results"]), show)
     title = f"{labels['model']}: {show['tasks'][snakemake.wildcards.task]} under interventions"
     if len(show["protocols"]) > 1:

@@ -9,7 +9,7 @@ from langneurons.claims import CLAIMS, decide
 from langneurons.display import evaluation_files, perplexity_files, protocols
 from langneurons.published import TOKEN_IDS
 from langneurons.runtime import start
-from langneurons.tables import perplexity_change, write_table
+from langneurons.tables import own_language, perplexity_change, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -39,7 +39,7 @@ def main(snakemake) -> None:
                 if points["answers"] == "paper":
                     metric = TOKEN_IDS.get(metric, metric)
                 key = (name, metadata["model"], metadata["task"])
-                records.setdefault(key, (metric, []))[1].append(frame)
+                records.setdefault(key, (metric, []))[1].append(own_language(frame))
         for path, _, metadata in matrices:
             if name in protocols(path, "perplexity", -4, show):
                 perplexity.setdefault((name, metadata["model"]), []).append(changes[path])

@@ -46,9 +46,13 @@ def plan(
     statistics: dict[str, Statistics],
     source: str | None = None,
 ) -> Plan:
-    """Return what an intervention writes for one language, or for a pair of source and target."""
-    steps = InterventionEntry.model_validate({"steps": settings["steps"]}).steps
+    """Return what an intervention writes for one language, or for a pair of source and target.
+
+    A source that no step speaks of is as none.
+    """
+    entry = InterventionEntry.model_validate({"steps": settings["steps"]})
+    source = source if "source" in entry.roles else None
     own = {lang: one for lang, one in statistics.items() if lang in table.languages}
     quantiles = settings.get("quantiles", "corrected")
     shared = settings.get("shared", "in_order")
-    return resolve(name, steps, target, table, own, quantiles, source, shared)
+    return resolve(name, entry.steps, target, table, own, quantiles, source, shared)

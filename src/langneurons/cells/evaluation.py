@@ -50,10 +50,15 @@ def evaluation_cell(
     tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
     loaded = {key: read_table(path, who) for key, path in tables.items()}
     plans = {
-        (langset, selection, name): plan(
-            name, cfg["interventions"][name], lang, loaded[langset, selection], own
+        (langset, selection, name, target): plan(
+            name,
+            cfg["interventions"][name],
+            target,
+            loaded[langset, selection],
+            own,
+            lang,
         )
-        for langset, selection, name in map(tuple, cfg["conditions"])
+        for langset, selection, name, target in map(tuple, cfg["conditions"])
     }
     frame = evaluate(
         model,

@@ -176,6 +176,9 @@ class InterventionEntry(Frozen):
         " of [first, last]) instead of one, called name.L00, name.L01, ... or name.L00-03, ..."
         " Wherever `name` is listed under `interventions`, all of them are meant.",
     )
+    models: tuple[str, ...] | None = Field(
+        None, description="Models on which it is used; all if left out."
+    )
     label: str | None = Field(None, description="Name in tables and figures.")
 
     @model_validator(mode="before")

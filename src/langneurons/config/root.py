@@ -1,6 +1,7 @@
 """The whole configuration: its keys, the checks across keys, and what follows from them."""
 
 import hashlib
+import re
 import string
 from collections.abc import Iterable
 
@@ -27,6 +28,7 @@ from langneurons.errors import ConfigError, unknown
 from langneurons.selection import METHODS, Selection
 
 BASELINE = "none"
+SWEPT = re.compile(r"\d+(-\d+)?")
 # Keys whose own keys are names that the user chooses.
 NAMED = (
     "models",
@@ -176,6 +178,40 @@ class Config(Frozen):
             result.setdefault(set_directory(members), name)
         return result
 
+    def usable(self, entry, model: str) -> tuple[str, ...]:
+        """Return the interventions that a stage lists and that are meant for a model."""
+        given = ((name, self.interventions[name].models) for name in entry.interventions)
+        return tuple(name for name, models in given if models is None or model in models)
+
+    def sweeps(self) -> dict[str, dict[str, str]]:
+        """Return, by the name of a sweep, its interventions by layer or range of layers."""
+        found: dict[str, dict[str, str]] = {}
+        for name in self.interventions:
+            base, _, layers = name.rpartition(".L")
+            if base and base not in self.interventions and SWEPT.fullmatch(layers):
+                found.setdefault(base, {})[layers] = name
+        return found
+
+    def sweep_of(self, name: str) -> str | None:
+        """Return the sweep that an intervention belongs to, if to any."""
+        members = {one: base for base, parts in self.sweeps().items() for one in parts.values()}
+        return members.get(name)
+
+    def target_cells(self, model: str) -> list[tuple[str, str, str]]:
+        """Return (task, set name, intervention) of each matrix of evaluated x target languages."""
+        found = []
+        for task, entry in self.tasks.items():
+            if entry.targets is None or entry.finetunings is not None:
+                continue
+            cells = (
+                (langset, intervention)
+                for lang in entry.languages
+                for langset, _, intervention, _ in self.task_conditions(model, task, lang)
+            )
+            labels = self.labels()
+            found += [(task, labels[langset], name) for langset, name in dict.fromkeys(cells)]
+        return found
+
     def perplexity_cells(self, model: str) -> list[tuple[str, str, str]]:
         """Return (set folder, selection, intervention) for each perplexity matrix of a model."""
         if self.perplexity is None:
@@ -185,7 +221,7 @@ class Config(Frozen):
             (self.directory(langset), selection, intervention)
             for langset, selection in self.cells(model)
             if chosen is None or selection in chosen
-            for intervention in self.perplexity.interventions
+            for intervention in self.usable(self.perplexity, model)
         )
         return list(dict.fromkeys(cells))
 
@@ -207,7 +243,7 @@ class Config(Frozen):
             (self.directory(langset), selection, intervention)
             for langset, selection in self.cells(model)
             if (chosen is None or selection in chosen) and (sets is None or langset in sets)
-            for intervention in self.lss.interventions
+            for intervention in self.usable(self.lss, model)
         )
         return list(dict.fromkeys(cells))
 
@@ -221,7 +257,7 @@ class Config(Frozen):
             for langset, selection in self.cells(model)
             if entry.selections is None or selection in entry.selections
             if all(entry_languages(entry, self.language_sets[langset]))
-            for intervention in entry.interventions
+            for intervention in self.usable(entry, model)
         )
         return list(dict.fromkeys(cells))
 
@@ -238,7 +274,7 @@ class Config(Frozen):
             if self.lens.selections is None or selection in self.lens.selections:
                 conditions += [
                     (selection, intervention, target)
-                    for intervention in self.lens.interventions
+                    for intervention in self.usable(self.lens, model)
                     for target in self.lens.targets
                     if target in members
                 ]
@@ -246,21 +282,21 @@ class Config(Frozen):
 
     def task_conditions(
         self, model: str, task: str, lang: str, adapter: Adapter | None = None
-    ) -> list[tuple[str, str, str]]:
-        """Return (set folder, selection, intervention) under which a task is run in a language.
+    ) -> list[tuple[str, str, str, str]]:
+        """Return (set folder, selection, intervention, target) under which a task is run.
 
         An adapter that was trained on the neurons of one selection and set meets these only.
         """
         entry = self.tasks[task]
         cells = (
-            (self.directory(langset), selection, intervention)
+            (self.directory(langset), selection, intervention, target)
             for langset, selection in self.cells(model)
-            if lang in self.language_sets[langset]
-            and (entry.selections is None or selection in entry.selections)
+            if (entry.selections is None or selection in entry.selections)
             and (entry.language_sets is None or langset in entry.language_sets)
             and (adapter is None or adapter.selection in (None, selection))
             and (adapter is None or adapter.langset in (None, self.directory(langset)))
-            for intervention in entry.interventions
+            for intervention in self.usable(entry, model)
+            for target in entry.written(lang, self.language_sets[langset])
         )
         return list(dict.fromkeys(cells))
 
@@ -426,7 +462,15 @@ FIGURE_KEYS = {
     "fallback": ("intervention", "protocol"),
     "lens": ("protocol",),
     "lens_change": ("intervention", "protocol"),
+    "lss": ("intervention", "protocol"),
+    "lss_factors": ("protocol",),
+    "lss_layers": ("intervention", "protocol"),
+    "scores": ("task", "protocol"),
+    "targets": ("task", "intervention", "protocol"),
+    "task_layers": ("task", "intervention", "protocol"),
 }
+# Figures that show a task, not the neurons of a language set.
+WITHOUT_SET = ("scores",)
 
 
 def _check_one_set(config: Config) -> None:
@@ -437,7 +481,7 @@ def _check_one_set(config: Config) -> None:
                 continue
             seen: dict[tuple[str, str], str] = {}
             one = config.adapters(model)[adapter]
-            for folder, selection, name in config.task_conditions(model, task, lang, one):
+            for folder, selection, name, _ in config.task_conditions(model, task, lang, one):
                 other = seen.setdefault((selection, name), folder)
                 if other != folder:
                     labels = config.labels()
@@ -466,18 +510,24 @@ def _check_figures(config: Config) -> None:
             ("model", "model", config.models),
             ("languages", "language set", config.language_sets),
             ("selection", "selection", config.selections),
-            ("intervention", "intervention", config.interventions),
+            ("intervention", "intervention", {**config.interventions, **config.sweeps()}),
             ("protocol", "protocol", config.protocols),
+            ("task", "task", config.tasks),
         )
         for key, what, known in groups:
             value = getattr(figure, key)
             if value is not None and value not in known:
                 raise unknown(f"{path}.{key}", value, what, known)
-            needed = key in ("model", "languages") or key in FIGURE_KEYS[figure.kind]
+            needed = key == "model" or key in FIGURE_KEYS[figure.kind]
+            needed = needed or (key == "languages" and figure.kind not in WITHOUT_SET)
             if value is None and needed and key != "protocol":
                 raise ConfigError(f"{path}.{key}: missing; a figure of {figure.kind} needs it.")
             if value is not None and not needed:
                 raise ConfigError(f"{path}.{key}: a figure of {figure.kind} takes none.")
+        if figure.kind == "scores":
+            if not config.tasks[figure.task].interventions:
+                raise ConfigError(f"{path}: this configuration draws no such figure.")
+            continue
         members = config.language_sets[figure.languages]
         cells = config.cells(figure.model)
         sets = {langset for langset, _ in cells}
@@ -489,6 +539,14 @@ def _check_figures(config: Config) -> None:
         folder = config.directory(figure.languages)
         if figure.intervention is not None:
             drawn = (folder, figure.intervention) in _written(config, figure.model, figure.kind)
+        if figure.kind == "lss_factors":
+            drawn = any(cell[0] == folder for cell in config.lss_cells(figure.model))
+        if figure.task is not None:
+            sweeps = config.sweeps().get(figure.intervention, {}).values()
+            drawn = any(
+                (figure.task, figure.languages, name) in config.target_cells(figure.model)
+                for name in (sweeps if figure.kind == "task_layers" else [figure.intervention])
+            )
         if figure.kind == "lens":
             drawn = folder in config.lens_cells(figure.model)
         if not drawn:
@@ -500,6 +558,10 @@ def _written(config: Config, model: str, kind: str) -> set[tuple[str, str]]:
     if kind == "lens_change":
         cells = config.lens_cells(model)
         return {(folder, name) for folder, rows in cells.items() for _, name, _ in rows}
+    if kind == "lss":
+        return {(folder, name) for folder, _, name in config.lss_cells(model)}
+    if kind == "lss_layers":
+        return {(folder, config.sweep_of(name)) for folder, _, name in config.lss_cells(model)}
     if kind in ("forcing", "fallback"):
         return {(folder, name) for folder, _, name in config.generation_cells(model, kind)}
     return {(folder, name) for folder, _, name in config.perplexity_cells(model)}
@@ -663,6 +725,9 @@ def _check_interventions(config: Config, called: str, protocol: Protocol) -> Non
             raise ConfigError(
                 "interventions.none: `none` is the untouched model; rename the entry."
             )
+        for model in entry.models or ():
+            if model not in config.models:
+                raise unknown(f"interventions.{name}.models", model, "model", config.models)
         for number, step in enumerate(entry.steps):
             path = f"interventions.{name}"
             path += f".steps[{number}]" if len(entry.steps) > 1 else ""
@@ -814,8 +879,9 @@ def _check_tasks(config: Config) -> None:
     known = KNOWN_LANGUAGES | config.languages
     for name, task in config.tasks.items():
         path = f"tasks.{name}"
-        _check_conditions(config, path, task)
+        _check_conditions(config, path, task, pairs=task.targets is not None)
         _check_sets(config, path, task.language_sets)
+        _check_targets(config, path, task)
         for lang in task.languages:
             if lang not in known:
                 raise unknown(f"{path}.languages", lang, "language", known)
@@ -830,8 +896,16 @@ def _check_tasks(config: Config) -> None:
                     f" used, so no neurons of it can be overwritten; sets:"
                     f" {', '.join(config.language_sets)}."
                 )
-            for condition in conditions:
-                _check_members(config, path, *condition)
+            for folder, selection, name, _ in conditions:
+                _check_members(config, path, folder, selection, name)
+                if "source" in config.interventions[name].roles:
+                    members = config.directory_languages()[folder]
+                    if lang not in members:
+                        raise ConfigError(
+                            f"{path}.languages: {lang!r} is not in language set"
+                            f" {config.labels()[folder]!r} ({', '.join(members)}), and {name!r}"
+                            " writes the neurons of the evaluated language (`source`)."
+                        )
         _check_doubled(f"{path}.languages", task.languages)
         if task.finetunings is not None and not task.finetunings:
             raise ConfigError(f"{path}.finetunings: empty; leave the key out to run the model.")
@@ -840,6 +914,19 @@ def _check_tasks(config: Config) -> None:
                 raise unknown(f"{path}.finetunings", finetuning, "fine-tuning", config.finetunings)
         for place, source in _sources(path, task):
             _check_paths(place, source, len(task.languages))
+
+
+def _check_targets(config: Config, path: str, task: TaskEntry) -> None:
+    """Refuse targets that are no language of a set."""
+    if task.targets in (None, "all"):
+        return
+    if not task.targets:
+        raise ConfigError(f"{path}.targets: empty; leave the key out, or write `all`.")
+    _check_doubled(f"{path}.targets", task.targets)
+    members = {lang for langs in config.language_sets.values() for lang in langs}
+    for lang in task.targets:
+        if lang not in members:
+            raise unknown(f"{path}.targets", lang, "language of a set", sorted(members))
 
 
 def _sources(path: str, entry: TaskEntry | FinetuneEntry) -> list:

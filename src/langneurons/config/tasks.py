@@ -1,5 +1,6 @@
 """Configuration keys `perplexity`, `tasks`, `results` and `runtime`."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -119,9 +120,16 @@ class TaskEntry(Frozen):
     source: TaskSource = Field(HubTask(kind="hub"), description="Where the items come from.")
     languages: tuple[str, ...] = Field(min_length=1, description="Languages evaluated.")
     interventions: tuple[str, ...] = Field((), description="Beside the untouched model.")
+    targets: tuple[str, ...] | Literal["all"] | None = Field(
+        None,
+        description="Languages whose neurons are overwritten, one after the other: a list, or `all`"
+        " of the set, which makes a matrix of evaluated x target languages, where `source` is the"
+        " evaluated one. Left out: the evaluated language alone.",
+    )
     selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
     language_sets: tuple[str, ...] | None = Field(
-        None, description="Sets whose neurons are overwritten; all that hold the language."
+        None,
+        description="Sets whose neurons are overwritten; all that hold the language (or a target).",
     )
     finetunings: tuple[str, ...] | None = Field(
         None, description="Evaluate the adapters of these `finetunings` instead of the model."
@@ -138,6 +146,11 @@ class TaskEntry(Frozen):
     label: str | None = Field(None, description="Name in tables and figures.")
 
     _rows = field_validator("rows")(check_rows)
+
+    def written(self, lang: str, members: Iterable[str]) -> tuple[str, ...]:
+        """Return the languages of a set whose neurons are overwritten, sorted."""
+        wanted = (lang,) if self.targets is None else self.targets
+        return tuple(one for one in sorted(members) if wanted == "all" or one in wanted)
 
     def under(self, protocol: Protocol) -> "TaskEntry":
         """Return the entry as a protocol has it, without `paper`."""
@@ -169,18 +182,22 @@ class FigureEntry(Frozen):
 
     kind: Literal[
         *("neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"),
-        *("forcing", "fallback", "lens", "lens_change"),
+        *("forcing", "fallback", "lens", "lens_change", "lss", "lss_factors", "lss_layers"),
+        *("scores", "targets", "task_layers"),
     ] = Field(description="What it shows.")
     model: str = Field(description="Name from `models`.")
-    languages: str = Field(description="Name from `language_sets`.")
+    languages: str | None = Field(
+        None, description="Name from `language_sets` (all kinds but scores)."
+    )
     selection: str | None = Field(
         None, description="Name from `selections` (overlap, layers, venn)."
     )
     intervention: str | None = Field(
         None,
         description="Name from `interventions` (perplexity, cross_entropy, forcing, fallback,"
-        " lens_change).",
+        " lens_change, lss, targets), or of a sweep (lss_layers, task_layers).",
     )
+    task: str | None = Field(None, description="Name from `tasks` (scores, targets, task_layers).")
     protocol: str | None = Field(
         None,
         description="Name from `protocols` (where an intervention is named, and lens); the first if"

@@ -1,0 +1,32 @@
+"""Draw task scores by evaluated language and by the language whose neurons are overwritten."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import in_order, order, task_records
+from langneurons.figures import draw_targets
+from langneurons.runtime import start
+from langneurons.tables import task_scores
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show, names = snakemake.params.cfg, snakemake.wildcards
+    ((labels, frame),) = task_records(snakemake.input, show, names.protocol)
+    scores = in_order(task_scores(frame, show["results"]), show)
+    intervention = show["interventions"][names.intervention]
+    shown = (scores["langset"] == names.label) & (scores["intervention"] == intervention)
+    title = f"{labels['model']}: {show['tasks'][names.task]}, intervention {intervention}"
+    if len(show["protocols"]) > 1:
+        title += f", protocol {labels['protocol']}"
+    stem = Path(snakemake.output.svg).with_suffix("")
+    draw_targets(scores[shown], order(show), title, stem, show["results"]["alpha"])
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821

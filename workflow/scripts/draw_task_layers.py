@@ -1,0 +1,33 @@
+"""Draw task scores by the layers whose neurons are overwritten."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.display import in_order, task_records
+from langneurons.figures import draw_layer_curves
+from langneurons.runtime import start
+from langneurons.tables import by_layer, task_scores
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    show, names = snakemake.params.cfg, snakemake.wildcards
+    ((labels, frame),) = task_records(snakemake.input, show, names.protocol)
+    scores = in_order(task_scores(frame, show["results"]), show)
+    metric = scores["metric"].iloc[0]
+    sweep = {show["interventions"][one]: at for at, one in show["sweeps"][names.sweep].items()}
+    shown = scores[(scores["langset"] == names.label) & (scores["metric"] == metric)]
+    title = f"{labels['model']}: {show['tasks'][names.task]}, {names.sweep} in one layer at a time"
+    if len(show["protocols"]) > 1:
+        title += f", protocol {labels['protocol']}"
+    value = f"difference in {metric.replace('_', ' ')} (points)"
+    draw_layer_curves(by_layer(shown, sweep), value, title, Path(snakemake.output.svg), zero=0.0)
+    job.done()
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
