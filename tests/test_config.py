@@ -496,7 +496,7 @@ BAD = {
     "block as text": (put("corpus", "mini"), ["corpus", "'mini'", "block of keys", "tokens"]),
     "intervention as text": (
         put("interventions.zero", "set"),
-        ["interventions.zero", "'set'", "label, shared, steps, sweep"],
+        ["interventions.zero", "'set'", "label, models, shared, steps, sweep"],
     ),
     "value as a list": (
         put("interventions.zero.value", [1]),
@@ -1021,9 +1021,54 @@ def test_adapters_follow_from_choices_selections_and_targets():
     assert ("nli+all", "xnli_head", "vi") in jobs
     one = config.adapters("tiny")["nli+target+lape+en-hi-vi+vi"]
     conditions = config.task_conditions("tiny", "xnli_head", "vi", one)
-    assert conditions == [("en-hi-vi", "lape", "zero")]
+    assert conditions == [("en-hi-vi", "lape", "zero", "vi")]
     every = config.task_conditions("tiny", "xnli_head", "vi", config.adapters("tiny")["nli+all"])
-    assert {selection for _, selection, _ in every} == {"lape", "prob", "control"}
+    assert {selection for _, selection, _, _ in every} == {"lape", "prob", "control"}
+
+
+def test_a_task_meets_the_neurons_of_other_languages():
+    raw = copy.deepcopy(GOOD)
+    raw["tasks"]["xnli"] |= {"languages": ["vi", "zh"], "targets": "all", "selections": ["lape"]}
+    raw["interventions"]["swap"] = {
+        "steps": [
+            {"neurons": "source", "operation": "set", "value": 0},
+            {"neurons": "target", "operation": "add", "value": "mean"},
+        ]
+    }
+    config = build(raw)
+    cell = ("en-hi-vi", "lape", "zero")
+    # Chinese is in no set: it is evaluated all the same, with the neurons of the others.
+    for lang in ("vi", "zh"):
+        found = config.task_conditions("tiny", "xnli", lang)
+        assert found == [(*cell, target) for target in ("en", "hi", "vi")]
+    assert config.target_cells("tiny") == [("xnli", "three", "zero")]
+    raw["tasks"]["xnli"]["targets"] = ["vi", "hi"]
+    found = build(raw).task_conditions("tiny", "xnli", "vi")
+    assert found == [(*cell, "hi"), (*cell, "vi")]
+    raw["tasks"]["xnli"]["targets"] = ["xx"]
+    with pytest.raises(ConfigError, match="tasks.xnli.targets"):
+        build(raw)
+    raw["tasks"]["xnli"] |= {"targets": "all", "interventions": ["swap"]}
+    with pytest.raises(ConfigError, match="'zh' is not in language set 'three'"):
+        build(raw)
+    raw["tasks"]["xnli"]["languages"] = ["vi"]
+    assert len(build(raw).task_conditions("tiny", "xnli", "vi")) == 3
+
+
+def test_an_intervention_of_one_model_is_used_on_that_model_only():
+    raw = copy.deepcopy(GOOD)
+    raw["models"]["other"] = raw["models"]["tiny"]
+    raw["interventions"]["zero"] |= {"models": ["other"], "sweep": 2}
+    config = build(raw)
+    assert config.task_conditions("tiny", "xnli", "vi") == []
+    assert {name for _, _, name, _ in config.task_conditions("other", "xnli", "vi")} == {
+        "zero.L00",
+        "zero.L01",
+    }
+    assert config.sweeps() == {"zero": {"00": "zero.L00", "01": "zero.L01"}}
+    raw["interventions"]["zero"]["models"] = ["tini"]
+    with pytest.raises(ConfigError, match="interventions.zero.*models.*tiny"):
+        build(raw)
 
 
 def test_the_good_configuration_is_good():
@@ -1168,7 +1213,7 @@ def test_a_sweep_is_one_intervention_per_layer_wherever_it_is_listed():
     assert labels["zero.L02"] == "silenced, layer 02"
     assert labels["p90.L04-07"] == "p90, layers 04-07"
     conditions = config.task_conditions("tiny", "xnli", "vi")
-    assert {name for _, _, name in conditions} == {*layers, *ranges}
+    assert {name for _, _, name, _ in conditions} == {*layers, *ranges}
     # Written out by hand it is the same job.
     raw["interventions"] = {
         name: {"operation": "set", "value": 0 if name in layers else "p90", "layers": found[name]}

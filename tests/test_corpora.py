@@ -57,6 +57,25 @@ def test_blocks_are_those_written_by_hand(bos):
     assert [part.tokens.dtype, part.lengths.dtype, part.document.dtype] == [np.int32] * 3
 
 
+# The same with a document per block: no separators, BOS as the policy says.
+APART = {
+    "block": [[1, 10, 11, 12], [1, 20, 21, 0], [1, 30, 31, 32], [1, 33, 34, 35]],
+    "document": [[1, 10, 11, 12], [1, 20, 21, 0], [1, 30, 31, 32], [33, 34, 35, 0]],
+    "none": [[10, 11, 12, 0], [20, 21, 0, 0], [30, 31, 32, 33], [34, 35, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("bos", APART)
+def test_documents_begin_blocks_of_their_own(bos):
+    part = pack_documents(DOCUMENTS, 4, 1000, bos, BOS, [SEPARATOR], PAD, "document")
+    assert part.tokens.tolist() == APART[bos]
+    assert part.scored.tolist() == [[t not in (BOS, PAD) for t in block] for block in APART[bos]]
+    assert part.lengths.tolist() == [sum(t != PAD for t in block) for block in APART[bos]]
+    assert all(len(set(row) - {-1}) == 1 for row in part.document.tolist())
+    budgeted = pack_documents(DOCUMENTS, 4, 4, bos, BOS, [SEPARATOR], PAD, "document")
+    assert budgeted.tokens[budgeted.scored].tolist() == [10, 11, 12, 20]
+
+
 @pytest.mark.parametrize("bos", BY_HAND)
 @pytest.mark.parametrize("block_size", (3, 8, 64))
 def test_packing_keeps_every_token_in_its_order(bos, block_size):
@@ -162,6 +181,36 @@ def test_jsonl_by_named_fields_and_by_position(tmp_path):
         fetch_text(config(source), "xx", tmp_path / "out.jsonl")
     with pytest.raises(FileNotFoundError, match=r"corpus\.source\.path: .*yy\.jsonl does not"):
         fetch_text(config(source), "yy", tmp_path / "out.jsonl")
+
+
+def test_lines_of_text_under_the_data_sets_own_codes(tmp_path):
+    (tmp_path / "xxx_Latn.dev").write_text("w1 w2\n\nw3 w1\n" + "w4\n" * 2, encoding="utf-8")
+    source = {"kind": "text", "path": f"{tmp_path}/{{code}}.dev", "codes": {"xx": "xxx_Latn"}}
+    made = config(source)
+    rows = [
+        ("000000000", "w1 w2"),
+        ("000000002", "w3 w1"),
+        ("000000003", "w4"),
+        ("000000004", "w4"),
+    ]
+    assert list(documents(made.source, "xx")) == rows
+    with pytest.raises(FileNotFoundError, match=r"corpus\.source\.path: .*yy\.dev does not exist"):
+        list(documents(made.source, "yy"))
+
+
+def test_held_out_text_of_another_source(tmp_path):
+    for name, words in (("dev", ["w1", "w2", "w3"]), ("devtest", ["w4 w4", "w1", "w3 w3"])):
+        (tmp_path / name).write_text("\n".join(words), encoding="utf-8")
+    made = CorpusConfig(
+        source={"kind": "text", "path": str(tmp_path / "dev")},
+        heldout_source={"kind": "text", "path": str(tmp_path / "devtest")},
+    )
+    fetch_text(made, "xx", tmp_path / "out.jsonl")
+    rows = [(row["split"], row["text"]) for row in read_jsonl(tmp_path / "out.jsonl")]
+    first = [("identification", word) for word in ("w1", "w2", "w3")]
+    assert rows == [*first, ("heldout", "w4 w4"), ("heldout", "w3 w3")]
+    ids = [row["id"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert len(set(ids)) == len(ids)
 
 
 def test_folder_of_datasets(tmp_path):

@@ -7,6 +7,7 @@ from matplotlib.colors import Normalize, SymLogNorm
 
 from langneurons import figures
 from langneurons.neurons import NeuronTable
+from langneurons.tables import by_layer
 
 NAMES = {"en": "English", "fr": "French"}
 
@@ -181,6 +182,31 @@ def _image_size(path):
     """Return width and height from a PNG's header."""
     header = path.read_bytes()[16:24]
     return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
+
+
+def test_scores_by_target_and_by_layer(tmp_path):
+    rows = [
+        {"metric": "accuracy", "lang": lang, "target": target, "selection": "LAPE"}
+        | {"intervention": f"p.L0{layer}", "difference": value, "p_holm": 0.2}
+        for layer in (0, 1)
+        for lang, target, value in (
+            ("en", "en", 0.1 * layer),
+            ("en", "vi", -0.2),
+            ("vi", "en", -0.1),
+            ("vi", "vi", 0.1 * layer),
+        )
+    ]
+    scores = pd.DataFrame(rows)
+    sweep = {"p.L00": "00", "p.L01": "01"}
+    curves = by_layer(scores, sweep).set_index(["curve", "layers"])["value"]
+    assert curves["LAPE: own neurons", "01"] == pytest.approx(10)
+    assert curves["LAPE: others' neurons", "00"] == pytest.approx(-15)
+    figures.draw_layer_curves(by_layer(scores, sweep), "points", "t", tmp_path / "a.svg", zero=0.0)
+    first = scores[scores["intervention"] == "p.L00"]
+    figures.draw_targets(first, ["vi", "en"], "t", tmp_path / "b")
+    for name in ("a", "b"):
+        assert _image_size(tmp_path / f"{name}.png")[0] > 300
+        assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
 
 
 def test_many_adapters_become_a_matrix(tmp_path):

@@ -29,6 +29,7 @@ def records(adapter, selection, intervention, right, n=100, lang="vi"):
             "langset": "none" if selection == "none" else "a-b",
             "selection": selection,
             "intervention": intervention,
+            "target": "none" if selection == "none" else lang,
             "item": [str(i) for i in range(n)],
             "accuracy": [1.0] * right + [0.0] * (n - right),
         }

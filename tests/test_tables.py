@@ -131,7 +131,7 @@ def task_records():
     changed = [0, 0, 0, 0, 0, 0, 0, 1]
     frames = []
     for condition, scores in (("none", baseline), ("zero", changed), ("mean", baseline)):
-        labels = ["none"] * 3 if condition == "none" else ["set", "lape", condition]
+        labels = ["none"] * 4 if condition == "none" else ["set", "lape", condition, "en"]
         frame = pd.DataFrame({"accuracy": np.array(scores, float), "f1": np.array(scores) / 2})
         frame = frame.assign(item=[f"i{k}" for k in range(8)], prediction="", gold="")
         frame = frame.assign(task="xnli", lang="en", adapter="base")
@@ -164,7 +164,7 @@ WORSE = ["the old boat was in a bay", "a bird all day long", "they ate bread"]
 def translation_records():
     frames = []
     for condition, texts in (("none", SENTENCES), ("zero", WORSE)):
-        labels = ["none"] * 3 if condition == "none" else ["set", "lape", condition]
+        labels = ["none"] * 4 if condition == "none" else ["set", "lape", condition, "en"]
         rows = [
             {"item": str(i), "prediction": text, "gold": gold}
             | counts("chrf++", text, [gold])

@@ -45,40 +45,53 @@ def split_of(identifier: str, fraction: float, seed: int) -> str:
     return "heldout" if held_out else "identification"
 
 
-def documents(source, lang: str) -> Iterator[tuple[str, str]]:
-    """Yield (identifier, text) of a language from a configured source."""
+def documents(source, lang: str, key: str = "corpus.source") -> Iterator[tuple[str, str]]:
+    """Yield (identifier, text) of a language from the source of a configuration key."""
+    names = {} if source.kind == "mini" else {"lang": lang, "code": source.codes.get(lang, lang)}
     if source.kind == "mini":
         for row in read_jsonl(MINI / "corpus" / f"{lang}.jsonl"):
             yield row["id"], row["text"]
     elif source.kind == "jsonl":
-        path = source.path.format(lang=lang)
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"corpus.source.path: {path} does not exist ({lang}).")
+        path = _file(source, names, key)
         yield from _fields(read_jsonl(path), source, path)
+    elif source.kind == "text":
+        path = _file(source, names, key)
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n")):
+            if line.strip():
+                yield f"{number:09d}", line
     elif source.kind == "folder":
         from datasets import load_from_disk
 
-        path = source.path.format(lang=lang)
+        path = source.path.format(**names)
         rows = load_from_disk(path)
         if isinstance(rows, dict):
             raise ValueError(
-                f"corpus.source.path: {path} holds the splits {', '.join(rows)}; name the folder"
+                f"{key}.path: {path} holds the splits {', '.join(rows)}; name the folder"
                 " of one of them."
             )
         yield from _fields(rows, source, path)
     else:
         from datasets import load_dataset
 
-        name = source.config.format(lang=lang)
+        name = source.config.format(**names)
         stream = load_dataset(
             source.dataset, name, split=source.split, revision=source.revision, streaming=True
-        ).shuffle(seed=source.seed, buffer_size=source.buffer)
+        )
+        if source.seed is not None:
+            stream = stream.shuffle(seed=source.seed, buffer_size=source.buffer)
         characters = 0
         for identifier, text in _fields(stream, source, f"{source.dataset}/{name}"):
             yield identifier, text
             characters += len(text)
             if characters >= source.characters:
                 return
+
+
+def _file(source, names: dict[str, str], key: str) -> str:
+    path = source.path.format(**names)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{key}.path: {path} does not exist ({names['lang']}).")
+    return path
 
 
 def _fields(rows: Iterable[dict], source, where: str) -> Iterator[tuple[str, str]]:
@@ -93,15 +106,23 @@ def _fields(rows: Iterable[dict], source, where: str) -> Iterator[tuple[str, str
 
 
 def fetch_text(config: "CorpusConfig", lang: str, path: str | os.PathLike) -> None:
-    """Write the documents of a language as JSONL: id, split, text. Doubled texts are dropped."""
+    """Write the documents of a language as JSONL: id, split, text. Doubled texts are dropped.
+
+    With a `heldout_source`, all of it is held out and nothing of `source` is; its identifiers get a
+    prefix, since two sources may number their documents alike.
+    """
     rows, seen = [], set()
-    for identifier, text in documents(config.source, lang):
-        key = hashlib.sha256(text.strip().encode()).digest()
-        if not text.strip() or key in seen:
-            continue
-        seen.add(key)
-        split = split_of(identifier, config.heldout_fraction, config.seed)
-        rows.append({"id": identifier, "split": split, "text": text.strip()})
+    apart = config.heldout_source is not None
+    for source, part in ((config.source, PARTS[0]), (config.heldout_source, PARTS[1])):
+        place = "corpus.source" if part == PARTS[0] else "corpus.heldout_source"
+        for identifier, text in documents(source, lang, place) if source is not None else ():
+            key = hashlib.sha256(text.strip().encode()).digest()
+            if not text.strip() or key in seen:
+                continue
+            seen.add(key)
+            split = part if apart else split_of(identifier, config.heldout_fraction, config.seed)
+            name = f"heldout:{identifier}" if apart and part == PARTS[1] else identifier
+            rows.append({"id": name, "split": split, "text": text.strip()})
     held_out = sum(row["split"] == "heldout" for row in rows)
     if held_out == 0 or held_out == len(rows):
         raise ValueError(
@@ -223,11 +244,13 @@ def pack_documents(
     bos_id: int | None,
     separator: list[int],
     pad_id: int,
+    packing: str = "joined",
 ) -> Part:
     """Pack (identifier, token ids, bytes) into blocks until `budget` scored tokens are reached.
 
     A document that would exceed the budget is cut there. With BOS per document, BOS precedes each
-    document; per block, it is each block's first token.
+    document; per block, it is each block's first token. With `packing` document, each document
+    begins a block, without a separator before it.
     """
     if bos != "none" and bos_id is None:
         raise ValueError("the tokenizer has no BOS token; set corpus.bos: none")
@@ -237,12 +260,15 @@ def pack_documents(
     names: list[str] = []
     sizes: list[int] = []
     remaining = budget
+    starts: list[int] = [0]
     for identifier, ids, n_bytes in encoded:
         if remaining <= 0:
             break
         if not ids:
             continue
-        joint = separator if names else []
+        joint = separator if names and packing == "joined" else []
+        if packing == "document" and stream:
+            starts.append(len(stream))
         if bos == "document":
             stream.append(bos_id)
             owner.append(-1)
@@ -258,15 +284,20 @@ def pack_documents(
         names.append(identifier)
         sizes.append(n_bytes if len(take) == len(ids) else round(n_bytes * len(take) / len(ids)))
     body = block_size - 1 if bos == "block" else block_size
-    n_blocks = -(-len(stream) // body)
+    cuts = [
+        cut
+        for first, last in itertools.pairwise([*starts, len(stream)])
+        for cut in range(first, last, body)
+    ]
+    pieces = [slice(*pair) for pair in itertools.pairwise([*cuts, len(stream)])]
+    n_blocks = len(pieces)
     shape = (n_blocks, block_size)
     tokens = np.full(shape, pad_id, np.int32)
     document = np.full(shape, -1, np.int32)
     mask = np.zeros(shape, bool)
     lengths = np.zeros(n_blocks, np.int32)
     offset = block_size - body
-    for block in range(n_blocks):
-        piece = slice(block * body, (block + 1) * body)
+    for block, piece in enumerate(pieces):
         size = len(stream[piece])
         if offset:
             tokens[block, 0] = bos_id
@@ -306,6 +337,7 @@ def pack_corpus(
             tokenizer.bos_token_id,
             separators[config.separator],
             pad,
+            config.packing,
         )
         total = int(part.scored.sum())
         level = logging.WARNING if total < budget else logging.INFO
@@ -324,6 +356,7 @@ def pack_corpus(
         "corpus_hash": digest.hexdigest()[:16],
         "bos": config.bos,
         "separator": config.separator,
+        "packing": config.packing,
         "tokens": {name: int(part.scored.sum()) for name, part in parts.items()},
     }
     return Corpus(lang, parts["identification"], parts["heldout"], header)

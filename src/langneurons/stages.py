@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from langneurons.config.corpus import TextSource
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import percentile
 from langneurons.config.load import project_file
@@ -43,14 +44,29 @@ def prepare_model(config: Config, model: str) -> dict[str, Any]:
 def fetch_text(config: Config, lang: str) -> dict[str, Any]:
     """Return the source of the documents and their split."""
     corpus = config.corpus
-    keys = {"source", "heldout_fraction", "seed"}
-    return corpus.model_dump(mode="json", include=keys) | {"lang": lang}
+    keys = {"heldout_fraction", "seed"} if corpus.heldout_source is None else set()
+    sources = {
+        name: _text_source(source, lang)
+        for name in ("source", "heldout_source")
+        if (source := getattr(corpus, name)) is not None
+    }
+    return corpus.model_dump(mode="json", include=keys) | {"lang": lang} | sources
+
+
+def _text_source(source: TextSource, lang: str) -> dict[str, Any]:
+    """Return a source, and of its codes the language's own."""
+    values = source.model_dump(mode="json")
+    if "codes" in values:
+        values["codes"] = {key: code for key, code in values["codes"].items() if key == lang}
+    return values
 
 
 @_stage
 def pack_corpus(config: Config, model: str, lang: str) -> dict[str, Any]:
     """Return how documents are packed."""
-    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"}
+    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"} | {
+        "packing"
+    }
     return config.corpus.model_dump(mode="json", include=keys) | {"lang": lang}
 
 
@@ -303,6 +319,7 @@ def page(config: Config, **_: str) -> dict[str, Any]:
         "hub": f"{getattr(source, 'dataset', '')} (revision {getattr(source, 'revision', '')})",
         "folder": f"{getattr(source, 'path', '')}",
         "jsonl": f"{getattr(source, 'path', '')}",
+        "text": f"{getattr(source, 'path', '')}",
     }
     figures = {
         name: {"item": one.item, "source": figure_path(config, name)}

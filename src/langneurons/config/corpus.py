@@ -13,44 +13,63 @@ class MiniText(Frozen):
     kind: Literal["mini"]
 
 
+CODES = Field(
+    default_factory=dict,
+    description="The data set's own code of a language, for {code}; ours where not named.",
+)
+
+
 class HubText(Frozen):
     """A data set of the hub, streamed and shuffled."""
 
     kind: Literal["hub"]
     dataset: str = Field(description="Repository of the data set.")
-    config: str = Field("{lang}", description="Configuration name; {lang} is filled in.")
+    config: str = Field("{lang}", description="Configuration name with {lang} or {code}.")
     split: str = Field("train", description="Split to stream.")
     revision: str = Field(
         pattern=r"^[0-9a-f]{40}$", description="The commit of the data set (40 hex digits)."
     )
     text_field: str = Field("text", description="Field with the document's text.")
     id_field: str | None = Field("id", description="Field with its identifier; null: the position.")
-    seed: int = Field(42, description="Seed of the shuffle.")
+    seed: int | None = Field(42, description="Seed of the shuffle; null: the data set's own order.")
     buffer: int = Field(10_000, ge=1, description="Documents in the shuffle buffer.")
     characters: int = Field(
         600_000_000, ge=1, description="Stop after this many characters per language."
     )
+    codes: dict[str, str] = CODES
 
 
 class FolderText(Frozen):
     """A folder that `datasets.save_to_disk` wrote."""
 
     kind: Literal["folder"]
-    path: str = Field(description="Path with {lang}.")
+    path: str = Field(description="Path with {lang} or {code}.")
     text_field: str = Field("text", description="Field with the document's text.")
     id_field: str | None = Field(None, description="Field with its identifier; null: the position.")
+    codes: dict[str, str] = CODES
 
 
 class JsonlText(Frozen):
     """A JSONL file per language, one document per line."""
 
     kind: Literal["jsonl"]
-    path: str = Field(description="Path with {lang}.")
+    path: str = Field(description="Path with {lang} or {code}.")
     text_field: str = Field("text", description="Field with the document's text.")
     id_field: str | None = Field(None, description="Field with its identifier; null: the position.")
+    codes: dict[str, str] = CODES
 
 
-TextSource = Annotated[MiniText | HubText | FolderText | JsonlText, Field(discriminator="kind")]
+class LinesText(Frozen):
+    """A plain text file per language, one document per line, such as FLORES-200's."""
+
+    kind: Literal["text"]
+    path: str = Field(description="Path with {lang} or {code}.")
+    codes: dict[str, str] = CODES
+
+
+TextSource = Annotated[
+    MiniText | HubText | FolderText | JsonlText | LinesText, Field(discriminator="kind")
+]
 
 
 class CorpusConfig(Frozen):
@@ -70,12 +89,21 @@ class CorpusConfig(Frozen):
         description="Share of documents held out, drawn by the hash of their identifier, so that"
         " translations of a document fall on the same side in every language.",
     )
+    heldout_source: TextSource | None = Field(
+        None,
+        description="Where the held-out documents come from; left out: a share of `source`.",
+    )
     block_size: int = Field(512, ge=8, description="Tokens per packed block, BOS included.")
     heldout_block_size: int = Field(256, ge=8, description="The same for held-out blocks.")
     bos: Literal["block", "document", "none"] = Field(
         "block",
         description="Where the beginning-of-sequence token goes: at the start of every block, of"
         " every document, or nowhere. It is never counted and never predicted.",
+    )
+    packing: Literal["joined", "document"] = Field(
+        "joined",
+        description="joined: documents follow one another in a block; document: each begins a block"
+        " of its own, so that none sees another.",
     )
     separator: Literal["none", "newline", "eos"] = Field(
         "newline", description="What stands between two documents of a block."

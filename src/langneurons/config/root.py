@@ -180,8 +180,11 @@ class Config(Frozen):
 
     def usable(self, entry, model: str) -> tuple[str, ...]:
         """Return the interventions that a stage lists and that are meant for a model."""
-        given = ((name, self.interventions[name].models) for name in entry.interventions)
-        return tuple(name for name, models in given if models is None or model in models)
+        meant = {
+            name: one.models is None or model in one.models
+            for name, one in self.interventions.items()
+        }
+        return tuple(name for name in entry.interventions if meant.get(name, True))
 
     def sweeps(self) -> dict[str, dict[str, str]]:
         """Return, by the name of a sweep, its interventions by layer or range of layers."""
@@ -896,14 +899,14 @@ def _check_tasks(config: Config) -> None:
                     f" used, so no neurons of it can be overwritten; sets:"
                     f" {', '.join(config.language_sets)}."
                 )
-            for folder, selection, name, _ in conditions:
-                _check_members(config, path, folder, selection, name)
-                if "source" in config.interventions[name].roles:
+            for folder, selection, written, _ in conditions:
+                _check_members(config, path, folder, selection, written)
+                if "source" in config.interventions[written].roles:
                     members = config.directory_languages()[folder]
                     if lang not in members:
                         raise ConfigError(
                             f"{path}.languages: {lang!r} is not in language set"
-                            f" {config.labels()[folder]!r} ({', '.join(members)}), and {name!r}"
+                            f" {config.labels()[folder]!r} ({', '.join(members)}), and {written!r}"
                             " writes the neurons of the evaluated language (`source`)."
                         )
         _check_doubled(f"{path}.languages", task.languages)
@@ -1052,17 +1055,23 @@ def _check_text(config: Config, path: str, entry: FinetuneEntry) -> None:
 
 
 def _check_mini(config: Config) -> None:
-    if config.corpus.source.kind == "mini":
-        for name, members in config.language_sets.items():
-            for lang in members:
-                if lang not in MINI_LANGUAGES:
-                    raise unknown(
-                        f"language_sets.{name}", lang, "language of the mini corpus", MINI_LANGUAGES
-                    )
-    else:
-        key = "config" if config.corpus.source.kind == "hub" else "path"
-        text = getattr(config.corpus.source, key)
-        _check_template(f"corpus.source.{key}", text, len(config.language_names()))
+    for place in ("source", "heldout_source"):
+        source = getattr(config.corpus, place)
+        if source is None:
+            continue
+        if source.kind == "mini":
+            for name, members in config.language_sets.items():
+                for lang in members:
+                    if lang not in MINI_LANGUAGES:
+                        what = "language of the mini corpus"
+                        raise unknown(f"language_sets.{name}", lang, what, MINI_LANGUAGES)
+            continue
+        key = "config" if source.kind == "hub" else "path"
+        text, path = getattr(source, key), f"corpus.{place}"
+        _check_template(f"{path}.{key}", text, len(config.language_names()), ("lang", "code"))
+        for lang in source.codes:
+            if lang not in config.language_names():
+                raise unknown(f"{path}.codes", lang, "language", config.language_names())
     for name, task in config.tasks.items():
         if task.source.kind == "mini":
             if (task.source.name or name) not in MINI_TASKS:
