@@ -1,6 +1,5 @@
 """Neuron tables: counting, round trips, and the counts of published masks."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,14 @@ import pytest
 import torch
 
 from langneurons.io import DamagedFile, write_parquet
+from langneurons.masks import read_counts
 from langneurons.neurons import NeuronTable, main
 from langneurons.selection.lape import Lape
 from langneurons.statistics import Statistics
 
-PUBLISHED = json.loads((Path(__file__).parent / "data/published_mask_counts.json").read_text())
-MASKS = PUBLISHED["masks"]
+FOLDER = Path(__file__).parent.parent / "config/published"
+MASKS = pd.read_csv(FOLDER / "masks.csv").set_index("mask").to_dict("index")
+COUNTS = read_counts(FOLDER, {k: f"masks_{k}.csv" for k in ("layers", "shared", "multiplicity")})
 # language: {layer: neurons}; xx has none.
 NEURONS = {"en": {0: [3, 5], 2: [0]}, "xx": {}, "de": {0: [5], 1: [7, 1], 2: [0]}}
 
@@ -197,14 +198,14 @@ def test_lape_keeps_as_many_neurons_as_the_published_masks(rate, n_layers, d_mlp
 
 @pytest.mark.parametrize("name", [name for name in MASKS if name.startswith("RUCAIBox")])
 def test_table_with_the_published_multiplicities_counts_as_published(name):
-    published = MASKS[name]
-    languages, d_mlp = published["languages"], published["d_mlp"]
-    left = np.array(published["per_language"])
+    published, counts = MASKS[name], COUNTS[name]
+    languages, d_mlp = list(counts.languages), published["d_mlp"]
+    left = counts.neurons.copy()
     owners = []
     # Any membership with these margins will do: a neuron of m languages goes to the m that have
     # the most still to place.
-    for multiplicity in sorted(map(int, published["multiplicity"]), reverse=True):
-        for _ in range(published["multiplicity"][str(multiplicity)]):
+    for multiplicity in sorted(counts.multiplicity, reverse=True):
+        for _ in range(counts.multiplicity[multiplicity]):
             chosen = np.argsort(-left, kind="stable")[:multiplicity]
             left[chosen] -= 1
             owners.append(chosen)
@@ -213,22 +214,12 @@ def test_table_with_the_published_multiplicities_counts_as_published(name):
     place = np.repeat(place, [len(chosen) for chosen in owners])
     lang = np.array(languages)[np.concatenate(owners)]
     data = {"lang": lang, "layer": place // d_mlp, "neuron": place % d_mlp, "score": 0.0}
-    metadata = {key: published[key] for key in ("languages", "n_layers", "d_mlp")}
+    metadata = {"languages": languages, "n_layers": published["n_layers"], "d_mlp": d_mlp}
     table = NeuronTable(pd.DataFrame(data), metadata)
     assert table.unique == published["unique"]
-    assert table.counts().to_dict() == dict(zip(languages, published["per_language"], strict=True))
+    assert table.counts().to_list() == counts.neurons.tolist()
     assert table.counts().sum() == published["pairs"]
-    multiplicity = {int(m): number for m, number in published["multiplicity"].items()}
-    assert table.multiplicity().to_dict() == multiplicity
-
-
-def test_published_counts_fit_their_models():
-    assert len(MASKS) == 19 and "github.com/RUCAIBox" in PUBLISHED["source"]
-    for name, mask in MASKS.items():
-        assert mask["unique"] == round(mask["rate"] * mask["n_layers"] * mask["d_mlp"]), name
-        assert mask["max_index"] < mask["d_mlp"], name
-        assert sum(mask["per_language"]) == mask["pairs"], name
-        assert len(mask["per_language"]) == len(mask["languages"]), name
+    assert table.multiplicity().to_dict() == counts.multiplicity
 
 
 def test_masks_are_converted_on_the_command_line(tmp_path):

@@ -221,6 +221,9 @@ def _shares(agreement: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the totals of printed, run and inside, for the bar above the table."""
     if not {"printed", "run", "inside"} <= set(agreement):
         return []
+    agreement = agreement[agreement["inside"].notna()]
+    if agreement.empty:
+        return []
     printed, run, inside = (int(agreement[name].sum()) for name in ("printed", "run", "inside"))
     return [
         {"name": "inside our interval", "class": "inside", "cells": inside},

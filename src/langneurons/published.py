@@ -5,6 +5,10 @@ and metrics, the layout, and how the paper's words translate to keys of the conf
 cell is matched with the records of the same model, selection, language, neuron choice and
 intervention; it agrees if it lies in our confidence interval. The printed number counts as exact:
 the interval of a difference is ours, shifted. Percentages are turned into 0..1.
+
+Numbers of neurons, counted from published masks (`masks` in the YAML file, `langneurons.masks`),
+stand beside those of our neuron table of the same model, selection and languages. They have no
+interval: there are a difference and a ratio instead.
 """
 
 import os
@@ -17,16 +21,20 @@ import pandas as pd
 
 from langneurons import histogram
 from langneurons.corpus_metrics import COUNTS, columns, score
+from langneurons.masks import SHARES, Counts, cells, correlations, read_counts
 from langneurons.tables import QUANTITIES, own_language
 from langneurons.uncertainty import aggregate_change, bootstrap_mean, wilson
 
 if TYPE_CHECKING:
+    from langneurons.neurons import NeuronTable
     from langneurons.statistics import Statistics
 
 KEYS = ("model", "task", "choice", "selection", "lang", "intervention", "metric")
 OWN = ["n", "ours", "low", "high"]
 TOKEN_IDS = {"exact_match": "token_id_exact_match", "f1": "token_id_f1"}
 STATISTIC_TASK = "activations"
+NEURON_TASK = "neurons"
+CORRELATIONS = "masks_correlations"
 
 
 def specification(path: str | os.PathLike) -> dict[str, Any]:
@@ -38,7 +46,16 @@ def specification(path: str | os.PathLike) -> dict[str, Any]:
 
 def table_names(path: str | os.PathLike) -> list[str]:
     """Return the file name of every table that is laid out like a printed one."""
-    return [_file_name(table["item"]) for table in specification(path)["layouts"]]
+    names = [table["file"] for table in layouts(path)]
+    return [*names, CORRELATIONS] if NEURON_TASK in kinds(path) else names
+
+
+def kinds(path: str | os.PathLike) -> set[str]:
+    """Return what the numbers are of: `scores`, `activations` and `neurons`."""
+    spec = specification(path)
+    tasks = {table["task"] for table in spec.get("tables", ())}
+    found = {task if task == STATISTIC_TASK else "scores" for task in tasks}
+    return found | ({NEURON_TASK} if "masks" in spec else set())
 
 
 def _file_name(item: str) -> str:
@@ -58,7 +75,7 @@ def printed_cells(
     """
     spec, folder = specification(path), Path(path).parent
     rows = []
-    for table in spec["tables"]:
+    for table in spec.get("tables", ()):
         frame = pd.read_csv(folder / table["file"], keep_default_na=False)
         for row in frame.to_dict("records"):
             for misprint in table.get("misprints", []):
@@ -68,8 +85,29 @@ def printed_cells(
                 if answers == "paper":
                     metric = TOKEN_IDS.get(metric, metric)
                 rows.append(_printed(spec, table, row, column, metric))
+    for mask in published_masks(path):
+        rows += [
+            {"item": cell["item"], **_neuron_cell(mask["model"], mask["selection"], cell)}
+            | {"printed": cell["value"]}
+            for cell in cells(mask["counts"])
+        ]
     frame = pd.DataFrame(rows)
     return frame.assign(model=frame["model"].replace(dict(stand_ins or {})))
+
+
+def published_masks(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the masks of a YAML file: mask (its name), model, selection, counts."""
+    masks = specification(path).get("masks")
+    if masks is None:
+        return []
+    counts = read_counts(Path(path).parent, masks["files"])
+    return [{"mask": name, **ours, "counts": counts[name]} for name, ours in masks["of"].items()]
+
+
+def _neuron_cell(model: str, selection: str, cell: Mapping) -> dict[str, Any]:
+    empty = {"task": NEURON_TASK, "choice": "", "intervention": "none"}
+    ours = {"model": model, "selection": selection, "lang": cell["lang"], "metric": cell["metric"]}
+    return empty | ours
 
 
 def _printed(spec: Mapping, table: Mapping, row: Mapping, column: str, metric: str) -> dict:
@@ -169,10 +207,41 @@ def own_statistics(
     return pd.DataFrame(rows, columns=[*KEYS, *OWN])
 
 
+def own_neurons(
+    masks: Iterable[Mapping[str, Any]],
+    tables: "Iterable[tuple[str, str, NeuronTable]]",
+    stand_ins: Mapping[str, str] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return our cells beside published masks, and one row of rank correlations per mask.
+
+    `tables` are (model, selection, neuron table). One counts if a mask has its model, selection
+    and languages: on other languages a selection gives other neurons. n is the neurons of a model.
+    """
+    found = {(m, s, frozenset(table.languages)): table for m, s, table in tables}
+    rows, related = [], []
+    for mask in masks:
+        model = dict(stand_ins or {}).get(mask["model"], mask["model"])
+        published, who = mask["counts"], {"model": model, "selection": mask["selection"]}
+        table = found.get((*who.values(), frozenset(published.languages)))
+        row = {"mask": mask["mask"], **who, "run": table is not None}
+        if table is not None:
+            own = Counts.of(table)
+            n = table.n_layers * table.d_mlp
+            rows += [
+                _neuron_cell(**who, cell=cell)
+                | {"n": n, "ours": cell["value"], "low": np.nan, "high": np.nan}
+                for cell in cells(own)
+            ]
+            row |= correlations(published, own)
+        related.append(row)
+    return pd.DataFrame(rows, columns=[*KEYS, *OWN]), pd.DataFrame(related)
+
+
 def compare(printed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     """Return one row per printed cell: printed, ours, difference, whether it is in our interval.
 
-    Cells that were not run have no `ours`, those without interval no `inside`.
+    Cells that were not run have no `ours`, those without interval no `inside`. Numbers of neurons
+    have a `ratio`, ours / printed.
     """
     ours = ours.merge(printed[list(KEYS)].drop_duplicates(), on=list(KEYS))
     again = ours.duplicated(list(KEYS))
@@ -183,17 +252,24 @@ def compare(printed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
             " language set (tasks.<name>.language_sets), so that it is clear which is meant."
         )
     merged = printed.merge(ours, on=list(KEYS), how="left")
+    merged = merged.astype(dict.fromkeys(OWN[1:], np.float64))
     merged["difference"] = merged["ours"] - merged["printed"]
     merged["difference_low"] = merged["low"] - merged["printed"]
     merged["difference_high"] = merged["high"] - merged["printed"]
     inside = (merged["printed"] >= merged["low"]) & (merged["printed"] <= merged["high"])
     unknown = merged["ours"].isna() | merged["low"].isna()
     merged["inside"] = np.where(unknown, "", np.where(inside, "yes", "no"))
+    counted = (merged["task"] == NEURON_TASK) & (merged["printed"] != 0)
+    if (merged["task"] == NEURON_TASK).any():
+        merged["ratio"] = (merged["ours"] / merged["printed"]).where(counted)
     return merged
 
 
 def agreement(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per protocol, printed table and model: cells printed, run, inside."""
+    """Return one row per protocol, printed table and model: cells printed, run, inside.
+
+    Numbers of neurons, counts and shares, have the median ratio of ours to the printed instead.
+    """
     keys = [key for key in ("protocol", "item", "model") if key in compared]
     rows = []
     for values, group in compared.groupby(keys, sort=False):
@@ -203,8 +279,12 @@ def agreement(compared: pd.DataFrame) -> pd.DataFrame:
             "inside": int((group["inside"] == "yes").sum()),
             "mean_difference": group["difference"].mean(),
         }
+        if (group["task"] == NEURON_TASK).all():
+            del row["inside"], row["mean_difference"]
+            row["median_ratio"] = group["ratio"].median()
         rows.append(row)
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.astype({"inside": "Int64"}) if "inside" in frame else frame
 
 
 def laid_out(
@@ -214,13 +294,17 @@ def laid_out(
 
     Lines: the printed number, ours with its interval, and the difference with its interval; scores
     in per cent. `layout` names the printed table (`of`), its `rows` and `columns` (of `KEYS`), and
-    the `models` if it prints a part of them.
+    the `models` if it prints a part of them. Numbers of neurons have a fourth line, their ratio;
+    `pairs` asks for as many pairs of languages per table of neurons, those with the largest
+    published Jaccard index.
     """
     cells = compared[compared["item"] == layout.get("of", layout["item"])]
     if "models" in layout:
         stand_ins = show["results"]["stand_ins"]
         models = [stand_ins.get(model, model) for model in layout["models"]]
         cells = cells[cells["model"].isin(models)]
+    if "pairs" in layout:
+        cells = _closest(cells, layout["pairs"])
     heads = [key for key in ("protocol", *layout["rows"]) if key in cells]
     rows = []
     for values, group in cells.groupby(heads, sort=False):
@@ -228,7 +312,8 @@ def laid_out(
             _HEADS.get(key, key): _label(key, value, show)
             for key, value in zip(heads, values, strict=True)
         }
-        lines: dict[str, dict[str, str]] = {"printed": {}, "ours": {}, "difference": {}}
+        kind = NEURON_TASK if (group["task"] == NEURON_TASK).all() else "scores"
+        lines: dict[str, dict[str, str]] = {line: {} for line in _LINES[kind]}
         for cell in group.to_dict("records"):
             column = ", ".join(_label(key, cell[key], show) for key in layout["columns"])
             for line, text in _lines(cell).items():
@@ -237,10 +322,27 @@ def laid_out(
     return pd.DataFrame(rows).fillna("")
 
 
+def _closest(cells: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Return the cells of the pairs of languages with the largest published Jaccard index."""
+    keys = ["model", "selection", "lang"]
+    known = cells[cells["metric"] == "jaccard"].drop_duplicates(keys)[[*keys, "printed"]]
+    tables = known.groupby(keys[:2], sort=False)
+    rank = tables["printed"].rank(ascending=False, method="first")
+    known = known.drop(columns="printed").assign(_table=tables.ngroup(), _rank=rank)
+    chosen = cells.merge(known[known["_rank"] <= number], on=keys)
+    return chosen.sort_values(["_table", "_rank"], kind="stable")
+
+
+_LINES = {
+    "scores": ("printed", "ours", "difference"),
+    NEURON_TASK: ("published", "ours", "difference", "ratio"),
+}
 _HEADS = {"lang": "language", "choice": "trained neurons"}
 
 
 def _label(key: str, value: str, show: Mapping[str, Any]) -> str:
+    if key == "lang" and "+" in value:
+        return ", ".join(_label(key, one, show) for one in value.split("+"))
     known = {
         "model": show["models"],
         "selection": show["selections"],
@@ -253,7 +355,9 @@ def _label(key: str, value: str, show: Mapping[str, Any]) -> str:
 
 
 def _lines(cell: Mapping[str, Any]) -> dict[str, str]:
-    """Return the three entries of a printed cell; scores in per cent, statistics as they are."""
+    """Return the entries of a printed cell; scores and shares in per cent, others as they are."""
+    if cell["task"] == NEURON_TASK:
+        return _neuron_lines(cell)
     percent = cell["task"] != STATISTIC_TASK
     scale, digits = (100, 1) if percent else (1, 4)
     missing = "not run"
@@ -273,6 +377,16 @@ def _lines(cell: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _neuron_lines(cell: Mapping[str, Any]) -> dict[str, str]:
+    scale, digits = (100, 1) if cell["metric"] in SHARES else (1, 0)
+    published = {"published": _number(cell["printed"] * scale, digits)}
+    if pd.isna(cell["ours"]):
+        return published | {"ours": "not run"}
+    values = {name: _number(cell[name] * scale, digits) for name in ("ours", "difference")}
+    ratio = "" if pd.isna(cell["ratio"]) else _number(cell["ratio"], 2)
+    return published | values | {"ratio": ratio}
+
+
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
@@ -280,5 +394,5 @@ def _number(value: float, digits: int) -> str:
 def layouts(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Return the layouts of the printed tables, each with its file name."""
     return [
-        layout | {"file": _file_name(layout["item"])} for layout in specification(path)["layouts"]
+        {"file": _file_name(layout["item"])} | layout for layout in specification(path)["layouts"]
     ]

@@ -136,7 +136,11 @@ def _facts(show: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[
     }
     summary = frames.get("published_summary")
     if summary is not None:
-        for protocol, part in summary.groupby("protocol", sort=False):
+        counted = summary[summary["inside"].isna()] if "inside" in summary else summary
+        if len(counted):
+            run, printed = int(counted["run"].sum()), int(counted["printed"].sum())
+            facts["published numbers of neurons that stand beside ours"] = f"{run:,} of {printed:,}"
+        for protocol, part in summary.drop(counted.index).groupby("protocol", sort=False):
             run, inside = int(part["run"].sum()), int(part["inside"].sum())
             name = f"printed cells run lie inside our interval, {protocol}"
             facts[name] = f"{inside:,} of {run:,}"
@@ -162,8 +166,8 @@ def _verdicts(show: Mapping[str, Any], claims: pd.DataFrame | None) -> list[Verd
 
 
 def _printed(path: str) -> bool:
-    """Say whether a table is laid out like a printed one."""
-    return re.fullmatch(r"table\d+", Path(path).stem) is not None
+    """Say whether a table is laid out like a printed one, or is of published masks."""
+    return re.fullmatch(r"table\d+|masks_\w+", Path(path).stem) is not None
 
 
 def _table(path: str, frame: pd.DataFrame, page: str | os.PathLike) -> Table:

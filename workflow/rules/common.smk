@@ -9,7 +9,7 @@ from langneurons.config import ConfigError, project_file, read_configs
 from langneurons.config.protocols import STAGES, from_points
 from langneurons.config.root import entry_languages
 from langneurons.provenance import code_digests
-from langneurons.published import table_names
+from langneurons.published import kinds, table_names
 from langneurons.stages import figure_path, stage as stage_parameters
 
 ROOT = Path(workflow.basedir)
@@ -31,6 +31,7 @@ SWEPT = {name: sweep for sweep, parts in cfg.sweeps().items() for name in parts.
 PAPER = cfg.name
 PRINTED = cfg.results.published and str(project_file(cfg.results.published))
 PRINTED_TABLES = table_names(PRINTED) if PRINTED else []
+PRINTED_KINDS = kinds(PRINTED) if PRINTED else set()
 
 
 def alternatives(words):

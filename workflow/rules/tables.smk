@@ -129,8 +129,9 @@ rule tabulate_tasks:
 rule tabulate_published:
     """Printed numbers beside ours, and each table as the paper lays it out."""
     input:
-        records=evaluation_files(),
-        statistics=statistics_files(),
+        records=evaluation_files() if "scores" in PRINTED_KINDS else [],
+        statistics=statistics_files() if "activations" in PRINTED_KINDS else [],
+        neurons=neuron_files() if "neurons" in PRINTED_KINDS else [],
         printed=PRINTED or [],
     output:
         table("published", "published_summary", *PRINTED_TABLES),

@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from langneurons.display import evaluation_files, protocols
+from langneurons.neurons import NeuronTable
 from langneurons.published import (
+    CORRELATIONS,
     agreement,
     compare,
     laid_out,
     layouts,
     own_cells,
+    own_neurons,
     own_statistics,
     printed_cells,
+    published_masks,
 )
 from langneurons.runtime import start
 from langneurons.statistics import Statistics
@@ -27,6 +31,16 @@ NOTE = (
     " printed number counts as exact."
 )
 
+NEURONS = (
+    "Published: counted from the mask that the authors published; ours: from our table of the"
+    " model and selection named beside it, on the same languages. Shares and Jaccard indices in per"
+    " cent. Counts have no interval."
+)
+CORRELATED = (
+    "Spearman, ours against the published mask: neurons per language, Jaccard index per pair of"
+    " languages, distinct neurons per layer, neurons of one language per layer (mean of languages)."
+)
+
 
 def main(snakemake) -> None:
     """Run the rule."""
@@ -34,6 +48,12 @@ def main(snakemake) -> None:
     show, spec = snakemake.params.cfg, snakemake.input.printed
     results, stand_ins = show["results"], show["results"]["stand_ins"]
     records = evaluation_files(snakemake.input.records)
+    tables = [
+        (Path(path).parts[-4], Path(path).stem, NeuronTable.from_parquet(path))
+        for path in snakemake.input.get("neurons", [])
+    ]
+    masks = published_masks(spec)
+    neurons, related = own_neurons(masks, tables, stand_ins)
     known: dict[str, pd.DataFrame] = {}
     parts = []
     for name, points in show["protocols"].items():
@@ -49,17 +69,22 @@ def main(snakemake) -> None:
             for path, frame, metadata in records
             if name in protocols(path, "evaluation", -4, show)
         ]
-        ours = pd.concat([own_cells(frames, results), known[quantiles]], ignore_index=True)
+        kinds = [own_cells(frames, results), known[quantiles], neurons]
+        ours = pd.concat([one for one in kinds if len(one)] or kinds[:1], ignore_index=True)
         printed = printed_cells(spec, points["answers"], stand_ins)
         parts.append(compare(printed, ours).assign(protocol=name))
     compared = pd.concat(parts, ignore_index=True)
     compared.insert(0, "protocol", compared.pop("protocol"))
     folder = Path(snakemake.output[0]).parent
-    write_table(compared, folder / "published", "Printed and ours", NOTE)
+    note = NEURONS if masks else NOTE
+    write_table(compared, folder / "published", "Printed and ours", note)
     write_table(agreement(compared), folder / "published_summary", "Agreement with the print")
     for layout in layouts(spec):
         caption = f"{layout['item']}: {layout['title']}"
-        write_table(laid_out(compared, layout, show), folder / layout["file"], caption, NOTE)
+        write_table(laid_out(compared, layout, show), folder / layout["file"], caption, note)
+    if masks:
+        title = "Rank correlations of counts, published mask and ours"
+        write_table(related, folder / CORRELATIONS, title, CORRELATED)
     job.done(cells=len(compared))
 
 

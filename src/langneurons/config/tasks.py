@@ -214,7 +214,9 @@ class ResultsConfig(Frozen):
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm.")
     seed: int = Field(0, description="Seed of the bootstrap.")
     published: str | None = Field(
-        None, description="YAML file of printed numbers, to stand beside the task scores."
+        None,
+        description="YAML file of published numbers (scores, statistics, counts of neurons), to"
+        " stand beside ours.",
     )
     stand_ins: dict[str, str] = Field(
         default_factory=dict,
