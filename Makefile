@@ -22,12 +22,16 @@ SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incompl
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-harness.txt
 	touch $@
 
+.venv/nvrtc: .venv/installed requirements-nvrtc.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nvrtc.txt
+	touch $@
+
 demo: .venv/model          ## the main job on the embedded model, then its HTML report
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/report.html
 	@echo "Open results/reports/demo.html; results/report.html holds every result with the job that made it"
 
-test: .venv/harness        ## lint, unit tests, workflow tests
+test: .venv/harness .venv/nvrtc ## lint, unit tests, workflow tests
 	$(MAKE) lint
 	$(BIN)/python -m pytest
 

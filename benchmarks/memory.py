@@ -93,7 +93,7 @@ def _collected(given, settings):
     mask = torch.ones(block, dtype=torch.bool)
     with torch.inference_mode(), collector:
         for _ in range(given.tokens // block):
-            collector.observe(mask, np.array([0, block]), torch.zeros(block, dtype=torch.int64))
+            collector.observe(mask, torch.tensor([0, block]), torch.zeros(block, dtype=torch.int64))
             for layer in range(given.layers):
                 noise = torch.randn(1, block, given.neurons, device=device)
                 act = sites.act[layer](noise - 0.8)

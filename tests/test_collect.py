@@ -9,10 +9,12 @@ import pytest
 import torch
 from tiny import FAMILIES, VOCAB_SIZE, tiny_model
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import masking_utils
 
 from langneurons import histogram as bins
 from langneurons.adapters import MlpSites
-from langneurons.collect import Settings, collect, shard_batches
+from langneurons.collect import Collector, Settings, _pass, collect, shard_batches
 from langneurons.corpora import Corpus, Part
 from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
 from langneurons.statistics import Mismatch, Statistics, merge
@@ -230,6 +232,37 @@ def test_head_is_not_called_and_hooks_are_removed():
     assert not any(
         module._forward_hooks or module._forward_pre_hooks for module in model.model.modules()
     )
+
+
+class Copies(TorchDispatchMode):
+    """Counts the tensors that come from the host."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten._to_copy.default:
+            self.number += args[0].device.type == "cpu" and result.device.type != "cpu"
+        return result
+
+
+@pytest.mark.parametrize("settings", [Settings(), EVERYTHING], ids=["default", "everything"])
+def test_the_device_is_asked_for_nothing_during_a_pass(settings, monkeypatch):
+    """Meta tensors have no values: whatever waited for one, or for a size, would fail."""
+    # transformers itself asks once per pass whether the positions start afresh within a row.
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: None)
+    copies = []
+    for layers in (2, 5):
+        sites = MlpSites(tiny_model("llama", num_hidden_layers=layers).to("meta"))
+        collector = Collector(sites, settings, n_documents=4)
+        tokens = torch.zeros(2, 12, dtype=torch.int64, device="meta")
+        mask = torch.ones(2, 12, dtype=torch.bool)
+        with torch.inference_mode(), collector, Copies() as seen:
+            for _ in range(3):
+                _pass(collector, tokens, mask, torch.zeros(2, 12, dtype=torch.int64))
+        assert collector.added == {(site, k) for site in settings.sites for k in range(layers)}
+        copies.append(seen.number)
+    assert copies[0] == copies[1] <= 3 * 3 + 1
 
 
 def test_shards_share_out_the_batches():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from langneurons import histogram as bins
 from langneurons.nonlinearities import gelu, relu, silu
@@ -78,6 +79,21 @@ def test_quantiles_of_narrow_bins_are_precise():
     for q in (0.1, 0.5, 0.9):
         found = bins.quantile(count(values), q, values.min(), values.max())
         assert found == pytest.approx(np.quantile(values, q), abs=2e-3)
+
+
+def test_quantiles_of_tensors_are_the_same_bits():
+    names = ("normal", "heavy", "lognormal", "zeros", "negative", "discrete", "constant", "one")
+    values = [draws(name) for name in names]
+    counts = np.stack([np.bincount(bins.bin_index(x), minlength=bins.N_BINS) for x in values])
+    counts = np.concatenate([counts, np.zeros_like(counts[:1])]).astype(np.int32)
+    low = np.array([*(x.min() for x in values), 0], np.float32)
+    high = np.array([*(x.max() for x in values), 0], np.float32)
+    extremes = torch.from_numpy(low), torch.from_numpy(high)
+    for q in LEVELS:
+        found = bins.quantile_tensor(torch.from_numpy(counts), q, *extremes)
+        np.testing.assert_array_equal(found.numpy(), bins.quantile(counts, q, low, high))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        bins.quantile_tensor(torch.from_numpy(counts), 1.5, *extremes)
 
 
 def test_quantile_shapes_order_and_empty_histograms():

@@ -41,7 +41,7 @@ def kernel(setting: Setting) -> list[Check]:
             x[2::3] = x[2 % tokens]
             mask = torch.rand(tokens, generator=generator) < 0.8
             mask[0] = True
-            rows = np.array([0, tokens // 3, tokens // 3, tokens])
+            rows = torch.tensor([0, tokens // 3, tokens // 3, tokens], device=setting.device)
             into = _empty(neurons, True, setting.device)
             accumulate(x.to(setting.device), mask.to(setting.device), rows, *into)
             positive, limbs, extremes, histogram = (one.cpu().numpy() for one in into)
@@ -158,7 +158,6 @@ def prefill(setting: Setting) -> list[Row]:
 @timing("statistics")
 def one_layer(setting: Setting) -> list[Row]:
     """The kernel alone on one layer's activations: bytes moved, bandwidth."""
-    import numpy as np
     import torch
 
     from langneurons.histogram import N_BINS
@@ -168,7 +167,7 @@ def one_layer(setting: Setting) -> list[Row]:
     tokens = setting.tokens
     x = torch.randn(tokens, neurons, dtype=getattr(torch, setting.dtype), device=setting.device)
     mask = torch.ones(tokens, dtype=torch.bool, device=setting.device)
-    rows = np.arange(0, tokens + 1, setting.length)
+    rows = torch.arange(0, tokens + 1, setting.length, device=setting.device)
     variants, moved, floor = {}, {}, {}
     for label, histogram in (("histogram", True), ("no histogram", False)):
         read = x.numel() * x.element_size()

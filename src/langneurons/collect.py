@@ -6,6 +6,9 @@ computed. Padding and special tokens are masked out; the number of counted token
 
 Blocks are processed in batches of `batch_blocks` consecutive blocks, counted from the start of the
 corpus whatever the shard, so a shard computes exactly what a single job would have computed there.
+
+On a GPU the host only queues work: nothing is read back before a checkpoint or the end, so layers
+follow each other, and batches too, without a gap.
 """
 
 import logging
@@ -84,9 +87,8 @@ class Collector:
         self.fired = 0
         self._handles: list = []
         self.added: set[tuple[str, int]] = set()
-        self._mask: torch.Tensor | None = None
-        self._rows = np.zeros(1, np.int64)
-        self._documents: torch.Tensor | None = None
+        self._observed: tuple[torch.Tensor, ...] = ()
+        self._on_device: dict[torch.device, tuple[torch.Tensor, ...]] = {}
         self.accumulators = {site: self._empty(site) for site in settings.sites}
 
     def _empty(self, site: str) -> Accumulators:
@@ -104,7 +106,9 @@ class Collector:
             result.histogram.append(
                 torch.zeros(n_bins, bins.N_BINS, dtype=torch.int32, device=device)
             )
-            result.batch_quantiles.append(torch.zeros(n_levels, 2, d, dtype=torch.int64))
+            result.batch_quantiles.append(
+                torch.zeros(n_levels, 2, d, dtype=torch.int64, device=device)
+            )
             result.document_sum.append(
                 torch.zeros(n_documents, d, dtype=torch.int64, device=device)
             )
@@ -145,15 +149,15 @@ class Collector:
             return
         flat = values.reshape(-1, values.shape[-1])
         kept = self.accumulators[site]
-        mask = self._mask.to(flat.device)
+        mask, rows, numbers = self._moved(flat.device)
         histogram = kept.histogram[layer]
         levels = self.settings.batch_quantiles if site == "gate" else ()
         target, extremes = histogram, kept.extremes[layer]
         documents = None
         if kept.document_sum[layer].shape[0]:
-            chosen = mask & (self._documents.to(flat.device) >= 0)
-            fixed = (flat[chosen].double() * LIMB).round().long()
-            documents = self._documents.to(flat.device)[chosen], fixed
+            chosen = (mask & (numbers >= 0))[:, None]
+            fixed = torch.where(chosen, (flat.double() * LIMB).round(), 0.0).long()
+            documents = numbers.clamp(min=0), fixed
         if levels:
             # A batch's quantile must not depend on the batches before it: shards start afresh.
             target = torch.zeros_like(histogram)
@@ -162,19 +166,18 @@ class Collector:
         accumulate(
             flat,
             mask,
-            self._rows,
+            rows,
             kept.positive[layer],
             kept.limbs[layer],
             extremes,
             target,
         )
+        for index, level in enumerate(levels):
+            value = bins.quantile_tensor(target, level, extremes[0], extremes[1])
+            whole = value.floor()
+            kept.batch_quantiles[layer][index, 0] += whole.long()
+            kept.batch_quantiles[layer][index, 1] += ((value - whole) * LIMB).round().long()
         if levels:
-            low, high = extremes.cpu().numpy()
-            counts = target.cpu().numpy()
-            for index, level in enumerate(levels):
-                _add_fixed_point(
-                    kept.batch_quantiles[layer][index], bins.quantile(counts, level, low, high)
-                )
             torch.minimum(kept.extremes[layer][0], extremes[0], out=kept.extremes[layer][0])
             torch.maximum(kept.extremes[layer][1], extremes[1], out=kept.extremes[layer][1])
             histogram += target
@@ -182,19 +185,26 @@ class Collector:
             kept.document_sum[layer].index_add_(0, *documents)
         self.added.add((site, layer))
 
+    def _moved(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Return mask, borders and documents of the pass on a device, brought there once."""
+        if device not in self._on_device:
+            self._on_device[device] = tuple(_to(one, device) for one in self._observed)
+        return self._on_device[device]
+
     def observe(
         self,
         mask: torch.Tensor,
-        rows: np.ndarray,
+        rows: torch.Tensor,
         documents: torch.Tensor,
         added: Set[tuple[str, int]] = frozenset(),
     ) -> None:
         """Announce the next forward pass: which tokens count, block borders, their documents.
 
+        On the host: bool (tokens,), int64 (blocks + 1,), int64 (tokens,), -1 being no document.
         `added` names sites and layers to which these tokens were added before, by a pass that ran
         out of memory further up; they are passed over.
         """
-        self._mask, self._rows, self._documents = mask, rows, documents
+        self._observed, self._on_device = (mask, rows, documents), {}
         self.added = set(added)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -210,7 +220,9 @@ class Collector:
             if site in self.settings.histograms:
                 stacked["histogram"] = torch.stack([t.cpu() for t in kept.histogram])
             if site == "gate" and self.settings.batch_quantiles:
-                stacked["batch_quantiles"] = torch.stack(kept.batch_quantiles, dim=2)
+                stacked["batch_quantiles"] = torch.stack(
+                    [t.cpu() for t in kept.batch_quantiles], dim=2
+                )
             if site in self.settings.document_means:
                 stacked["document_sum"] = torch.stack([t.cpu() for t in kept.document_sum], dim=1)
             result |= {f"{site}.{name}": tensor.numpy() for name, tensor in stacked.items()}
@@ -238,10 +250,11 @@ def _copy(tensor: torch.Tensor, array: np.ndarray) -> None:
     tensor.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 
-def _add_fixed_point(limbs: torch.Tensor, values: np.ndarray) -> None:
-    whole = np.floor(values)
-    limbs[0] += torch.from_numpy(whole.astype(np.int64))
-    limbs[1] += torch.from_numpy(np.rint((values - whole) * LIMB).astype(np.int64))
+def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a tensor of the host to a device; on a GPU behind the work that is queued there."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _pass(
@@ -257,7 +270,7 @@ def _pass(
     once to each.
     """
     n_blocks, length = tokens.shape
-    borders = np.arange(n_blocks + 1, dtype=np.int64) * length
+    borders = torch.arange(n_blocks + 1) * length
     collector.observe(mask.reshape(-1), borders, documents.reshape(-1), added)
     fired, n_layers = collector.fired, collector.mlp.n_layers
     try:
@@ -332,7 +345,7 @@ def collect(
         for batch in range(first, todo.stop):
             rows = slice(batch * settings.batch_blocks, (batch + 1) * settings.batch_blocks)
             length = int(part.lengths[rows].max())
-            tokens = torch.from_numpy(part.tokens[rows, :length].astype(np.int64)).to(device)
+            tokens = _to(torch.from_numpy(part.tokens[rows, :length].astype(np.int64)), device)
             mask = torch.from_numpy(part.scored[rows, :length].copy())
             documents = part.document[rows, :length].astype(np.int64)
             documents = np.where(documents < n_documents, documents, -1)

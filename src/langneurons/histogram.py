@@ -16,7 +16,13 @@ bin edges (a value equal to a non-negative edge counts as above it) and off by a
 the values in the threshold's own bin elsewhere.
 """
 
+import functools
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 MANTISSA_BITS = 3
 MIN_EXPONENT = -10
@@ -91,6 +97,42 @@ def _order_statistic(histogram, cumulative, rank, minimum, maximum):
     upper = np.clip(EDGES[index[..., 0] + 1], minimum, maximum)
     share = (rank - before + 0.5) / np.maximum(count, 1e-300)
     return lower + (upper - lower) * np.clip(share, 0.0, 1.0)
+
+
+@functools.cache
+def _edges(device: "torch.device") -> "torch.Tensor":
+    """Return the edges on a device: once, since the copy waits for all that is queued there."""
+    import torch
+
+    return torch.from_numpy(EDGES).to(device)
+
+
+def quantile_tensor(
+    histogram: "torch.Tensor", q: float, minimum: "torch.Tensor", maximum: "torch.Tensor"
+) -> "torch.Tensor":
+    """Do what `quantile` does, to the same bits, with tensors on their device; float64 (...)."""
+    import torch
+
+    if not 0.0 <= q <= 1.0:
+        raise ValueError(f"quantile {q!r} is not between 0 and 1")
+    edges = _edges(histogram.device)
+    cumulative = histogram.cumsum(-1, dtype=torch.float64)
+    total = cumulative[..., -1]
+    rank = (total - 1).clamp(min=0) * q
+    minimum, maximum = minimum.double(), maximum.double()
+
+    def order_statistic(rank):
+        index = (cumulative <= rank[..., None]).sum(-1, keepdim=True).clamp(max=N_BINS - 1)
+        count = histogram.gather(-1, index)[..., 0].double()
+        before = cumulative.gather(-1, index)[..., 0] - count
+        lower = edges[index[..., 0]].clamp(minimum, maximum)
+        upper = edges[index[..., 0] + 1].clamp(minimum, maximum)
+        share = (rank - before + 0.5) / count.clamp(min=1e-300)
+        return lower + (upper - lower) * share.clamp(0.0, 1.0)
+
+    low, high = order_statistic(rank.floor()), order_statistic(rank.ceil())
+    result = low + (high - low) * (rank - rank.floor())
+    return torch.where(total > 0, result, torch.nan)
 
 
 def exceedance(

@@ -8,14 +8,17 @@ Sums are exact under any order of merging: a block's float64 sum (tokens in orde
 two int64 limbs, whole part and 2**-40 fraction, and limbs add as integers. So neither the number
 of shards nor the order in which they are merged shows in a file.
 
-`accumulate` picks the numba loop on CPU and the torch version elsewhere; both give the same
-integers, and the same sums to float64 rounding.
+`accumulate` picks the numba loop on CPU and the kernel of `langneurons.cuda` on an NVIDIA GPU,
+which give the same integers throughout; on any other device torch operations do it, to the same
+counts and bins, and to the same sums within float64 rounding.
 """
 
 import numba
 import numpy as np
 import torch
 
+from langneurons import cuda
+from langneurons.cuda import accumulate_cuda
 from langneurons.histogram import KEY_MIN, N_BINS, N_REGULAR, N_SIGN, SHIFT
 
 LIMB = 2.0**40
@@ -94,30 +97,35 @@ def _accumulate(x, bits, mask, rows, positive, limbs, extremes, histogram):
 
 
 def accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram) -> None:
-    """Do the same with torch operations, on any device; shapes as in `accumulate`."""
-    device = x.device
-    lengths = torch.as_tensor(np.diff(rows), device=device)
-    row_of = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)[mask]
-    kept = x[mask].float()
-    if kept.shape[0] == 0:
+    """Do the same with torch operations, on any device; shapes as in `accumulate`.
+
+    No shape depends on the data, so the host waits for nothing.
+    """
+    tokens, neurons = x.shape
+    n_rows = len(rows) - 1
+    if not x.numel() or not n_rows:
         return
-    count = (kept > 0).sum(0)
-    wide = kept.double()
+    kept, values = mask[:, None], x.float()
+    row_of = torch.bucketize(torch.arange(tokens, device=x.device), rows[1:], right=True)
+    row_of.clamp_(max=n_rows - 1)
+    count = ((values > 0) & kept).sum(0)
+    wide = torch.where(kept, values, 0.0).double()
     more = torch.zeros_like(limbs)
-    for moment, values in enumerate((wide, wide * wide, wide.abs())):
-        sums = torch.zeros(len(lengths), x.shape[1], dtype=torch.float64, device=device)
-        sums.index_add_(0, row_of, values)
+    for moment, powers in enumerate((wide, wide * wide, wide.abs())):
+        sums = torch.zeros(n_rows, neurons, dtype=torch.float64, device=x.device)
+        sums.index_add_(0, row_of, powers)
         whole = sums.floor()
         more[moment, 0] = whole.long().sum(0)
         more[moment, 1] = ((sums - whole) * LIMB).round().long().sum(0)
-    low, high = kept.amin(0), kept.amax(0)
+    low = torch.where(kept, values, torch.inf).amin(0)
+    high = torch.where(kept, values, -torch.inf).amax(0)
     index = None
     if histogram.shape[0]:
-        bits = kept.view(torch.int32)
+        bits = values.contiguous().view(torch.int32)
         magnitude = (((bits & 0x7FFFFFFF) >> SHIFT) - KEY_MIN + 1).clamp_(0, N_REGULAR)
         index = torch.where(bits < 0, N_SIGN - 1 - magnitude, N_SIGN + magnitude).long()
-        index += torch.arange(x.shape[1], device=device) * N_BINS
-        ones = torch.ones(1, dtype=histogram.dtype, device=device).expand(index.numel())
+        index += torch.arange(neurons, device=x.device) * N_BINS
+        ones = kept.to(histogram.dtype).expand(-1, neurons).reshape(-1)
     # Memory is asked for above; from here on nothing can stop half-way.
     positive += count
     limbs += more
@@ -130,20 +138,21 @@ def accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram) -> Non
 def accumulate(x, mask, rows, positive, limbs, extremes, histogram) -> None:
     """Add activations to a layer's accumulators, in place.
 
-    x: float tensor (tokens, neurons); mask: bool tensor (tokens,); rows: int64 numpy array, the
-    borders of the corpus blocks in tokens; positive: int64 (neurons,); limbs: int64
+    x: float tensor (tokens, neurons); mask: bool (tokens,); rows: int64, the ascending borders of
+    the corpus blocks in tokens, from 0 to all; positive: int64 (neurons,); limbs: int64
     (3 moments, 2, neurons); extremes: float32 (2, neurons); histogram: int32 (neurons, N_BINS),
     or (0, N_BINS) for none. All on the device of x.
     """
     if x.device.type != "cpu":
-        accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram)
+        kernel = accumulate_cuda if cuda.available(x.device) else accumulate_torch
+        kernel(x, mask, rows, positive, limbs, extremes, histogram)
         return
     values = x.float().contiguous().numpy()
     _accumulate(
         values,
         values.view(np.int32),
         mask.numpy(),
-        rows,
+        rows.numpy(),
         positive.numpy(),
         limbs.numpy(),
         extremes.numpy(),
