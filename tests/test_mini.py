@@ -13,7 +13,8 @@ LANGS = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 TASK_LANGS = ("en", "vi", "hi", "ur", "zh")
 TOPICS = {"news", "travel", "science", "cooking", "history", "daily"}
 SCRIPTS = {"hi": ("DEVANAGARI",), "ur": ("ARABIC",), "zh": ("CJK",)}
-SCRIPTS |= {"ja": ("CJK", "HIRAGANA", "KATAKANA")}
+SCRIPTS |= {"ja": ("CJK", "HIRAGANA", "KATAKANA"), "ar": ("ARABIC",), "ru": ("CYRILLIC",)}
+SCRIPTS |= {"ko": ("HANGUL",), "bo": ("TIBETAN",)}
 
 
 def rows(folder: str, lang: str) -> list[dict]:
@@ -159,7 +160,9 @@ def test_xquad_answers_stand_in_their_contexts(lang):
 
 FACTS = {lang: rows("mlama", lang) for lang in LANGS}
 PARALLEL = {lang: rows("parallel", lang) for lang in LANGS}
-QUESTIONS = {lang: rows("questions", lang) for lang in LANGS}
+QUESTION_MARKS = {"ur": "؟", "ar": "؟", "ja": "？", "zh": "？", "bo": "།"}
+ASKED = [*LANGS, *"mt it de ar af nl pt ru ko tr pl sv da no bo".split()]
+QUESTIONS = {lang: rows("questions", lang) for lang in ASKED}
 
 
 @pytest.mark.parametrize("lang", LANGS)
@@ -230,11 +233,11 @@ def test_parallel_sentences(lang):
     )
 
 
-@pytest.mark.parametrize("lang", LANGS)
+@pytest.mark.parametrize("lang", ASKED)
 def test_forcing_questions(lang):
     items = QUESTIONS[lang]
     assert [row["id"] for row in items] == [row["id"] for row in QUESTIONS["en"]]
     assert len({row["question"] for row in items}) == len(items) == 6
     for row in items:
-        assert row["question"][-1] == {"ur": "؟", "ja": "？", "zh": "？"}.get(lang, "?")
+        assert row["question"][-1] == QUESTION_MARKS.get(lang, "?")
         assert script_share(row["question"], lang) == 1

@@ -257,6 +257,8 @@ class Statistics:
             return getattr(self, name)(site)
         if name.startswith("p") and name[1:].isdigit() and 0 < int(name[1:]) < 100:
             return self.quantile(int(name[1:]) / 100, site)
+        if name == "normal":
+            return np.random.default_rng(0).standard_normal(self.mean(site).shape)
         raise ValueError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}, p01-p99")
 
     @property

@@ -438,7 +438,11 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[st
         return text.format(lang=lang, code=task.code(lang))
 
     if kind == "mini":
-        return read_jsonl(MINI / (source.get("name") or task.name) / f"{lang}.jsonl")
+        name = source.get("name") or task.name
+        if name != "flores":
+            return read_jsonl(MINI / name / f"{lang}.jsonl")
+        rows = read_jsonl(MINI / "parallel" / f"{lang}.jsonl")
+        return [{"sentence_src": row["english"], "sentence_tgt": row["text"]} for row in rows]
     if kind == "jsonl":
         path = filled(source["path"])
         if not Path(path).is_file():

@@ -46,8 +46,13 @@ RESERVED_MODELS = ("tables", "figures")
 # What has pairs of a source and a target language.
 PAIRED = ("forcing", "lens")
 MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
-MINI_TASKS = ("xnli", "xquad", "xcopa")
-MINI_TASK_LANGUAGES = ("en", "vi", "hi", "ur", "zh")
+# Languages of the forcing questions: those of the corpus, and the others of Gurgurov et al. 2025.
+MINI_QUESTIONS = (
+    *MINI_LANGUAGES,
+    *("mt", "it", "de", "ar", "af", "nl", "pt", "ru", "ko", "tr", "pl", "sv", "da", "no", "bo"),
+)
+MINI_TASK_LANGUAGES = dict.fromkeys(("xnli", "xquad", "xcopa"), ("en", "vi", "hi", "ur", "zh"))
+MINI_TASK_LANGUAGES["flores"] = tuple(lang for lang in MINI_LANGUAGES if lang != "en")
 
 
 class Config(Frozen):
@@ -1036,9 +1041,9 @@ def _check_generation(config: Config) -> None:
             _check_template(f"{path}.questions.path", entry.questions.path, len(asked))
             continue
         for lang in sorted(asked):
-            if lang not in MINI_LANGUAGES:
+            if lang not in MINI_QUESTIONS:
                 raise unknown(
-                    f"{path}.questions", lang, "language of the mini data", MINI_LANGUAGES
+                    f"{path}.questions", lang, "language of the mini questions", MINI_QUESTIONS
                 )
 
 
@@ -1074,15 +1079,14 @@ def _check_mini(config: Config) -> None:
                 raise unknown(f"{path}.codes", lang, "language", config.language_names())
     for name, task in config.tasks.items():
         if task.source.kind == "mini":
-            if (task.source.name or name) not in MINI_TASKS:
-                raise unknown(f"tasks.{name}.source", name, "task of the mini data", MINI_TASKS)
+            known = MINI_TASK_LANGUAGES.get(task.source.name or name)
+            if known is None:
+                known = MINI_TASK_LANGUAGES
+                raise unknown(f"tasks.{name}.source", name, "task of the mini data", known)
             for lang in task.languages:
-                if lang not in MINI_TASK_LANGUAGES:
+                if lang not in known:
                     raise unknown(
-                        f"tasks.{name}.languages",
-                        lang,
-                        "language of the mini tasks",
-                        MINI_TASK_LANGUAGES,
+                        f"tasks.{name}.languages", lang, "language of the mini task", known
                     )
 
 

@@ -23,7 +23,7 @@ class MiniTask(Frozen):
     """The items that come with the package."""
 
     kind: Literal["mini"]
-    name: Literal["xnli", "xquad", "xcopa"] | None = Field(
+    name: Literal["xnli", "xquad", "xcopa", "flores"] | None = Field(
         None, description="Which of them; left out: those of the task's own name."
     )
 
