@@ -124,7 +124,7 @@ def test_steps_act_in_their_order_on_shared_neurons():
 # Against MLPs by hand -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", ["set", "add", "scale"])
+@pytest.mark.parametrize("operation", ["set", "add", "scale", "at_least", "at_most"])
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "opt"])
 def test_only_the_named_neurons_change(family, site, operation):
@@ -136,6 +136,7 @@ def test_only_the_named_neurons_change(family, site, operation):
             index, new = (INDEX, value) if layer == 0 else (other, torch.tensor([4.0, 4.0]))
             old = values[..., index]
             results = {"set": new.expand(old.shape), "add": old + new, "scale": old * new}
+            results |= {"at_least": torch.maximum(old, new), "at_most": torch.minimum(old, new)}
             values[..., index] = results[operation]
         return values
 
@@ -155,7 +156,7 @@ def test_only_the_named_neurons_change(family, site, operation):
         handle.remove()
     expected = logits(by_hand(tiny_model(family), edit))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(found, untouched, atol=1e-2)
+    assert not torch.equal(found, untouched)
     others = np.setdiff1d(np.arange(48), INDEX)
     assert torch.equal(seen["before"][..., others], seen["after"][..., others])
     assert torch.equal(logits(model), untouched)
@@ -651,13 +652,15 @@ def several_plans():
         Plan("zero again", [write("set", 0), write("set", 0, 1)]),
         Plan("layer", [Write(0, "act", "set", INDEX, np.ones(3), factor=Factor("layer_max"))]),
         Plan("added", [Write(1, "act", "add", INDEX, np.ones(3), factor=Factor("layer_p90"))]),
+        Plan("bounded", [write("at_least", [0.1, 0.2, 0.3]), write("at_most", 0.05, 1)]),
+        Plan("raised", [write("add", 0.2, 0, "act", every), write("at_least", 0.4, 1)]),
     ]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
 def test_rows_under_their_own_plans_equal_each_plan_alone_to_the_bit(family):
     model, plans = tiny_model(family), several_plans()
-    sites, numbers = MlpSites(model), [9, 0, 2, 7, 1, 3, 5, 8, 6, 4, 1, 0]
+    sites, numbers = MlpSites(model), [9, 0, 2, 7, 1, 10, 3, 5, 8, 6, 4, 11]
     tokens = ids(len(numbers), 7)
     prompt = torch.arange(7).expand(len(numbers), 7) < 4
     valid = torch.arange(7) < torch.tensor([[5], [6], [7]]).repeat(4, 1)

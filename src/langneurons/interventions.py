@@ -1,8 +1,8 @@
 """Interventions: values written into chosen neurons while the model runs.
 
-A configured intervention (steps of set / add / scale on the neurons of languages) is resolved
-against a neuron table and activation statistics into a `Plan`: per layer and site, index and value
-vectors. `applied` hooks a plan into a model: per layer one gather and one scatter on the last
+A configured intervention (steps: operations such as set, add, scale on the neurons of languages) is
+resolved against a neuron table and activation statistics into a `Plan`: per layer and site, index
+and value vectors. `applied` hooks a plan into a model: per layer one gather and one scatter on the last
 axis, precomputed on the layer's device, whatever the number of neurons. `applied_rows` hooks
 several plans, of which each row of a batch follows its own, at the cost of about one.
 
@@ -26,6 +26,7 @@ from langneurons.adapters import MlpSites
 from langneurons.config.interventions import percentile, several
 from langneurons.factors import Factor
 from langneurons.nonlinearities import minimum
+from langneurons.operations import AFFINE, OPERATIONS
 
 if TYPE_CHECKING:
     from langneurons.config.interventions import Step
@@ -44,7 +45,7 @@ class NoEffect(RuntimeError):
 
 @dataclass(frozen=True)
 class Write:
-    """One operation on neurons of one layer: a <- v, a + v or a * v at `index`.
+    """One operation (`langneurons.operations`) on neurons of one layer, at `index`.
 
     With a `factor`, v is `value` times the factor of the row's sequence.
     """
@@ -412,7 +413,7 @@ class _Operation:
             new = value.expand(shape)
         else:
             old = values.index_select(-1, self.index)
-            new = old + value if self.operation == "add" else old * value
+            new = OPERATIONS[self.operation].function(old, value)
         if self.tokens != "all":
             if forward is None:
                 raise RuntimeError("a write limited to some tokens needs on_forward(prompt)")
@@ -445,18 +446,24 @@ class _RowOperation:
         added, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         replaced, scope = np.zeros(shape, bool), np.zeros(len(distinct) + 1, np.int64)
         self.factors = tuple(dict.fromkeys(w.factor for w in distinct if w.factor is not None))
-        source = np.full(len(distinct) + 1, -1)
+        others = dict.fromkeys(w.operation for w in distinct if w.operation not in AFFINE)
+        self.others = [OPERATIONS[name].function for name in others]
+        source, other = np.full(len(distinct) + 1, -1), np.full(shape, -1)
         for row, write in enumerate(distinct, start=1):
             column = np.searchsorted(index, write.index)
             (scale if write.operation == "scale" else added)[row, column] = write.value
             replaced[row, column] = write.operation == "set"
             scope[row] = SCOPES.index(write.tokens)
+            if write.operation in others:
+                other[row, column] = list(others).index(write.operation)
             if write.factor is not None:
                 source[row] = self.factors.index(write.factor)
         self.limited = bool(scope.any())
-        self.index, self.which, self.added, self.scale, self.replaced, self.scope, self.source = (
-            torch.from_numpy(array).to(device)
-            for array in (index, which, added, scale, replaced, scope, source)
+        self.index, self.which, self.added, self.scale, self.replaced = (
+            torch.from_numpy(array).to(device) for array in (index, which, added, scale, replaced)
+        )
+        self.scope, self.source, self.other = (
+            torch.from_numpy(array).to(device) for array in (scope, source, other)
         )
 
     def __call__(self, values: torch.Tensor, forward: _Forward, factors: dict) -> torch.Tensor:
@@ -472,6 +479,9 @@ class _RowOperation:
         value = value.to(values.dtype)[:, None]
         scale = self.scale[which].to(values.dtype)[:, None]
         new = torch.where(self.replaced[which][:, None], value, old * scale + value)
+        for number, function in enumerate(self.others):
+            own = (self.other[which] == number)[:, None]
+            new = torch.where(own, function(old, value.expand_as(old)), new)
         if self.limited:
             scope = self.scope[which][:, None]
             prompt = forward.prompt.to(values.device)

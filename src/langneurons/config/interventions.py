@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from langneurons.config.base import Frozen, doubled
 from langneurons.config.statistics import Site
 from langneurons.errors import nearest
+from langneurons.operations import OPERATIONS
 
 # Words that stand for languages; `source` only where a stage gives a pair of languages.
 ROLES = ("target", "source", "others")
@@ -49,15 +50,16 @@ class Step(Frozen):
     without: Words | None = Field(
         None, description="Whose neurons are left out of these; words as for `neurons`."
     )
-    operation: Literal["set", "add", "scale"] = Field(
-        description="set: a = v; add: a = a + v; scale: a = a * v."
+    operation: str = Field(
+        description="; ".join(f"{name}: {one.meaning}" for name, one in OPERATIONS.items()) + ".",
+        json_schema_extra={"enum": list(OPERATIONS)},
     )
     value: float | str = Field(
         description="A number. Or a statistic of each neuron: mean, std, min, max, abs_mean,"
         " probability (P(a > 0)), normal (a standard normal number per neuron, drawn once, the same"
         " in every language), mean_difference (mean minus the mean of the set's other"
         " languages), document_max, document_median (of the means per document; the lower median),"
-        " p01 ... p99. Or a value of the layer in this forward pass (set and add): layer_max,"
+        " p01 ... p99. Or a value of the layer in this forward pass (not scale): layer_max,"
         " layer_mean, layer_median, layer_std, layer_p01 ... layer_p99, per sequence over its"
         " tokens, without padding, and all neurons."
     )
@@ -77,6 +79,16 @@ class Step(Frozen):
     tokens: Literal["all", "prompt", "generated"] = Field(
         "all", description="At which tokens: all, the prompt's, or those that follow it."
     )
+
+    @field_validator("operation")
+    @classmethod
+    def _known_operation(cls, value: str) -> str:
+        if value not in OPERATIONS:
+            raise ValueError(
+                f"{value!r} is no operation.{nearest(value, OPERATIONS)} Legal here:"
+                f" {', '.join(OPERATIONS)}"
+            )
+        return value
 
     @field_validator("value")
     @classmethod
@@ -117,7 +129,8 @@ class Step(Frozen):
                 raise ValueError(f"statistic_language: the value is {what}, not a statistic")
         if self.factor is not None and self.operation == "scale":
             raise ValueError(
-                f"operation: {self.value} is no factor to scale by; legal with it: set, add"
+                f"operation: {self.value} is no factor to scale by; legal with it:"
+                f" {', '.join(name for name in OPERATIONS if name != 'scale')}"
             )
         if self.statistic_language == "others":
             raise ValueError(

@@ -1,0 +1,121 @@
+"""What docs/adding.md shows of a method and an operation, added to a copy of the package."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ADDING = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+
+
+def example(heading):
+    """Return the first Python block below a heading."""
+    section = ADDING.split(f"{heading}\n")[1]
+    return re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Return a copy of the package's source, and a function that runs a script on it."""
+    shutil.copytree(ROOT / "src" / "langneurons", tmp_path / "langneurons")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests'}"}
+
+    def run(script):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return tmp_path / "langneurons", run
+
+
+CONFIG = """
+from langneurons.config import build
+config = build({
+    "name": "mine",
+    "models": {"tiny": {"source": {"kind": "local", "path": "tiny"}}},
+    "language_sets": {"two": ["en", "vi"]},
+    "corpus": {"source": {"kind": "mini"}},
+    "selections": {"mine": SELECTION},
+    "interventions": {"mine": {"operation": OPERATION, "value": 2.0}},
+})
+"""
+
+
+def test_the_documented_method_is_one_module(package):
+    folder, run = package
+    code = example("## A selection method")
+    path = re.match(r"# src/langneurons/(\S+)", code).group(1)
+    (folder / path).write_text(code, encoding="utf-8")
+    config = CONFIG.replace("SELECTION", '{"method": "top_mean", "rate": 0.25}')
+    script = (
+        config.replace("OPERATION", '"set"')
+        + """
+import numpy as np
+
+class Measured:
+    def __init__(self, mean):
+        self.values = np.array(mean, float)
+    def mean(self, site):
+        assert site == "act"
+        return self.values
+
+found = config.selections["mine"].select({
+    "en": Measured([[0, 3, 1, 2], [9, 0, 0, 0]]), "vi": Measured([[5, 0, 0, 0], [0, 0, 6, 0]])
+})
+print(found[["lang", "layer", "neuron", "score"]].values.tolist())
+"""
+    )
+    assert run(script).strip() == str(
+        [["en", 0, 1, 3.0], ["en", 1, 0, 9.0], ["vi", 0, 0, 5.0], ["vi", 1, 2, 6.0]]
+    )
+
+
+def test_the_documented_operation_is_one_function(package):
+    folder, run = package
+    with (folder / "operations.py").open("a", encoding="utf-8") as file:
+        file.write("\n\n" + example("### An operation"))
+    script = CONFIG.replace("SELECTION", '{"method": "lape"}').replace("OPERATION", '"halfway"')
+    script += """
+import numpy as np, torch
+from tiny import tiny_model
+from langneurons.adapters import MlpSites
+from langneurons.interventions import Plan, Write, applied, applied_rows
+(step,) = config.interventions["mine"].steps
+model = tiny_model("llama")
+sites, index = MlpSites(model), np.array([1, 7])
+plan = Plan("mine", [Write(0, "act", step.operation, index, np.full(2, step.value))])
+seen = {}
+sites.down[0].register_forward_pre_hook(lambda _m, inputs: seen.update(given=inputs[0].clone()))
+layer = sites.act[0]
+tokens = torch.arange(4, 10)[None]
+kept = layer.forward
+layer.forward = lambda x: seen.setdefault("before", []).append(kept(x)) or kept(x)
+with applied(sites, plan):
+    model(input_ids=tokens, use_cache=False)
+alone = seen["given"]
+with applied_rows(sites, [Plan("none"), plan]) as running:
+    every = torch.ones(2, 6, dtype=torch.bool)
+    running.on_forward(every, every, torch.tensor([1, 0]))
+    model(input_ids=tokens.expand(2, -1), use_cache=False)
+rows = seen["given"]
+model(input_ids=tokens, use_cache=False)
+plain, before = seen["given"], seen["before"][0]
+# product = act * up; up = plain / act where nothing was written.
+ratio = (alone / plain)[..., index]
+expected = ((before + 2.0) / 2 / before)[..., index]
+torch.testing.assert_close(ratio, expected, rtol=1e-4, atol=1e-4)
+torch.testing.assert_close(rows, torch.cat([alone, plain]))
+print("halfway" in step.model_json_schema()["properties"]["operation"]["enum"])
+"""
+    assert run(script).strip() == "True"
