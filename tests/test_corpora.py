@@ -65,6 +65,24 @@ APART = {
 }
 
 
+def test_a_prefix_is_read_and_not_counted():
+    part = pack_documents(DOCUMENTS, 6, 1000, "block", BOS, [], PAD, "document", [7, 8])
+    rows = [[1, 7, 8, 10, 11, 12], [1, 7, 8, 20, 21, 0], [1, 7, 8, 30, 31, 32]]
+    assert part.tokens.tolist()[:3] == rows and part.tokens.tolist()[3] == [1, 33, 34, 35, 0, 0]
+    assert part.tokens[part.scored].tolist() == [t for _, ids, _ in DOCUMENTS for t in ids]
+    assert (part.document[~part.scored] == -1).all()
+
+
+def test_a_split_in_order_holds_out_the_end(tmp_path):
+    words = [f"w{i} " * 5 for i in range(1, 11)]
+    (tmp_path / "xx").write_text("\n".join(words), encoding="utf-8")
+    source = {"kind": "text", "path": str(tmp_path / "{lang}")}
+    made = CorpusConfig(source=source, split="order", heldout_fraction=0.3)
+    fetch_text(made, "xx", tmp_path / "out.jsonl")
+    parts = [row["split"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert parts == ["identification"] * 7 + ["heldout"] * 3
+
+
 @pytest.mark.parametrize("bos", APART)
 def test_documents_begin_blocks_of_their_own(bos):
     part = pack_documents(DOCUMENTS, 4, 1000, bos, BOS, [SEPARATOR], PAD, "document")

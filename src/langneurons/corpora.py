@@ -12,7 +12,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,15 @@ def documents(source, lang: str, key: str = "corpus.source") -> Iterator[tuple[s
                 return
 
 
+def _split_in_order(rows: list[dict], fraction: float) -> None:
+    """Hold out the documents that end in the last share of a language's characters."""
+    total = sum(len(row["text"]) for row in rows)
+    seen = 0
+    for row in rows:
+        seen += len(row["text"])
+        row["split"] = PARTS[1] if seen > (1 - fraction) * total else PARTS[0]
+
+
 def _file(source, names: dict[str, str], key: str) -> str:
     path = source.path.format(**names)
     if not Path(path).is_file():
@@ -123,6 +132,8 @@ def fetch_text(config: "CorpusConfig", lang: str, path: str | os.PathLike) -> No
             split = part if apart else split_of(identifier, config.heldout_fraction, config.seed)
             name = f"heldout:{identifier}" if apart and part == PARTS[1] else identifier
             rows.append({"id": name, "split": split, "text": text.strip()})
+    if config.split == "order" and not apart:
+        _split_in_order(rows, config.heldout_fraction)
     held_out = sum(row["split"] == "heldout" for row in rows)
     if held_out == 0 or held_out == len(rows):
         raise ValueError(
@@ -245,12 +256,13 @@ def pack_documents(
     separator: list[int],
     pad_id: int,
     packing: str = "joined",
+    prefix: Sequence[int] = (),
 ) -> Part:
     """Pack (identifier, token ids, bytes) into blocks until `budget` scored tokens are reached.
 
     A document that would exceed the budget is cut there. With BOS per document, BOS precedes each
     document; per block, it is each block's first token. With `packing` document, each document
-    begins a block, without a separator before it.
+    begins a block, without a separator before it. `prefix` stands before each document, unscored.
     """
     if bos != "none" and bos_id is None:
         raise ValueError("the tokenizer has no BOS token; set corpus.bos: none")
@@ -274,6 +286,9 @@ def pack_documents(
             owner.append(-1)
             scored.append(False)
             joint = []
+        stream += prefix
+        owner += [-1] * len(prefix)
+        scored += [False] * len(prefix)
         take = ids[: max(remaining - len(joint), 0)]
         if not take:
             break
@@ -338,6 +353,7 @@ def pack_corpus(
             separators[config.separator],
             pad,
             config.packing,
+            tokenizer(config.prefix, add_special_tokens=False)["input_ids"],
         )
         total = int(part.scored.sum())
         level = logging.WARNING if total < budget else logging.INFO
@@ -357,6 +373,7 @@ def pack_corpus(
         "bos": config.bos,
         "separator": config.separator,
         "packing": config.packing,
+        "prefix": config.prefix,
         "tokens": {name: int(part.scored.sum()) for name, part in parts.items()},
     }
     return Corpus(lang, parts["identification"], parts["heldout"], header)

@@ -2,8 +2,8 @@
 
 A configured intervention (steps: operations such as set, add, scale on the neurons of languages) is
 resolved against a neuron table and activation statistics into a `Plan`: per layer and site, index
-and value vectors. `applied` hooks a plan into a model: per layer one gather and one scatter on the last
-axis, precomputed on the layer's device, whatever the number of neurons. `applied_rows` hooks
+and value vectors. `applied` hooks a plan into a model: per layer one gather and one scatter on the
+last axis, precomputed on the layer's device, whatever the number of neurons. `applied_rows` hooks
 several plans, of which each row of a batch follows its own, at the cost of about one.
 
 Steps act in their order, also on neurons that they share: arithmetic such as "deactivate the

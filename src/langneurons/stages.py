@@ -44,7 +44,7 @@ def prepare_model(config: Config, model: str) -> dict[str, Any]:
 def fetch_text(config: Config, lang: str) -> dict[str, Any]:
     """Return the source of the documents and their split."""
     corpus = config.corpus
-    keys = {"heldout_fraction", "seed"} if corpus.heldout_source is None else set()
+    keys = {"heldout_fraction", "seed", "split"} if corpus.heldout_source is None else set()
     sources = {
         name: _text_source(source, lang)
         for name in ("source", "heldout_source")
@@ -64,9 +64,8 @@ def _text_source(source: TextSource, lang: str) -> dict[str, Any]:
 @_stage
 def pack_corpus(config: Config, model: str, lang: str) -> dict[str, Any]:
     """Return how documents are packed."""
-    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"} | {
-        "packing"
-    }
+    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"}
+    keys |= {"packing", "prefix"}
     return config.corpus.model_dump(mode="json", include=keys) | {"lang": lang}
 
 

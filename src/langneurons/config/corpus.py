@@ -89,6 +89,11 @@ class CorpusConfig(Frozen):
         description="Share of documents held out, drawn by the hash of their identifier, so that"
         " translations of a document fall on the same side in every language.",
     )
+    split: Literal["hash", "order"] = Field(
+        "hash",
+        description="order: the last documents of each language are held out instead, by their"
+        " characters (translations then fall on different sides).",
+    )
     heldout_source: TextSource | None = Field(
         None,
         description="Where the held-out documents come from; left out: a share of `source`.",
@@ -104,6 +109,11 @@ class CorpusConfig(Frozen):
         "joined",
         description="joined: documents follow one another in a block; document: each begins a block"
         " of its own, so that none sees another.",
+    )
+    prefix: str = Field(
+        "",
+        description="Text that stands before every document, tokenised by itself; read, not counted"
+        " and not predicted.",
     )
     separator: Literal["none", "newline", "eos"] = Field(
         "newline", description="What stands between two documents of a block."

@@ -6,8 +6,8 @@ neuron without a preference has about the share of k among the documents. Kojima
 neurons at both ends of the list in equal numbers; Rahmanisa et al. the top, as many as LAPE gives
 to its largest language (`like`), or all that reach a threshold and do so in one language only.
 
-Documents of which no token was counted are left out. The papers round activations to half
-precision first, which makes ties of values that differ here.
+Documents of which no token was counted are left out. Rahmanisa et al. round the means to half
+precision first (`rounding: half`), which makes ties of values that differ here.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -44,6 +44,9 @@ class AveragePrecision(SelectionBase):
     )
     side: Literal["top", "bottom", "both"] = Field(
         "top", description="Which end of the neurons, ordered by average precision, is taken."
+    )
+    rounding: Literal["none", "half"] = Field(
+        "none", description="half: means are rounded to half precision first (the papers' code)."
     )
     exclusive: bool = Field(False, description="Drop neurons that are taken in another language.")
     site: Literal["gate", "act", "product"] = Field("act", description="Site of the means.")
@@ -85,6 +88,8 @@ class AveragePrecision(SelectionBase):
         result = np.empty((len(files), n_layers, d_mlp))
         for layer in range(n_layers):
             means = np.concatenate([one.document_means(self.site, layer) for one in files])
+            if self.rounding == "half":
+                means = means.astype(np.float16).astype(np.float64)
             result[:, layer] = average_precision(means, labels)
         return result
 
