@@ -122,10 +122,10 @@ def test_mistakes_are_named(edits, words):
 def test_mini_questions_have_their_languages():
     raw = changed(forcing__questions={"kind": "mini"})
     build(raw)
-    raw["language_sets"] = {"big": ["vi", "en", "de"]}
+    raw["language_sets"] = {"big": ["vi", "en", "fi"]}
     raw["corpus"] = {"source": {"kind": "jsonl", "path": "t/{lang}.jsonl"}}
     del raw["interventions"]["hindi"]
-    with pytest.raises(ConfigError, match="forcing.questions: 'de'"):
+    with pytest.raises(ConfigError, match="forcing.questions: 'fi'"):
         build(raw)
 
 
@@ -225,3 +225,13 @@ def test_the_plan_counts_the_answers():
     width = 100 + assumed["tokens_per_item"]["question"]
     assert stages["force_language"].million_tokens == pytest.approx(answers * width / 1e6)
     assert stages["force_language"].gpu_hours > 0
+
+
+def test_a_language_that_the_identifier_cannot_tell_is_refused_before_decoding():
+    raw = changed(language_sets={"pair": ["en", "haw"]}, languages={"haw": {"name": "Hawaiian"}})
+    raw["corpus"]["source"] = {"kind": "jsonl", "path": "{lang}.jsonl"}
+    del raw["lens"], raw["interventions"]["hindi"]
+    with pytest.raises(ConfigError, match="forcing.targets: 'haw' .* py3langid"):
+        build(raw)
+    raw["forcing"]["identifier"] = {"kind": "fasttext", "path": "lid.176.bin"}
+    assert build(raw).generation_cells("m", "forcing")

@@ -7,6 +7,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from langneurons import identification
 from langneurons.identification import (
     UNDETERMINED,
     canonical,
@@ -103,6 +104,10 @@ def test_every_language_of_the_papers_can_be_identified():
     check_labels([*GURGUROV, *MINI_LANGUAGES], PY3LANGID)
     with pytest.raises(ValueError, match="ka2.*cannot be identified; known: .*zh"):
         check_labels(["en", "ka2"], PY3LANGID)
+
+
+def test_what_is_known_before_a_run_is_what_the_identifier_gives():
+    assert identification.PY3LANGID == identifier_labels(PY3LANGID)
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "12 + 34 = 46", "?!...", "\u200b"])

@@ -26,6 +26,16 @@ tha th tur tr ukr uk urd ur vie vi
 """.split()
 ALIASES |= dict(zip(_THREE[::2], _THREE[1::2], strict=True))
 LABEL = "__label__"
+# What py3langid can give, in the codes of configurations.
+PY3LANGID = frozenset(
+    """
+ace af am an ar as az ba bcl be bg bn bo br bs ca crh cs cy da de el en eo es et eu ext fa fi fo
+fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab
+kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl no nso oc om or
+pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk
+ur uz uzs vec vi vo wa xh yo yue zh zu
+""".split()
+)
 
 
 def canonical(label: str) -> str:

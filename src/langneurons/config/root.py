@@ -25,6 +25,7 @@ from langneurons.config.tasks import (
     source_paths,
 )
 from langneurons.errors import ConfigError, unknown
+from langneurons.identification import PY3LANGID
 from langneurons.selection import METHODS, Selection
 
 BASELINE = "none"
@@ -1037,6 +1038,14 @@ def _check_generation(config: Config) -> None:
                 f"{path}: no language set of the selections used holds its languages; sets:"
                 f" {', '.join(config.language_sets)}."
             )
+        if path == "forcing" and entry.identifier.kind == "py3langid":
+            folders = {cell[0] for m in config.models for cell in config.generation_cells(m, path)}
+            sets = (config.directory_languages()[folder] for folder in folders)
+            for lang in sorted({lang for one in sets for lang in entry_languages(entry, one)[1]}):
+                if lang not in PY3LANGID:
+                    raise unknown(
+                        f"{path}.targets", lang, "language that py3langid tells", sorted(PY3LANGID)
+                    )
         if entry.questions.kind == "jsonl":
             _check_template(f"{path}.questions.path", entry.questions.path, len(asked))
             continue
