@@ -143,6 +143,13 @@ def task_records(
     ]
 
 
+def scores_of(path: str) -> Labelled:
+    """Read what `score_task` wrote: the labels of model and protocol, and the scores."""
+    columns = ("model", "protocol", "task", "metric", "lang", "intervention", "target")
+    frame, metadata = read_records(path, columns, ())
+    return {key: metadata[key] for key in ("model", "protocol")}, frame
+
+
 def generation_records(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[Labelled]:

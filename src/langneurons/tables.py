@@ -21,7 +21,6 @@ from langneurons.uncertainty import (
     bootstrap_mean,
     holm,
     mcnemar,
-    paired_difference,
     paired_ratio_change,
     resolving_replicates,
     unpaired_ratio_change,
@@ -380,51 +379,55 @@ def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def _score_row(
-    scores: pd.Series, baseline: pd.Series | None, binary: bool, results: Mapping, replicates: int
-) -> dict:
+EMPTY = ("baseline", "difference", "difference_low", "difference_high", "p")
+
+
+def _mean_rows(
+    baseline: np.ndarray | None, values: np.ndarray, results: Mapping, replicates: int
+) -> dict[str, np.ndarray | list]:
+    """Return columns of rows, one row per condition; values (n, conditions) of one metric."""
     settings = (replicates, results["confidence"], results["seed"])
-    values = scores.to_numpy(np.float64)
+    binary = bool(np.isin(values, (0.0, 1.0)).all())
+    binary = binary and (baseline is None or bool(np.isin(baseline, (0.0, 1.0)).all()))
     if binary:
-        low, high = wilson(values.sum(), len(values), results["confidence"])
+        pairs = [wilson(won, len(values), results["confidence"]) for won in values.sum(axis=0)]
+        low, high = np.array(pairs).T
     else:
         _, low, high = bootstrap_mean(values, *settings)
-    row = {"n": len(values), "mean": values.mean(), "low": float(low), "high": float(high)}
-    empty = ("baseline", "difference", "difference_low", "difference_high", "p")
+    rows = {"mean": values.mean(axis=0), "low": low, "high": high}
     if baseline is None:
-        return row | dict.fromkeys(empty, math.nan) | {"test": ""}
-    before = baseline.loc[scores.index].to_numpy(np.float64)
-    difference, below, above, p = paired_difference(before, values, *settings)
-    if binary:
-        p = mcnemar(int((before > values).sum()), int((values > before).sum()))
-    found = (before.mean(), difference, below, above, p)
-    return (
-        row | dict(zip(empty, found, strict=True)) | {"test": "McNemar" if binary else "bootstrap"}
+        return rows | dict.fromkeys(EMPTY, math.nan) | {"test": ""}
+    difference, below, above, p = paired_ratio_change(
+        baseline, values, np.ones(len(values)), *settings
     )
+    if binary:
+        change = values - baseline[:, None]
+        p = [mcnemar(int((one < 0).sum()), int((one > 0).sum())) for one in change.T]
+    found = (baseline.mean(), difference, below, above, p)
+    test = "McNemar" if binary else "bootstrap"
+    return rows | dict(zip(EMPTY, found, strict=True)) | {"test": test}
 
 
-def _corpus_row(
-    counts: pd.DataFrame,
-    baseline: pd.DataFrame | None,
+def _corpus_rows(
+    baseline: np.ndarray | None,
+    counts: np.ndarray,
     metric: str,
     results: Mapping,
     replicates: int,
-) -> dict:
-    """Return the row of a metric of the whole corpus; items are resampled, their counts summed."""
-    before = None if baseline is None else baseline.loc[counts.index].to_numpy(np.float64)
+) -> dict[str, np.ndarray | float | str]:
+    """Return the same of a metric of the whole corpus; counts (n, conditions, counts)."""
     own, change = aggregate_change(
-        before,
-        counts.to_numpy(np.float64),
+        baseline,
+        counts,
         lambda sums: score(metric, sums),
         replicates,
         results["confidence"],
         results["seed"],
     )
-    row = {"n": len(counts)} | dict(zip(("mean", "low", "high"), own, strict=True))
-    row["baseline"] = math.nan if before is None else float(score(metric, before.sum(axis=0)))
-    names = ("difference", "difference_low", "difference_high", "p")
-    row |= dict(zip(names, change, strict=True))
-    return row | {"test": "" if before is None else "bootstrap"}
+    rows = dict(zip(("mean", "low", "high"), own, strict=True))
+    rows["baseline"] = math.nan if baseline is None else float(score(metric, baseline.sum(axis=0)))
+    rows |= dict(zip(EMPTY[1:], change, strict=True))
+    return rows | {"test": "" if baseline is None else "bootstrap"}
 
 
 def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
@@ -432,42 +435,77 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
 
     `mean` is the mean over items or, for metrics of a whole corpus (`corpus_metrics`), the score of
     their summed counts. Differences are to the untouched model on the same items. 0/1 metrics:
-    Wilson interval and exact McNemar test; others: bootstrap over items for both. Holm runs within
-    a task and metric. `target` is the language whose neurons are overwritten.
+    Wilson interval and exact McNemar test; others: bootstrap over items for both, the same draws
+    under all conditions of a language. Holm runs within a task and metric. `target` is the language
+    whose neurons are overwritten.
     """
-    keys = [key for key in ("task", "lang", "adapter", *CONDITION) if key in frame]
-    rows = []
+    plain = [key for key in ("lang", "adapter") if key in frame]
+    condition = [key for key in CONDITION if key in frame]
+    parts = []
     for task, of_task in frame.groupby("task", sort=True):
         for metric, held in _metrics(of_task).items():
-            corpus = metric in COUNTS
             scored = of_task[of_task[held].notna().all(axis=1)]
-            binary = not corpus and bool(scored[metric].isin([0.0, 1.0]).all())
-            groups = {
-                name: group.set_index("item")[held if corpus else metric]
-                for name, group in scored.groupby(keys, sort=True)
-            }
-            place = keys.index("intervention")
-            family = sum(name[place] != BASELINE for name in groups)
+            touched = scored[scored["intervention"] != BASELINE]
+            family = len(touched[[*plain, *condition]].drop_duplicates())
             replicates = results["bootstrap"]
+            binary = metric not in COUNTS and scored[metric].isin([0.0, 1.0]).all()
             if not binary:
                 replicates = resolving_replicates(replicates, family, results["alpha"])
-            for name, scores in groups.items():
-                labels = dict(zip(keys, name, strict=True))
+            for place, own in scored.groupby(plain, sort=True):
+                labels = {"task": task} | dict(zip(plain, place, strict=True))
+                what = f"{task} {labels['lang']} {metric}"
+                groups = dict(list(own.groupby(condition, sort=True)))
+                names = [name for name in groups if _intervened(name, condition)]
+                untouched = [name for name in groups if name not in names]
                 baseline = None
-                if labels["intervention"] != BASELINE:
-                    plain = labels | dict.fromkeys(CONDITION, BASELINE)
-                    baseline = groups.get(tuple(plain[key] for key in keys))
-                    _check_paired(scores, baseline, f"{task} {labels['lang']} {metric}")
-                if corpus:
-                    row = _corpus_row(scores, baseline, metric, results, replicates)
-                else:
-                    row = _score_row(scores, baseline, binary, results, replicates)
-                rows.append({**labels, "metric": metric, **row})
-    table = pd.DataFrame(rows)
-    table["p_holm"] = table.groupby(["task", "metric"])["p"].transform(
+                if names:
+                    _check_paired(groups, names, untouched, what)
+                    baseline = groups[untouched[0]].set_index("item")[held]
+                for members in filter(None, (untouched, names)):
+                    before = baseline if members is names else None
+                    index = groups[members[0]]["item"] if before is None else before.index
+                    stacked = np.stack(
+                        [
+                            groups[name].set_index("item")[held].loc[index].to_numpy(np.float64)
+                            for name in members
+                        ],
+                        axis=1,
+                    )
+                    given = None if before is None else before.to_numpy(np.float64)
+                    if metric in COUNTS:
+                        rows = _corpus_rows(given, stacked, metric, results, replicates)
+                    else:
+                        given = None if given is None else given[:, 0]
+                        rows = _mean_rows(given, stacked[..., 0], results, replicates)
+                    made = pd.DataFrame(members, columns=condition).assign(
+                        **labels, metric=metric, n=len(index), **rows
+                    )
+                    parts.append(made)
+    order = ["task", *plain, *condition, "metric", "n", "mean", "low", "high", *EMPTY, "test"]
+    table = pd.concat(parts, ignore_index=True)[order]
+    table["p_holm"] = table.groupby(["task", "metric"], sort=False)["p"].transform(
         lambda p: pd.Series(holm(p.to_numpy()), index=p.index)
     )
     return table
+
+
+def _intervened(name: tuple, condition: Sequence[str]) -> bool:
+    return dict(zip(condition, name, strict=True))["intervention"] != BASELINE
+
+
+def _check_paired(
+    groups: Mapping[tuple, pd.DataFrame], names: list, untouched: list, what: str
+) -> None:
+    """Refuse conditions without an untouched model, or on other items than its."""
+    if len(untouched) != 1:
+        raise ValueError(f"{what}: no baseline (intervention = {BASELINE!r}) to compare with")
+    items = groups[untouched[0]]["item"]
+    for name in [*untouched, *names]:
+        own = groups[name]["item"]
+        if own.duplicated().any():
+            raise ValueError(f"{what}: an item occurs twice under one condition")
+        if set(own) != set(items):
+            raise ValueError(f"{what}: baseline and intervention hold different items")
 
 
 def by_layer(scores: pd.DataFrame, sweep: Mapping[str, str]) -> pd.DataFrame:
@@ -491,14 +529,3 @@ def by_layer(scores: pd.DataFrame, sweep: Mapping[str, str]) -> pd.DataFrame:
         high=lambda one: one.quantile(0.75),
     )
     return table.reset_index()
-
-
-def _check_paired(
-    scores: pd.Series | pd.DataFrame, baseline: pd.Series | pd.DataFrame | None, what: str
-) -> None:
-    if baseline is None:
-        raise ValueError(f"{what}: no baseline (intervention = {BASELINE!r}) to compare with")
-    if not scores.index.is_unique or not baseline.index.is_unique:
-        raise ValueError(f"{what}: an item occurs twice under one condition")
-    if set(scores.index) != set(baseline.index):
-        raise ValueError(f"{what}: baseline and intervention hold different items")

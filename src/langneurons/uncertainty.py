@@ -13,6 +13,8 @@ from statistics import NormalDist
 import numpy as np
 
 CHUNK = 4_000_000  # entries of the count matrix held at once (32 MB)
+MOST = 10_000  # replicates at most; p beyond what they resolve is a tail's
+FEW = 10  # replicates in a tail below which its share is no estimate
 
 
 def resampling_counts(n: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
@@ -31,9 +33,10 @@ def resolving_replicates(replicates: int, family: int, alpha: float) -> int:
     """Return enough replicates for a Holm-corrected bootstrap p to fall below alpha.
 
     The smallest bootstrap p is 1 / (replicates + 1) and Holm multiplies it by the number of tests:
-    with too few replicates no test of a large matrix could ever be significant.
+    with too few replicates no test of a large matrix could ever be significant. No more than
+    `MOST` are drawn for that; see `bootstrap_p` for what lies beyond.
     """
-    return max(replicates, math.ceil(2 * family / alpha))
+    return max(replicates, min(MOST, math.ceil(2 * family / alpha)))
 
 
 def _interval(draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +93,7 @@ def paired_ratio_change(
     if not len(drawn):
         nan = np.full_like(change, np.nan)
         return change, nan, nan, np.ones_like(change)
-    return change, *_interval(drawn, confidence), bootstrap_p(change, drawn)
+    return change, *_interval(drawn, confidence), bootstrap_p(change, drawn, len(weights))
 
 
 def unpaired_ratio_change(
@@ -121,14 +124,25 @@ def unpaired_ratio_change(
     return float(change), float(low), float(high), float(bootstrap_p(np.asarray(change), drawn))
 
 
-def bootstrap_p(estimate: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def bootstrap_p(estimate: np.ndarray, draws: np.ndarray, units: int | None = None) -> np.ndarray:
     """Return the two-sided p of `estimate` against 0: (1 + k) / (replicates + 1).
 
     k counts replicates at least as far from the estimate as the estimate is from 0 (Efron and
     Tibshirani 1993, ch. 16: the null distribution is the bootstrap's, shifted to 0).
+
+    With `units`, the number of units that were resampled, and at least `MOST` replicates of which
+    fewer than `FEW` lie beyond: the normal tail with the draws' standard deviation if that is
+    smaller, but never below 2 / 2**units, the smallest p of a test that flips signs of units.
     """
     extreme = (np.abs(draws - estimate) >= np.abs(estimate)).sum(axis=0)
     p = (1 + extreme) / (len(draws) + 1)
+    if units is not None and len(draws) >= MOST:
+        spread = np.std(draws, axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.abs(estimate) / spread
+        tail = np.vectorize(lambda one: math.erfc(one / math.sqrt(2)))(np.nan_to_num(z))
+        tail = np.maximum(tail, 2.0 ** (1 - units))
+        p = np.where((extreme < FEW) & (spread > 0), np.minimum(p, tail), p)
     return np.where(np.isnan(estimate), np.nan, p)
 
 
@@ -150,35 +164,40 @@ def aggregate_change(
     replicates: int,
     confidence: float,
     seed: int,
-) -> tuple[tuple[float, float, float], tuple[float, float, float, float]]:
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """Return (score, low, high) and (change, low, high, p) of scores of summed counts.
 
-    `baseline` and `changed` are (n, counts) of the same items, resampled jointly; `score` maps sums
-    (..., counts) to scores (...,). Without a baseline the second is NaN. With fewer than two items
-    there is no interval.
+    `changed` is (n, counts) or (n, conditions, counts), `baseline` (n, counts) of the same items;
+    all are resampled jointly. `score` maps sums (..., counts) to scores (...,). Results are
+    (conditions,) or numbers. Without a baseline the second is NaN. With fewer than two items there
+    is no interval.
     """
-    stacked = np.asarray(changed, np.float64)
-    k = stacked.shape[1]
-    if baseline is not None:
-        stacked = np.concatenate([stacked, np.asarray(baseline, np.float64)], axis=1)
-    nan = math.nan
-    total = stacked.sum(axis=0)
-    value = float(score(total[:k]))
-    change = nan if baseline is None else value - float(score(total[k:]))
-    if len(stacked) < 2:
-        return (value, nan, nan), (change, nan, nan, nan if baseline is None else 1.0)
-    sums = np.concatenate(
-        [chunk @ stacked for chunk in resampling_counts(len(stacked), replicates, seed)]
-    )
-    drawn = score(sums[:, :k])
-    low, high = _interval(drawn, confidence)
-    own = (value, float(low), float(high))
+    changed = np.asarray(changed, np.float64)
+    single = changed.ndim == 2
+    changed = changed[:, None] if single else changed
+    n, conditions, k = changed.shape
+    plain = np.zeros((n, k)) if baseline is None else np.asarray(baseline, np.float64)
+    stacked = np.concatenate([changed.reshape(n, -1), plain], axis=1)
+
+    def scored(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        own = score(sums[..., : conditions * k].reshape(*sums.shape[:-1], conditions, k))
+        before = 0.0 if baseline is None else score(sums[..., conditions * k :])[..., None]
+        return own, own - before
+
+    nan = np.full(conditions, np.nan)
+    value, change = scored(stacked.sum(axis=0))
+    own, moved = (value, nan, nan), (change, nan, nan, np.ones(conditions))
+    if n >= 2:
+        parts = [scored(chunk @ stacked) for chunk in resampling_counts(n, replicates, seed)]
+        draws, differences = (np.concatenate(part) for part in zip(*parts, strict=True))
+        own = (value, *_interval(draws, confidence))
+        moved = (change, *_interval(differences, confidence))
+        moved += (bootstrap_p(change, differences, n),)
     if baseline is None:
-        return own, (nan, nan, nan, nan)
-    differences = drawn - score(sums[:, k:])
-    low, high = _interval(differences, confidence)
-    p = float(bootstrap_p(np.asarray(change), differences))
-    return own, (change, float(low), float(high), p)
+        moved = (nan,) * 4
+    if single:
+        own, moved = (tuple(float(one[0]) for one in part) for part in (own, moved))
+    return own, moved
 
 
 def mcnemar(b: int, c: int) -> float:

@@ -303,7 +303,7 @@ rule draw_lss_layers:
 rule draw_tasks:
     """Task scores under interventions against the untouched model."""
     input:
-        task_records,
+        task_scores,
     output:
         **figure(
             "{model}/{protocol}/{task}/scores",
@@ -333,7 +333,7 @@ rule draw_tasks:
 rule draw_targets:
     """Task scores: evaluated language x language whose neurons are overwritten."""
     input:
-        task_records,
+        task_scores,
     output:
         **figure(
             "{model}/{protocol}/{task}/{label}/{intervention}/targets",
@@ -365,7 +365,7 @@ rule draw_targets:
 rule draw_task_layers:
     """Task scores by the layers that are overwritten."""
     input:
-        task_records,
+        task_scores,
     output:
         **figure(
             "{model}/{protocol}/{task}/{label}/{sweep}/task_layers",

@@ -252,6 +252,21 @@ def task_records(wc):
     ]
 
 
+def task_scores(wc):
+    """Return the scores of a task."""
+    return f"results/scores/{PAPER}/{wc.model}/{wc.protocol}/{wc.task}.parquet"
+
+
+def score_files():
+    """Return the scores of every task that a model is evaluated on."""
+    return [
+        f"results/scores/{PAPER}/{model}/{protocol}/{task}.parquet"
+        for model in cfg.models
+        for protocol in cfg.protocols
+        for task in dict.fromkeys(task for _, task, _ in cfg.evaluations(model))
+    ]
+
+
 def curve_files(wc):
     """Return the curves of every adapter of a fine-tuning."""
     points = cfg.protocols[wc.protocol].points("adapters")

@@ -103,10 +103,33 @@ rule tabulate_lss:
         "../scripts/tabulate_lss.py"
 
 
-rule tabulate_tasks:
-    """Task scores under every condition, and their difference to the untouched model."""
+rule score_task:
+    """Scores of a task under every condition, and their difference to the untouched model."""
     input:
-        evaluation_files(),
+        task_records,
+    output:
+        f"results/scores/{PAPER}/{{model}}/{{protocol}}/{{task}}.parquet",
+    log:
+        f"logs/score_task/{PAPER}/{{model}}/{{protocol}}/{{task}}.log",
+    benchmark:
+        f"benchmarks/results/score_task/{PAPER}/{{model}}/{{protocol}}/{{task}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    params:
+        cfg=stage("show"),
+        code=code("score_task.py"),
+    script:
+        "../scripts/score_task.py"
+
+
+rule tabulate_tasks:
+    """Task scores of every model and protocol."""
+    input:
+        score_files(),
     output:
         table("tasks"),
     log:

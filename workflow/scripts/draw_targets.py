@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import in_order, order, task_records
+from langneurons.display import order, scores_of
 from langneurons.figures import draw_targets
 from langneurons.runtime import start
-from langneurons.tables import task_scores
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,8 +15,7 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     show, names = snakemake.params.cfg, snakemake.wildcards
-    ((labels, frame),) = task_records(snakemake.input, show, names.protocol)
-    scores = in_order(task_scores(frame, show["results"]), show)
+    labels, scores = scores_of(snakemake.input[0])
     intervention = show["interventions"][names.intervention]
     shown = (scores["langset"] == names.label) & (scores["intervention"] == intervention)
     title = f"{labels['model']}: {show['tasks'][names.task]}, intervention {intervention}"

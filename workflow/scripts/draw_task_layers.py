@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import in_order, task_records
+from langneurons.display import scores_of
 from langneurons.figures import draw_layer_curves
 from langneurons.runtime import start
-from langneurons.tables import by_layer, task_scores
+from langneurons.tables import by_layer
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,8 +16,7 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     show, names = snakemake.params.cfg, snakemake.wildcards
-    ((labels, frame),) = task_records(snakemake.input, show, names.protocol)
-    scores = in_order(task_scores(frame, show["results"]), show)
+    labels, scores = scores_of(snakemake.input[0])
     metric = scores["metric"].iloc[0]
     sweep = {show["interventions"][one]: at for at, one in show["sweeps"][names.sweep].items()}
     shown = scores[(scores["langset"] == names.label) & (scores["metric"] == metric)]

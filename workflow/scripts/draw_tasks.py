@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import in_order, order, task_records
+from langneurons.display import order, scores_of
 from langneurons.figures import draw_tasks
 from langneurons.runtime import start
-from langneurons.tables import own_language, task_scores
+from langneurons.tables import own_language
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,12 +16,11 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     show = snakemake.params.cfg
-    ((labels, frame),) = task_records(snakemake.input, show, snakemake.wildcards.protocol)
+    labels, scores = scores_of(snakemake.input[0])
     swept = [
         show["interventions"][one] for parts in show["sweeps"].values() for one in parts.values()
     ]
-    frame = own_language(frame[~frame["intervention"].isin(swept)])
-    scores = in_order(task_scores(frame, show["results"]), show)
+    scores = own_language(scores[~scores["intervention"].isin(swept)])
     title = f"{labels['model']}: {show['tasks'][snakemake.wildcards.task]} under interventions"
     if len(show["protocols"]) > 1:
         title += f", protocol {labels['protocol']}"

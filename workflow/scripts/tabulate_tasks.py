@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import in_order, task_records, with_labels
+from langneurons.display import scores_of
 from langneurons.runtime import start
-from langneurons.tables import task_scores, write_table
+from langneurons.tables import write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,17 +16,14 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    show = snakemake.params.cfg
     path = Path(snakemake.output[0])
-    frames = [
-        with_labels(labels, in_order(task_scores(frame, show["results"]), show))
-        for labels, frame in task_records(snakemake.input, show)
-    ]
+    frames = [scores_of(one)[1] for one in snakemake.input]
     write_table(
-        pd.concat(frames),
+        pd.concat(frames, ignore_index=True),
         path.with_suffix(""),
         "Task scores",
-        "Differences to the untouched model on the same items; Holm within task and metric.",
+        "Differences to the untouched model on the same items; Holm within task and metric. A"
+        " bootstrap p below what the replicates resolve is a normal tail's.",
     )
     job.done()
 
