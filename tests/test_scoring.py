@@ -187,8 +187,8 @@ def test_forward_passes_announce_which_tokens_are_the_prompt():
         seen.append((prompt.tolist(), valid.tolist(), conditions))
 
     scoring.generate(model, tokenizer, ["w1 w2", "w3"], 3, [], 100, on_forward=keep)
-    whole = [[True] * 3] * 2
-    assert seen[0] == (whole, [[True] * 3, [False, True, True]], None)
+    whole, padded = [[True] * 3] * 2, [[True] * 3, [False, True, True]]
+    assert seen[0] == (padded, padded, None)
     assert seen[1:] == [([[False]] * 2, [[True]] * 2, None)] * 2
     seen.clear()
     requests = [("w1 w2", " w3 w4"), ("w1", " w2")]

@@ -4,7 +4,10 @@
 - `loglikelihood`: log-probability of a continuation given a context;
 - `generate`: greedy decoding with a key-value cache.
 
-They run the model's own modules, so forward hooks on its MLPs fire. The head is applied only at
+They run the model's own modules, so forward hooks on its MLPs fire. With `shared`, what requests
+begin with in common is read once and its keys and values serve them all (the premise of a pair,
+the paragraph of several questions), wherever that saves a fifth of the tokens; it is exact where
+hooks act on each token by itself, as plans without layer factors do. The head is applied only at
 positions that are scored, in blocks of the vocabulary with a running log-sum-exp: a
 (tokens, vocabulary) array never exists, and on CPU a block of logits stays in cache.
 
@@ -18,13 +21,17 @@ their numbers travel with them.
 
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from langneurons import prefixes
 from langneurons.adapters import MlpSites
+from langneurons.keyvalues import KeyValues, shareable
 from langneurons.memory import Batches
 from langneurons.progress import Progress
 
@@ -95,19 +102,28 @@ def _target_logprobs(head, hidden, targets, config):
     return own - highest - total.log(), own >= highest
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batches(
+    lengths: Sequence[int], batch_tokens: int, groups: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
     """Group items by length so that each padded batch stays within a budget of tokens.
 
-    Longest first; an item longer than the budget stands alone.
+    Longest first; an item longer than the budget stands alone. `groups` are items that should
+    stand side by side; without them each item is a group.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    groups: list[list[int]] = []
-    for index in order:
-        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= batch_tokens:
-            groups[-1].append(index)
+    if groups is None:
+        groups = [[i] for i in range(len(lengths))]
+    sorted_groups = [sorted(group, key=lambda i: (-lengths[i], i)) for group in groups]
+    sorted_groups.sort(key=lambda group: (-lengths[group[0]], group[0]))
+    found: list[list[int]] = []
+    longest = 0
+    for index in (i for group in sorted_groups for i in group):
+        longest = max(longest, lengths[index])
+        if found and longest * (len(found[-1]) + 1) <= batch_tokens:
+            found[-1].append(index)
         else:
-            groups.append([index])
-    return groups
+            found.append([index])
+            longest = lengths[index]
+    return found
 
 
 def _device(sites: MlpSites) -> torch.device:
@@ -194,6 +210,29 @@ def encode_pair(
     return first, both[len(first) :]
 
 
+@dataclass(frozen=True)
+class _Request:
+    """Tokens of a context and its continuation, how many are the latter's, and the condition."""
+
+    tokens: tuple[int, ...]
+    size: int
+    condition: int = 0
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The tokens that the model reads."""
+        return self.tokens[:-1]
+
+    @property
+    def context(self) -> int:
+        """The number of tokens of the context."""
+        return len(self.tokens) - self.size
+
+    def places(self) -> tuple:
+        """Return what must agree for a token to be shared: condition, token, part."""
+        return (self.condition, *(2 * t + (k < self.context) for k, t in enumerate(self.read)))
+
+
 @torch.inference_mode()
 def loglikelihood(
     model: nn.Module,
@@ -204,11 +243,12 @@ def loglikelihood(
     progress: Progress | None = None,
     conditions: Conditions = None,
     joint: bool = True,
+    shared: bool = False,
 ) -> list[tuple[float, bool]]:
     """Return log p(continuation | context) in nats, and whether greedy decoding would give it.
 
     `joint`: tokenise both together (see `encode_pair`). Equal requests of one condition are
-    computed once; a too long one loses tokens at its left.
+    computed once; a too long one loses tokens at its left. `shared`: read common beginnings once.
     """
     sites = MlpSites(model)
     device = _device(sites)
@@ -222,42 +262,194 @@ def loglikelihood(
             raise ValueError(f"empty continuation after context {context[-60:]!r}")
         whole = (first + second)[-(limit + 1) :]
         condition = 0 if conditions is None else int(conditions[number])
-        encoded.append((tuple(whole), min(len(second), len(whole) - 1), condition))
+        encoded.append(_Request(tuple(whole), min(len(second), len(whole) - 1), condition))
     unique = list(dict.fromkeys(encoded))
-    of_unique = None if conditions is None else [condition for _, _, condition in unique]
-    found: dict[tuple, tuple[float, bool]] = {}
-    sizes = [len(whole) - 1 for whole, _, _ in unique]
-    work = Batches(batches(sizes, batch_tokens), sizes, "request")
+    of_unique = None if conditions is None else [one.condition for one in unique]
+    found: dict[_Request, tuple[float, bool]] = {}
+    sizes = [len(one.read) for one in unique]
+    prefixes_of = _Prefixes(sites, [one.places() for one in unique], 1) if shared else None
+    work = Batches(_groups(sizes, batch_tokens, prefixes_of), sizes, "request")
     for group in work:
         with work.fitting():
-            longest = max(len(unique[i][0]) - 1 for i in group)
-            batch = torch.full((len(group), longest), pad, dtype=torch.int64)
-            prompt = torch.zeros(len(group), longest, dtype=torch.bool)
-            valid = torch.zeros_like(prompt)
-            rows, columns, targets, owner = [], [], [], []
-            for row, i in enumerate(group):
-                whole, size, _ = unique[i]
-                batch[row, : len(whole) - 1] = torch.tensor(whole[:-1])
-                valid[row, : len(whole) - 1] = True
-                prompt[row, : len(whole) - size] = True
-                rows += [row] * size
-                columns += range(len(whole) - 1 - size, len(whole) - 1)
-                targets += whole[-size:]
-                owner += [row] * size
-            if on_forward is not None:
-                on_forward(prompt.to(device), valid.to(device), _of(group, of_unique))
-            hidden = _hidden(sites, batch.to(device))
-            chosen = torch.tensor(targets, device=device)
-            logprob, greedy = target_logprobs(
-                sites.head, hidden[rows, columns], chosen, sites.config
+            asked = [unique[i] for i in group]
+            read = _Reading(
+                [one.read for one in asked],
+                [one.context for one in asked],
+                _of(group, of_unique),
+                [0] * len(group) if prefixes_of is None else prefixes_of.within(group),
             )
-            sums = np.bincount(owner, weights=logprob.double().cpu().numpy(), minlength=len(group))
-            misses = np.bincount(owner, weights=~greedy.cpu().numpy(), minlength=len(group))
-            for row, i in enumerate(group):
-                found[unique[i]] = (float(sums[row]), bool(misses[row] == 0))
+            states = read.run(sites, pad, device, on_forward)
+            places, owner = [], []
+            for row, one in enumerate(asked):
+                for column in range(len(one.tokens) - 1 - one.size, len(one.tokens) - 1):
+                    places.append((read.place(row, column), one.tokens[column + 1]))
+                    owner.append(row)
+            # What is scored in a common beginning is scored once.
+            pairs, inverse = np.unique(np.array(places), axis=0, return_inverse=True)
+            chosen = torch.from_numpy(pairs).to(device)
+            logprob, greedy = target_logprobs(
+                sites.head, states[chosen[:, 0]], chosen[:, 1], sites.config
+            )
+            inverse = inverse.reshape(-1)
+            weights = logprob.double().cpu().numpy()[inverse]
+            sums = np.bincount(owner, weights=weights, minlength=len(group))
+            misses = np.bincount(owner, weights=~greedy.cpu().numpy()[inverse])
+            for row, one in enumerate(asked):
+                found[one] = (float(sums[row]), bool(misses[row] == 0))
             if progress is not None:
-                progress.update(len(group), tokens=sum(len(unique[i][0]) for i in group))
+                progress.update(len(group), tokens=sum(len(one.tokens) for one in asked))
     return [found[item] for item in encoded]
+
+
+class _Prefixes:
+    """Which requests share a beginning, and how much of it."""
+
+    def __init__(self, sites: MlpSites, places: Sequence[tuple], lead: int):
+        """`lead`: leading items of places that are no token."""
+        self.groups: list[list[int]] = []
+        self.depth: dict[int, int] = {}
+        self.group: dict[int, int] = {}
+        if not shareable(sites.config):
+            return
+        for number, (members, items) in enumerate(prefixes.groups(places)):
+            if items > lead:
+                self.groups.append(members)
+                self.depth |= dict.fromkeys(members, items - lead)
+                self.group |= dict.fromkeys(members, number)
+
+    def within(self, batch: Sequence[int]) -> list[int]:
+        """Return for each row of a batch how much it shares with others of the batch."""
+        present = Counter(self.group[i] for i in batch if i in self.group)
+        return [
+            self.depth[i] if i in self.group and present[self.group[i]] > 1 else 0 for i in batch
+        ]
+
+
+def _groups(sizes: Sequence[int], batch_tokens: int, shared: _Prefixes | None) -> list[list[int]]:
+    """Return batches; those that share beginnings apart from those that do not."""
+    if shared is None:
+        return batches(sizes, batch_tokens)
+    alone = [[i] for i in range(len(sizes)) if i not in shared.group]
+    return batches(sizes, batch_tokens, shared.groups) + batches(sizes, batch_tokens, alone)
+
+
+class _Reading:
+    """One batch of token sequences to read: first what is shared, then the rest of each.
+
+    sequences: tokens by row; prompt: how many of them are the prompt's; conditions: (batch,);
+    depths: how many leading tokens a row shares with the rows that have these in common, or 0. A
+    row that shares nothing is read whole in the first pass.
+    """
+
+    def __init__(self, sequences, prompt, conditions, depths):
+        self.sequences, self.prompt, self.conditions = sequences, prompt, conditions
+        self.parents: list[int] = []  # which row of the first pass each row goes on from
+        self.firsts: list[tuple[int, int]] = []  # of the first pass: a row that has it, its length
+        known: dict[tuple, int] = {}
+        for row, (tokens, depth) in enumerate(zip(sequences, depths, strict=True)):
+            condition = None if conditions is None else int(conditions[row])
+            key = (condition, depth, tokens[:depth]) if depth else (row,)
+            if key not in known:
+                known[key] = len(self.firsts)
+                self.firsts.append((row, depth or len(tokens)))
+            self.parents.append(known[key])
+        self.depths = [self.firsts[parent][1] for parent in self.parents]
+        self.rest = [row for row, n in enumerate(self.depths) if n < len(sequences[row])]
+        self.second_row = {row: number for number, row in enumerate(self.rest)}
+        self.width = max(size for _, size in self.firsts)
+        self.rest_width = max((len(sequences[i]) - self.depths[i] for i in self.rest), default=0)
+
+    def place(self, row: int, column: int) -> int:
+        """Return where `run` puts the state of a token."""
+        depth = self.depths[row]
+        if column < depth:
+            indent = self.width - depth if self.rest else 0
+            return self.parents[row] * self.width + indent + column
+        before = len(self.firsts) * self.width
+        return before + self.second_row[row] * self.rest_width + column - depth
+
+    def run(self, sites, pad: int, device, on_forward: OnForward) -> torch.Tensor:
+        """Return hidden states (token, d_model) in the order of `place`."""
+        owners = [row for row, _ in self.firsts]
+        spans = [(0, size) for _, size in self.firsts]
+        if not self.rest:
+            tokens, prompt, valid = self._padded(owners, spans, pad, device, left=False)
+            self._announce(on_forward, prompt, valid, owners)
+            hidden = _hidden(sites, tokens)
+            return hidden.reshape(-1, hidden.shape[-1])
+        cache = KeyValues(sites.config)
+        tokens, prompt, mask = self._padded(owners, spans, pad, device, left=True)
+        self._announce(on_forward, prompt, mask, owners)
+        first = _read(sites, tokens, mask, cache)
+        parents = torch.tensor([self.parents[row] for row in self.rest], device=device)
+        cache.select(parents, len(owners))
+        spans = [(self.depths[row], len(self.sequences[row])) for row in self.rest]
+        tokens, prompt, valid = self._padded(self.rest, spans, pad, device, left=False)
+        self._announce(on_forward, prompt, valid, self.rest)
+        second = _read(sites, tokens, torch.cat([mask[parents], valid], 1), cache)
+        width = first.shape[-1]
+        return torch.cat([first.reshape(-1, width), second.reshape(-1, width)])
+
+    def prefill(self, sites, pad: int, device, on_forward: OnForward, room: int):
+        """Return each row's last state, the mask of its tokens (batch, pos), and the cache.
+
+        Padding is at the left; there is room for so many tokens more.
+        """
+        cache = KeyValues(sites.config, room)
+        owners = [row for row, _ in self.firsts]
+        spans = [(0, size) for _, size in self.firsts]
+        tokens, prompt, mask = self._padded(owners, spans, pad, device, left=True)
+        self._announce(on_forward, prompt, mask, owners)
+        first = _read(sites, tokens, mask, cache)[:, -1]
+        if not self.rest:
+            return first, mask, cache
+        parents = torch.tensor(self.parents, device=device)
+        cache.select(parents, len(owners))
+        spans = [(depth, len(ids)) for depth, ids in zip(self.depths, self.sequences, strict=True)]
+        tokens, prompt, valid = self._padded(range(len(spans)), spans, pad, device, left=False)
+        self._announce(on_forward, prompt, valid, list(range(len(spans))))
+        mask = torch.cat([mask[parents], valid], 1)
+        hidden = _read(sites, tokens, mask, cache)
+        own = valid.sum(1)
+        last = hidden[torch.arange(len(own), device=device), (own - 1).clamp(min=0)]
+        last = torch.where(own[:, None] > 0, last, first[parents])
+        missing = valid.shape[1] - own
+        cache.shift(missing)
+        columns = torch.arange(mask.shape[1], device=device) - missing[:, None]
+        return last, mask.gather(1, columns % mask.shape[1]), cache
+
+    def _padded(self, rows, spans, pad, device, left):
+        """Return tokens, prompt and valid, (batch, pos), of a span of each row."""
+        longest = max(last - first for first, last in spans)
+        tokens = torch.full((len(rows), longest), pad, dtype=torch.int64)
+        prompt = torch.zeros(len(rows), longest, dtype=torch.bool)
+        valid = torch.zeros_like(prompt)
+        for number, (row, (first, last)) in enumerate(zip(rows, spans, strict=True)):
+            begin = longest - (last - first) if left else 0
+            place = slice(begin, begin + last - first)
+            tokens[number, place] = torch.tensor(self.sequences[row][first:last])
+            valid[number, place] = True
+            prompt[number, begin : begin + min(max(self.prompt[row] - first, 0), last - first)] = (
+                True
+            )
+        return tokens.to(device), prompt.to(device), valid.to(device)
+
+    def _announce(self, on_forward: OnForward, prompt, valid, rows) -> None:
+        if on_forward is not None:
+            conditions = None if self.conditions is None else self.conditions[rows]
+            on_forward(prompt, valid, conditions)
+
+
+def _read(sites: MlpSites, tokens: torch.Tensor, mask: torch.Tensor, cache) -> torch.Tensor:
+    """Return the hidden states of the next tokens; mask (batch, all positions) is True at tokens.
+
+    Positions are counted from each row's own first token.
+    """
+    arguments = {"attention_mask": mask.long(), "use_cache": True, "past_key_values": cache}
+    if "position_ids" in inspect.signature(sites.backbone.forward).parameters:
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        arguments["position_ids"] = positions[:, -tokens.shape[1] :]
+    return sites.backbone(input_ids=tokens, **arguments).last_hidden_state
 
 
 @torch.inference_mode()
@@ -272,30 +464,40 @@ def generate(
     on_forward: OnForward = None,
     progress: Progress | None = None,
     conditions: Conditions = None,
+    shared: bool = False,
 ) -> list[str]:
     """Return the greedy continuation of each prompt, cut before EOS or the first stop string.
 
-    Prompts are left-padded, with positions counted from each prompt's own first token. Of equal
-    logits the lowest token wins. The repetition penalty (Keskar et al. 2019) acts on each row's own
-    prompt and generated tokens.
+    Prompts are left-padded, with positions counted from each prompt's own first token; finished
+    rows leave the batch. Of equal logits the lowest token wins. The repetition penalty (Keskar et
+    al. 2019) acts on each row's own prompt and generated tokens. `shared`: read common beginnings
+    once.
     """
     sites = MlpSites(model)
     _check_conditions(conditions, len(prompts))
-    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    encoded = [tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     result = [""] * len(prompts)
     sizes = [len(ids) + max_new_tokens for ids in encoded]
-    work = Batches(batches(sizes, batch_tokens), sizes, "prompt")
+    prefixes_of = None
+    if shared:
+        # Each row reads its own last token.
+        numbers = [0] * len(prompts) if conditions is None else [int(one) for one in conditions]
+        places = [(number, *ids[:-1]) for number, ids in zip(numbers, encoded, strict=True)]
+        prefixes_of = _Prefixes(sites, places, 1)
+    ends = _Ends(tokenizer, stop)
+    work = Batches(_groups(sizes, batch_tokens, prefixes_of), sizes, "prompt")
     for group in work:
         with work.fitting():
+            depths = [0] * len(group) if prefixes_of is None else prefixes_of.within(group)
             texts = _generate_batch(
                 sites,
-                tokenizer,
+                ends,
                 [encoded[i] for i in group],
                 max_new_tokens,
-                stop,
                 repetition_penalty,
                 on_forward,
                 _of(group, conditions),
+                depths,
             )
             for i, text in zip(group, texts, strict=True):
                 result[i] = text
@@ -305,58 +507,86 @@ def generate(
 
 
 def _generate_batch(
-    sites, tokenizer, encoded, max_new_tokens, stop, penalty, on_forward, conditions
-):
+    sites, ends, encoded, max_new_tokens, penalty, on_forward, conditions, depths
+) -> list[str]:
     device = _device(sites)
-    longest = max(map(len, encoded))
-    pad = tokenizer.pad_token_id or 0
-    tokens = torch.full((len(encoded), longest), pad, dtype=torch.int64)
-    mask = torch.zeros(len(encoded), longest, dtype=torch.int64)
-    for row, ids in enumerate(encoded):
-        tokens[row, longest - len(ids) :] = torch.tensor(ids)
-        mask[row, longest - len(ids) :] = 1
-    tokens, mask = tokens.to(device), mask.to(device)
-    takes_positions = "position_ids" in inspect.signature(sites.backbone.forward).parameters
+    reading = _Reading(encoded, [len(ids) for ids in encoded], conditions, depths)
+    room = max_new_tokens - 1
+    hidden, mask, cache = reading.prefill(sites, ends.pad, device, on_forward, room)
+    seen = _Seen(encoded, sites.head, device) if penalty != 1.0 else None
     generated: list[list[int]] = [[] for _ in encoded]
     texts = [""] * len(encoded)
-    running = [True] * len(encoded)
-    seen = _Seen(encoded, sites.head, device) if penalty != 1.0 else None
-    ends = _end_tokens(tokenizer)
-    cache, step_tokens = None, tokens
-    for _ in range(max_new_tokens):
-        if on_forward is not None:
-            prompt = torch.full_like(step_tokens, cache is None, dtype=torch.bool)
-            on_forward(prompt, mask[:, -step_tokens.shape[1] :].bool(), conditions)
-        arguments = {"attention_mask": mask, "use_cache": True, "past_key_values": cache}
-        if takes_positions:
-            positions = (mask.cumsum(1) - 1).clamp(min=0)
-            arguments["position_ids"] = positions[:, -step_tokens.shape[1] :]
-        output = sites.backbone(input_ids=step_tokens, **arguments)
-        cache = output.past_key_values
-        best = _greedy(sites, output.last_hidden_state[:, -1], seen, penalty)
-        for row, token in enumerate(best):
-            if not running[row]:
-                continue
-            if token in ends:
-                running[row] = False
-                continue
-            generated[row].append(token)
-            texts[row] = tokenizer.decode(generated[row], skip_special_tokens=True)
-            cuts = [texts[row].find(word) for word in stop if word in texts[row]]
-            if cuts:
-                texts[row] = texts[row][: min(cuts)]
-                running[row] = False
-        if not any(running):
+    running = list(range(len(encoded)))  # the rows of the batch
+    for step in range(1, max_new_tokens + 1):
+        best = _greedy(sites, hidden, seen, penalty)
+        kept = []
+        for number, (row, token) in enumerate(zip(running, best, strict=True)):
+            text = ends.text(generated[row], token, step == max_new_tokens)
+            if text is None:
+                kept.append(number)
+            else:
+                texts[row] = text
+        if not kept:
             break
-        step_tokens = torch.tensor(best, device=device)[:, None]
+        tokens = torch.tensor(best, device=device)[:, None]
+        if len(kept) < len(running):
+            chosen = torch.tensor(kept, device=device)
+            cache.select(chosen, len(running))
+            tokens, mask = tokens[chosen], mask[chosen]
+            conditions = None if conditions is None else conditions[kept]
+            running = [running[number] for number in kept]
+            if seen is not None:
+                seen.keep(chosen)
         if seen is not None:
-            seen.add(step_tokens)
-        mask = torch.cat([mask, torch.ones_like(step_tokens)], 1)
+            seen.add(tokens)
+        new = torch.ones_like(tokens, dtype=torch.bool)
+        if on_forward is not None:
+            on_forward(~new, new, conditions)
+        mask = torch.cat([mask, new], 1)
+        hidden = _read(sites, tokens, mask, cache)[:, -1]
     return texts
 
 
-def _end_tokens(tokenizer) -> set[int]:
-    return {tokenizer.eos_token_id} - {None}
+class _Ends:
+    """When an answer ends, and its text."""
+
+    def __init__(self, tokenizer, stop: Sequence[str]):
+        self.tokenizer, self.stop = tokenizer, list(stop)
+        self.pad = tokenizer.pad_token_id or 0
+        self.tokens = {tokenizer.eos_token_id} - {None}
+        self._lasts = {word[-1] for word in self.stop if word}
+        self._ending: dict[int, bool] = {}
+
+    def text(self, before: list[int], token: int, last: bool) -> str | None:
+        """Add a token to those before it; return the text if the answer ends here."""
+        if token in self.tokens:
+            return self._decoded(before)
+        before.append(token)
+        if not last and not self._may_end(token):
+            return None
+        text = self._decoded(before)
+        cuts = [text.find(word) for word in self.stop if word in text]
+        if cuts:
+            return text[: min(cuts)]
+        return text if last else None
+
+    def _decoded(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True) if tokens else ""
+
+    def _may_end(self, token: int) -> bool:
+        """Tell whether a stop string can be complete at this token: it writes its last character.
+
+        A decoder may drop or add white space between tokens, and a token may hold a part of a
+        character only: these may end anything.
+        """
+        if not self._lasts:
+            return False
+        if token not in self._ending:
+            text = self.tokenizer.decode([token])
+            open_ended = "\ufffd" in text or not text.strip()
+            spaced = any(last.isspace() for last in self._lasts if last not in "\n\r")
+            self._ending[token] = open_ended or spaced or any(c in text for c in self._lasts)
+        return self._ending[token]
 
 
 class _Seen:
@@ -367,6 +597,10 @@ class _Seen:
         self.had = torch.zeros(len(encoded), size, dtype=torch.bool, device=device)
         for row, ids in enumerate(encoded):
             self.had[row, torch.tensor(ids, device=device)] = True
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Drop the other rows."""
+        self.had = self.had[rows]
 
     def add(self, tokens: torch.Tensor) -> None:
         """Add one token (row, 1) per row."""

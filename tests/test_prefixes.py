@@ -1,0 +1,299 @@
+"""What sequences begin with in common is read once, and every result stays what it was."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES, tiny_model, tiny_tokenizer
+
+from langneurons import prefixes, scoring
+from langneurons.adapters import MlpSites
+from langneurons.interventions import Plan, Write, applied, applied_rows
+from langneurons.keyvalues import KeyValues
+
+SLIDING = {
+    "gemma2": {"sliding_window": 6},
+    "gemma3_text": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    "cohere2": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    "mistral": {"sliding_window": 6},
+}
+MODELS = [(family, {}) for family in FAMILIES] + list(SLIDING.items())
+
+
+def words(generator, size):
+    return " ".join(f"w{i}" for i in generator.integers(0, 90, size))
+
+
+def many_requests(seed=0):
+    """Pairs, with common contexts and without, whole texts as continuations, single tokens."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for size in (14, 9):
+        context = words(generator, size)
+        found += [(context, " " + words(generator, n)) for n in (1, 1, 4, 9)]
+    start = words(generator, 11)
+    found += [("", f"{start} {words(generator, 3)}") for _ in range(3)]
+    found += [(f"{start} {words(generator, 2)}", " w7 w8 w9") for _ in range(2)]
+    found += [(words(generator, 5), " w1"), (words(generator, 17), " w1 w2")]
+    return found
+
+
+def naive(model, tokenizer, context, continuation):
+    """Return (log p, greedy) from one full forward pass without any cache, float64."""
+    first, second = scoring.encode_pair(tokenizer, context, continuation)
+    with torch.inference_mode():
+        logits = model(torch.tensor([first + second]), use_cache=False).logits[0].double()
+    table = torch.log_softmax(logits, -1)[len(first) - 1 : -1]
+    chosen = torch.tensor(second)
+    value = table[torch.arange(len(second)), chosen].sum()
+    return float(value), bool((table.argmax(1) == chosen).all())
+
+
+def tokens_read(sites, work):
+    """Return how many tokens pass through the model in `work`, padding included, and its result."""
+    counted = []
+    handle = sites.backbone.register_forward_pre_hook(
+        lambda _m, _a, named: counted.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        return work(), sum(counted)
+    finally:
+        handle.remove()
+
+
+def brute_force(sequences):
+    """Return the most items that disjoint groups with common beginnings can save."""
+    if not sequences:
+        return 0
+    first, *others = sequences
+    best = brute_force(others)
+    for chosen in range(1, 2 ** len(others)):
+        inside = [one for k, one in enumerate(others) if chosen >> k & 1]
+        depth = min(prefixes.common(first, one) for one in inside)
+        if depth:
+            rest = [one for k, one in enumerate(others) if not chosen >> k & 1]
+            best = max(best, len(inside) * depth + brute_force(rest))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_are_disjoint_and_save_nearly_all_that_can_be_saved(seed):
+    generator = np.random.default_rng(seed)
+    sequences = [
+        tuple(generator.integers(0, 2, generator.integers(1, 7)).tolist()) for _ in range(7)
+    ]
+    found = prefixes.groups(sequences, worth=0)
+    members = [i for group, _ in found for i in group]
+    assert len(set(members)) == len(members)
+    for group, depth in found:
+        assert depth and len({sequences[i][:depth] for i in group}) == 1
+    saved = sum((len(group) - 1) * depth for group, depth in found)
+    assert brute_force(sequences) - 1 <= saved <= brute_force(sequences)
+    depths = [prefixes.common(*pair) for pair in itertools.combinations(sequences, 2)]
+    for depth in depths:  # no single group saves more
+        shared = Counter(one[:depth] for one in sequences if len(one) >= depth)
+        assert saved >= (max(shared.values()) - 1) * depth
+
+
+def test_groups_that_save_little_are_left_alone():
+    sequences = [(1, *range(10, 30)), (1, *range(40, 60)), (5, 6, 7, 8), (5, 6, 7, 9)]
+    assert prefixes.groups(sequences) == [([2, 3], 3)]
+    assert prefixes.groups([]) == []
+
+
+@pytest.mark.parametrize(("family", "overrides"), MODELS)
+def test_shared_beginnings_leave_loglikelihoods_as_they_are(family, overrides):
+    model, tokenizer = tiny_model(family, **overrides), tiny_tokenizer()
+    requests = many_requests()
+    expected = [naive(model, tokenizer, *request) for request in requests]
+    for budget in (1, 60, 10_000):
+        found = scoring.loglikelihood(model, tokenizer, requests, budget, shared=True)
+        np.testing.assert_allclose([f[0] for f in found], [e[0] for e in expected], atol=1e-5)
+        assert [f[1] for f in found] == [e[1] for e in expected]
+
+
+def test_shared_beginnings_are_read_once():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    sites = MlpSites(model)
+    context = " ".join(f"w{i}" for i in range(20))
+    requests = [(context, f" w{i}") for i in range(4)] + [(context, " w5 w6 w7")]
+
+    def read(shared):
+        found, number = tokens_read(
+            sites,
+            lambda: scoring.loglikelihood(model, tokenizer, requests, 1000, shared=shared),
+        )
+        return number
+
+    assert read(True) == 21 + 2  # the context and its BOS; what two tokens follow
+    assert read(False) == 5 * 23
+    alone = [(f"w{i} {context}", " w5") for i in range(4)]
+    _, number = tokens_read(
+        sites, lambda: scoring.loglikelihood(model, tokenizer, alone, 1000, shared=True)
+    )
+    assert number == 4 * 22  # only BOS in common: one plain pass
+
+
+def plans(sites, tokens):
+    generator = np.random.default_rng(0)
+    found = []
+    for number, operation in enumerate(("set", "add", "scale")):
+        plan = Plan(f"plan {number}")
+        for layer in range(sites.n_layers):
+            index = np.sort(generator.choice(sites.d_mlp, 12, replace=False))
+            value = generator.normal(1, 1, 12)
+            plan.writes.append(Write(layer, "act", operation, index, value, tokens))
+        found.append(plan)
+    return found
+
+
+@pytest.mark.parametrize("tokens", ("all", "prompt", "generated"))
+@pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt", "bloom"))
+def test_shared_beginnings_are_read_under_the_same_plan(family, tokens):
+    model, tokenizer = tiny_model(family, **SLIDING.get(family, {})), tiny_tokenizer()
+    sites = MlpSites(model)
+    requests = many_requests(1)
+    written = plans(sites, tokens)
+    expected = []
+    for plan in written:
+        with applied(sites, plan) as running:
+            expected.append(
+                scoring.loglikelihood(model, tokenizer, requests, 1, running.on_forward)
+            )
+    for plan, values in zip(written, expected, strict=True):
+        with applied(sites, plan) as running:
+            found = scoring.loglikelihood(
+                model, tokenizer, requests, 100, running.on_forward, shared=True
+            )
+        np.testing.assert_allclose([f[0] for f in found], [v[0] for v in values], atol=1e-5)
+    with applied_rows(sites, written) as running:
+        found = scoring.loglikelihood(
+            model,
+            tokenizer,
+            requests * 3,
+            150,
+            running.on_forward,
+            conditions=[number for number in range(3) for _ in requests],
+            shared=True,
+        )
+    wanted = [value for values in expected for value, _ in values]
+    np.testing.assert_allclose([f[0] for f in found], wanted, atol=1e-5)
+    assert len({round(sum(value for value, _ in values), 3) for values in expected}) == 3
+
+
+def naive_generate(model, tokenizer, prompt, steps, stop=()):
+    """Decode greedily, one token by one, from full forward passes without any cache."""
+    ids, out = tokenizer(prompt)["input_ids"], []
+    for _ in range(steps):
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids + out]), use_cache=False).logits[0, -1]
+        token = int(logits.argmax())
+        if token == tokenizer.eos_token_id:
+            break
+        out.append(token)
+        text = tokenizer.decode(out, skip_special_tokens=True)
+        cuts = [text.find(word) for word in stop if word in text]
+        if cuts:
+            return text[: min(cuts)]
+    return tokenizer.decode(out, skip_special_tokens=True)
+
+
+def many_prompts():
+    generator = np.random.default_rng(3)
+    paragraph, other = words(generator, 15), words(generator, 8)
+    found = [f"{paragraph} {words(generator, n)}" for n in (1, 5, 2)]
+    found += [f"{other} {words(generator, n)}" for n in (3, 1)]
+    return [*found, paragraph, words(generator, 4), "w1"]
+
+
+@pytest.mark.parametrize(("family", "overrides"), MODELS)
+def test_shared_beginnings_leave_answers_as_they_are(family, overrides):
+    model, tokenizer = tiny_model(family, **overrides), tiny_tokenizer()
+    prompts = many_prompts()
+    expected = [naive_generate(model, tokenizer, prompt, 9) for prompt in prompts]
+    for budget in (1, 70, 10_000):
+        found = scoring.generate(model, tokenizer, prompts, 9, [], budget, shared=True)
+        assert found == expected
+
+
+@pytest.mark.parametrize("family", ("llama", "gemma3_text"))
+def test_rows_that_are_finished_leave_the_batch(family):
+    model, tokenizer = tiny_model(family, **SLIDING.get(family, {})), tiny_tokenizer()
+    sites = MlpSites(model)
+    prompts = many_prompts()
+    full = [naive_generate(model, tokenizer, prompt, 12).split() for prompt in prompts]
+    stop = [full[0][2], full[3][5], full[4][1] + " " + full[4][2]]
+    expected = [naive_generate(model, tokenizer, prompt, 12, stop) for prompt in prompts]
+    assert len({len(text.split()) for text in expected}) > 2
+    rows = []
+    written = [Plan("none")] * len(prompts)
+    for shared in (False, True):
+        rows.clear()
+        with applied_rows(sites, written) as running:
+
+            def announce(prompt, valid, conditions, running=running):
+                rows.append(conditions.tolist())
+                running.on_forward(prompt, valid, conditions)
+
+            found = scoring.generate(
+                model,
+                tokenizer,
+                prompts,
+                12,
+                stop,
+                10_000,
+                on_forward=announce,
+                conditions=range(len(prompts)),
+                shared=shared,
+            )
+        assert found == expected
+        if not shared:
+            longest = max(range(len(prompts)), key=lambda i: len(full[i]))
+            assert [len(each) for each in rows] == sorted(map(len, rows), reverse=True)
+            assert len(rows[-1]) < len(prompts) and longest is not None
+
+
+def test_generation_with_repetition_penalty_shares_beginnings():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    prompts = many_prompts()
+    stop = [scoring.generate(model, tokenizer, prompts[:1], 9, [], 100, 1.5)[0].split()[3]]
+    plain = scoring.generate(model, tokenizer, prompts, 9, stop, 1, 1.5)
+    assert scoring.generate(model, tokenizer, prompts, 9, stop, 1000, 1.5, shared=True) == plain
+
+
+@pytest.mark.parametrize(("family", "overrides"), MODELS)
+def test_a_cache_whose_rows_were_copied_dropped_and_shifted_equals_a_new_one(family, overrides):
+    model = tiny_model(family, **overrides)
+    sites = MlpSites(model)
+    generator = np.random.default_rng(0)
+    ids = [[1, *generator.integers(4, 99, size).tolist()] for size in (12, 9)]
+    with torch.inference_mode():
+        cache = KeyValues(sites.config, room=2)
+        tokens, mask = torch.zeros(2, 13, dtype=torch.int64), torch.zeros(2, 13, dtype=torch.bool)
+        for row, one in enumerate(ids):
+            tokens[row, 13 - len(one) :] = torch.tensor(one)
+            mask[row, 13 - len(one) :] = True
+        scoring._read(sites, tokens, mask, cache)
+        chosen = torch.tensor([1, 0, 1])
+        cache.select(chosen, 2)
+        more = torch.tensor([[5, 6], [7, 0], [8, 0]])
+        valid = torch.tensor([[True, True], [True, False], [True, False]])
+        mask = torch.cat([mask[chosen], valid], 1)
+        scoring._read(sites, more, mask, cache)
+        cache.shift(torch.tensor([0, 1, 1]))
+        mask = torch.stack([mask[0], mask[1].roll(1), mask[2].roll(1)])
+        whole = [[*ids[1], 5, 6], [*ids[0], 7], [*ids[1], 8]]
+        cache.select(torch.tensor([2, 1]), 3)
+        mask, whole = mask[[2, 1]], [whole[2], whole[1]]
+        for step in range(4):
+            new = torch.tensor([[10 + step], [20 + step]])
+            mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.bool)], 1)
+            whole = [[*ids, int(token)] for ids, token in zip(whole, new[:, 0], strict=True)]
+            found = scoring._read(sites, new, mask, cache)[:, -1]
+            for row, sequence in enumerate(whole):
+                expected = sites.backbone(input_ids=torch.tensor([sequence]), use_cache=False)
+                torch.testing.assert_close(
+                    found[row], expected.last_hidden_state[0, -1], atol=1e-5, rtol=1e-5
+                )
