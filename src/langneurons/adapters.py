@@ -83,7 +83,8 @@ class MlpSites:
     adapters that live inside its layers. Hooks go on `act[i]` and `down[i]`; `gate[i]` is the
     projection whose output enters the nonlinearity, in ungated models the same module as `up[i]`.
     Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
-    output embedding, or None. If layers share one nonlinearity module, each gets its own copy.
+    output embedding, or None; `layers` are the decoder layers. If layers share one nonlinearity
+    module, each gets its own copy.
     """
 
     def __init__(self, model: nn.Module):
@@ -95,6 +96,7 @@ class MlpSites:
         self.head: nn.Module | None = model.get_output_embeddings()
         self.gated = self.adapter.gate is not None
         layers = _resolve(self.backbone, self.adapter.layers, model)
+        self.layers = list(layers)
         self.n_layers = len(layers)
         self.up = [_resolve(layer, self.adapter.up, model) for layer in layers]
         gate = self.adapter.gate or self.adapter.up

@@ -1,6 +1,8 @@
 """A task in one language under every condition: untouched, and each selection x intervention.
 
-One model load serves all conditions of the cell. Per item the prediction and the scores are kept.
+One model load serves all conditions of the cell; those that leave the first layers alone read them
+once together (`langneurons.branches`), prompts' common beginnings are read once. Per item the
+prediction and the scores are kept.
 Finished conditions come from the side store, so adding an intervention computes only that one.
 """
 
@@ -10,13 +12,14 @@ from collections.abc import Mapping
 import pandas as pd
 
 from langneurons.adapters import MlpSites
+from langneurons.branches import branched, portions
 from langneurons.finetune import Head, classify
 from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.sidestore import SideStore
-from langneurons.tasks import Task, score_task
+from langneurons.tasks import Task, longest_request, score_branches, score_task
 
 log = logging.getLogger(__name__)
 Condition = tuple[str, str, str, str]
@@ -38,43 +41,64 @@ def evaluate(
     head: Head | None = None,
 ) -> pd.DataFrame:
     """Return per-item records; `plans` by (language set, selection, intervention, target)."""
-    sites = MlpSites(model)
     conditions = {BASELINE: Plan("none"), **plans}
     key = key | {"task": digest(task.model_dump(mode="json")), "rows": digest(rows), "lang": lang}
     progress = Progress(f"{task.name} {lang}", len(conditions), "conditions")
-    frames = []
-    for condition, plan in conditions.items():
-        part_key = key | {"plan": plan_digest(plan)}
-        frame = store.get(part_key)
+    written = {condition: plan_digest(plan) for condition, plan in conditions.items()}
+    found: dict[str, pd.DataFrame] = {}  # by what is written: equal plans are run once
+    pending: dict[str, Condition] = {}
+    for condition, plan in written.items():
+        frame = None if plan in pending else store.get(key | {"plan": plan})
         if frame is None:
-            with applied(sites, plan) as running:
-                if head is not None:
-                    frame = classify(
-                        model,
-                        tokenizer,
-                        task,
-                        lang,
-                        rows,
-                        batch_tokens,
-                        head,
-                        on_forward=running.on_forward,
-                    )
-                else:
-                    frame = score_task(
-                        model,
-                        tokenizer,
-                        task,
-                        lang,
-                        rows,
-                        batch_tokens,
-                        on_forward=running.on_forward,
-                    )
-            store.put(part_key, frame)
-        progress.update()
+            pending.setdefault(plan, condition)
+        else:
+            found[plan] = frame
+            progress.update()
+    cell = _Cell(model, tokenizer, task, lang, rows, batch_tokens, head)
+    for names in cell.portions(list(pending.values()), conditions):
+        scored = cell.scored([conditions[name] for name in names])
+        for name, frame in zip(names, scored, strict=True):
+            store.put(key | {"plan": written[name]}, frame)
+            found[written[name]] = frame
+            progress.update()
+    frames = []
+    for condition in conditions:
         labels = {"task": task.name, "lang": lang, "adapter": adapter}
         named = dict(zip(CONDITION, condition, strict=True))
-        frames.append(frame.assign(**labels, **named))
+        frames.append(found[written[condition]].assign(**labels, **named))
     progress.finish()
     result = pd.concat(frames, ignore_index=True)
     first = ["task", "lang", "adapter", *CONDITION, "item"]
     return result[first + [column for column in result if column not in first]]
+
+
+class _Cell:
+    """A task in one language, ready to be scored under plans."""
+
+    def __init__(self, model, tokenizer, task: Task, lang: str, rows, batch_tokens, head):
+        self.model, self.tokenizer, self.task, self.lang = model, tokenizer, task, lang
+        self.rows, self.batch_tokens, self.head = rows, batch_tokens, head
+        self.sites = MlpSites(model)
+
+    def portions(
+        self, names: list[Condition], plans: Mapping[Condition, Plan]
+    ) -> list[list[Condition]]:
+        """Return which conditions to run together: those that share layers, within a batch."""
+        if self.task.kind != "multiple_choice" or len(names) < 2:
+            return [[name] for name in names]
+        longest = longest_request(self.sites, self.tokenizer, self.task, self.lang, self.rows)
+        chosen = portions(
+            [plans[name] for name in names], self.sites.n_layers, self.batch_tokens // longest
+        )
+        return [[names[number] for number in numbers] for numbers in chosen]
+
+    def scored(self, plans: list[Plan]) -> list[pd.DataFrame]:
+        """Return the records under each plan."""
+        given = (self.model, self.tokenizer, self.task, self.lang, self.rows, self.batch_tokens)
+        if len(plans) > 1:
+            with branched(self.sites, plans) as running:
+                return score_branches(*given, running)
+        with applied(self.sites, plans[0]) as running:
+            if self.head is not None:
+                return [classify(*given, self.head, on_forward=running.on_forward)]
+            return [score_task(*given, running.on_forward, shared=running.by_token)]

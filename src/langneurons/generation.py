@@ -108,6 +108,7 @@ def _decoded(sites, model, tokenizer, parts, names, decoding, batch_tokens):
             decoding["repetition_penalty"],
             on_forward=running.on_forward,
             conditions=conditions,
+            shared=running.by_token,
         )
     grouped: dict[Part, list[str]] = {name: [] for name in names}
     for name, answer in zip(owner, answers, strict=True):

@@ -82,6 +82,11 @@ class Plan:
         return len({(w.layer, int(i)) for w in self.writes for i in w.index})
 
     @property
+    def by_token(self) -> bool:
+        """Whether what is written at a token depends on no other: no value of the layer itself."""
+        return all(write.factor is None for write in self.writes)
+
+    @property
     def first_layer(self) -> int | None:
         """The lowest layer that is touched."""
         return min((write.layer for write in self.writes), default=None)
@@ -237,7 +242,7 @@ def _warn_unreachable(plan: Plan, whom: str, statistics: "Mapping[str, Statistic
 
 
 @dataclass(frozen=True)
-class _Forward:
+class Forward:
     """What is known of the next forward pass: bool (batch, pos) each; plans int64 (batch,)."""
 
     prompt: torch.Tensor
@@ -245,13 +250,13 @@ class _Forward:
     plans: torch.Tensor | None
 
 
-class _Hooked:
+class Hooked:
     """Operations that are hooked into a model; counts the forward passes in which they fired."""
 
     def __init__(self, sites: MlpSites, operations: Mapping[tuple[int, str], list]):
         self.operations = operations
         self.fired: dict[int, int] = {}
-        self._forward: _Forward | None = None
+        self._forward: Forward | None = None
         self._handles = []
         for (layer, site), group in sorted(operations.items(), key=lambda item: item[0]):
             hook = self._hook(layer, group)
@@ -300,7 +305,7 @@ class _Hooked:
         self._handles.clear()
 
 
-class Applied(_Hooked):
+class Applied(Hooked):
     """A plan that is hooked into a model; knows whether it changed a value.
 
     Call `on_forward(prompt, valid)` before a forward pass where a write is limited to prompt or
@@ -308,16 +313,17 @@ class Applied(_Hooked):
     """
 
     def __init__(self, sites: MlpSites, plan: Plan):
-        _check_depth(sites, plan)
+        check_depth(sites, plan)
         self.plan = plan
+        self.by_token = plan.by_token
         self.changed = False
-        operations: dict[tuple[int, str], list[_Operation]] = {}
+        operations: dict[tuple[int, str], list[Operation]] = {}
         for write in plan.writes:
             device = next(sites.down[write.layer].parameters()).device
-            operations.setdefault((write.layer, write.site), []).append(_Operation(write, device))
+            operations.setdefault((write.layer, write.site), []).append(Operation(write, device))
         super().__init__(sites, operations)
 
-    def _run(self, operation: "_Operation", values: torch.Tensor, factors: dict) -> None:
+    def _run(self, operation: "Operation", values: torch.Tensor, factors: dict) -> None:
         before = None if self.changed else values.index_select(-1, operation.index)
         operation(values, self._forward, factors)
         if before is not None:
@@ -331,10 +337,10 @@ class Applied(_Hooked):
         conditions: torch.Tensor | None = None,
     ) -> None:
         """Announce the tokens (batch, pos) of the next forward pass: prompt's, not padding."""
-        self._forward = _Forward(prompt, valid, None)
+        self._forward = Forward(prompt, valid, None)
 
 
-class AppliedRows(_Hooked):
+class AppliedRows(Hooked):
     """Plans that are hooked into a model; each row of a batch follows the plan of its number.
 
     Call `on_forward(prompt, valid, conditions)` before each forward pass, conditions int64 (batch,)
@@ -344,11 +350,12 @@ class AppliedRows(_Hooked):
 
     def __init__(self, sites: MlpSites, plans: Sequence[Plan]):
         self.plans = list(plans)
+        self.by_token = all(plan.by_token for plan in self.plans)
         self.ran: set[int] = set()
         self.changed: set[int] = set()
         writes: dict[tuple[int, str], list[list[Write]]] = {}
         for number, plan in enumerate(self.plans):
-            _check_depth(sites, plan)
+            check_depth(sites, plan)
             for write in plan.writes:
                 place = writes.setdefault((write.layer, write.site), [[] for _ in self.plans])
                 place[number].append(write)
@@ -382,16 +389,17 @@ class AppliedRows(_Hooked):
             raise ValueError(f"conditions {sorted(numbers)}; there are {len(self.plans)} plans")
         self.ran |= numbers
         self._waiting = numbers - self.changed
-        self._forward = _Forward(prompt, valid, conditions.cpu())
+        self._forward = Forward(prompt, valid, conditions.cpu())
 
 
-def _check_depth(sites: MlpSites, plan: Plan) -> None:
+def check_depth(sites: MlpSites, plan: Plan) -> None:
+    """Refuse a plan of a deeper model."""
     deepest = max((write.layer for write in plan.writes), default=-1)
     if deepest >= sites.n_layers:
         raise ValueError(f"plan writes layer {deepest} of a model of {sites.n_layers}")
 
 
-class _Operation:
+class Operation:
     """One write on a layer's values, in place on the last axis."""
 
     def __init__(self, write: Write, device: torch.device):
@@ -401,7 +409,8 @@ class _Operation:
         self.index = torch.from_numpy(write.index).to(device)
         self.value = torch.from_numpy(write.value).to(device=device, dtype=torch.float32)
 
-    def __call__(self, values: torch.Tensor, forward: _Forward | None, factors: dict) -> None:
+    def __call__(self, values: torch.Tensor, forward: Forward | None, factors: dict) -> None:
+        """Write in place; factors hold a value per row, (batch,)."""
         shape = (*values.shape[:-1], len(self.index))
         value = self.value
         if self.factor is not None:
@@ -466,7 +475,7 @@ class _RowOperation:
             torch.from_numpy(array).to(device) for array in (scope, source, other)
         )
 
-    def __call__(self, values: torch.Tensor, forward: _Forward, factors: dict) -> torch.Tensor:
+    def __call__(self, values: torch.Tensor, forward: Forward, factors: dict) -> torch.Tensor:
         """Write in place; return which rows changed at a token that is no padding, (batch,)."""
         which = self.which[forward.plans.to(values.device)]
         valid = forward.valid.to(values.device)
@@ -502,7 +511,7 @@ def applied(sites: MlpSites, plan: Plan, strict: bool = True) -> Iterator[Applie
     running = Applied(sites, plan)
     try:
         yield running
-        _check_effect(plan, running.fired, running.changed or not strict)
+        check_effect(plan, running.fired, running.changed or not strict)
     finally:
         running.remove()
 
@@ -522,12 +531,13 @@ def applied_rows(
         for number, plan in enumerate(running.plans):
             if plan.writes and number not in running.ran:
                 raise NoEffect(f"intervention {plan.name!r}: no row of any batch was under it")
-            _check_effect(plan, running.fired, number in running.changed or not strict)
+            check_effect(plan, running.fired, number in running.changed or not strict)
     finally:
         running.remove()
 
 
-def _check_effect(plan: Plan, fired: Mapping[int, int], changed: bool) -> None:
+def check_effect(plan: Plan, fired: Mapping[int, int], changed: bool) -> None:
+    """Refuse a plan with writes that did not fire in a layer, or changed nothing."""
     layers = {write.layer for write in plan.writes}
     silent = sorted(layers - set(fired))
     if silent:

@@ -124,7 +124,12 @@ class _Scorer:
             kept = [asked[k] for k in clean]
             with applied(self.sites, plan) as running:
                 scored = loglikelihood(
-                    self.model, self.tokenizer, kept, self.batch_tokens, running.on_forward
+                    self.model,
+                    self.tokenizer,
+                    kept,
+                    self.batch_tokens,
+                    running.on_forward,
+                    shared=running.by_token,
                 )
             values[clean] = [value for value, _ in scored]
             if not np.isfinite(values[clean]).all():

@@ -155,17 +155,20 @@ def token_nll(
     on_forward: OnForward = None,
     progress: Progress | None = None,
     conditions: Conditions = None,
+    branches: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return the NLL in nats of each scored token given those before it, float64 (n, T).
 
     tokens, scored: (n, T); lengths: (n,). NaN where nothing is predicted: the first position,
-    padding, and tokens that are not scored.
+    padding, and tokens that are not scored. With `branches`, (branch, n, T).
     """
     sites = MlpSites(model)
     device = _device(sites)
     _check_conditions(conditions, len(tokens))
-    result = np.full(tokens.shape, np.nan)
-    work = Batches(batches([int(length) for length in lengths], batch_tokens), lengths)
+    blocks = [0] if branches is None else list(branches)
+    result = np.full((len(blocks), *tokens.shape), np.nan)
+    budget = batch_tokens // len(blocks)
+    work = Batches(batches([int(length) for length in lengths], budget), lengths)
     for group in work:
         with work.fitting():
             longest = int(lengths[group].max())
@@ -177,15 +180,18 @@ def token_nll(
                 valid = (torch.arange(longest) < sizes[:, None]).to(device)
                 on_forward(torch.ones_like(valid), valid, _of(group, conditions))
             hidden = _hidden(sites, batch)
+            hidden = hidden.reshape(-1, *batch.shape, hidden.shape[-1])
             rows, columns = np.nonzero(wanted)
             targets = batch[rows, columns]
-            logprob, _ = target_logprobs(
-                sites.head, hidden[rows, columns - 1], targets, sites.config
-            )
-            result[np.asarray(group)[rows], columns] = -logprob.double().cpu().numpy()
+            for number, block in enumerate(blocks):
+                logprob, _ = target_logprobs(
+                    sites.head, hidden[block, rows, columns - 1], targets, sites.config
+                )
+                found = -logprob.double().cpu().numpy()
+                result[number, np.asarray(group)[rows], columns] = found
             if progress is not None:
-                progress.update(len(group), tokens=int(wanted.sum()))
-    return result
+                progress.update(len(group), tokens=int(wanted.sum()) * len(blocks))
+    return result[0] if branches is None else result
 
 
 def encode_pair(
@@ -211,7 +217,7 @@ def encode_pair(
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
     """Tokens of a context and its continuation, how many are the latter's, and the condition."""
 
     tokens: tuple[int, ...]
@@ -250,11 +256,49 @@ def loglikelihood(
     `joint`: tokenise both together (see `encode_pair`). Equal requests of one condition are
     computed once; a too long one loses tokens at its left. `shared`: read common beginnings once.
     """
-    sites = MlpSites(model)
-    device = _device(sites)
-    pad = tokenizer.pad_token_id or 0
-    limit = getattr(sites.config, "max_position_embeddings", None) or 10**9
     _check_conditions(conditions, len(requests))
+    sites = MlpSites(model)
+    encoded = encode_requests(sites, tokenizer, requests, joint, conditions)
+    conditioned = conditions is not None
+    (found,) = _loglikelihoods(
+        sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, [0], conditioned
+    )
+    return found
+
+
+@torch.inference_mode()
+def branch_loglikelihoods(
+    model: nn.Module,
+    tokenizer,
+    requests: Sequence[tuple[str, str]],
+    batch_tokens: int,
+    running,
+    progress: Progress | None = None,
+    joint: bool = True,
+) -> list[list[tuple[float, bool]]]:
+    """Return what `loglikelihood` returns, under each plan of `running` (branches.Branched).
+
+    A batch counts with all its branches; common beginnings are read once where the plans allow it.
+    """
+    sites = MlpSites(model)
+    encoded = encode_requests(sites, tokenizer, requests, joint)
+    return _loglikelihoods(
+        sites,
+        tokenizer,
+        encoded,
+        batch_tokens // len(running.blocks),
+        running.on_forward,
+        progress,
+        running.by_token,
+        running.blocks,
+    )
+
+
+def encode_requests(
+    sites: MlpSites, tokenizer, requests, joint: bool = True, conditions: Conditions = None
+) -> list[Request]:
+    """Return the tokens of each (context, continuation)."""
+    limit = getattr(sites.config, "max_position_embeddings", None) or 10**9
     encoded = []
     for number, (context, continuation) in enumerate(requests):
         first, second = encode_pair(tokenizer, context, continuation, joint)
@@ -262,10 +306,19 @@ def loglikelihood(
             raise ValueError(f"empty continuation after context {context[-60:]!r}")
         whole = (first + second)[-(limit + 1) :]
         condition = 0 if conditions is None else int(conditions[number])
-        encoded.append(_Request(tuple(whole), min(len(second), len(whole) - 1), condition))
+        encoded.append(Request(tuple(whole), min(len(second), len(whole) - 1), condition))
+    return encoded
+
+
+def _loglikelihoods(
+    sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, blocks, conditioned=False
+) -> list[list[tuple[float, bool]]]:
+    """Return (log p, greedy) of each request, for each block of the rows that the model returns."""
+    device = _device(sites)
+    pad = tokenizer.pad_token_id or 0
     unique = list(dict.fromkeys(encoded))
-    of_unique = None if conditions is None else [one.condition for one in unique]
-    found: dict[_Request, tuple[float, bool]] = {}
+    conditions = [one.condition for one in unique] if conditioned else None
+    found: list[dict[Request, tuple[float, bool]]] = [{} for _ in blocks]
     sizes = [len(one.read) for one in unique]
     prefixes_of = _Prefixes(sites, [one.places() for one in unique], 1) if shared else None
     work = Batches(_groups(sizes, batch_tokens, prefixes_of), sizes, "request")
@@ -275,7 +328,7 @@ def loglikelihood(
             read = _Reading(
                 [one.read for one in asked],
                 [one.context for one in asked],
-                _of(group, of_unique),
+                _of(group, conditions),
                 [0] * len(group) if prefixes_of is None else prefixes_of.within(group),
             )
             states = read.run(sites, pad, device, on_forward)
@@ -286,19 +339,22 @@ def loglikelihood(
                     owner.append(row)
             # What is scored in a common beginning is scored once.
             pairs, inverse = np.unique(np.array(places), axis=0, return_inverse=True)
-            chosen = torch.from_numpy(pairs).to(device)
-            logprob, greedy = target_logprobs(
-                sites.head, states[chosen[:, 0]], chosen[:, 1], sites.config
-            )
             inverse = inverse.reshape(-1)
-            weights = logprob.double().cpu().numpy()[inverse]
-            sums = np.bincount(owner, weights=weights, minlength=len(group))
-            misses = np.bincount(owner, weights=~greedy.cpu().numpy()[inverse])
-            for row, one in enumerate(asked):
-                found[one] = (float(sums[row]), bool(misses[row] == 0))
+            chosen = torch.from_numpy(pairs).to(device)
+            scores = [
+                target_logprobs(sites.head, states[block, chosen[:, 0]], chosen[:, 1], sites.config)
+                for block in blocks
+            ]
+            for values, (logprob, greedy) in zip(found, scores, strict=True):
+                weights = logprob.double().cpu().numpy()[inverse]
+                sums = np.bincount(owner, weights=weights, minlength=len(group))
+                misses = np.bincount(owner, weights=~greedy.cpu().numpy()[inverse])
+                for row, one in enumerate(asked):
+                    values[one] = (float(sums[row]), bool(misses[row] == 0))
             if progress is not None:
-                progress.update(len(group), tokens=sum(len(one.tokens) for one in asked))
-    return [found[item] for item in encoded]
+                tokens = sum(len(one.tokens) for one in asked)
+                progress.update(len(group), tokens=tokens * len(blocks))
+    return [[values[item] for item in encoded] for values in found]
 
 
 class _Prefixes:
@@ -369,26 +425,29 @@ class _Reading:
         return before + self.second_row[row] * self.rest_width + column - depth
 
     def run(self, sites, pad: int, device, on_forward: OnForward) -> torch.Tensor:
-        """Return hidden states (token, d_model) in the order of `place`."""
+        """Return hidden states (block, token, d_model), the tokens in the order of `place`.
+
+        A model with hooks that widen a batch (`langneurons.branches`) returns several blocks.
+        """
         owners = [row for row, _ in self.firsts]
         spans = [(0, size) for _, size in self.firsts]
         if not self.rest:
             tokens, prompt, valid = self._padded(owners, spans, pad, device, left=False)
             self._announce(on_forward, prompt, valid, owners)
             hidden = _hidden(sites, tokens)
-            return hidden.reshape(-1, hidden.shape[-1])
+            return hidden.reshape(-1, tokens.numel(), hidden.shape[-1])
         cache = KeyValues(sites.config)
         tokens, prompt, mask = self._padded(owners, spans, pad, device, left=True)
         self._announce(on_forward, prompt, mask, owners)
         first = _read(sites, tokens, mask, cache)
+        first = first.reshape(-1, tokens.numel(), first.shape[-1])
         parents = torch.tensor([self.parents[row] for row in self.rest], device=device)
         cache.select(parents, len(owners))
         spans = [(self.depths[row], len(self.sequences[row])) for row in self.rest]
         tokens, prompt, valid = self._padded(self.rest, spans, pad, device, left=False)
         self._announce(on_forward, prompt, valid, self.rest)
         second = _read(sites, tokens, torch.cat([mask[parents], valid], 1), cache)
-        width = first.shape[-1]
-        return torch.cat([first.reshape(-1, width), second.reshape(-1, width)])
+        return torch.cat([first, second.reshape(len(first), tokens.numel(), -1)], 1)
 
     def prefill(self, sites, pad: int, device, on_forward: OnForward, room: int):
         """Return each row's last state, the mask of its tokens (batch, pos), and the cache.

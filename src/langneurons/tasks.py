@@ -320,30 +320,85 @@ def score_task(
     batch_tokens: int,
     on_forward: Callable | None = None,
     progress=None,
+    shared: bool = False,
 ) -> "pd.DataFrame":
     """Return item, prediction, gold and one column per metric (0..1), a row per item.
 
     A metric of the whole corpus has its counts instead, in columns `metric:count`; sums of them
-    over items give the score (`langneurons.corpus_metrics`).
+    over items give the score (`langneurons.corpus_metrics`). `shared`: prompts' common beginnings
+    are read once (see `langneurons.scoring`).
     """
-    import pandas as pd
+    examples = build(rows, task, lang)
+    if task.kind == "multiple_choice":
+        from langneurons.scoring import loglikelihood
+
+        requests = _requests(examples, task)
+        found = loglikelihood(
+            model,
+            tokenizer,
+            requests,
+            batch_tokens,
+            on_forward,
+            progress,
+            joint=task.joint,
+            shared=shared,
+        )
+        return _framed(_choices(task, examples, found))
+    return _framed(
+        _score_answers(
+            model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress, shared
+        )
+    )
+
+
+def score_branches(
+    model,
+    tokenizer,
+    task: Task,
+    lang: str,
+    rows: Sequence[Mapping[str, Any]],
+    batch_tokens: int,
+    running,
+) -> "list[pd.DataFrame]":
+    """Return what `score_task` returns of a multiple-choice task, under each plan of `running`.
+
+    `running` is a `langneurons.branches.Branched`.
+    """
+    from langneurons.scoring import branch_loglikelihoods
 
     examples = build(rows, task, lang)
-    score = _score_choices if task.kind == "multiple_choice" else _score_answers
-    records = score(model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress)
+    found = branch_loglikelihoods(
+        model, tokenizer, _requests(examples, task), batch_tokens, running, joint=task.joint
+    )
+    return [_framed(_choices(task, examples, values)) for values in found]
+
+
+def longest_request(sites, tokenizer, task: Task, lang: str, rows) -> int:
+    """Return the number of tokens that the model reads of the longest choice."""
+    from langneurons.scoring import encode_requests
+
+    requests = _requests(build(rows, task, lang), task)
+    return max(len(one.read) for one in encode_requests(sites, tokenizer, requests, task.joint))
+
+
+def _requests(examples: Sequence[Example], task: Task) -> list[tuple[str, str]]:
+    return [pair for example in examples for pair in example.requests(task.delimiter)]
+
+
+def _framed(records: list[dict[str, Any]]) -> "pd.DataFrame":
+    """Return records as a frame; items without names of their own are numbered."""
+    import pandas as pd
+
     frame = pd.DataFrame(records)
     if frame["item"].duplicated().any():
         frame["item"] = [f"{i:05d}" for i in range(len(frame))]
     return frame
 
 
-def _score_choices(model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress):
-    from langneurons.scoring import loglikelihood
-
-    requests = [pair for example in examples for pair in example.requests(task.delimiter)]
-    found = loglikelihood(
-        model, tokenizer, requests, batch_tokens, on_forward, progress, joint=task.joint
-    )
+def _choices(
+    task: Task, examples: Sequence[Example], found: Sequence[tuple[float, bool]]
+) -> list[dict[str, Any]]:
+    """Return the record of each example from the log-likelihoods of its choices."""
     n_choices, records = len(task.choices), []
     for number, example in enumerate(examples):
         values = [value for value, _ in found[number * n_choices : (number + 1) * n_choices]]
@@ -359,7 +414,9 @@ def _score_choices(model, tokenizer, task, lang, examples, batch_tokens, on_forw
     return records
 
 
-def _score_answers(model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress):
+def _score_answers(
+    model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress, shared
+):
     from langneurons.scoring import generate
 
     texts = generate(
@@ -372,6 +429,7 @@ def _score_answers(model, tokenizer, task, lang, examples, batch_tokens, on_forw
         task.repetition_penalty,
         on_forward=on_forward,
         progress=progress,
+        shared=shared,
     )
     if task.parse:
         return [_read_choice(task, *pair) for pair in zip(examples, texts, strict=True)]

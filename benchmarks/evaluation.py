@@ -1,0 +1,311 @@
+"""Evaluation: a cell of nine interventions, prefixes read once, and answers against a plain loop.
+
+- cell: XNLI under nine interventions (1 % of the neurons of every layer, or of the last third of
+  the layers), as the rule runs it, with the model's load, against nine passes of the same requests
+  through the bare model, which is in memory. Goal: 1.15 times.
+- prefixes: log-likelihoods and answers with common beginnings read once and read each time.
+- answers: XQuAD against the loop that reads the whole text again for every token, one prompt at a
+  time (what code of the papers' kind does), against transformers' `generate` in the same batches.
+  Goal: 20 times the loop.
+
+Before that, log-likelihoods must agree to 1e-3 nats with full passes of the model one by one, the
+cell's predictions with those, and answers with the loop's, or the script ends with an error.
+"""
+
+import time
+
+from common import (
+    interleaved,
+    load,
+    median,
+    parser,
+    publish,
+    ratios,
+    set_threads,
+    table,
+)
+
+CONFIG_TASKS = "config/tasks"
+
+
+def main() -> None:
+    """Check that the results agree, then time."""
+    options = parser(__doc__, repeats=3)
+    options.add_argument("--lang", default="en", help="language of the mini data")
+    options.add_argument("--pairs", type=int, default=60, help="pairs of XNLI, default 60")
+    options.add_argument("--questions", type=int, default=20, help="of XQuAD, default 20")
+    options.add_argument("--looped", type=int, default=3, help="questions of the loop, default 3")
+    options.add_argument("--tokens", type=int, default=32, help="new tokens at most, default 32")
+    options.add_argument("--batch-tokens", type=int, default=2048)
+    options.add_argument("--only", nargs="+", choices=["cell", "prefixes", "answers"])
+    given = options.parse_args()
+    set_threads(given.threads)
+    from transformers import AutoTokenizer
+
+    work = _Work(load(given.model), AutoTokenizer.from_pretrained(given.model), given)
+    chosen = given.only or ["cell", "prefixes", "answers"]
+    parts = [getattr(work, name)() for name in chosen]
+    publish("evaluation" if given.only is None else "evaluation-part", "\n".join(parts))
+
+
+class _Work:
+    """The model, the tasks and what is measured."""
+
+    def __init__(self, model, tokenizer, given):
+        from common import ROOT
+
+        from langneurons.adapters import MlpSites
+        from langneurons.io import read_jsonl
+        from langneurons.tasks import MINI, build, load_task
+
+        self.model, self.tokenizer, self.given = model, tokenizer, given
+        self.sites = MlpSites(model)
+        self.xnli, self.xquad = (
+            load_task(ROOT / CONFIG_TASKS / f"{name}.yaml") for name in ("xnli", "xquad")
+        )
+        self.pairs = read_jsonl(MINI / "xnli" / f"{given.lang}.jsonl")[: given.pairs]
+        questions = read_jsonl(MINI / "xquad" / f"{given.lang}.jsonl")[: given.questions]
+        examples = build(self.pairs, self.xnli, given.lang)
+        self.requests = [pair for one in examples for pair in one.requests(self.xnli.delimiter)]
+        self.prompts = [one.context for one in build(questions, self.xquad, given.lang)]
+
+    def plans(self, first: int):
+        """Return nine plans that write 1 % of the neurons of the layers from `first` on."""
+        import numpy as np
+
+        from langneurons.interventions import Plan, Write
+
+        generator, found = np.random.default_rng(0), {}
+        number = round(0.01 * self.sites.d_mlp)
+        for k in range(9):
+            plan = Plan(f"plan {k}")
+            for layer in range(first, self.sites.n_layers):
+                index = np.sort(generator.choice(self.sites.d_mlp, number, replace=False))
+                value = generator.normal(0, 0.1, number)
+                plan.writes.append(Write(layer, "act", "set", index, value))
+            found["set", "lape", plan.name, self.given.lang] = plan
+        return found
+
+    def scored(self, shared: bool, running=None):
+        """Return the log-likelihoods of the pairs' requests."""
+        from langneurons.scoring import loglikelihood
+
+        hook = None if running is None else running.on_forward
+        return loglikelihood(
+            self.model,
+            self.tokenizer,
+            self.requests,
+            self.given.batch_tokens,
+            hook,
+            shared=shared,
+        )
+
+    def evaluated(self, plans, model=None):
+        """Return the cell's records, as the rule makes them: nothing is in the store."""
+        import tempfile
+
+        from langneurons.evaluation import evaluate
+        from langneurons.sidestore import SideStore
+
+        with tempfile.TemporaryDirectory() as folder:
+            return evaluate(
+                model or self.model,
+                self.tokenizer,
+                self.xnli,
+                self.given.lang,
+                self.pairs,
+                plans,
+                SideStore(folder, "evaluation"),
+                {"model": "benchmark"},
+                self.given.batch_tokens,
+            )
+
+    def cell(self) -> str:
+        """Nine interventions and the untouched model against nine bare passes."""
+        import torch
+
+        everywhere, deep = self.plans(0), self.plans(2 * self.sites.n_layers // 3)
+        for plans in (everywhere, deep):
+            self._check_cell(plans)
+
+        def bare() -> None:
+            for _ in range(9):
+                self.scored(False)
+
+        def loaded() -> None:
+            model = load(self.given.model)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.evaluated(everywhere, model)
+
+        variants = {
+            "nine bare passes": bare,
+            "nine bare passes, again": bare,
+            "load, untouched and nine interventions": loaded,
+            "untouched and nine interventions": lambda: self.evaluated(everywhere),
+            "untouched and nine of the last third of layers": lambda: self.evaluated(deep),
+        }
+        times = interleaved(variants, self.given.repeats)
+        tokens = sum(len(a) + len(b) for a, b in self._encoded())
+        note = (
+            f"{len(self.requests)} requests of {len(self.pairs)} pairs ({self.given.lang}),"
+            f" {tokens} tokens; batches of {self.given.batch_tokens}; ratio to nine bare passes,"
+            " goal 1.15 with the load. The cell reads the requests ten times."
+        )
+        return table("A cell of XNLI", *_timed(times, "nine bare passes"), note)
+
+    def _encoded(self):
+        from langneurons.scoring import encode_pair
+
+        return [encode_pair(self.tokenizer, *pair) for pair in self.requests]
+
+    def _check_cell(self, plans) -> None:
+        """Compare with full passes one by one, without any of the package's batching."""
+        import numpy as np
+        import torch
+
+        from langneurons.interventions import Plan, applied
+
+        frame = self.evaluated(plans)
+        for name, plan in {"none": Plan("none"), "plan 3": plans[list(plans)[3]]}.items():
+            values = []
+            with torch.inference_mode(), applied(self.sites, plan):
+                for first, second in self._encoded()[:30]:
+                    logits = self.model(torch.tensor([first + second]).to(self.model.device)).logits
+                    lines = torch.log_softmax(logits[0].double(), -1)[len(first) - 1 : -1]
+                    values.append(float(lines[range(len(second)), second].sum()))
+            with applied(self.sites, plan) as running:
+                found = [value for value, _ in self.scored(True, running)[:30]]
+            apart = float(np.abs(np.subtract(found, values)).max())
+            if not apart < 1e-3:
+                raise SystemExit(f"log-likelihoods under {name} are apart by {apart:.1e} nats")
+            best = np.array(values).reshape(-1, 3).argmax(1).astype(str).tolist()
+            own = frame[frame["intervention"] == name]["prediction"].tolist()[: len(best)]
+            if own != best:
+                raise SystemExit(f"predictions of the cell under {name} differ from one by one")
+
+    def prefixes(self) -> str:
+        """The same requests and prompts with and without sharing."""
+        plain, shared = self.scored(False), self.scored(True)
+        apart = max(abs(a - b) for (a, _), (b, _) in zip(plain, shared, strict=True))
+        if not apart < 1e-3:
+            raise SystemExit(f"shared prefixes change log-likelihoods by {apart:.1e} nats")
+        rows = []
+        for title, work in (
+            ("XNLI, three choices", self.scored),
+            ("XQuAD, answers", lambda shared: self.answered(shared)),
+        ):
+            variants = {
+                f"{title}, each time": lambda work=work: work(False),
+                f"{title}, each time, again": lambda work=work: work(False),
+                f"{title}, once": lambda work=work: work(True),
+            }
+            times = interleaved(variants, self.given.repeats)
+            header, more = _timed(times, f"{title}, each time")
+            rows += more
+        note = f"Log-likelihoods are apart by at most {apart:.0e} nats; ratio to reading each time."
+        return table("Common beginnings", header, rows, note)
+
+    def answered(self, shared: bool = True, budget: int | None = None, number: int | None = None):
+        """Return the answers to the questions."""
+        from langneurons.scoring import generate
+
+        return generate(
+            self.model,
+            self.tokenizer,
+            self.prompts[:number],
+            self.given.tokens,
+            ["\n"],
+            budget or self.given.batch_tokens,
+            shared=shared,
+        )
+
+    def looped(self) -> list[str]:
+        """Answer the first questions one by one, reading the whole text again for every token."""
+        import torch
+
+        found = []
+        for prompt in self.prompts[: self.given.looped]:
+            ids, out = self.tokenizer(prompt)["input_ids"], []
+            for _ in range(self.given.tokens):
+                with torch.inference_mode():
+                    tokens = torch.tensor([ids + out]).to(self.model.device)
+                    token = int(self.model(tokens, use_cache=False).logits[0, -1].argmax())
+                if token == self.tokenizer.eos_token_id:
+                    break
+                out.append(token)
+                if "\n" in self.tokenizer.decode(out):
+                    break
+            found.append(self.tokenizer.decode(out, skip_special_tokens=True).split("\n")[0])
+        return found
+
+    def library(self) -> None:
+        """Answer all questions by transformers' generate, in batches of the same budget."""
+        import torch
+
+        from langneurons.scoring import batches
+
+        self.tokenizer.padding_side = "left"
+        sizes = [len(self.tokenizer(p)["input_ids"]) + self.given.tokens for p in self.prompts]
+        for group in batches(sizes, self.given.batch_tokens):
+            given = self.tokenizer(
+                [self.prompts[i] for i in group], return_tensors="pt", padding=True
+            )
+            with torch.inference_mode():
+                self.model.generate(
+                    **given.to(self.model.device),
+                    max_new_tokens=self.given.tokens,
+                    do_sample=False,
+                    stop_strings=["\n"],
+                    tokenizer=self.tokenizer,
+                )
+
+    def answers(self) -> str:
+        """Seconds per answer, against the loop."""
+        number = self.given.looped
+        expected, found = self.looped(), self.answered()[:number]
+        if found != expected:
+            raise SystemExit(f"answers differ from the loop's: {found} and {expected}")
+        lengths = [
+            len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in self.answered()
+        ]
+        variants = {
+            "loop, one by one, no cache": (self.looped, number),
+            "transformers generate, in batches": (self.library, len(self.prompts)),
+            "one by one": (lambda: self.answered(False, 1, number), number),
+            "in batches": (lambda: self.answered(False), len(self.prompts)),
+            "in batches, beginnings shared": (self.answered, len(self.prompts)),
+        }
+        times = interleaved(
+            {name: work for name, (work, _) in variants.items()}, self.given.repeats
+        )
+        each = {
+            name: [seconds / variants[name][1] for seconds in values]
+            for name, values in times.items()
+        }
+        base = next(iter(variants))
+        rows = []
+        for name, values in each.items():
+            pairs = [one / own for own, one in zip(values, each[base], strict=True)]
+            span = f"{min(pairs):.1f}-{max(pairs):.1f}"
+            rows.append([name, f"{median(values):.3f}", f"{median(pairs):.1f}", span])
+        mean = sum(lengths) / len(lengths)
+        note = (
+            f"{len(self.prompts)} questions ({self.given.lang}), the loop the first {number}; at"
+            f" most {self.given.tokens} new tokens, answers of {mean:.1f} tokens on average; goal 20"
+            " times the loop. The answers equal the loop's."
+        )
+        return table("Answers to XQuAD", ["variant", "s per answer", "times", "range"], rows, note)
+
+
+def _timed(times, base: str):
+    """Return header and rows of seconds and ratios to a base."""
+    rows = [[name, f"{median(v):.2f}", *ratios(times, name, base)] for name, v in times.items()]
+    return ["variant", "s", "ratio", "range"], rows
+
+
+if __name__ == "__main__":
+    begin = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - begin:.0f} s in all")
