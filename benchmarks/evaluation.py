@@ -293,8 +293,8 @@ class _Work:
         mean = sum(lengths) / len(lengths)
         note = (
             f"{len(self.prompts)} questions ({self.given.lang}), the loop the first {number}; at"
-            f" most {self.given.tokens} new tokens, answers of {mean:.1f} tokens on average; goal 20"
-            " times the loop. The answers equal the loop's."
+            f" most {self.given.tokens} new tokens, answers of {mean:.1f} tokens on average; goal"
+            " 20 times the loop. The answers equal the loop's."
         )
         return table("Answers to XQuAD", ["variant", "s per answer", "times", "range"], rows, note)
 

@@ -22,7 +22,7 @@ from langneurons.adapters import MlpSites
 from langneurons.interventions import (
     Forward,
     Hooked,
-    Operation,
+    HookedWrite,
     Plan,
     check_depth,
     check_effect,
@@ -75,13 +75,13 @@ class Branched(Hooked):
         self.blocks = [ordered.index(number) for number in range(len(ordered))]
         self.by_token = all(plan.by_token for plan in self.plans)
         self._widened: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        operations: dict[tuple[int, str], list[tuple[int, Operation]]] = {}
+        operations: dict[tuple[int, str], list[tuple[int, HookedWrite]]] = {}
         for number, plan in enumerate(self.plans):
             check_depth(sites, plan)
             for write in plan.writes:
                 device = next(sites.down[write.layer].parameters()).device
                 place = operations.setdefault((write.layer, write.site), [])
-                place.append((number, Operation(write, device)))
+                place.append((number, HookedWrite(write, device)))
         super().__init__(sites, operations)
         for layer, module in enumerate(sites.layers):
             if self._counts[layer] > 1:
@@ -123,7 +123,7 @@ class Branched(Hooked):
             return {k: self._repeated(each, rows, count) for k, each in value.items()}
         return value
 
-    def _hook(self, layer: int, operations: list[tuple[int, Operation]]):
+    def _hook(self, layer: int, operations: list[tuple[int, HookedWrite]]):
         count = self._counts[layer]
 
         def apply(values: torch.Tensor) -> torch.Tensor:

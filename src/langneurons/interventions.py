@@ -317,13 +317,13 @@ class Applied(Hooked):
         self.plan = plan
         self.by_token = plan.by_token
         self.changed = False
-        operations: dict[tuple[int, str], list[Operation]] = {}
+        operations: dict[tuple[int, str], list[HookedWrite]] = {}
         for write in plan.writes:
             device = next(sites.down[write.layer].parameters()).device
-            operations.setdefault((write.layer, write.site), []).append(Operation(write, device))
+            operations.setdefault((write.layer, write.site), []).append(HookedWrite(write, device))
         super().__init__(sites, operations)
 
-    def _run(self, operation: "Operation", values: torch.Tensor, factors: dict) -> None:
+    def _run(self, operation: "HookedWrite", values: torch.Tensor, factors: dict) -> None:
         before = None if self.changed else values.index_select(-1, operation.index)
         operation(values, self._forward, factors)
         if before is not None:
@@ -399,7 +399,7 @@ def check_depth(sites: MlpSites, plan: Plan) -> None:
         raise ValueError(f"plan writes layer {deepest} of a model of {sites.n_layers}")
 
 
-class Operation:
+class HookedWrite:
     """One write on a layer's values, in place on the last axis."""
 
     def __init__(self, write: Write, device: torch.device):
@@ -408,16 +408,24 @@ class Operation:
         self.factors = () if write.factor is None else (write.factor,)
         self.index = torch.from_numpy(write.index).to(device)
         self.value = torch.from_numpy(write.value).to(device=device, dtype=torch.float32)
+        self._cast = self.value
+
+    def _as(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the values in the activations' dtype, cast once."""
+        if self._cast.dtype != dtype:
+            with torch.inference_mode(False):  # a pass with gradients may use it as well
+                self._cast = self.value.to(dtype)
+        return self._cast
 
     def __call__(self, values: torch.Tensor, forward: Forward | None, factors: dict) -> None:
         """Write in place; factors hold a value per row, (batch,)."""
         shape = (*values.shape[:-1], len(self.index))
-        value = self.value
-        if self.factor is not None:
+        if self.factor is None:
+            value = self._as(values.dtype)
+        else:
             batch, length = forward.valid.shape
-            value = value * factors[self.factor][:, None]
-            value = value[:, None].expand(batch, length, -1).reshape(shape)
-        value = value.to(values.dtype)
+            value = self.value * factors[self.factor][:, None]
+            value = value[:, None].expand(batch, length, -1).reshape(shape).to(values.dtype)
         if self.operation == "set":
             new = value.expand(shape)
         else:
