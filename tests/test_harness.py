@@ -178,10 +178,11 @@ def test_prompts_and_log_likelihoods_are_the_harnesss(name, batch_tokens, oracle
         ]
         asked = [tuple(pair) for sample in samples for pair in sample["arguments"]]
         assert requests == asked, f"{name} {lang}"
-        found = loglikelihood(model, tokenizer, requests, batch_tokens)
         expected = [float(answer[0][0]) for sample in samples for answer in sample["resps"]]
-        np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
-        frame = tasks.score_task(model, tokenizer, task, lang, rows, batch_tokens)
+        for shared in (False, True):
+            found = loglikelihood(model, tokenizer, requests, batch_tokens, shared=shared)
+            np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
+        frame = tasks.score_task(model, tokenizer, task, lang, rows, batch_tokens, shared=True)
         assert frame["accuracy"].mean() == pytest.approx(results["acc,none"])
         checked += 1
     assert checked
