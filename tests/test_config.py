@@ -1026,6 +1026,16 @@ def test_adapters_follow_from_choices_selections_and_targets():
     assert {selection for _, selection, _, _ in every} == {"lape", "prob", "control"}
 
 
+def test_mini_items_are_those_of_the_entry_under_every_definition():
+    raw = copy.deepcopy(GOOD)
+    raw["tasks"]["xnli"]["paper"] = {"definition": "config/tasks/xnli_generate.yaml"}
+    raw["protocols"] = {"corrected": "corrected", "paper": {"prompts": "paper"}}
+    config = build(raw)
+    for points in config.points("items"):
+        job = stage(config, "prepare_task", points=points, task="xnli", lang="vi")
+        assert job["source"] == {"kind": "mini", "name": "xnli"}
+
+
 def test_a_task_meets_the_neurons_of_other_languages():
     raw = copy.deepcopy(GOOD)
     raw["tasks"]["xnli"] |= {"languages": ["vi", "zh"], "targets": "all", "selections": ["lape"]}

@@ -216,6 +216,8 @@ def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str,
     """Return where the items come from."""
     entry = config.tasks[task].under(from_points("items", points))
     source = entry.source.model_dump(mode="json", exclude_none=True)
+    if entry.source.kind == "mini":  # whatever definition a protocol puts in
+        source.setdefault("name", task)
     return {"source": source, "limit": entry.limit, "lang": lang, "rows": list(entry.rows)}
 
 
