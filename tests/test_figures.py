@@ -198,9 +198,9 @@ def test_scores_by_target_and_by_layer(tmp_path):
     ]
     scores = pd.DataFrame(rows)
     sweep = {"p.L00": "00", "p.L01": "01"}
-    curves = by_layer(scores, sweep).set_index(["curve", "layers"])["value"]
-    assert curves["LAPE: own neurons", "01"] == pytest.approx(10)
-    assert curves["LAPE: others' neurons", "00"] == pytest.approx(-15)
+    curves = by_layer(scores, sweep).set_index(["curve", "layers"])["value"]  # one panel
+    assert curves["the language's own", "01"] == pytest.approx(10)
+    assert curves["another's", "00"] == pytest.approx(-15)
     figures.draw_layer_curves(by_layer(scores, sweep), "points", "t", tmp_path / "a.svg", zero=0.0)
     first = scores[scores["intervention"] == "p.L00"]
     figures.draw_targets(first, ["vi", "en"], "t", tmp_path / "b")

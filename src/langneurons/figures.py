@@ -851,7 +851,7 @@ def draw_targets(
             for row, lang in enumerate(frame.index):
                 if lang in frame.columns:
                     corner = (frame.columns.get_loc(lang) - 0.5, row - 0.5)
-                    axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black"))
+                    axis.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=1.3, zorder=3))
             axis.set_title(textwrap.fill(name, max(24, int(across * 11))))
             axis.set_xlabel("target: neurons that are overwritten")
             if number % columns == 0:
@@ -867,33 +867,46 @@ def draw_layer_curves(
     zero: float | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draw curves over layers with their bands.
+    """Draw curves over layers with their bands, one panel per `panel` if there is that column.
 
     `curves` holds curve, layers (such as 03 or 00-08), value, low, high; `zero` draws a line.
     """
     places = sorted(set(curves["layers"].dropna()))
-    width = max(6.4, 0.24 * len(places) + 2.4)
-    with _canvas(os.path.splitext(stem)[0], width, 3.4, title) as figure:
-        axis = figure.subplots()
-        if zero is not None:
-            axis.axhline(zero, color="0.3", linewidth=0.8, zorder=1)
-        for number, (name, own) in enumerate(curves.groupby("curve", sort=False)):
-            own = own.set_index("layers").reindex(places)
-            x, colour = np.arange(len(places)), OKABE_ITO[number % 7]
-            low, high = (own[key].to_numpy(np.float64) for key in ("low", "high"))
-            axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-            axis.plot(
-                x, own["value"], color=colour, marker=MARKERS[number % 7], markersize=4, label=name
-            )
-        single = all("-" not in place for place in places)
-        labels = [str(int(place)) if single else place for place in places]
-        axis.set_xticks(range(len(places)), labels, rotation=0 if single else 90)
-        axis.set_xlabel("layer" if single else "layers")
-        axis.set_ylabel(value)
-        if limits is not None:
-            axis.set_ylim(*limits)
-        _plain(axis, "y")
-        figure.legend(loc="outside right center", frameon=False)
+    single = all("-" not in place for place in places)
+    every = 1 if len(places) <= 18 or not single else 5
+    curves = curves if "panel" in curves else curves.assign(panel="")
+    panels = list(curves.groupby("panel", sort=False))
+    names = list(dict.fromkeys(curves["curve"]))
+    rows, columns = _grid(len(panels), 3)
+    width = min(5.2, max(3.4, 0.2 * len(places) + 0.9))
+    size = (columns * width + 1.9, rows * 2.9 + 0.4)
+    with _canvas(os.path.splitext(stem)[0], *size, title) as figure:
+        axes = _panels(figure, rows, columns, len(panels), sharey=True)
+        for axis, (panel, own) in zip(axes, panels, strict=True):
+            if zero is not None:
+                axis.axhline(zero, color="0.3", linewidth=0.8, zorder=1)
+            for number, name in enumerate(names):
+                one = own[own["curve"] == name].set_index("layers").reindex(places)
+                x, colour = np.arange(len(places)), OKABE_ITO[number % 7]
+                low, high = (one[key].to_numpy(np.float64) for key in ("low", "high"))
+                axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+                marker = MARKERS[number % 7]
+                axis.plot(x, one["value"], marker, color=colour, markersize=3.5, linestyle="-")
+            labels = [str(int(place)) if single else place for place in places]
+            axis.set_xticks(range(0, len(places), every), labels[::every])
+            axis.tick_params(axis="x", labelrotation=0 if single else 90)
+            axis.set_xlabel("layer" if single else "layers")
+            axis.set_title(textwrap.fill(str(panel), 40))
+            if limits is not None:
+                axis.set_ylim(*limits)
+            _plain(axis, "y")
+        for axis in axes[::columns]:
+            axis.set_ylabel(value)
+        handles = [
+            Line2D([], [], color=OKABE_ITO[k % 7], marker=MARKERS[k % 7], markersize=4, label=name)
+            for k, name in enumerate(names)
+        ]
+        figure.legend(handles=handles, loc="outside right center", frameon=False, title="neurons")
 
 
 def _draw_task_matrix(

@@ -509,20 +509,20 @@ def _check_paired(
 
 
 def by_layer(scores: pd.DataFrame, sweep: Mapping[str, str]) -> pd.DataFrame:
-    """Return curve, layers, value, low, high: 100 x mean difference by the layers written.
+    """Return panel, curve, layers, value, low, high: 100 x mean difference by the layers written.
 
     `scores` is what `task_scores` returns, of one metric; `sweep` maps interventions to their
-    layers. One curve per selection for the languages' own neurons, one for those of others; low
-    and high are the quartiles over the cells.
+    layers. A panel per selection, in it a curve for the languages' own neurons and one for those
+    of others; low and high are the quartiles over the cells.
     """
     kept = scores[scores["intervention"].isin(list(sweep))]
-    own = np.where(kept["target"] == kept["lang"], "own", "others'")
     kept = kept.assign(
-        curve=kept["selection"] + ": " + own + " neurons",
+        panel=kept["selection"],
+        curve=np.where(kept["target"] == kept["lang"], "the language's own", "another's"),
         layers=kept["intervention"].map(dict(sweep)),
         points=100 * kept["difference"],
     )
-    groups = kept.groupby(["curve", "layers"], sort=False)["points"]
+    groups = kept.groupby(["panel", "curve", "layers"], sort=False)["points"]
     table = groups.agg(
         value="mean",
         low=lambda one: one.quantile(0.25),
