@@ -199,12 +199,13 @@ def interleaved(
     repeats: int,
     warm_up: bool = True,
     deadline: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Run the variants in turn, `repeats` rounds after one to warm up; return seconds by variant.
 
     Taking turns keeps a slow minute of the machine from falling on one variant; every other round
     runs backwards, so that no variant always follows the same one. After one round none is begun
-    past the deadline (of time.monotonic()).
+    past the deadline (of time.monotonic()). `clock` gives the seconds.
     """
     if repeats < 1:
         raise SystemExit("--repeats must be at least 1")
@@ -214,11 +215,11 @@ def interleaved(
             break
         for name in list(variants)[:: 1 if run % 2 else -1]:
             synchronize()
-            begin = time.perf_counter()
+            begin = clock()
             variants[name]()
             synchronize()
             if run:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(clock() - begin)
     return times
 
 
