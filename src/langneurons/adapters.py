@@ -13,6 +13,7 @@ import copy
 import difflib
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 
@@ -111,6 +112,16 @@ class MlpSites:
                 f" but have {sorted(widths)}"
             )
         self.d_mlp = widths.pop()
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go; a model's layers may lie on several devices."""
+        return self.backbone.get_input_embeddings().weight.device
+
+    @property
+    def head_device(self) -> torch.device:
+        """Where hidden states go to be scored."""
+        return next(self.head.parameters()).device
 
     def _separate_activations(self, layers: nn.ModuleList) -> None:
         parent, _, name = self.adapter.act.rpartition(".")

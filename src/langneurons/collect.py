@@ -330,7 +330,7 @@ def collect(
     n_batches = -(-n_blocks // settings.batch_blocks)
     todo = shard_batches(n_batches, shard, n_shards)
     n_documents = min(len(part.documents), settings.max_documents) if settings.document_means else 0
-    device = next(mlp.backbone.parameters()).device
+    device = mlp.device
     first, counted, document_tokens = todo.start, 0, np.zeros(n_documents, np.int64)
     collector = Collector(mlp, settings, n_documents)
     if checkpoint is not None and checkpoint.exists():

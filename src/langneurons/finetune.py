@@ -64,13 +64,14 @@ def class_logits(
 ) -> torch.Tensor:
     """Return (batch, classes) in float32; rows are padded on the right."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone = MlpSites(inner).backbone
-    hidden = backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    sites = MlpSites(inner)
+    input_ids, attention_mask = input_ids.to(sites.device), attention_mask.to(sites.device)
+    hidden = sites.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     states = hidden.last_hidden_state
     if pooling == "last_position":
         chosen = states[:, -1]
     else:
-        last = attention_mask.sum(dim=1) - 1
+        last = (attention_mask.sum(dim=1) - 1).to(states.device)
         chosen = states[torch.arange(len(states), device=states.device), last]
     head = getattr(inner, HEAD)
     weight = next(head.parameters())
@@ -114,12 +115,12 @@ def token_loss(
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     sites = MlpSites(inner)
+    input_ids, attention_mask = input_ids.to(sites.device), attention_mask.to(sites.device)
     states = sites.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     kept = labels[:, 1:] != IGNORED
     hidden = states.last_hidden_state[:, :-1]
     hidden = hidden[kept.to(hidden.device)]
-    weight = next(sites.head.parameters())
-    hidden, targets = hidden.to(weight.device), labels[:, 1:][kept].to(weight.device)
+    hidden, targets = hidden.to(sites.head_device), labels[:, 1:][kept].to(sites.head_device)
     if not len(targets):
         return hidden.float().sum(), targets.sum()
     if not any(parameter.requires_grad for parameter in sites.head.parameters()):
@@ -170,7 +171,7 @@ def classify(
         )
     order = sorted(kept, key=lambda i: -len(ids[i]))
     together = collate(tokenizer, fixed)
-    device = next(model.parameters()).device
+    device = MlpSites(model).device
     predicted: dict[int, int] = {}
     groups = []
     while order:
@@ -330,7 +331,7 @@ def _trainer_class():
                 total, right = token_loss(inner, *place, labels)
                 seen = int((labels[:, 1:] != IGNORED).sum())
             # The loss must lie where the inputs do.
-            total = total.to(labels.device if self.pooling is None else place[0].device)
+            total = total.to(place[0].device)
             # Kept where they are: reading them here would wait for the device in every pass.
             self.window["right"] += right.detach()
             self.window["seen"] += seen

@@ -104,7 +104,7 @@ def layer_states(
     sites: MlpSites, encoded: Sequence[Sequence[int]], batch_tokens: int, on_forward=None
 ) -> list[torch.Tensor]:
     """Return the output of every layer at each prompt's last token, (n_layers, d_model) each."""
-    device = next(sites.backbone.parameters()).device
+    device = sites.device
     layers = sites.backbone.get_submodule(sites.adapter.layers)
     states: list[torch.Tensor | None] = [None] * len(encoded)
     for group in batches([len(ids) for ids in encoded], batch_tokens):
@@ -117,7 +117,8 @@ def layer_states(
 
         def keep(_module, _inputs, output, kept=kept, last=last):
             hidden = output[0] if isinstance(output, tuple) else output
-            kept.append(hidden[torch.arange(len(last), device=device), last].clone())
+            rows, last = torch.arange(len(last)), last.to(hidden.device)
+            kept.append(hidden[rows.to(hidden.device), last].to(sites.head_device, copy=True))
 
         handles = [layer.register_forward_hook(keep) for layer in layers]
         try:
@@ -135,7 +136,9 @@ def layer_states(
 @torch.inference_mode()
 def distributions(sites: MlpSites, states: torch.Tensor) -> torch.Tensor:
     """Return the logits (n, vocabulary), float32, of states (n, d_model) through norm and head."""
-    hidden = final_norm(sites)(states)
+    norm = final_norm(sites)
+    places = [parameter.device for parameter in norm.parameters()]
+    hidden = norm(states.to(places[0]) if places else states).to(sites.head_device)
     return torch.cat([part for _, part in logit_blocks(sites.head, hidden, sites.config)], 1)
 
 

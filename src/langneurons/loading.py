@@ -14,7 +14,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from langneurons.adapters import adapter_for
+from langneurons.adapters import MlpSites, adapter_for
 from langneurons.config.models import NEWEST
 from langneurons.io import DamagedFile, read_json, write_json
 from langneurons.provenance import digest, file_digest
@@ -49,6 +49,8 @@ SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOT
 GGUF_WORK = ".gguf"
 KEPT_COMMIT = ".newest.json"
 REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
+# Bytes of 4-bit weights with their scales, as a share of 16-bit ones.
+NF4_SHARE = 0.28
 Prepared = tuple[Path, list[str], str]
 
 
@@ -84,16 +86,19 @@ def prepare_model(entry: "ModelEntry", directory: Path) -> dict[str, Any]:
 
 
 def load_model(
-    entry: "ModelEntry", manifest_path: Path, device: str | torch.device | None = None
+    entry: "ModelEntry",
+    manifest_path: Path,
+    device: str | torch.device | Sequence[str | torch.device] | None = None,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """Return the prepared model, frozen and in eval mode, and its tokenizer.
 
-    The device is a GPU if there is one. Attention is SDPA wherever the family has it.
+    Without a device it takes the GPUs that the process sees, or the CPU; over several, layers are
+    spread (see `spread`). Attention is SDPA wherever the family has it.
     """
     start = time.monotonic()
     folder = _checked_folder(manifest_path)
     tokenizer = _read_tokenizer(folder)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    devices = _devices(device)
     options: dict[str, Any] = {}
     if entry.quantization == "nf4":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -102,8 +107,12 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
-    if device.type != "cpu" or options:
-        options["device_map"] = {"": device}
+    if len(devices) > 1:
+        with torch.device("meta"):
+            empty = transformers.AutoModelForCausalLM.from_config(_supported_config(folder))
+        options["device_map"] = spread(empty, devices, entry.quantization)
+    elif devices[0].type != "cpu" or options:
+        options["device_map"] = {"": devices[0]}
     model = _from_pretrained(folder, dtype=getattr(torch, entry.dtype), **options)
     model.eval().requires_grad_(False)
     log.info(
@@ -113,10 +122,58 @@ def load_model(
         entry.dtype,
         entry.quantization,
         model.config._attn_implementation,
-        device,
+        ", ".join(map(str, devices)),
         time.monotonic() - start,
     )
     return model, tokenizer
+
+
+def _devices(device: str | torch.device | Sequence | None) -> list[torch.device]:
+    """Return the devices that a model is loaded onto."""
+    if device is None:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        device = [f"cuda:{number}" for number in range(count)] or "cpu"
+    several = [device] if isinstance(device, (str, torch.device)) else device
+    return [torch.device(one) for one in several]
+
+
+def spread(
+    model: torch.nn.Module, devices: Sequence[str | torch.device], quantization: str = "none"
+) -> dict[str, torch.device]:
+    """Return Accelerate's device map of a model's modules, about equal bytes on each device.
+
+    Layers stay whole and in order. What comes before them is on the first device; the norm after
+    them on the last, with the head unless its weights are the embeddings'. It follows from the
+    model and the number of devices, not from what memory happens to be free.
+    """
+    sites, devices = MlpSites(model), [torch.device(device) for device in devices]
+    names = {id(module): name for name, module in model.named_modules()}
+    path = names[id(sites.layers)]
+    head = names.get(id(sites.head))
+    tied = sites.head is None or sites.head.weight is model.get_input_embeddings().weight
+    tied |= getattr(model.config.get_text_config(decoder=True), "tie_word_embeddings", False)
+    last = {f"{names[id(sites.backbone)]}.{sites.adapter.norm}".lstrip(".")}
+    last |= set() if tied else {head}
+    found: dict[str, torch.device] = {}
+    for name in names.values():
+        parent = name.rpartition(".")[0]
+        on_path = parent == "" or path == parent or path.startswith(f"{parent}.")
+        within = path == name or path.startswith(f"{name}.")
+        if name and on_path and not within and parent != path:
+            found[name] = devices[-1] if name in last else devices[0]
+    sizes = [_bytes(layer) * (NF4_SHARE if quantization == "nf4" else 1) for layer in sites.layers]
+    before = sum(_bytes(model.get_submodule(n)) for n in found if found[n] == devices[0])
+    after = sum(_bytes(model.get_submodule(n)) for n in last if n in found and not tied)
+    total, done = before + sum(sizes) + after, before
+    for number, size in enumerate(sizes):
+        place = int((done + size / 2) / total * len(devices))
+        found[f"{path}.{number}"] = devices[min(place, len(devices) - 1)]
+        done += size
+    return found
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
 
 
 def load_tokenizer(manifest_path: Path) -> transformers.PreTrainedTokenizerBase:

@@ -167,6 +167,9 @@ class Tuned(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
+        # A trainer must not copy a model to every GPU whose layers lie on several.
+        if hasattr(model, "hf_device_map"):
+            self.hf_device_map = model.hf_device_map
 
     def get_base_model(self) -> nn.Module:
         """Return the model inside."""

@@ -32,11 +32,12 @@ class Job:
 
 
 def device_name() -> str:
-    """Return the accelerator's name if torch is loaded and sees one, else 'cpu'."""
+    """Return the accelerators' name and number if torch is loaded and sees any, else 'cpu'."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return "cpu"
+    if torch is None or not torch.cuda.is_available():
+        return "cpu"
+    name, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
+    return name if count == 1 else f"{count} x {name}"
 
 
 def start(snakemake: Any, offline: bool = True) -> Job:

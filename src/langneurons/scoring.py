@@ -77,6 +77,8 @@ def target_logprobs(
 
     hidden: (tokens, d_model); targets: int64 (tokens,).
     """
+    device = next(head.parameters()).device
+    hidden, targets = hidden.to(device), targets.to(device)
     pieces = [
         _target_logprobs(head, hidden[i : i + TOKEN_BLOCK], targets[i : i + TOKEN_BLOCK], config)
         for i in range(0, len(targets), TOKEN_BLOCK)
@@ -126,13 +128,13 @@ def batches(
     return found
 
 
-def _device(sites: MlpSites) -> torch.device:
-    return next(sites.backbone.parameters()).device
-
-
 def _hidden(sites: MlpSites, tokens: torch.Tensor) -> torch.Tensor:
-    """Return the last hidden states of right-padded tokens; later pads cannot be seen."""
-    return sites.backbone(input_ids=tokens, use_cache=False).last_hidden_state
+    """Return the last hidden states of right-padded tokens; later pads cannot be seen.
+
+    They lie where the tokens do, whatever device the last layer is on.
+    """
+    states = sites.backbone(input_ids=tokens, use_cache=False).last_hidden_state
+    return states.to(tokens.device)
 
 
 def _of(group: Sequence[int], conditions: Conditions) -> torch.Tensor | None:
@@ -163,7 +165,7 @@ def token_nll(
     padding, and tokens that are not scored. With `branches`, (branch, n, T).
     """
     sites = MlpSites(model)
-    device = _device(sites)
+    device = sites.device
     _check_conditions(conditions, len(tokens))
     blocks = [0] if branches is None else list(branches)
     result = np.full((len(blocks), *tokens.shape), np.nan)
@@ -314,7 +316,7 @@ def _loglikelihoods(
     sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, blocks, conditioned=False
 ) -> list[list[tuple[float, bool]]]:
     """Return (log p, greedy) of each request, for each block of the rows that the model returns."""
-    device = _device(sites)
+    device = sites.device
     pad = tokenizer.pad_token_id or 0
     unique = list(dict.fromkeys(encoded))
     conditions = [one.condition for one in unique] if conditioned else None
@@ -508,7 +510,7 @@ def _read(sites: MlpSites, tokens: torch.Tensor, mask: torch.Tensor, cache) -> t
     if "position_ids" in inspect.signature(sites.backbone.forward).parameters:
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         arguments["position_ids"] = positions[:, -tokens.shape[1] :]
-    return sites.backbone(input_ids=tokens, **arguments).last_hidden_state
+    return sites.backbone(input_ids=tokens, **arguments).last_hidden_state.to(tokens.device)
 
 
 @torch.inference_mode()
@@ -568,11 +570,11 @@ def generate(
 def _generate_batch(
     sites, ends, encoded, max_new_tokens, penalty, on_forward, conditions, depths
 ) -> list[str]:
-    device = _device(sites)
+    device = sites.device
     reading = _Reading(encoded, [len(ids) for ids in encoded], conditions, depths)
     room = max_new_tokens - 1
     hidden, mask, cache = reading.prefill(sites, ends.pad, device, on_forward, room)
-    seen = _Seen(encoded, sites.head, device) if penalty != 1.0 else None
+    seen = _Seen(encoded, sites.head, sites.head_device) if penalty != 1.0 else None
     generated: list[list[int]] = [[] for _ in encoded]
     texts = [""] * len(encoded)
     running = list(range(len(encoded)))  # the rows of the batch
@@ -659,11 +661,11 @@ class _Seen:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drop the other rows."""
-        self.had = self.had[rows]
+        self.had = self.had[rows.to(self.had.device)]
 
     def add(self, tokens: torch.Tensor) -> None:
         """Add one token (row, 1) per row."""
-        self.had.scatter_(1, tokens, True)
+        self.had.scatter_(1, tokens.to(self.had.device), True)
 
     def penalised(self, logits: torch.Tensor, start: int, penalty: float) -> torch.Tensor:
         """Return the logits (row, block) from `start` with those of earlier tokens lowered."""
@@ -674,6 +676,7 @@ class _Seen:
 
 def _greedy(sites, hidden, seen, penalty) -> list[int]:
     """Return the most probable token of each row after the repetition penalty."""
+    hidden = hidden.to(sites.head_device)
     value = torch.full((len(hidden),), -torch.inf, device=hidden.device)
     best = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
     for start, logits in logit_blocks(sites.head, hidden, sites.config):
