@@ -21,10 +21,11 @@ from langneurons import lens, rows
 from langneurons.adapters import MlpSites
 from langneurons.collect import Settings, collect
 from langneurons.config.finetuning import Training
+from langneurons.config.models import ModelEntry
 from langneurons.factors import Factor
 from langneurons.finetune import Head, add_head, classify, finetune
 from langneurons.interventions import Plan, Write, applied, applied_rows
-from langneurons.loading import spread
+from langneurons.loading import load_model, prepare_model, spread
 from langneurons.scoring import generate, loglikelihood, token_nll
 
 devices.register()
@@ -233,6 +234,22 @@ def test_trained_rows_are_put_on(tmp_path):
     for found in both(compute):
         for name, value in expected.items():
             assert torch.equal(found[name].cpu(), value)
+
+
+def test_a_prepared_model_is_loaded_onto_both(tmp_path):
+    model, tokenizer = tiny.tiny_model("llama", num_hidden_layers=LAYERS), tiny.tiny_tokenizer()
+    model.save_pretrained(tmp_path / "weights")
+    tokenizer.save_pretrained(tmp_path / "weights")
+    source = {"kind": "local", "path": str(tmp_path / "weights")}
+    entry = ModelEntry(source=source, dtype="float32")
+    prepare_model(entry, tmp_path / "out")
+    manifest, tokens = tmp_path / "out" / "manifest.json", torch.tensor([[1, 5, 6, 7]])
+    found = [
+        load_model(entry, manifest, places)[0](tokens.to("part:0")).logits.cpu()
+        for places in (PLACES[:1], PLACES)
+    ]
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], model(tokens).logits)
 
 
 def test_a_plan_is_checked_against_every_layer():

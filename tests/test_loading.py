@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
+from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 from langneurons import loading
 from langneurons.adapters import MlpSites
@@ -115,6 +115,90 @@ def test_nf4_on_the_cpu(tmp_path):
     )
     together = torch.stack([logits.flatten(), model(tokens).logits.flatten()])
     assert torch.corrcoef(together)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_weights_quantised_beforehand_are_those_quantised_on_loading(tmp_path, family):
+    """Packed weights, scales and what they stand for, to the bit; outputs too."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    wide = {"head_dim": 32} if family == "gemma3_text" else {}
+    model = tiny_model(family, hidden_size=64, intermediate_size=128, **wide)
+    model.save_pretrained(tmp_path / "weights")
+    tiny_tokenizer().save_pretrained(tmp_path / "weights")
+    (tmp_path / "weights" / "LICENSE.txt").write_text("terms")
+    entry = local(tmp_path / "weights", dtype="bfloat16", quantization="nf4")
+    manifest = loading.prepare_model(entry, tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    quantised = loading.quantize_model(entry, path, tmp_path / "out" / "nf4")
+    assert loading.identity(entry, quantised) == loading.identity(entry, manifest)
+    assert quantised["tokenizer_hash"] == manifest["tokenizer_hash"]
+    assert (tmp_path / "out" / "nf4" / "LICENSE.txt").read_text() == "terms"
+    fresh, _ = loading.load_model(entry, path, "cpu")
+    read, tokenizer = loading.load_model(entry, tmp_path / "out" / "nf4" / "manifest.json", "cpu")
+    assert loading.tokenizer_hash(tokenizer) == manifest["tokenizer_hash"]
+    expected = fresh.state_dict()
+    assert read.state_dict().keys() == expected.keys()
+    for name, value in read.state_dict().items():
+        assert value.dtype == expected[name].dtype
+        assert torch.equal(value, expected[name])
+    compared = 0
+    for (name, mine), (_, theirs) in zip(read.named_modules(), fresh.named_modules(), strict=True):
+        if type(mine).__name__ == "Linear4bit":
+            assert mine.compute_dtype == theirs.compute_dtype
+            one, other = (
+                functional.dequantize_4bit(m.weight.data, m.weight.quant_state)
+                for m in (mine, theirs)
+            )
+            assert torch.equal(one, other), name
+            compared += 1
+    assert compared == 14
+    tokens = torch.arange(4, 24)[None]
+    assert torch.equal(read(tokens).logits, fresh(tokens).logits)
+
+
+def test_weights_of_another_format_are_refused(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    save(tmp_path / "weights", hidden_size=64, intermediate_size=128)
+    entry = local(tmp_path / "weights", dtype="bfloat16", quantization="nf4")
+    loading.prepare_model(entry, tmp_path / "out")
+    loading.quantize_model(entry, tmp_path / "out" / "manifest.json", tmp_path / "out" / "nf4")
+    for change, words in (
+        ({"quantization": "none"}, "quantization nf4, asked for is none"),
+        ({"dtype": "float16"}, "dtype bfloat16, asked for is float16"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            other = entry.model_copy(update=change)
+            loading.load_model(other, tmp_path / "out" / "nf4" / "manifest.json", "cpu")
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("count", [2, 3])
+def test_layers_are_spread_evenly_and_in_order(family, count):
+    depth = {"bloom": "n_layer", "gpt2": "n_layer"}.get(family, "num_hidden_layers")
+    # Embeddings that weigh little, as in a large model.
+    model = tiny_model(family, **{depth: 12})
+    devices = [torch.device("cuda", number) for number in range(count)]
+    found = loading.spread(model, devices)
+    owners = {
+        name: [key for key in found if name == key or name.startswith(f"{key}.")]
+        for name, _ in [*model.named_parameters(), *model.named_buffers()]
+    }
+    assert all(len(keys) == 1 for keys in owners.values())
+    sites = MlpSites(model)
+    names = {id(module): name for name, module in model.named_modules()}
+    places = [found[names[id(layer)]].index for layer in sites.layers]
+    assert places == sorted(places)
+    assert set(places) == set(range(count))
+    embeddings = names[id(model.get_input_embeddings())]
+    assert found[owners[f"{embeddings}.weight"][0]] == devices[0]
+    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        assert found[names[id(sites.head)]] == devices[0]
+    else:
+        assert found[names[id(sites.head)]] == devices[-1]
+        sizes = [0] * count
+        for name, parameter in model.named_parameters():
+            sizes[found[owners[name][0]].index] += parameter.nbytes
+        assert max(sizes) < 1.35 * min(sizes)
 
 
 def test_tampered_weights_are_refused(prepared):

@@ -41,9 +41,12 @@ def test_hours_of_statistics_by_hand():
     one = stage(plan(), "collect_statistics")
     device = ASSUMED["device"]["tflops"] * 1e12 * ASSUMED["utilisation"]["statistics"]
     forward = 16 * 1e8 * 2 * 8.03e9 * ASSUMED["nf4_slowdown"] / device / 3600
-    loading = 16 * 8 * 2 * 16.06 / ASSUMED["load_gb_per_second"] / 3600
+    embeddings = 128256 * 4096 * 2
+    held = (8.03e9 - embeddings) * 0.56 + embeddings * 2
+    loading = 16 * 8 * held / 1e9 / ASSUMED["load_gb_per_second"] / 3600
     assert one.gpu_hours == pytest.approx(forward + loading, rel=1e-6)
     assert one.hours_left == one.gpu_hours
+    assert one.load_hours == pytest.approx(loading, rel=1e-6)
     assert one.million_tokens == 1600
 
 
@@ -166,3 +169,62 @@ def test_what_is_saved_grows_with_what_is_trained():
     few = with_text(parameters="rows", projections=["gate", "up", "down"])
     assert with_text(parameters="rows").disk_gb == pytest.approx(few.disk_gb / 3)
     assert with_text(parameters="lora", rank=64).disk_gb > with_text(parameters="lora").disk_gb
+
+
+LARGE = {
+    "Qwen/Qwen2.5-32B": {
+        "parameters": 32.8e9,
+        "layers": 64,
+        "hidden": 5120,
+        "intermediate": 27648,
+        "vocabulary": 152064,
+    },
+    "meta-llama/Llama-3.1-70B": {
+        "parameters": 70.6e9,
+        "layers": 80,
+        "hidden": 8192,
+        "intermediate": 28672,
+        "vocabulary": 128256,
+    },
+}
+
+
+def large(repo, **model):
+    """Return the plan of the first paper with one model, in bfloat16, on so many GPUs."""
+    config = read_configs([PAPER])
+    entry = config.models["llama-3.1-8b"].model_dump(mode="json")
+    entry |= {"source": entry["source"] | {"repo": repo}, "quantization": "none"} | model
+    raw = parse_yaml(PAPER.read_text())
+    raw = {key: value for key, value in raw.items() if key not in ("results",)}
+    config = build(raw | {"models": {"large": entry}})
+    return Planner(config, ASSUMED | {"models": LARGE}, ROOT / "nowhere")
+
+
+@pytest.mark.parametrize("repo, gpus", [("Qwen/Qwen2.5-32B", 2), ("meta-llama/Llama-3.1-70B", 4)])
+def test_large_models_fit_the_gpus_they_ask_for(repo, gpus):
+    """32B in bfloat16 on two GPUs of 80 GB, 70B on four; what is too few is said."""
+    planner = large(repo, gpus=gpus)
+    stages = [one for one in planner.stages() if one.gpus]
+    weights = 2 * LARGE[repo]["parameters"] / 1e9
+    assert {one.gpus for one in stages} == {gpus}
+    for one in stages:
+        assert weights / gpus < one.gpu_gb < ASSUMED["device"]["memory_gb"]
+    assert "WARNING" not in text(planner.stages(), planner)
+    alone = large(repo, gpus=1)
+    shown = text(alone.stages(), alone)
+    needed = alone.gpus_needed("large")
+    assert 1 < needed <= gpus
+    assert f"models.large.gpus: {needed}" in shown
+    # A layer at a time computes: more GPUs take no less time, and are all paid for.
+    first, second = (stage(one, "measure_perplexity", "large") for one in (alone, planner))
+    assert second.gpu_hours == pytest.approx(gpus * first.gpu_hours)
+
+
+def test_measured_loads_replace_the_assumed(tmp_path):
+    folder = tmp_path / "logs/evaluate_task/llama-3.1-8b/corrected"
+    folder.mkdir(parents=True)
+    (folder / "a.log").write_text("10:00:00 loaded x: 8030 million parameters, on cuda:0, 4.5 s\n")
+    one = stage(plan(folder=tmp_path), "evaluate_task")
+    assert one.load_hours == pytest.approx(one.jobs * 4.5 / 3600)
+    planner = plan(folder=tmp_path)
+    assert "load models" in text(planner.stages(), planner)

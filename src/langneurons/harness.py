@@ -174,7 +174,7 @@ class InterventionLM(HFLM):
         cfg = read_configs([config] if isinstance(config, str) else list(config))
         _check_name("model", model, cfg.models)
         entry = {"model": cfg.models[model].model_dump(mode="json")}
-        manifest = _made(f"resources/models/{model}/manifest.json")
+        manifest = _made(cfg.manifest(model))
         if intervention == BASELINE:
             made, tokenizer, who = load(entry, manifest)
             return cls(made, tokenizer, Plan(BASELINE), who, batch_size, **arguments)

@@ -3,8 +3,8 @@
 A manifest is JSON: `path` (the folder of the weights: "." is the manifest's own), `revision` (the
 commit, also where the newest was asked for; for a GGUF file its SHA-256; for a local folder a
 digest of weights and config), `model_type`, `n_layers`, `files` (name to size), `tokenizer_hash`
-and `source`. Weights of the hub and of GGUF files lie beside the manifest, which is written last:
-where there is one, it is whole.
+and `source`; of weights quantised beforehand also `quantization` and `dtype`. Weights of the hub
+and of GGUF files lie beside the manifest, which is written last: where there is one, it is whole.
 """
 
 import copy
@@ -45,7 +45,8 @@ CONFIG = "config.json"
 # Weights under other names are second copies in other formats (consolidated, fp16, onnx, flax).
 SAFETENSORS = re.compile(r"model([-_]\d+[-_]of[-_]\d+)?\.safetensors")
 PICKLED = re.compile(r"pytorch_model([-_]\d+[-_]of[-_]\d+)?\.bin")
-SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*", "*TERMS*")
+TERMS = ("LICENSE*", "NOTICE*", "*TERMS*")
+SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", *TERMS)
 GGUF_WORK = ".gguf"
 KEPT_COMMIT = ".newest.json"
 REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
@@ -100,7 +101,8 @@ def load_model(
     tokenizer = _read_tokenizer(folder)
     devices = _devices(device)
     options: dict[str, Any] = {}
-    if entry.quantization == "nf4":
+    packed = _packed(entry, manifest_path)
+    if entry.quantization == "nf4" and not packed:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -111,7 +113,7 @@ def load_model(
         with torch.device("meta"):
             empty = transformers.AutoModelForCausalLM.from_config(_supported_config(folder))
         options["device_map"] = spread(empty, devices, entry.quantization)
-    elif devices[0].type != "cpu" or options:
+    elif devices[0].type != "cpu" or options or packed:
         options["device_map"] = {"": devices[0]}
     model = _from_pretrained(folder, dtype=getattr(torch, entry.dtype), **options)
     model.eval().requires_grad_(False)
@@ -126,6 +128,64 @@ def load_model(
         time.monotonic() - start,
     )
     return model, tokenizer
+
+
+def _packed(entry: "ModelEntry", manifest_path: Path) -> bool:
+    """Tell whether the prepared weights are 4-bit; they must be those that are asked for."""
+    manifest = read_json(manifest_path)
+    if "quantization" not in manifest:
+        return False
+    for key in ("quantization", "dtype"):
+        if manifest[key] != getattr(entry, key):
+            raise ValueError(
+                f"{manifest_path}: weights prepared with {key} {manifest[key]}, asked for is"
+                f" {getattr(entry, key)}"
+            )
+    return True
+
+
+def quantize_model(entry: "ModelEntry", manifest_path: Path, directory: Path) -> dict[str, Any]:
+    """Write a prepared model's 4-bit weights and `directory/manifest.json`, once for all jobs.
+
+    They are quantised on the CPU, so that they do not depend on the kind of GPU of a job: to the
+    bit what `load_model` makes of the unquantised weights there.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    _remove_others(directory, set())
+    folder = _checked_folder(manifest_path)
+    model, tokenizer = load_model(entry, manifest_path, "cpu")
+    start = time.monotonic()
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    for pattern in TERMS:
+        for path in folder.glob(pattern):
+            shutil.copyfile(path, directory / path.name)
+    _share(directory)
+    small, weights = _needed(path.name for path in directory.iterdir() if path.is_file())
+    names = sorted([*small, *weights])
+    manifest = read_json(manifest_path) | {
+        "path": ".",
+        "files": {name: (directory / name).stat().st_size for name in names},
+        "quantization": entry.quantization,
+        "dtype": entry.dtype,
+    }
+    write_json(directory / MANIFEST, manifest)
+    log.info(
+        "wrote %s of %s: %.2f GB, %.0f s",
+        entry.quantization,
+        source_name(entry.source),
+        sum(manifest["files"].values()) / 1e9,
+        time.monotonic() - start,
+    )
+    return manifest
+
+
+def _share(directory: Path) -> None:
+    """Make weights readable as other files are: they are written for their owner alone."""
+    for weights in directory.glob("*.safetensors"):
+        shutil.copymode(directory / CONFIG, weights)
 
 
 def _devices(device: str | torch.device | Sequence | None) -> list[torch.device]:
@@ -429,9 +489,7 @@ def _convert(path: Path, directory: Path) -> None:
     fresh.tie_weights()
     fresh.generation_config = loaded.generation_config
     fresh.save_pretrained(directory)
-    for weights in directory.glob("*.safetensors"):
-        # They are written for their owner alone; others of the group share the folder.
-        shutil.copymode(directory / CONFIG, weights)
+    _share(directory)
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         path.parent, gguf_file=path.name, trust_remote_code=False
     )

@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +33,9 @@ ASSUMPTIONS = "config/plan.yaml"
 TEXT_BYTES_PER_TOKEN = 5.0
 TOKEN_BYTES = 9.0  # identifier, document, flags of a packed token
 DEFAULT_RATE = 0.01  # share of the neurons that a selection without a rate is taken to choose
+FILLED = 0.95  # of a GPU's memory; the rest is the driver's and lost between blocks
+MANY_LOGITS = 2**27  # as in langneurons.finetune, which this module may not import
+LOADED = re.compile(r"^\S+ loaded .*, ([\d.]+) s$", re.MULTILINE)
 RECORD_BYTES = 60.0  # a compressed row of the evaluation records
 
 
@@ -48,7 +52,10 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the plan. Hours are of one device; memory in GB is the largest of a job."""
+    """One line of the plan. Memory in GB is the largest of a job, on one of its GPUs.
+
+    Hours of a job that asks for several GPUs count each of them, though they compute in turn.
+    """
 
     rule: str
     model: str
@@ -57,6 +64,8 @@ class Stage:
     million_tokens: float
     gpu_hours: float
     hours_left: float
+    load_hours: float
+    gpus: int
     gpu_gb: float
     host_gb: float
     disk_gb: float
@@ -119,8 +128,17 @@ class Planner:
         jobs = [Job(f"resources/text/{lang}.jsonl", tokens, size / 20e6, size) for lang in langs]
         return self._stage("fetch_text", "", jobs, 0.0, 4.0)
 
-    def _of_model(self, name: str) -> list[Stage]:
+    def gpus_needed(self, model: str) -> int | None:
+        """Return how many GPUs the model's largest job needs, None if a node of 16 is too small."""
+        memory = self.assumed["device"]["memory_gb"]
+        for gpus in range(1, 17):
+            if max(stage.gpu_gb for stage in self._of_model(model, gpus)) <= FILLED * memory:
+                return gpus
+        return None
+
+    def _of_model(self, name: str, gpus: int | None = None) -> list[Stage]:
         config, entry = self.config, self.config.models[name]
+        gpus = config.gpus(name) if gpus is None else gpus
         geometry = self.geometry(name)
         wide = 4 if entry.dtype == "float32" else 2
         stored = geometry.parameters * wide
@@ -128,8 +146,7 @@ class Planner:
         held = stored
         if entry.quantization == "nf4":
             held = (geometry.parameters - embeddings) * 0.56 + embeddings * 2
-        load = stored / GB / self.assumed["load_gb_per_second"]
-        load *= 2 if entry.quantization == "nf4" else 1
+        load = held / GB / self.assumed["load_gb_per_second"]
         host = max(1.3 * stored / GB if entry.quantization == "none" else 0.5 * stored / GB, 2.0)
         batch = config.runtime.batch_tokens
         scores = batch * geometry.vocabulary * 4  # logits in float32
@@ -147,6 +164,20 @@ class Planner:
                 4.0,
             )
         ]
+        if entry.quantization != "none":
+            # Read, quantised on a CPU in about the same time, written.
+            slow = (2 * stored + held) / GB / self.assumed["load_gb_per_second"]
+            jobs = [Job(config.manifest(name), 0, slow, held)]
+            found.append(
+                self._stage("quantize_model", name, jobs, 0.0, 0.5 * stored / GB + held / GB)
+            )
+
+        def on_each(spread: float, own: float) -> float:
+            """Return GB on one GPU: its share of what lies with the layers, and what is whole."""
+            coarse = held / geometry.layers if gpus > 1 else 0
+            return (spread / max(gpus, 1) + coarse + own) / GB
+
+        on_gpus = {"load": load, "gpus": gpus}
         both = corpus.tokens + corpus.heldout_tokens
         packs = [
             Job(f"{results}/corpora/{lang}.safetensors", both, both / 1e6, TOKEN_BYTES * both)
@@ -167,16 +198,17 @@ class Planner:
         ]
         block = config.statistics.batch_blocks * corpus.block_size
         counts = neurons * (N_BINS * 4 * len(config.statistics.histograms) + 3 * 64 + 8 * documents)
-        on_device = held + counts + block * (geometry.hidden * 8 + geometry.intermediate * 6) * wide
+        passing = block * (geometry.hidden * 8 + geometry.intermediate * 6) * wide
+        on_device = on_each(held + counts, passing)
         found.append(
-            self._stage("collect_statistics", name, jobs, on_device / GB, host + counts / GB)
+            self._stage("collect_statistics", name, jobs, on_device, host + counts / GB, **on_gpus)
         )
 
         rows = self._perplexity_jobs(name, geometry, load)
-        forward = (held + scores + states) / GB
-        found.append(self._stage("measure_perplexity", name, rows, forward, host + 2))
+        forward = on_each(held, scores + states)
+        found.append(self._stage("measure_perplexity", name, rows, forward, host + 2, **on_gpus))
         shifts = self._lss_jobs(name, geometry, load)
-        found.append(self._stage("measure_lss", name, shifts, forward, host + 2))
+        found.append(self._stage("measure_lss", name, shifts, forward, host + 2, **on_gpus))
         trained = self._training_jobs(name, geometry, load)
         longest = max(
             (e.training.batch_size * e.training.max_length for e in config.finetunings.values()),
@@ -185,15 +217,17 @@ class Planner:
         kept = longest * geometry.layers * (geometry.hidden * 14 + geometry.intermediate * 4) * wide
         # Rows: values, gradients and two moments in float32, eight times what is saved.
         states_of = 8 * max((job.disk for job in trained), default=0) + 0.02 * stored
-        training = (held + kept + longest * geometry.vocabulary * 8 + states_of) / GB
-        found.append(self._stage("finetune", name, trained, training, host + 2))
+        # Logits in float32, their softmax, and gradients, of a block of positions.
+        logits = 16 * min(longest * geometry.vocabulary, MANY_LOGITS)
+        training = on_each(held + kept + states_of, logits)
+        found.append(self._stage("finetune", name, trained, training, host + 2, **on_gpus))
         evaluated = self._evaluation_jobs(name, geometry, load, held)
-        found.append(self._stage("evaluate_task", name, evaluated, forward, host + 4))
+        found.append(self._stage("evaluate_task", name, evaluated, forward, host + 4, **on_gpus))
         for rule, analysis in (("force_language", "forcing"), ("fall_back", "fallback")):
             jobs = self._generation_jobs(analysis, name, geometry, load, held)
-            found.append(self._stage(rule, name, jobs, forward, host + 2))
+            found.append(self._stage(rule, name, jobs, forward, host + 2, **on_gpus))
         jobs = self._lens_jobs(name, geometry, load)
-        found.append(self._stage("read_layers", name, jobs, forward, host + 2))
+        found.append(self._stage("read_layers", name, jobs, forward, host + 2, **on_gpus))
         return found
 
     def _perplexity_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
@@ -410,9 +444,16 @@ class Planner:
         return min(rows, limit) if limit else rows
 
     def _stage(
-        self, rule: str, model: str, jobs: Iterable[Job], gpu_gb: float, host_gb: float
+        self,
+        rule: str,
+        model: str,
+        jobs: Iterable[Job],
+        gpu_gb: float,
+        host_gb: float,
+        load: float = 0.0,
+        gpus: int = 0,
     ) -> Stage:
-        jobs = list(jobs)
+        jobs, count = list(jobs), max(gpus, 1)
         done = [job for job in jobs if (self.folder / job.output).exists()]
         measured, memory = self._measured(rule, model) if done else ([], [])
         mean = sum(measured) / len(measured) if measured else None
@@ -430,13 +471,24 @@ class Planner:
             jobs=len(jobs),
             done=len(done),
             million_tokens=sum(job.tokens for job in jobs) / 1e6,
-            gpu_hours=sum(assumed.values()) / 3600 if gpu_gb else 0.0,
-            hours_left=left / 3600,
-            gpu_gb=gpu_gb if self.config.runtime.gpu else 0.0,
-            host_gb=max(memory, default=host_gb + (0 if self.config.runtime.gpu else gpu_gb)),
+            gpu_hours=count * sum(assumed.values()) / 3600 if gpu_gb else 0.0,
+            hours_left=count * left / 3600,
+            load_hours=count * len(jobs) * self._load(rule, model, load) / 3600,
+            gpus=gpus,
+            gpu_gb=gpu_gb if gpus else 0.0,
+            host_gb=max(memory, default=host_gb + (0 if gpus else gpu_gb)),
             disk_gb=sum(job.disk for job in jobs) / GB,
             basis=f"measured, {len(measured)} jobs" if measured else "assumed",
         )
+
+    def _load(self, rule: str, model: str, assumed: float) -> float:
+        """Return the seconds a job takes to load the model: measured, as logs tell, or assumed."""
+        if not assumed:
+            return 0.0
+        found = []
+        for path in sorted((self.folder / "logs" / rule / model).rglob("*.log")):
+            found += map(float, LOADED.findall(path.read_text(encoding="utf-8", errors="replace")))
+        return sum(found) / len(found) if found else assumed
 
     def _measured(self, rule: str, model: str) -> tuple[list[float], list[float]]:
         """Return seconds and peak memory in GB of finished jobs (Snakemake's benchmark files)."""
@@ -468,19 +520,18 @@ def _read_geometry(raw: Mapping[str, Any]) -> Geometry:
 def text(stages: list[Stage], planner: Planner) -> str:
     """Return the plan as a table with totals and the assumptions it rests on."""
     heads = ("stage", "model", "jobs", "done", "M tokens", "GPU h", "h left")
-    heads += ("GPU GB", "host GB", "disk GB", "basis")
+    heads += ("GPUs", "GPU GB", "host GB", "disk GB", "basis")
     rows = [heads]
     for one in stages:
         numbers = (one.million_tokens, one.gpu_hours, one.hours_left)
-        numbers += (one.gpu_gb, one.host_gb, one.disk_gb)
-        rows.append(
-            (one.rule, one.model, str(one.jobs), str(one.done), *map(_rounded, numbers), one.basis)
-        )
+        row = (one.rule, one.model, str(one.jobs), str(one.done), *map(_rounded, numbers))
+        sizes = (one.gpu_gb, one.host_gb, one.disk_gb)
+        rows.append((*row, str(one.gpus), *map(_rounded, sizes), one.basis))
     hours = sum(one.gpu_hours for one in stages)
     left = sum(one.hours_left for one in stages if one.gpu_hours)
     total = ("total", "", sum(one.jobs for one in stages), sum(one.done for one in stages))
     total += (_rounded(sum(one.million_tokens for one in stages)), _rounded(hours), _rounded(left))
-    total += (_rounded(max(one.gpu_gb for one in stages)),)
+    total += (str(max(one.gpus for one in stages)), _rounded(max(s.gpu_gb for s in stages)))
     total += (_rounded(max(one.host_gb for one in stages)),)
     total += (_rounded(sum(one.disk_gb for one in stages)), "")
     rows.append(tuple(map(str, total)))
@@ -488,18 +539,20 @@ def text(stages: list[Stage], planner: Planner) -> str:
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if i in (0, 1, 10) else cell.rjust(width)
+            cell.ljust(width) if i in (0, 1, 11) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     rule = "-" * max(map(len, lines))
     lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
     device, cuts = planner.assumed["device"], planner.assumed["utilisation"]
-    gpus = planner.config.runtime.gpu
+    gpus = max(one.gpus for one in stages)
+    loading = sum(one.load_hours for one in stages if one.gpu_hours)
     where = f"{device['label']}: {device['tflops']} TFLOP/s, {device['bandwidth_gb']} GB/s"
     shares = ", ".join(f"{key} {value:g}" for key, value in cuts.items())
     lines += [
         "",
+        f"Of the GPU hours {_rounded(loading)} load models ({loading / max(hours, 1e-9):.1%}).",
         f"Assumed (config/plan.yaml) where no job has run yet: {where};",
         f"share of the peak: {shares}; 4-bit weights {planner.assumed['nf4_slowdown']:g} times"
         " slower.",
@@ -510,11 +563,17 @@ def text(stages: list[Stage], planner: Planner) -> str:
             "This configuration asks for no GPU (runtime.gpu: 0): assumed hours hold on the device"
             " above, not on CPU cores."
         )
-    peak = max(one.gpu_gb for one in stages)
-    if peak > device["memory_gb"]:
+    for model in planner.config.models:
+        mine = [one for one in stages if one.model == model and one.gpus]
+        peak = max((one.gpu_gb for one in mine), default=0.0)
+        if peak <= device["memory_gb"]:
+            continue
+        needed = planner.gpus_needed(model)
+        more = "" if needed is None else f" set models.{model}.gpus: {needed}, or"
         lines.append(
-            f"WARNING: {peak:.0f} GB do not fit into {device['memory_gb']} GB; lower"
-            " runtime.batch_tokens or statistics.batch_blocks, or quantise (quantization: nf4)."
+            f"WARNING: {model}: {peak:.0f} GB do not fit into a GPU of {device['memory_gb']} GB"
+            f" ({mine[0].gpus} of them per job);{more} lower runtime.batch_tokens or"
+            " statistics.batch_blocks, or quantise (quantization: nf4)."
         )
     asked = planner.config.runtime.mem_mb / 1000
     host = max(one.host_gb for one in stages)

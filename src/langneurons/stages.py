@@ -41,6 +41,12 @@ def prepare_model(config: Config, model: str) -> dict[str, Any]:
 
 
 @_stage
+def quantize_model(config: Config, model: str) -> dict[str, Any]:
+    """Return the source of the weights and their numeric format."""
+    return _model(config, model)
+
+
+@_stage
 def fetch_text(config: Config, lang: str) -> dict[str, Any]:
     """Return the source of the documents and their split."""
     corpus = config.corpus

@@ -8,7 +8,7 @@ localrules:
 rule collect_statistics:
     """Measure every neuron on one shard of a language's corpus."""
     input:
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         corpus="results/{model}/corpora/{lang}.safetensors",
     output:
         ensure("results/{model}/shards/{lang}/{shard}.safetensors", non_empty=True),
@@ -20,7 +20,7 @@ rule collect_statistics:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),

@@ -94,6 +94,16 @@ def code(script, *also):
     return [f"{module}={value}" for module, value in digests.items()]
 
 
+def weights(wc):
+    """Return the manifest of the weights that a model's jobs load."""
+    return cfg.manifest(wc.model)
+
+
+def gpus(wildcards):
+    """Return the GPUs of a model's job."""
+    return cfg.gpus(wildcards.model)
+
+
 def memory(wildcards, attempt):
     """Return the memory of a model job in MB: doubled at each attempt, up to a cap."""
     asked = cfg.runtime.mem_mb
@@ -142,7 +152,7 @@ def resource_files():
     """Return everything that is fetched: models, text, tasks."""
     langs = {lang for model in cfg.models for lang in cfg.model_languages(model)}
     return [
-        *(f"resources/models/{model}/manifest.json" for model in cfg.models),
+        *(cfg.manifest(model) for model in cfg.models),
         *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
         *(
             f"resources/tasks/{points}/{task}/{lang}.jsonl"

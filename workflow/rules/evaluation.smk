@@ -5,7 +5,7 @@ rule evaluate_task:
     """Score a task in one language, untouched and under every intervention."""
     input:
         unpack(condition_inputs),
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         definition=task_definition,
     output:
         ensure(
@@ -19,7 +19,7 @@ rule evaluate_task:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

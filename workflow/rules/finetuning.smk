@@ -32,7 +32,7 @@ rule finetune:
     """Train one adapter."""
     input:
         unpack(adapter_inputs),
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
     output:
         adapter=ensure(
             "results/{model}/adapters/{points}/{adapter}/adapter_model.safetensors", non_empty=True
@@ -47,7 +47,7 @@ rule finetune:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         report_to=reporting,

@@ -37,7 +37,7 @@ rule prepare_questions:
 rule force_language:
     """Answer questions of every language with every language forced upon the answer."""
     input:
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         questions=forcing_questions,
@@ -54,7 +54,7 @@ rule force_language:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
@@ -68,7 +68,7 @@ rule force_language:
 rule fall_back:
     """Answer questions while the neurons of more and more languages are overwritten."""
     input:
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         questions=fallback_questions,
@@ -85,7 +85,7 @@ rule fall_back:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
@@ -125,7 +125,7 @@ rule judge_texts:
 rule read_layers:
     """Read what every layer would say next, by language of the tokens."""
     input:
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         neurons=lens_tables,
         statistics=lens_statistics,
         corpora=heldout_inputs,
@@ -140,7 +140,7 @@ rule read_layers:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

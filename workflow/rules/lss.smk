@@ -29,7 +29,7 @@ rule prepare_facts:
 rule measure_lss:
     """Score every fact's objects, untouched and with each language's neurons overwritten."""
     input:
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         facts=fact_inputs,
@@ -47,7 +47,7 @@ rule measure_lss:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

@@ -4,7 +4,7 @@
 rule measure_perplexity:
     """Read every language's held-out text with each language's neurons overwritten."""
     input:
-        manifest="resources/models/{model}/manifest.json",
+        manifest=weights,
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         corpora=heldout_inputs,
@@ -22,7 +22,7 @@ rule measure_perplexity:
         "../../environment.yml"
     threads: cfg.runtime.threads
     resources:
-        gpu=cfg.runtime.gpu,
+        gpu=gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

@@ -28,6 +28,29 @@ rule prepare_model:
         "../scripts/prepare_model.py"
 
 
+rule quantize_model:
+    """Write the 4-bit weights, which every job of the model then reads."""
+    input:
+        manifest="resources/models/{model}/manifest.json",
+    output:
+        ensure("resources/models/{model}/nf4/manifest.json", non_empty=True),
+    log:
+        "logs/quantize_model/{model}.log",
+    benchmark:
+        "benchmarks/results/quantize_model/{model}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cfg.runtime.threads
+    resources:
+        mem_mb=memory,
+        runtime=minutes,
+    params:
+        cfg=stage("quantize_model", "model"),
+        code=code("quantize_model.py"),
+    script:
+        "../scripts/quantize_model.py"
+
+
 rule fetch_text:
     """Fetch the documents of a language and split them by document."""
     output:

@@ -59,6 +59,12 @@ class ModelEntry(Frozen):
     quantization: Literal["none", "nf4"] = Field(
         "none", description="nf4: 4-bit NormalFloat with double quantisation (bitsandbytes)."
     )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        description="GPUs of each of its jobs, over which its layers are spread; `runtime.gpu` if"
+        " left out.",
+    )
     language_sets: tuple[str, ...] | None = Field(
         None, description="The language sets this model is run on; all if left out."
     )

@@ -166,6 +166,16 @@ class Config(Frozen):
             )
         )
 
+    def manifest(self, model: str) -> str:
+        """Return the manifest of the weights that a model's jobs load."""
+        kind = self.models[model].quantization
+        return f"resources/models/{model}/{'' if kind == 'none' else kind + '/'}manifest.json"
+
+    def gpus(self, model: str) -> int:
+        """Return the GPUs of each of a model's jobs."""
+        own = self.models[model].gpus
+        return self.runtime.gpu if own is None else own
+
     def directory(self, langset: str) -> str:
         """Return the folder name of a language set: its content, not its name or order."""
         return set_directory(self.language_sets[langset])
