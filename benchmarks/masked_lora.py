@@ -1,24 +1,26 @@
-"""A training step of neuron-masked LoRA, y = W x + (M * (B A)) x * alpha / r: four routes.
+"""A training step of neuron-masked LoRA, y = W x + (M * (B A)) x * alpha / r: six routes.
 
-Every route trains plain LoRA on q k v o of a Llama of random weights; on the gate projection:
+Every route trains LoRA on q k v o of a Llama of random weights; on the gate projection:
 
-    plain       LoRA on all neurons, no mask (PEFT): the reference
-    rows        only the chosen rows of B exist (langneurons.lora.attach)
+    PEFT        LoRA on all neurons, no mask, in stock PEFT's own layers: the reference
+    all         the same parameters in our layers (langneurons.lora.attach)
+    rows        our layers; only the chosen rows of B exist
+    rows, loss  the same, and the package's loss, which takes the head a block of tokens at a time
     dense mask  the formula as written: M * (B A) becomes a full matrix, multiplied with x
     masked B    B's rows times the mask, in torch.nn.utils.parametrize: B_masked (A x)
 
 First the routes with a mask must agree, from the same A and B: logits, loss, the gradient of every
 A and of the chosen rows of B, the other rows' gradient being zero; with all neurons chosen they
-must agree with plain LoRA too. In float32 they may differ by 2e-5 of the largest value of a tensor,
-in bfloat16 by 5e-2. float32 is always checked (on at most `--check-layers` layers), bfloat16 when
-it is what is timed.
+must agree with PEFT's plain LoRA too, and so must all. In float32 they may differ by 2e-5 of the
+largest value of a tensor, in bfloat16 by 5e-2. float32 is always checked (on at most
+`--check-layers` layers), bfloat16 when it is what is timed.
 
 Then all routes take turns in one process, on the same frozen weights: forward, backward, AdamW.
 In bfloat16 this runs under autocast and the trained parameters are float32, as in the package's own
 training. Last, each takes three steps in a process of its own, for the memory: the peak of these
 steps above what was held before the first. On a CPU that is the process's resident memory, on a
 GPU what PyTorch's allocator counts; mask or indices are held before the first step and are counted
-apart. "plain, again" is the noise of both.
+apart. "PEFT, again" is the noise of both.
 
 An 8B shape on a GPU (by its sizes about 40 GB; --check-layers and --shares make it less):
 
@@ -54,7 +56,8 @@ from common import (
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MASKED = ("rows", "dense mask", "masked B")
-PLAIN = "plain"
+PLAIN, ALL, LOSS = "PEFT", "all", "rows, loss"
+OURS = (ALL, "rows", LOSS)
 TOLERANCE = {"float32": 2e-5, "bfloat16": 5e-2}
 STEPS = 3  # for the memory
 
@@ -133,7 +136,7 @@ def _report(given, agreement: dict, results: list[dict], load: str) -> None:
         f"{given.layers} layers, hidden size {given.hidden}, {given.intermediate} neurons,"
         f" vocabulary {given.vocabulary}, {given.batch} x {given.length} tokens, rank {given.rank},"
         f" {given.dtype} on {given.device}; {given.repeats} interleaved rounds; medians and"
-        " quartiles; ratio to plain in the same round. MB (decimal): state is trained parameters"
+        " quartiles; ratio to PEFT in the same round. MB (decimal): state is trained parameters"
         " and AdamW's moments; peak is what the steps hold at most beyond what was held before the"
         " first one, in a process of its own. Logits, loss and gradients of the masked routes are"
         f" apart by at most {apart} of the largest value. Load average {load}."
@@ -223,13 +226,17 @@ def _route(base, route: str, chosen: list | None, rank: int):
     from langneurons.lora import attach
 
     options = {"rank": rank, "alpha": 2.0 * rank}
-    if route == "rows":
+    if route in ("rows", LOSS):
         model = attach(base, ATTENTION, {"gate": chosen}, **options)
         return model, list(MlpSites(model).gate)
     model = attach(base, (*ATTENTION, "gate_proj"), **options)
+    if route not in OURS:
+        for layer in model.modules():
+            if hasattr(layer, "lora_A"):
+                del layer.forward  # PEFT's own is beneath
     layers, gates = MlpSites(model), []
     for k, gate in enumerate(layers.gate):
-        if route != PLAIN:
+        if route not in (PLAIN, ALL):
             weight = gate.lora_B["default"].weight
             keep = torch.zeros(len(weight), 1, dtype=weight.dtype, device=weight.device)
             keep[torch.from_numpy(chosen[k]).to(weight.device)] = 1
@@ -315,7 +322,7 @@ def _check(given, dtype: str, layers: int) -> dict[str, float]:
         chosen = _chosen(given, share, layers)
         whole = len(chosen[0]) == given.intermediate
         expected = None
-        for route in (*MASKED, PLAIN) if whole else MASKED:
+        for route in (*MASKED, PLAIN, ALL) if whole else MASKED:
             found = _outcome(given, dtype, base, route, chosen, tokens)
             if expected is None:
                 expected = found
@@ -360,7 +367,7 @@ def _outcome(given, dtype: str, base, route: str, chosen: list, tokens) -> dict:
         if rows is not None and route != "rows":
             off = torch.ones(len(gradient), dtype=torch.bool)
             off[torch.from_numpy(rows)] = False
-            if route != PLAIN and gradient[off.to(gradient.device)].any():
+            if route not in (PLAIN, ALL) and gradient[off.to(gradient.device)].any():
                 raise RuntimeError(f"{route}: rows off the mask of {name} have a gradient")
             gradient = gradient[torch.from_numpy(rows).to(gradient.device)]
         if not gradient.any():
@@ -374,13 +381,16 @@ def _outcome(given, dtype: str, base, route: str, chosen: list, tokens) -> dict:
 
 def _variants(given) -> list[tuple[str, str, float | None]]:
     """Return label, route, share."""
-    result: list = [(PLAIN, PLAIN, None), (f"{PLAIN}, again", PLAIN, None)]
-    return result + [(route, route, share) for share in given.shares for route in MASKED]
+    result: list = [(PLAIN, PLAIN, None), (f"{PLAIN}, again", PLAIN, None), (ALL, ALL, None)]
+    routes = [("rows", "rows"), (LOSS, LOSS)] + [(route, route) for route in MASKED[1:]]
+    return result + [(*names, share) for share in given.shares for names in routes]
 
 
 def _trainer(given, base, route: str, share: float | None, tokens):
     """Return a function that takes one step, the model and the optimiser."""
     import torch
+
+    from langneurons.finetune import token_loss
 
     chosen = None if share is None else _chosen(given, share, base.config.num_hidden_layers)
     model, gates = _route(base, route, chosen, given.rank)
@@ -388,9 +398,14 @@ def _trainer(given, base, route: str, share: float | None, tokens):
     optimiser = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.1)
     autocast = _autocast(given, given.dtype)
 
+    mask = torch.ones_like(tokens)
+
     def step() -> None:
         with autocast:
-            loss = model(input_ids=tokens, labels=tokens).loss
+            if route == LOSS:
+                loss = token_loss(model, tokens, mask, tokens)[0] / tokens[:, 1:].numel()
+            else:
+                loss = model(input_ids=tokens, labels=tokens).loss
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -455,7 +470,7 @@ def _warm_up(given) -> None:
     tiny = copy.copy(given)
     tiny.hidden, tiny.intermediate, tiny.layers = 64, 96, 1
     tiny.heads, tiny.kv_heads, tiny.vocabulary, tiny.rank = 4, 2, 50, 2
-    for route in (PLAIN, *MASKED):
+    for route in (PLAIN, ALL, LOSS, *MASKED):
         base = _base(tiny, tiny.dtype, 1)
         _trainer(tiny, base, route, 0.5, _tokens(tiny, 2, 8))[0]()
 

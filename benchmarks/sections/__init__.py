@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import common
 
-MODULES = ("card", "statistics", "interventions", "evaluation")
+MODULES = ("card", "statistics", "interventions", "evaluation", "training")
 
 _LLAMA = {"rms_norm_eps": 1e-5, "tie_word_embeddings": False, "rope_theta": 500_000.0}
 SHAPES: dict[str, tuple[str, dict]] = {

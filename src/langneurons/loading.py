@@ -208,7 +208,7 @@ def spread(
     """
     sites, devices = MlpSites(model), [torch.device(device) for device in devices]
     names = {id(module): name for name, module in model.named_modules()}
-    path = names[id(sites.layers)]
+    path = names[id(sites.layers[0])].rpartition(".")[0]
     head = names.get(id(sites.head))
     tied = sites.head is None or sites.head.weight is model.get_input_embeddings().weight
     tied |= getattr(model.config.get_text_config(decoder=True), "tie_word_embeddings", False)
