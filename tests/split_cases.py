@@ -19,6 +19,7 @@ from test_finetune import ANSWERS, CLASSES, nli_rows, qa_rows
 
 from langneurons import lens, rows
 from langneurons.adapters import MlpSites
+from langneurons.branches import branched
 from langneurons.collect import Settings, collect
 from langneurons.config.finetuning import Training
 from langneurons.config.models import ModelEntry
@@ -26,7 +27,7 @@ from langneurons.factors import Factor
 from langneurons.finetune import Head, add_head, classify, finetune
 from langneurons.interventions import Plan, Write, applied, applied_rows
 from langneurons.loading import load_model, prepare_model, spread
-from langneurons.scoring import generate, loglikelihood, token_nll
+from langneurons.scoring import branch_loglikelihoods, generate, loglikelihood, token_nll
 
 devices.register()
 torch.set_num_threads(1)
@@ -149,6 +150,26 @@ def test_rows_under_plans_of_their_own():
     one, two = both(compute)
     assert one == two
     assert len(set(one[0])) == 9
+
+
+def test_plans_in_branches_with_common_beginnings():
+    def compute(model):
+        tokenizer, sites = tiny.tiny_tokenizer(), MlpSites(model)
+        deep = [
+            replace(plan(name, value), writes=plan(name, value).writes[2:3])
+            for name, value in (("a", 3.0), ("b", -4.0))
+        ]
+        plans = [Plan("none"), *deep, plan("c")]
+        pairs = [("w1 w2 w3 w4", word) for word in (" w10 w11", " w12", " w13 w14 w15")]
+        with branched(sites, plans, strict=False) as running:
+            scores = branch_loglikelihoods(model, tokenizer, pairs, 80, running)
+            blocks = token_nll(model, *text(), 96, running.on_forward, branches=running.blocks)
+        texts = generate(model, tokenizer, [f"w1 w2 {p}" for p in PROMPTS], 5, (), 80, shared=True)
+        return scores, blocks.tolist(), texts
+
+    one, two = both(compute, "gemma3_text")
+    assert repr(one) == repr(two)
+    assert len({repr(scores) for scores in one[0]}) == 4
 
 
 def test_layers_are_read():
