@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.adapters import MlpSites
-from langneurons.branches import Branched, branched, portions
-from langneurons.corpora import Corpus, Part
+from langneurons.corpora import Corpus
 from langneurons.interventions import Plan, applied
 from langneurons.progress import Progress
 from langneurons.scoring import token_nll
@@ -53,27 +52,6 @@ def document_nll(
     part = corpus.heldout.first(tokens) if seed is None else corpus.heldout.sample(tokens, seed)
     scored = part.scored & (part.document >= 0)
     nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, on_forward=on_forward)
-    return _by_document(corpus, part, scored, nll)
-
-
-def branch_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int, running: Branched):
-    """Return what `document_nll` returns, under each plan of `running`."""
-    part = corpus.heldout.first(tokens)
-    scored = part.scored & (part.document >= 0)
-    losses = token_nll(
-        model,
-        part.tokens,
-        part.lengths,
-        scored,
-        batch_tokens,
-        on_forward=running.on_forward,
-        branches=running.blocks,
-    )
-    return [_by_document(corpus, part, scored, nll) for nll in losses]
-
-
-def _by_document(corpus: Corpus, part: Part, scored: np.ndarray, nll: np.ndarray) -> pd.DataFrame:
-    """Return the sums of a loss per token over each document that has predicted tokens."""
     predicted = scored.copy()
     predicted[:, 0] = False
     owner = part.document[predicted]
@@ -112,64 +90,39 @@ def measure(
     """Return the records of one matrix, rows `none` (untouched) and each language of `plans`.
 
     Finished (plan, language) parts come from the store; `key` holds the identity of model and
-    code. Plans that leave the first layers alone read them once (`langneurons.branches`).
+    code.
     """
     sites = MlpSites(model)
     rows = {BASELINE: Plan(BASELINE), **plans}
     sizes = {lang: int(one.heldout.first(tokens).scored.sum()) for lang, one in corpora.items()}
     progress = Progress("perplexity", sum(sizes.values()) * len(rows), "tokens")
-    written = {deactivated: plan_digest(plan) for deactivated, plan in rows.items()}
-    found: dict[tuple[str, str], pd.DataFrame] = {}
-    for lang, corpus in corpora.items():
-        keys: dict[str, dict] = {}
-        first: dict[tuple, str] = {}  # by what is written and read: equal cells are run once
-        for deactivated in rows:
-            keys[deactivated] = key | {
-                "lang": lang,
-                "corpus_hash": corpus.header["corpus_hash"],
-                "tokens": tokens,
-                "plan": written[deactivated],
-            }
-            if sampled:
-                keys[deactivated]["seed"] = _cell_seed(deactivated, lang)
-            content = (written[deactivated], keys[deactivated].get("seed"))
-            frame = None if content in first else store.get(keys[deactivated])
+    frames = []
+    for deactivated, plan in rows.items():
+        for lang, corpus in corpora.items():
+            seed = _cell_seed(deactivated, lang) if sampled else None
+            part_key = (
+                key
+                | ({"seed": seed} if sampled else {})
+                | {
+                    "lang": lang,
+                    "corpus_hash": corpus.header["corpus_hash"],
+                    "tokens": tokens,
+                    "plan": plan_digest(plan),
+                }
+            )
+            frame = store.get(part_key)
             if frame is None:
-                first.setdefault(content, deactivated)
-            else:
-                found[deactivated, lang] = frame
-                progress.update(sizes[lang])
-        pending = list(first.values())
-        longest = int(corpus.heldout.first(tokens).lengths.max(initial=1))
-        limit = 1 if sampled else batch_tokens // longest
-        chosen = portions([rows[name] for name in pending], sites.n_layers, limit)
-        for names in [[pending[number] for number in numbers] for numbers in chosen]:
-            if len(names) > 1:
-                with branched(sites, [rows[name] for name in names]) as running:
-                    frames = branch_nll(model, corpus, tokens, batch_tokens, running)
-            else:
-                with applied(sites, rows[names[0]]) as running:
-                    seed = keys[names[0]].get("seed")
-                    frames = [
-                        document_nll(model, corpus, tokens, batch_tokens, running.on_forward, seed)
-                    ]
-            for deactivated, frame in zip(names, frames, strict=True):
+                with applied(sites, plan) as running:
+                    frame = document_nll(
+                        model, corpus, tokens, batch_tokens, running.on_forward, seed
+                    )
                 if not np.isfinite(frame["nll"]).all():
-                    name = rows[deactivated].name
-                    raise RuntimeError(f"NLL of {lang} is not finite with {name} on {deactivated}")
-                store.put(keys[deactivated], frame)
-                found[deactivated, lang] = frame
-                progress.update(sizes[lang])
-        for deactivated in rows:
-            if (deactivated, lang) not in found:
-                same = first[written[deactivated], keys[deactivated].get("seed")]
-                found[deactivated, lang] = found[same, lang]
-                progress.update(sizes[lang])
-    frames = [
-        found[deactivated, lang].assign(deactivated=deactivated, evaluated=lang)
-        for deactivated in rows
-        for lang in corpora
-    ]
+                    raise RuntimeError(
+                        f"NLL of {lang} is not finite with {plan.name} on {deactivated}"
+                    )
+                store.put(part_key, frame)
+            progress.update(sizes[lang])
+            frames.append(frame.assign(deactivated=deactivated, evaluated=lang))
     progress.finish()
     columns = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
     return pd.concat(frames, ignore_index=True)[columns]

@@ -13,7 +13,7 @@ layer by layer, so that dozens of languages fit into memory.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -183,31 +183,14 @@ class Statistics:
         """Return the largest activation."""
         return self._array(site, "extremes")[:, 1].astype(np.float64)
 
-    @cached_property
-    def _histograms(self) -> dict[str, np.ndarray]:
-        return {}
-
     def histogram(self, site: str = "act") -> np.ndarray:
         """Return counts per bin, (n_layers, d_mlp, N_BINS).
 
         The activation's follows from the gate's, as it is a function of the gate: int32 counts
-        where the site has its own histogram, float64 shares of counts where it is derived.
+        where the site has its own histogram, float64 shares of counts where it is derived. The
+        last two that were asked for, of any statistics, stay in memory.
         """
-        if site in self._histograms:
-            return self._histograms[site]
-        if site in self.header["histograms"]:
-            result = _unpack(self._array(site, "histogram"), (*self.shape, bins.N_BINS), self.path)
-        elif site == "act" and "gate" in self.header["histograms"]:
-            matrix = bins.image(NONLINEARITIES[self.header["nonlinearity"]])
-            result = self.histogram("gate") @ matrix
-        else:
-            raise ValueError(
-                f"{self.path}: no histogram of site {site!r} (histograms of"
-                f" {', '.join(self.header['histograms']) or 'none'}); add it to"
-                " statistics.histograms in the configuration."
-            )
-        self._histograms[site] = result
-        return result
+        return _histogram(self, site)
 
     def quantile(self, q: float, site: str = "act") -> np.ndarray:
         """Return each neuron's q-quantile, within the bound of `langneurons.histogram`."""
@@ -217,13 +200,19 @@ class Statistics:
 
     def exceedance(self, threshold: np.ndarray | float, site: str = "act") -> np.ndarray:
         """Return P(a > threshold) per neuron; `threshold` broadcasts to (n_layers, d_mlp)."""
+        from langneurons.unpacking import exceedance
+
         thresholds = np.broadcast_to(np.asarray(threshold, np.float64), self.shape)
-        return self._per_layer(
-            site,
-            lambda histogram, low, high, layer: bins.exceedance(
-                histogram, thresholds[layer], low, high
-            ),
+        result = np.empty(self.shape)
+        exceedance(
+            self.histogram(site).reshape(-1, bins.N_BINS),
+            thresholds.ravel(),
+            self.min(site).ravel(),
+            self.max(site).ravel(),
+            bins.EDGES,
+            result.ravel(),
         )
+        return result
 
     def _per_layer(self, site, function) -> np.ndarray:
         histogram, low, high = self.histogram(site), self.min(site), self.max(site)
@@ -232,7 +221,10 @@ class Statistics:
 
     def pooled_quantile(self, q: float, site: str = "act", by_layer: bool = False) -> np.ndarray:
         """Return the quantile of all activations of each layer, or of the model, (n_layers, 1)."""
-        pooled = self.histogram(site).sum(axis=1, dtype=np.float64)
+        from langneurons.unpacking import pool
+
+        pooled = np.zeros((self.shape[0], bins.N_BINS))
+        pool(self.histogram(site), pooled)
         low, high = self.min(site).min(axis=1), self.max(site).max(axis=1)
         if not by_layer:
             pooled, low, high = pooled.sum(axis=0), low.min(), high.max()
@@ -368,10 +360,27 @@ def pack(histogram: np.ndarray) -> np.ndarray:
     return _compress(np.moveaxis(zigzag, -1, 0))
 
 
+@lru_cache(maxsize=2)
+def _histogram(one: Statistics, site: str) -> np.ndarray:
+    # At 8B an unpacked histogram has half a gigabyte, and a set may have dozens of languages.
+    if site in one.header["histograms"]:
+        return _unpack(one.arrays[f"{site}.histogram"], (*one.shape, bins.N_BINS), one.path)
+    if site == "act" and "gate" in one.header["histograms"]:
+        return one.histogram("gate") @ bins.image(NONLINEARITIES[one.header["nonlinearity"]])
+    raise ValueError(
+        f"{one.path}: no histogram of site {site!r} (histograms of"
+        f" {', '.join(one.header['histograms']) or 'none'}); add it to"
+        " statistics.histograms in the configuration."
+    )
+
+
 def _unpack(packed: np.ndarray, shape: tuple[int, ...], path: str) -> np.ndarray:
-    zigzag = _decompress(packed, (shape[-1], *shape[:-1]), np.uint32, path)
-    steps = (zigzag >> 1).view(np.int32) ^ -(zigzag & 1).view(np.int32)
-    return np.ascontiguousarray(np.moveaxis(np.cumsum(steps, axis=0, dtype=np.int32), 0, -1))
+    from langneurons.unpacking import undo
+
+    result = np.empty(shape, np.int32)
+    neurons = result.size // shape[-1]
+    undo(_planes(packed, result.size, 4, path), result.reshape(neurons, shape[-1]))
+    return result
 
 
 def _compress(array: np.ndarray) -> np.ndarray:
@@ -383,17 +392,21 @@ def _compress(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(pa.compress(np.ascontiguousarray(planes), "zstd"), np.uint8)
 
 
-def _decompress(packed: np.ndarray, shape: tuple[int, ...], dtype: type, path: str) -> np.ndarray:
+def _planes(packed: np.ndarray, number: int, width: int, path: str) -> np.ndarray:
+    """Return the bytes of so many integers of a width in bytes, uint8 (width, number)."""
     import pyarrow as pa
 
-    width = np.dtype(dtype).itemsize
-    size = width * int(np.prod(shape, dtype=np.int64))
     try:
-        raw = pa.decompress(pa.py_buffer(np.ascontiguousarray(packed)), size, "zstd")
-        planes = np.frombuffer(raw, np.uint8).reshape(width, -1)
-        return np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
+        raw = pa.decompress(pa.py_buffer(np.ascontiguousarray(packed)), width * number, "zstd")
+        return np.frombuffer(raw, np.uint8).reshape(width, -1)
     except (OSError, ValueError) as error:
         raise DamagedFile(damaged(path, f"packed counts: {error}")) from error
+
+
+def _decompress(packed: np.ndarray, shape: tuple[int, ...], dtype: type, path: str) -> np.ndarray:
+    width = np.dtype(dtype).itemsize
+    planes = _planes(packed, int(np.prod(shape, dtype=np.int64)), width, path)
+    return np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
 
 
 def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:

@@ -85,6 +85,7 @@ class Random(SelectionBase):
             free = np.flatnonzero(~taken.ravel())
             return generator.choice(free, sum(map(len, wanted)), replace=False)
         chosen = []
+        probability = one.probability("act") if self.match == "frequency" else None
         for layer, neurons in enumerate(wanted):
             free = np.flatnonzero(~taken[layer])
             if len(neurons) > len(free):
@@ -95,16 +96,19 @@ class Random(SelectionBase):
             if self.match == "layer":
                 drawn = generator.choice(free, len(neurons), replace=False)
             else:
-                drawn = self._nearest(one.probability("act")[layer], neurons, free, generator)
+                drawn = self._nearest(probability[layer], neurons, free, generator)
             chosen.append(layer * d_mlp + np.asarray(drawn, np.int64))
         return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
     def _nearest(self, probability, neurons, free, generator) -> list[int]:
         """Draw for each neuron one of the free ones nearest in activation probability."""
-        free = list(free)
-        drawn = []
+        values, drawn = probability[free], []
         for neuron in generator.permutation(neurons):
-            distance = np.abs(probability[free] - probability[neuron])
-            nearest = np.argsort(distance, kind="stable")[: self.neighbours]
-            drawn.append(free.pop(int(generator.choice(nearest))))
+            distance = np.abs(values - probability[neuron])
+            last = min(self.neighbours, len(free)) - 1
+            near = np.flatnonzero(distance <= np.partition(distance, last)[last])
+            near = near[np.argsort(distance[near], kind="stable")][: self.neighbours]
+            place = int(generator.choice(near))
+            drawn.append(free[place])
+            free, values = np.delete(free, place), np.delete(values, place)
         return drawn

@@ -1,0 +1,72 @@
+"""The loops over histograms against the formulas of `langneurons.histogram`."""
+
+import numpy as np
+import pytest
+from test_collect import measure
+from tiny import tiny_model
+
+from langneurons import histogram as bins
+from langneurons.statistics import _histogram, _unpack, pack
+from langneurons.unpacking import exceedance, pool
+
+
+def drawn(neurons: int, tokens: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Values (neurons, tokens) over many octaves, some equal, and their histograms."""
+    rng = np.random.default_rng(neurons)
+    values = rng.normal(size=(neurons, tokens)) * np.logspace(-4, 3, neurons)[:, None]
+    values[::3] = np.round(values[::3] * 4) / 4
+    values[1::7] = values[1::7, :1]
+    values = values.astype(np.float32)
+    counts = [np.bincount(bins.bin_index(row), minlength=bins.N_BINS) for row in values]
+    return values, np.array(counts, np.int32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (3, 43), (2, 130)])
+def test_what_is_packed_comes_back(shape):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 2**31 - 1, (*shape, bins.N_BINS), np.int32)
+    counts[0, 0] = 0
+    counts[-1, -1, ::2] = 2**31 - 1
+    np.testing.assert_array_equal(_unpack(pack(counts), counts.shape, "file"), counts)
+
+
+@pytest.mark.parametrize("kind", ["counts", "shares"])
+def test_exceedance_is_the_formula(kind):
+    values, counts = drawn(130)
+    low, high = values.min(1).astype(float), values.max(1).astype(float)
+    if kind == "shares":  # of the activation, whose bins may lie past its extremes
+        counts = counts @ bins.image(lambda x: np.maximum(x, 0) - 0.1)
+        low, high = np.maximum(low, 0) - 0.1, np.maximum(high, 0) - 0.1
+    counts[5] = 0
+    edges = bins.EDGES[np.isfinite(bins.EDGES)]
+    rng = np.random.default_rng(1)
+    thresholds = [
+        low,
+        high,
+        np.median(values, axis=1),
+        rng.choice(edges, 130),
+        rng.normal(size=130),
+    ]
+    for threshold in (*thresholds, low - 1, high + 1):
+        found = np.empty(130)
+        exceedance(counts, threshold.astype(float), low, high, bins.EDGES, found)
+        expected = bins.exceedance(counts, threshold, low, high)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_pooled_counts_are_sums_over_neurons():
+    counts = drawn(60)[1].reshape(3, 20, -1)
+    result = np.zeros((3, bins.N_BINS))
+    pool(counts, result)
+    np.testing.assert_array_equal(result, counts.sum(axis=1))
+
+
+def test_unpacked_histograms_of_few_languages_stay_in_memory():
+    _histogram.cache_clear()
+    one = measure(tiny_model("llama"))
+    first = one.histogram("gate")
+    assert one.histogram("gate") is first
+    for other in [measure(tiny_model("llama")) for _ in range(4)]:
+        np.testing.assert_array_equal(other.histogram("gate"), first)
+    assert _histogram.cache_info().currsize == 2
+    assert one.histogram("gate") is not first
