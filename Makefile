@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
-.PHONY: demo test cluster soak lint unit workflow plan efficiency bench report graph clean
+.PHONY: demo test cluster soak lint unit workflow plan efficiency bench bench-gpu report graph clean
 
 .venv/installed: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -58,6 +58,9 @@ efficiency: .venv/installed ## what jobs used of what they asked for
 
 bench: .venv/model         ## the benchmarks of benchmarks/
 	$(BIN)/python benchmarks/run.py
+
+bench-gpu: .venv/installed ## check and time everything that a GPU is asked for (MINUTES=9 for a limit)
+	$(BIN)/python benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
 
 report: .venv/installed
 	$(SNAKEMAKE) --report results/report.html

@@ -37,11 +37,6 @@ def main() -> None:
     options.add_argument("--looped", type=int, default=3, help="questions of the loop, default 3")
     options.add_argument("--tokens", type=int, default=32, help="new tokens at most, default 32")
     options.add_argument("--batch-tokens", type=int, default=2048)
-    options.add_argument(
-        "--cpu-seconds",
-        action="store_true",
-        help="count the process's own seconds: for one thread on a busy machine",
-    )
     options.add_argument("--only", nargs="+", choices=["cell", "prefixes", "answers"])
     given = options.parse_args()
     set_threads(given.threads)
@@ -73,11 +68,6 @@ class _Work:
         examples = build(self.pairs, self.xnli, given.lang)
         self.requests = [pair for one in examples for pair in one.requests(self.xnli.delimiter)]
         self.prompts = [one.context for one in build(questions, self.xquad, given.lang)]
-
-    def interleaved(self, variants) -> dict[str, list[float]]:
-        """Run the variants in turn; return seconds by variant."""
-        clock = time.process_time if self.given.cpu_seconds else time.perf_counter
-        return interleaved(variants, self.given.repeats, clock=clock)
 
     def plans(self, first: int):
         """Return nine plans that write 1 % of the neurons of the layers from `first` on."""
@@ -155,7 +145,7 @@ class _Work:
             "untouched and nine interventions": lambda: self.evaluated(everywhere),
             "untouched and nine of the last third of layers": lambda: self.evaluated(deep),
         }
-        times = self.interleaved(variants)
+        times = interleaved(variants, self.given.repeats)
         tokens = sum(len(a) + len(b) for a, b in self._encoded())
         note = (
             f"{len(self.requests)} requests of {len(self.pairs)} pairs ({self.given.lang}),"
@@ -210,7 +200,7 @@ class _Work:
                 f"{title}, each time, again": lambda work=work: work(False),
                 f"{title}, once": lambda work=work: work(True),
             }
-            times = self.interleaved(variants)
+            times = interleaved(variants, self.given.repeats)
             header, more = _timed(times, f"{title}, each time")
             rows += more
         note = f"Log-likelihoods are apart by at most {apart:.0e} nats; ratio to reading each time."

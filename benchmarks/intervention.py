@@ -13,6 +13,7 @@ import importlib.metadata
 
 from common import (
     TIMING_HEADER,
+    clock,
     demo_settings,
     interleaved,
     load,
@@ -106,14 +107,16 @@ def main() -> None:
         if not apart < 1e-4:
             raise SystemExit(f"{label} gives other hidden states: apart by {apart:.1e}")
         notes.append(f"{label} agrees with langneurons to {apart:.0e}.")
-    times = interleaved(variants, given.repeats)
+    times = interleaved(variants, given.repeats, clock=clock(given))
     if _apart(forward(), untouched):
         raise SystemExit("the untouched model changed during the run")
     tokens = corpus.identification.tokens
     note = (
         f"{number} of {sites.d_mlp} neurons in each of {sites.n_layers} layers,"
         f" {tokens.shape[0]} x {tokens.shape[1]} tokens ({given.lang}), {given.repeats} interleaved"
-        " rounds; medians; ratio to untouched, goal 1.03. " + " ".join(notes)
+        " rounds; medians; ratio to untouched, goal 1.03. "
+        + " ".join(notes)
+        + (" Seconds are those of the processor, all threads together." * given.processor_time)
     )
     rows = timing_rows(times, "untouched", tokens.size)
     publish("intervention", table("Overwriting neurons", TIMING_HEADER, rows, note))

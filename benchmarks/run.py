@@ -16,6 +16,7 @@ NAMES = (
     "masked_lora",
     "selected_rows",
     "planning",
+    "growth",
 )
 
 

@@ -4,6 +4,8 @@ The floor of the pass is the bare prefill plus the time that the card needs to r
 activations once more, at its measured bandwidth.
 """
 
+from functools import partial
+
 from sections import Check, Row, Setting, check, rows_of, small_model, timing
 
 
@@ -60,6 +62,17 @@ def kernel(setting: Setting) -> list[Check]:
             expected = torch.arange(neurons) == neurons // 2
             worst["NaN not seen"] += float((bad != expected).sum())
     return [Check(what, found, 1e-11 if what == "sums" else 0.0) for what, found in worst.items()]
+
+
+@check("statistics")
+def fallback(setting: Setting) -> list[Check]:
+    """That a GPU has the kernel, and does not quietly count with torch operations."""
+    import torch
+
+    from langneurons import cuda
+
+    missing = setting.device == "cuda" and not cuda.available(torch.device("cuda"))
+    return [Check("kernels that are missing", float(missing), 0.0)]
 
 
 @check("statistics")
@@ -160,6 +173,7 @@ def one_layer(setting: Setting) -> list[Row]:
     """The kernel alone on one layer's activations: bytes moved, bandwidth."""
     import torch
 
+    from langneurons.cuda import accumulate_cuda
     from langneurons.histogram import N_BINS
     from langneurons.kernels import accumulate, accumulate_torch
 
@@ -174,8 +188,14 @@ def one_layer(setting: Setting) -> list[Row]:
         for name, kernel in (("kernel", accumulate), ("torch operations", accumulate_torch)):
             what = f"one layer, {name}, {label}"
             into = _empty(neurons, histogram, setting.device)
-            variants[what] = lambda kernel=kernel, into=into: kernel(x, mask, rows, *into)
+            variants[what] = partial(kernel, x, mask, rows, *into)
             moved[what] = read + (2 * 4 * neurons * N_BINS if histogram else 0)
             floor[what] = setting.seconds_of_bytes(moved[what])
+    if setting.device != "cpu":
+        what, into = "one layer, kernel, histogram", _empty(neurons, True, setting.device)
+        for warps in (4, 16):
+            name = f"{what}, {warps} warps"
+            variants[name] = partial(accumulate_cuda, x, mask, rows, *into, warps=warps)
+            moved[name], floor[name] = moved[what], floor[what]
     times = setting.interleaved(variants)
     return rows_of(times, next(iter(variants)), moved=moved, floor=floor)
