@@ -10,6 +10,7 @@ NAMES = (
     "statistics_pass",
     "two_pass",
     "intervention",
+    "evaluation",
     "selection",
     "average_precision",
     "memory",

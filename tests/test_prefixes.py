@@ -183,6 +183,24 @@ def test_shared_beginnings_are_read_under_the_same_plan(family, tokens):
     assert len({round(sum(value for value, _ in values), 3) for values in expected}) == 3
 
 
+def test_equal_tokens_are_shared_only_where_they_are_the_same_part():
+    """The same texts, cut into prompt and continuation at two places, under a plan of prompts."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    sites = MlpSites(model)
+    text = [f"w{i}" for i in range(12)]
+    requests = [
+        (" ".join(text[:cut]), " ".join(["", *text[cut:], *last]))
+        for cut in (3, 9)
+        for last in (["w20", "w21"], ["w30", "w31"])
+    ]
+    with applied(sites, plans(sites, "prompt")[0]) as running:
+        expected = scoring.loglikelihood(model, tokenizer, requests, 1, running.on_forward)
+        found = scoring.loglikelihood(
+            model, tokenizer, requests, 1000, running.on_forward, shared=True
+        )
+    np.testing.assert_allclose([f[0] for f in found], [e[0] for e in expected], atol=1e-5)
+
+
 def naive_generate(model, tokenizer, prompt, steps, stop=()):
     """Decode greedily, one token by one, from full forward passes without any cache."""
     ids, out = tokenizer(prompt)["input_ids"], []

@@ -19,6 +19,7 @@ plan of `langneurons.interventions.applied_rows` it is under: requests are regro
 their numbers travel with them.
 """
 
+import functools
 import inspect
 import logging
 from collections import Counter
@@ -406,7 +407,8 @@ class _Reading:
         known: dict[tuple, int] = {}
         for row, (tokens, depth) in enumerate(zip(sequences, depths, strict=True)):
             condition = None if conditions is None else int(conditions[row])
-            key = (condition, depth, tokens[:depth]) if depth else (row,)
+            own = min(prompt[row], depth)
+            key = (condition, depth, own, tokens[:depth]) if depth else (row,)
             if key not in known:
                 known[key] = len(self.firsts)
                 self.firsts.append((row, depth or len(tokens)))
@@ -501,13 +503,18 @@ class _Reading:
             on_forward(prompt, valid, conditions)
 
 
+@functools.cache
+def _takes_positions(backbone: type[nn.Module]) -> bool:
+    return "position_ids" in inspect.signature(backbone.forward).parameters
+
+
 def _read(sites: MlpSites, tokens: torch.Tensor, mask: torch.Tensor, cache) -> torch.Tensor:
     """Return the hidden states of the next tokens; mask (batch, all positions) is True at tokens.
 
     Positions are counted from each row's own first token.
     """
     arguments = {"attention_mask": mask.long(), "use_cache": True, "past_key_values": cache}
-    if "position_ids" in inspect.signature(sites.backbone.forward).parameters:
+    if _takes_positions(type(sites.backbone)):
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         arguments["position_ids"] = positions[:, -tokens.shape[1] :]
     return sites.backbone(input_ids=tokens, **arguments).last_hidden_state.to(tokens.device)
