@@ -16,6 +16,7 @@ NAMES = (
     "memory",
     "masked_lora",
     "selected_rows",
+    "loading",
     "planning",
     "growth",
 )
