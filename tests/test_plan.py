@@ -8,6 +8,7 @@ import pytest
 from langneurons.config import build, parse_yaml, read_configs
 from langneurons.errors import ConfigError
 from langneurons.plan import ASSUMPTIONS, Planner, main, text
+from langneurons.stages import stage as parameters
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text())
@@ -228,3 +229,19 @@ def test_measured_loads_replace_the_assumed(tmp_path):
     assert one.load_hours == pytest.approx(one.jobs * 4.5 / 3600)
     planner = plan(folder=tmp_path)
     assert "load models" in text(planner.stages(), planner)
+
+
+def test_gpus_belong_to_no_job_and_weights_to_their_format():
+    """Another number of GPUs reruns nothing; a model with 4-bit weights reads them."""
+    raw = parse_yaml(PAPER.read_text())
+    model = "llama-3.1-8b"
+    more = raw | {"models": raw["models"] | {model: raw["models"][model] | {"gpus": 3}}}
+    one, other = build(raw), build(more)
+    assert (one.gpus(model), other.gpus(model)) == (one.runtime.gpu, 3)
+    wildcards = {"model": model, "lang": "en", "shard": "0"}
+    for name, keys in (("collect_statistics", wildcards), ("quantize_model", {"model": model})):
+        assert parameters(one, name, **keys) == parameters(other, name, **keys)
+    assert one.manifest(model) == f"resources/models/{model}/nf4/manifest.json"
+    whole = raw["models"][model] | {"quantization": "none"}
+    plain = build(raw | {"models": raw["models"] | {model: whole}})
+    assert plain.manifest(model) == f"resources/models/{model}/manifest.json"
