@@ -15,6 +15,7 @@ cell's predictions with those, and answers with the loop's, or the script ends w
 import time
 
 from common import (
+    clock,
     interleaved,
     load,
     median,
@@ -145,7 +146,7 @@ class _Work:
             "untouched and nine interventions": lambda: self.evaluated(everywhere),
             "untouched and nine of the last third of layers": lambda: self.evaluated(deep),
         }
-        times = interleaved(variants, self.given.repeats)
+        times = interleaved(variants, self.given.repeats, clock=clock(self.given))
         tokens = sum(len(a) + len(b) for a, b in self._encoded())
         note = (
             f"{len(self.requests)} requests of {len(self.pairs)} pairs ({self.given.lang}),"
@@ -200,7 +201,7 @@ class _Work:
                 f"{title}, each time, again": lambda work=work: work(False),
                 f"{title}, once": lambda work=work: work(True),
             }
-            times = interleaved(variants, self.given.repeats)
+            times = interleaved(variants, self.given.repeats, clock=clock(self.given))
             header, more = _timed(times, f"{title}, each time")
             rows += more
         note = f"Log-likelihoods are apart by at most {apart:.0e} nats; ratio to reading each time."
@@ -277,9 +278,8 @@ class _Work:
             "in batches": (lambda: self.answered(False), len(self.prompts)),
             "in batches, beginnings shared": (self.answered, len(self.prompts)),
         }
-        times = interleaved(
-            {name: work for name, (work, _) in variants.items()}, self.given.repeats
-        )
+        work = {name: function for name, (function, _) in variants.items()}
+        times = interleaved(work, self.given.repeats, clock=clock(self.given))
         each = {
             name: [seconds / variants[name][1] for seconds in values]
             for name, values in times.items()
