@@ -144,7 +144,7 @@ def task_records(
 
 
 def scores_of(path: str) -> Labelled:
-    """Read what `score_task` wrote: the labels of model and protocol, and the scores."""
+    """Read what `tabulate_scores` wrote: the labels of model and protocol, and the scores."""
     columns = ("model", "protocol", "task", "metric", "lang", "intervention", "target")
     frame, metadata = read_records(path, columns, ())
     return {key: metadata[key] for key in ("model", "protocol")}, frame

@@ -103,16 +103,16 @@ rule tabulate_lss:
         "../scripts/tabulate_lss.py"
 
 
-rule score_task:
+rule tabulate_scores:
     """Scores of a task under every condition, and their difference to the untouched model."""
     input:
         task_records,
     output:
         f"results/scores/{PAPER}/{{model}}/{{protocol}}/{{task}}.parquet",
     log:
-        f"logs/score_task/{PAPER}/{{model}}/{{protocol}}/{{task}}.log",
+        f"logs/tabulate_scores/{PAPER}/{{model}}/{{protocol}}/{{task}}.log",
     benchmark:
-        f"benchmarks/results/score_task/{PAPER}/{{model}}/{{protocol}}/{{task}}.tsv"
+        f"benchmarks/results/tabulate_scores/{PAPER}/{{model}}/{{protocol}}/{{task}}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -121,9 +121,9 @@ rule score_task:
         runtime=120,
     params:
         cfg=stage("show"),
-        code=code("score_task.py"),
+        code=code("tabulate_scores.py"),
     script:
-        "../scripts/score_task.py"
+        "../scripts/tabulate_scores.py"
 
 
 rule tabulate_tasks:
