@@ -1,8 +1,11 @@
 """Results in the order and under the names of the configuration."""
 
 import pandas as pd
+import pytest
 
-from langneurons.display import in_order, protocols
+from langneurons.corpus_metrics import counts
+from langneurons.display import evaluation_files, in_order, protocols
+from langneurons.io import DamagedFile, write_parquet
 
 SHOW = {
     "tasks": {"t": "T"},
@@ -38,3 +41,18 @@ def test_a_result_belongs_to_every_protocol_that_agrees_on_its_points(tmp_path):
     assert protocols(path, "evaluation", -4, SHOW) == ["corrected", "answers"]
     path = tmp_path / "evaluation/intervention_site/base/t/vi.parquet"
     assert protocols(path, "evaluation", -4, SHOW) == ["site"]
+
+
+def test_records_of_a_corpus_metric_hold_its_counts(tmp_path):
+    path = tmp_path / "m/evaluation/corrected/base/flores/fr.parquet"
+    names = ("lang", "langset", "selection", "intervention", "target", "item", "prediction", "gold")
+    found = counts("chrf++", "une barque", ["une barque rouge"]) | dict.fromkeys(names, "x")
+    metadata = {"model": "m", "adapter": "base", "task": "flores", "lang": "fr"}
+    metadata["metrics"] = ["chrf++"]
+    write_parquet(path, pd.DataFrame([found]), metadata)
+    ((_, frame, _),) = evaluation_files([str(path)])
+    assert list(frame) == list(found)
+    del found["chrf++:char1_match"]
+    write_parquet(path, pd.DataFrame([found]), metadata)
+    with pytest.raises(DamagedFile, match="lacks the columns chrf\\+\\+:char1_match"):
+        evaluation_files([str(path)])

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.corpus_metrics import COUNTS
+from langneurons.corpus_metrics import columns as counts_of
 from langneurons.io import read_records
 from langneurons.neurons import NeuronTable
 from langneurons.statistics import Statistics
@@ -61,7 +63,9 @@ def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
         model, adapter, task = path.parts[-6], *path.parts[-3:-1]
         who = {"model": model, "adapter": adapter, "task": task, "lang": path.stem}
         metadata = read_records(path, columns, (), **who)[1]
-        frame, metadata = read_records(path, columns, metadata["metrics"], **who)
+        held = (counts_of(one) if one in COUNTS else [one] for one in metadata["metrics"])
+        numbers = list(itertools.chain.from_iterable(held))
+        frame, metadata = read_records(path, columns, numbers, **who)
         result.append((path, frame, metadata))
     return result
 
