@@ -833,7 +833,7 @@ def draw_targets(
     cmap = _cmap("PuOr")
     norm = change_norm(np.concatenate([frame.to_numpy().ravel() for _, frame, _ in panels]))
     across = max(2.4, max(_side(frame.shape[1]) for _, frame, _ in panels))
-    down = max(1.2, 0.8 * max(_side(frame.shape[0]) for _, frame, _ in panels))
+    down = max(2.3, 0.8 * max(_side(frame.shape[0]) for _, frame, _ in panels))
     rows, columns = _grid(len(panels), max(1, int(21 // (across + 0.6))))
     note = (
         f"Points of {metric}. Grey italics: not significant (Holm over the task and metric, level"

@@ -22,7 +22,7 @@ def main(snakemake) -> None:
     means = summary[summary["target"] == ALL].drop_duplicates(["intervention", "selection"])
     curves = means.assign(layers=means["intervention"].map(sweep), value=means["lss"])
     first = matrices[0][0]
-    title = f"{first['model']}: Language Steering Shift, {names.sweep} in one layer at a time"
+    title = f"{first['model']}: Language Steering Shift, {names.sweep} by layer"
     if len(show["protocols"]) > 1:
         title += f", protocol {first['protocol']}"
     curves = curves.rename(columns={"selection": "curve"})

@@ -20,7 +20,7 @@ def main(snakemake) -> None:
     metric = scores["metric"].iloc[0]
     sweep = {show["interventions"][one]: at for at, one in show["sweeps"][names.sweep].items()}
     shown = scores[(scores["langset"] == names.label) & (scores["metric"] == metric)]
-    title = f"{labels['model']}: {show['tasks'][names.task]}, {names.sweep} in one layer at a time"
+    title = f"{labels['model']}: {show['tasks'][names.task]}, {names.sweep} by layer"
     if len(show["protocols"]) > 1:
         title += f", protocol {labels['protocol']}"
     value = f"difference in {metric.replace('_', ' ')} (points)"
