@@ -569,7 +569,7 @@ def draw_forcing(
     ]
     first = frames[0][1]
     across, down = max(2.4, _side(first.shape[1])), max(2.0, 0.8 * _side(first.shape[0]))
-    size = (3 * (across + 0.6) + 1.2, len(selections) * (down + 0.8))
+    size = (3 * (across + 0.6) + 1.2, len(selections) * (down + 1.0))
     colours, norm = _cmap("cividis"), Normalize(0, 100)
     note = "Per cent of answers. Diagonal: the language of the question itself is forced."
     with _canvas(stem, *size, title, note) as figure:
@@ -577,7 +577,7 @@ def draw_forcing(
         for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
             numbered = max(frame.shape) <= MAX_NUMBERED
             _heat_map(axis, frame, colours, norm, _percent(frame) if numbered else None)
-            axis.set_title(name)
+            axis.set_title(textwrap.fill(name, max(24, int(across * 9))))
             axis.set_xlabel("target language")
             if number % 3 == 0:
                 axis.set_ylabel("language of the question")

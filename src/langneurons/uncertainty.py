@@ -130,9 +130,10 @@ def bootstrap_p(estimate: np.ndarray, draws: np.ndarray, units: int | None = Non
     k counts replicates at least as far from the estimate as the estimate is from 0 (Efron and
     Tibshirani 1993, ch. 16: the null distribution is the bootstrap's, shifted to 0).
 
-    With `units`, the number of units that were resampled, and at least `MOST` replicates of which
-    fewer than `FEW` lie beyond: the normal tail with the draws' standard deviation if that is
-    smaller, but never below 2 / 2**units, the smallest p of a test that flips signs of units.
+    With `units`, the number of units that were resampled, p is never below 2 / 2**units, the
+    smallest p of a test that flips signs of units: three items prove nothing. And of at least
+    `MOST` replicates of which fewer than `FEW` lie beyond, it is the normal tail with the draws'
+    standard deviation if that is smaller.
     """
     extreme = (np.abs(draws - estimate) >= np.abs(estimate)).sum(axis=0)
     p = (1 + extreme) / (len(draws) + 1)
@@ -141,8 +142,9 @@ def bootstrap_p(estimate: np.ndarray, draws: np.ndarray, units: int | None = Non
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.abs(estimate) / spread
         tail = np.vectorize(lambda one: math.erfc(one / math.sqrt(2)))(np.nan_to_num(z))
-        tail = np.maximum(tail, 2.0 ** (1 - units))
         p = np.where((extreme < FEW) & (spread > 0), np.minimum(p, tail), p)
+    if units is not None:
+        p = np.maximum(p, 2.0 ** (1 - units))
     return np.where(np.isnan(estimate), np.nan, p)
 
 
