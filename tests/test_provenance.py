@@ -100,7 +100,7 @@ def test_a_comment_or_a_docstring_in_a_reached_module_changes_nothing(package):
 
 def test_code_in_a_reached_module_changes_that_module(package):
     name = "langneurons.interventions"
-    assert package.changed("interventions.py", "old + value", "old - value") == {name}
+    assert package.changed("interventions.py", "old * scale + value", "old * scale") == {name}
     # Reached through others only.
     assert package.changed("adapters.py", "act: str", 'act: str = ""') == {"langneurons.adapters"}
 
@@ -154,9 +154,10 @@ def test_every_module_that_python_loads_is_reached(script):
     command = [sys.executable, "-c", program, SCRIPTS / script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {n for n in done.stdout.split() if not n.startswith("langneurons.config")}
-    # The registry of selection methods is loaded with the configuration, and the orders of
-    # languages of published masks with it.
-    registry = ("langneurons.selection", "langneurons.orders")
+    # Loaded with the configuration, to check it: the registry of selection methods, the orders of
+    # languages of published masks, the names of operations, the languages of an identifier.
+    checked = ("selection", "orders", "operations", "identification")
+    registry = tuple(f"langneurons.{name}" for name in checked)
     loaded = {name for name in loaded if not name.startswith(registry)}
     assert len(loaded) > 2
     assert loaded - NEUTRAL <= set(code_digests(str(SCRIPTS / script)))

@@ -1,6 +1,7 @@
 """Selections made of others, and masks of other people as selections."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from langneurons.provenance import file_digest
 from langneurons.selection.published import Published
 from langneurons.statistics import Mismatch
 
+PUBLISHED = Path(__file__).parent.parent / "config/published"
 SHAPE = (3, 10)
 CODES = ("de", "en", "fr")
 
@@ -202,10 +204,11 @@ def test_masks_that_are_not_described_are_refused(wrong, message):
 
 
 def test_the_orders_are_those_of_the_published_masks():
-    from test_neurons import MASKS
-
+    published = pd.read_csv(PUBLISHED / "masks_languages.csv")
     known = {codes: name for name, codes in ORDERS.items()}
-    found = {name: known[tuple(mask["languages"])] for name, mask in MASKS.items()}
+    orders = published.groupby("mask")["language"].agg(tuple)
+    found = {name: known[codes] for name, codes in orders.items()}
+    assert len(found) == 19
     assert found["RUCAIBox/LLaMA-2-7B"] == found["RUCAIBox/LLaMA-2-13B"] == "tang2024"
     assert found["RUCAIBox/LLaMA-2-70B"] == found["RUCAIBox/BLOOM-7B"] == "tang2024_six"
     assert {found[name] for name in found if name.startswith("CLaS")} == {"clas_bench"}
