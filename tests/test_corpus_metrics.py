@@ -115,3 +115,36 @@ def test_sentence_bleu_uses_the_orders_that_exist():
     assert c.sentence_bleu("a b", ["a b"]) == pytest.approx(1)
     # 1 of 2 words; no pair: half of one of one; no longer orders.
     assert c.sentence_bleu("a x", ["a b"]) == pytest.approx(math.sqrt(0.5 * 0.5))
+
+
+def test_mean_bleu_is_that_of_groups_in_their_order():
+    answers = [
+        "the cat sat on the mat",
+        "a dog ran",
+        "the cat is here now",
+        "x y z",
+        "so it goes on",
+    ]
+    golds = [
+        ["the cat sat on a mat"],
+        ["a dog ran off"],
+        ["the cat is here"],
+        ["x y"],
+        ["so it goes"],
+    ]
+    found = c.mean_bleu(answers, golds, 2)
+    assert np.isnan([found[1], found[3]]).all()
+    groups = [slice(0, 2), slice(2, 4), slice(4, 5)]
+    expected = [
+        BLEU(force=True).corpus_score(answers[g], [[one[0] for one in golds[g]]]).score / 100
+        for g in groups
+    ]
+    assert [found[0], found[2], found[4]] == pytest.approx(expected)
+    assert min(expected) > 0
+    whole = c.mean_bleu(answers, golds, 100)
+    pairs = zip(answers, golds, strict=True)
+    sums = np.sum([list(c.counts("bleu_13a", *pair).values()) for pair in pairs], axis=0)
+    single = c.score("bleu_13a", sums)
+    assert whole[0] == pytest.approx(single) and np.nanmean(found) != pytest.approx(
+        single, rel=1e-3
+    )

@@ -135,3 +135,45 @@ def test_conditions_share_the_untouched_model_and_come_from_the_store(tmp_path):
     changed = (wide["none"] - wide["bb"]).abs().groupby("layer").max()
     # The write is in the second layer: what the first says is untouched.
     assert changed[0] < 1e-12 and changed[1] > 1e-3
+
+
+def test_the_papers_reading_identifies_the_five_most_probable_tokens_one_by_one(monkeypatch):
+    """Last layer normed twice, no cap; the probability of a language is that of its tokens."""
+    model, tokenizer = tiny_model("gemma2", final_logit_softcapping=5.0), tiny_tokenizer()
+
+    def by_number(texts, settings):
+        assert settings == {"kind": "py3langid"}
+        return [("aa", "bb", "und")[int("0" + "".join(filter(str.isdigit, t))) % 3] for t in texts]
+
+    monkeypatch.setattr("langneurons.lens.identify", by_number)
+    nobody = np.full(VOCAB_SIZE, -1)
+    frame = read_prompts(
+        *(model, tokenizer, PROMPTS, list("abcd"), ["aa", "bb"], nobody, 100),
+        identifier={"kind": "py3langid"},
+    )
+    sites = MlpSites(model)
+    norm = sites.backbone.norm
+    ids = tokenizer(PROMPTS[1])["input_ids"]
+    (states,) = layer_states(sites, [ids], 100)
+    for layer, hidden in enumerate([norm(states[0]), norm(norm(states[1]))]):
+        p = sites.head(hidden).double().softmax(-1)
+        best = p.argsort(descending=True)[:5].tolist()
+        named = by_number([tokenizer.decode([one]) for one in best], {"kind": "py3langid"})
+        rows = frame[(frame["id"] == "b") & (frame["layer"] == layer)].set_index("language")
+        for lang in ("aa", "bb"):
+            own = [i for i, one in enumerate(named) if one == lang]
+            assert rows.loc[lang, "mass"] == pytest.approx(sum(float(p[best[i]]) for i in own))
+            assert rows.loc[lang, "rank"] == (own[0] + 1 if own else 0)
+        assert rows["entropy"].iloc[0] == pytest.approx(float(-(p * p.log()).sum()), rel=1e-5)
+
+
+def test_the_reading_and_its_identifier_reach_the_records_and_their_key(tmp_path):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    questions = {"aa": [{"id": "q1", "question": "w1 w2"}]}
+    store = SideStore(tmp_path, "lens")
+    given = model, tokenizer, questions, {}, CORPORA, store, {"model": "tiny"}
+    plain, _ = read_layers(*given, SETTINGS, 100)
+    top = SETTINGS | {"reading": "top", "identifier": {"kind": "py3langid"}}
+    made, _ = read_layers(*given, top, 100)
+    # Neither aa nor bb is a language that an identifier knows.
+    assert (made["mass"] == 0).all() and (plain["mass"] > 0).any()

@@ -451,3 +451,23 @@ def test_unknown_methods_and_parameters_are_refused():
         run("lapes", random_counts())
     with pytest.raises(ValidationError, match="top_rate"):
         run("lape", random_counts(), top_rate=0.01)
+
+
+def test_unread_tokens_of_each_block_lower_the_probabilities_of_short_sentences():
+    """Two neurons alike in count per token: the language of more blocks falls under the bar."""
+    counts = np.zeros((1, 40), np.int64)
+    counts[0, :2] = 60
+    files = {
+        "aa": from_counts("aa", counts, 100, blocks=[0, 1]),
+        "bb": from_counts("bb", counts, 100, blocks=[0, 10]),
+    }
+    plain = run("lape", files, rate=0.05)
+    assert as_sets(plain) == {"aa": {0, 1}, "bb": {0, 1}}
+    assert set(plain.frame["probability"]) == {0.6}
+    made = run("lape", files, rate=0.05, unread_tokens=23, assign_level=0.96)
+    own = made.frame.groupby("lang")["probability"].first()
+    assert own["aa"] == pytest.approx(60 / 123)
+    p = np.array([60 / 123, 60 / 330])
+    assert made.frame["score"].iloc[0] == pytest.approx(-(p / p.sum() * np.log(p / p.sum())).sum())
+    # k = round(0.96 * 80) = 77 of 80 values: 76 zeros, then twice 60/330.
+    assert as_sets(made) == {"aa": {0, 1}, "bb": set()}

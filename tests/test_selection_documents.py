@@ -96,6 +96,23 @@ def test_average_precision_over_a_threshold(side):
         assert found[lang] == every[lang] - others
 
 
+@pytest.mark.parametrize("side", ["top", "both"])
+def test_of_equal_neurons_at_the_top_the_last_may_be_kept(side):
+    """As a stable sort upwards does whose last entries are taken."""
+    means = means_of(seed=3)
+    files, scores = statistics_of(means), precision_by_hand(means)
+    differ = 0
+    for number in range(1, 8):
+        parameters = {"number": number, "side": side}
+        found = as_sets(run("average_precision", files, ties="last", **parameters))
+        for lang, own in scores.items():
+            order = np.argsort(np.round(own, 12), kind="stable").tolist()
+            expected = set(order[-number:]) | set(order[:number] if side == "both" else ())
+            assert found[lang] == expected
+        differ += found != as_sets(run("average_precision", files, **parameters))
+    assert differ
+
+
 def test_average_precision_takes_the_size_of_the_largest_language():
     statistics = statistics_of(means_of())
     like = run("document_sign", statistics, share=0.7)

@@ -291,6 +291,15 @@ def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
         expected = BLEU(tokenize=tokens).corpus_score(list(frame["prediction"]), [golds]).score
         assert corpus_metrics.score(metric, sums) == pytest.approx(expected / 100)
     assert expected > 1
+    groups = task.model_copy(update={"metrics": ("bleu_13a", "mean_bleu"), "batch": 3})
+    means = tasks.score_task(model, tokenizer, groups, "zh", rows, 60)["mean_bleu"]
+    own = BLEU().corpus_score(list(frame["prediction"][:3]), [golds[:3]]).score
+    assert means[0] == pytest.approx(own / 100) and means.isna().tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_text_files_are_aligned_by_line(tmp_path):

@@ -25,7 +25,7 @@ from langneurons.io import DamagedFile, read_json, write_json
 from langneurons.loading import load_tokenizer, prepare_model, tokenizer_hash
 from langneurons.neurons import NeuronTable
 from langneurons.rows import attach
-from langneurons.text import encode_text, heldout_nll, repacked
+from langneurons.text import encode_documents, encode_text, heldout_nll, repacked
 
 BOS, PAD = 1, 0
 NEURONS = dict.fromkeys(("gate", "up", "down"), [np.array([1, 4, 9]), np.array([0, 47])])
@@ -88,6 +88,31 @@ def test_fewer_tokens_are_the_first_blocks():
     all_items, some = encode_text(corpus, None, 24), encode_text(corpus, 60, 24)
     assert some == all_items[: len(some)]
     assert len(some) == -(-60 // 23)
+
+
+def test_documents_may_be_cut_by_characters_and_their_padding_learnt(tmp_path):
+    """As the code of Gurgurov et al. 2025: the loss is on the padding too, which nobody reads."""
+    corpus, tokenizer, model = corpus_of(), tiny.tiny_tokenizer(), tiny.tiny_model("llama")
+    size, cut = 12, 20
+    items = encode_documents(corpus, tokenizer, None, cut, size, True)
+    assert len(items) == len(documents(20))
+    sums = []
+    for item, (_, ids, _) in zip(items, documents(20), strict=True):
+        text = tokenizer.decode(ids)[:cut]
+        real = tokenizer(text)["input_ids"][:size]
+        assert item["input_ids"] == real + [PAD] * (size - len(real)) == item["labels"]
+        tokens = torch.tensor([item["input_ids"]])
+        mask = torch.tensor([[1] * len(real) + [0] * (size - len(real))])
+        with torch.no_grad():
+            logprob = torch.log_softmax(model(tokens, attention_mask=mask).logits[0].double(), -1)
+        sums += [-float(logprob[i - 1, tokens[0, i]]) for i in range(1, size)]
+    assert any(item["attended"] < size for item in items)
+    unpadded = encode_documents(corpus, tokenizer, None, cut, size, False)
+    assert [len(item["labels"]) for item in unpadded] == [item["attended"] for item in items]
+    settings = {"max_steps": 1, "batch_size": len(items), "log_steps": 1, "checkpoint_steps": 1}
+    training = Training(parameters="rows", **settings)
+    curves = train(model, tokenizer, items, training, NEURONS, tmp_path / "a", tmp_path / "w")
+    assert curves["loss"].iloc[0] == pytest.approx(np.mean(sums), rel=1e-4)
 
 
 def test_the_loss_is_the_mean_over_the_texts_tokens(tmp_path):

@@ -6,9 +6,10 @@ follows from sums, without the texts. Counts are sacreBLEU's (Post 2018); scores
 `corpus_score`, divided by 100.
 
 `bleu` uses the tokenizer of the language, `bleu_13a` always 13a (what a harness without a choice
-reports), `chrf` characters only, `chrf++` also words and word pairs.
+reports), `chrf` characters only, `chrf++` also words and word pairs. `mean_bleu` is of groups.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -65,6 +66,24 @@ def sentence_bleu(hypothesis: str, references: Sequence[str]) -> float:
     from sacrebleu import sentence_bleu
 
     return sentence_bleu(hypothesis, list(references)).score / 100
+
+
+def mean_bleu(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], size: int
+) -> list[float]:
+    """Return the 13a BLEU, 0..1, of each `size` sentences in order, at their first; NaN elsewhere.
+
+    The mean of the numbers is a BLEU of batches averaged over batches, as in the code of Rahmanisa
+    et al. 2025: it depends on `size`.
+    """
+    own = [
+        list(counts("bleu_13a", *pair).values())
+        for pair in zip(hypotheses, references, strict=True)
+    ]
+    result = [math.nan] * len(own)
+    for start in range(0, len(own), size):
+        result[start] = float(score("bleu_13a", np.sum(own[start : start + size], axis=0)))
+    return result
 
 
 def score(metric: str, sums: np.ndarray) -> np.ndarray:

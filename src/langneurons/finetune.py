@@ -245,10 +245,11 @@ def collate(tokenizer, fixed_length: int | None = None) -> Callable[[list[dict]]
     def together(items: list[dict]) -> dict[str, torch.Tensor]:
         length = fixed_length or max(len(item["input_ids"]) for item in items)
         rows = [item["input_ids"] for item in items]
+        attended = [item.get("attended", len(item["input_ids"])) for item in items]
         batch = {
             "input_ids": torch.tensor([row + [pad] * (length - len(row)) for row in rows]),
             "attention_mask": torch.tensor(
-                [[1] * len(row) + [0] * (length - len(row)) for row in rows]
+                [[1] * size + [0] * (length - size) for size in attended]
             ),
         }
         labels = [item["labels"] for item in items]

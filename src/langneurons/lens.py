@@ -11,6 +11,10 @@ relative frequencies over the set, and it occurs there `min_count` times. Tokens
 share (names, digits, punctuation, common stems) belong to none, so masses are lower bounds, more so
 for languages that share a script. How many held-out tokens of a language are its own, and how many
 another's, is measured (`coverage`).
+
+`reading: top` repeats the code of Gurgurov et al. 2025 instead: of the five most probable tokens,
+each is given to an identifier by itself; the last layer is normed twice; scale and cap are left
+out.
 """
 
 import logging
@@ -23,6 +27,7 @@ from torch import nn
 
 from langneurons.adapters import MlpSites
 from langneurons.corpora import Corpus, Part
+from langneurons.identification import identify
 from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
@@ -134,11 +139,20 @@ def layer_states(
 
 
 @torch.inference_mode()
-def distributions(sites: MlpSites, states: torch.Tensor) -> torch.Tensor:
-    """Return the logits (n, vocabulary), float32, of states (n, d_model) through norm and head."""
+def distributions(
+    sites: MlpSites, states: torch.Tensor, twice: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the logits (n, vocabulary), float32, of states (n, d_model) through norm and head.
+
+    `twice`, bool (n,): where the norm acts twice; scale and cap are then left out.
+    """
     norm = final_norm(sites)
     places = [parameter.device for parameter in norm.parameters()]
-    hidden = norm(states.to(places[0]) if places else states).to(sites.head_device)
+    hidden = norm(states.to(places[0]) if places else states)
+    if twice is not None:
+        hidden = torch.where(twice[:, None].to(hidden.device), norm(hidden), hidden)
+        return sites.head(hidden.to(sites.head_device)).float()
+    hidden = hidden.to(sites.head_device)
     return torch.cat([part for _, part in logit_blocks(sites.head, hidden, sites.config)], 1)
 
 
@@ -168,6 +182,39 @@ def by_language(
     return mass[:, :n_languages], ranks, entropy
 
 
+class _Top:
+    """Languages of the most probable tokens, each identified by itself."""
+
+    NUMBER = 5
+
+    def __init__(self, tokenizer, identifier: Mapping, order: Sequence[str]):
+        self.tokenizer, self.identifier = tokenizer, identifier
+        self.places = {lang: place for place, lang in enumerate(order)}
+        self.known: dict[int, int] = {}
+
+    def __call__(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what `by_language` returns; the rank is 1 to 5, or 0."""
+        logprob = torch.log_softmax(logits.double(), 1)
+        entropy = -(logprob.exp() * logprob.clamp(min=-1e4)).sum(1)
+        best, tokens = logprob.topk(self.NUMBER, dim=1)
+        mass = torch.zeros(len(logits), len(self.places), dtype=torch.float64)
+        ranks = torch.zeros(len(logits), len(self.places), dtype=torch.int64)
+        self._identify(tokens.unique().tolist())
+        for row, own in enumerate(tokens.tolist()):
+            for place, token in reversed(list(enumerate(own))):
+                lang = self.known[token]
+                if lang != NOBODY:
+                    mass[row, lang] += float(best[row, place].exp())
+                    ranks[row, lang] = place + 1
+        return mass, ranks, entropy
+
+    def _identify(self, tokens: list[int]) -> None:
+        new = [token for token in tokens if token not in self.known]
+        texts = [self.tokenizer.decode([token]) for token in new]
+        for token, lang in zip(new, identify(texts, self.identifier), strict=True):
+            self.known[token] = self.places.get(lang, NOBODY)
+
+
 def read_prompts(
     model,
     tokenizer,
@@ -177,10 +224,12 @@ def read_prompts(
     languages: np.ndarray,
     batch_tokens: int,
     on_forward=None,
+    identifier: Mapping | None = None,
 ) -> pd.DataFrame:
     """Return id, layer, language, mass, rank, entropy, top: a row per prompt, layer, language.
 
     `order` are the languages behind the places in `languages`; `top` is the most probable token.
+    An `identifier` is for `reading: top`.
     """
     sites = MlpSites(model)
     encoded = [tokenizer(text)["input_ids"] for text in texts]
@@ -188,9 +237,16 @@ def read_prompts(
     n_layers = len(states[0])
     flat = torch.cat(states)
     chosen, frames = torch.from_numpy(languages), []
+    as_paper = None if identifier is None else _Top(tokenizer, identifier, order)
+    last = torch.arange(len(flat)) % n_layers == n_layers - 1
     for start in range(0, len(flat), ROWS):
-        logits = distributions(sites, flat[start : start + ROWS])
-        mass, rank, entropy = by_language(logits, chosen, len(order))
+        some = slice(start, start + ROWS)
+        if as_paper is None:
+            logits = distributions(sites, flat[some])
+            mass, rank, entropy = by_language(logits, chosen, len(order))
+        else:
+            logits = distributions(sites, flat[some], last[some])
+            mass, rank, entropy = as_paper(logits)
         top = tokenizer.convert_ids_to_tokens(logits.argmax(1).tolist())
         for row in range(len(logits)):
             prompt, layer = divmod(start + row, n_layers)
@@ -224,7 +280,8 @@ def read_layers(
     """Return the records of every prompt language and condition, and `coverage`.
 
     `plans` by (selection, intervention, target) hold a plan per prompt language; the untouched
-    model is always among the records. `settings` holds template, purity, min_count.
+    model is always among the records. `settings` holds template, purity, min_count, and may hold
+    reading and identifier.
     """
     sites = MlpSites(model)
     size = getattr(sites.head, "out_features", None) or sites.head.weight.shape[0]
@@ -233,7 +290,8 @@ def read_layers(
     none = {lang: Plan(BASELINE) for lang in questions}
     conditions = {(BASELINE, BASELINE, BASELINE): none, **plans}
     progress = Progress("logit lens", sum(map(len, conditions.values())), "conditions")
-    tokens, frames = digest([order, languages.tolist()]), []
+    identifier = settings["identifier"] if settings.get("reading") == "top" else None
+    tokens, frames = digest([order, languages.tolist(), identifier]), []
     for (selection, intervention, target), own in conditions.items():
         for lang, plan in own.items():
             rows = list(questions[lang])
@@ -255,6 +313,7 @@ def read_layers(
                         languages,
                         batch_tokens,
                         running.on_forward,
+                        identifier,
                     )
                 store.put(part, frame)
             progress.update()

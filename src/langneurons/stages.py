@@ -207,7 +207,7 @@ def read_layers(config: Config, model: str, points: str, langset: str) -> dict[s
     asked, _ = entry_languages(config.lens, config.directory_languages()[langset])
     conditions = config.lens_cells(model)[langset]
     names = sorted({name for _, name, _ in conditions})
-    keys = {"template", "purity", "min_count"}
+    keys = {"template", "purity", "min_count", "reading", "identifier"}
     return {
         "conditions": sorted(list(condition) for condition in conditions),
         "interventions": {name: _intervention(config, name, protocol) for name in names},

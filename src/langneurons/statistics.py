@@ -126,6 +126,12 @@ class Statistics:
         return self.header["tokens"]
 
     @property
+    def blocks(self) -> int:
+        """The number of packed blocks that were read."""
+        first, last = self.header["blocks"]
+        return last - first
+
+    @property
     def lang(self) -> str:
         """The language of the corpus."""
         return self.header["lang"]

@@ -40,7 +40,7 @@ ANSWER_METRICS = (
     "plain_exact_match",
     "plain_f1",
 )
-TRANSLATION_METRICS = ("sentence_bleu", "bleu", "bleu_13a", "chrf", "chrf++")
+TRANSLATION_METRICS = ("sentence_bleu", "mean_bleu", "bleu", "bleu_13a", "chrf", "chrf++")
 METRICS = {
     "multiple_choice": CHOICE_METRICS,
     "classification": CHOICE_METRICS,
@@ -138,6 +138,12 @@ class Task(BaseModel):
         default_factory=dict,
         description="sacreBLEU's tokenizer for `bleu`, by language; left out: 13a.",
     )
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="Items, in their order, whose 13a BLEU is taken together and then averaged, for"
+        " the metric `mean_bleu`.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
@@ -153,6 +159,8 @@ class Task(BaseModel):
                 "a multiple_choice task, and a generation task with `parse`, list two or more"
                 " choices; no other does"
             )
+        if ("mean_bleu" in self.metrics) != (self.batch is not None):
+            raise ValueError("batch: the size of the groups of metric mean_bleu, and of no other")
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise ValueError("a classification task, and only one, lists two or more classes")
         if self.parse and (self.kind != "generation" or self.metrics != CHOICE_METRICS):
@@ -438,6 +446,13 @@ def _score_answers(
         answer = text.strip()
         record = {"item": example.item, "prediction": answer, "gold": example.golds[0]}
         records.append(record | _answer_scores(task, lang, tokenizer, answer, example.golds))
+    if task.batch is not None:
+        from langneurons.corpus_metrics import mean_bleu
+
+        answers = [record["prediction"] for record in records]
+        means = mean_bleu(answers, [example.golds for example in examples], task.batch)
+        for record, mean in zip(records, means, strict=True):
+            record["mean_bleu"] = mean
     return records
 
 
@@ -480,7 +495,7 @@ def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict
             result[metric] = metrics.answer_f1(answer, golds, lang)
         elif metric == "sentence_bleu":
             result[metric] = sentence_bleu(answer, golds)
-        else:
+        elif metric != "mean_bleu":
             result |= counts(metric, answer, golds, task.tokenizers.get(lang, "13a"))
     return result
 

@@ -2,7 +2,8 @@
 
 The corpus is packed in blocks of its own length; training takes the same stream of tokens in blocks
 of another, as if it had been packed so. Every token is predicted once, none is repeated or cut off.
-Labels are -100 where nothing is to be learnt: on padding and on BOS.
+Labels are -100 where nothing is to be learnt: on padding and on BOS. `encode_documents` repeats
+what the code of Gurgurov et al. 2025 does instead.
 """
 
 import logging
@@ -52,6 +53,35 @@ def encode_text(corpus: Corpus, tokens: int | None, block_size: int) -> list[dic
     # A block of one token predicts nothing.
     items = [item for item in items if any(label != IGNORED for label in item["labels"][1:])]
     log.info("%s: %d blocks of at most %d tokens", corpus.lang, len(items), block_size)
+    return items
+
+
+def encode_documents(
+    corpus: Corpus,
+    tokenizer,
+    tokens: int | None,
+    characters: int,
+    block_size: int,
+    learn_padding: bool,
+) -> list[dict[str, Any]]:
+    """Return a row {"input_ids", "labels", "attended"} per document, cut after so many characters.
+
+    learn_padding: every row is filled to `block_size` with padding that is a label like any token,
+    and is not attended to.
+    """
+    part = corpus.identification.first(tokens)
+    owned = part.document >= 0
+    stream, owner = part.tokens[owned], part.document[owned]
+    borders = np.flatnonzero(np.diff(owner)) + 1
+    items = []
+    for ids in np.split(stream, borders):
+        text = tokenizer.decode(ids.tolist())[:characters]
+        row = tokenizer(text)["input_ids"][:block_size]
+        missing = (block_size - len(row)) * learn_padding
+        own = row + [tokenizer.pad_token_id] * missing
+        items.append({"input_ids": own, "labels": list(own), "attended": len(row)})
+    items = [item for item in items if len(item["labels"]) > 1]
+    log.info("%s: %d documents of at most %d characters", corpus.lang, len(items), characters)
     return items
 
 

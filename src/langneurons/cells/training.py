@@ -20,7 +20,7 @@ from langneurons.memory import TooLarge, more_parts, out_of_memory, release
 from langneurons.neurons import union
 from langneurons.provenance import digest, file_digest
 from langneurons.tasks import load_task
-from langneurons.text import encode_text, heldout_nll
+from langneurons.text import encode_documents, encode_text, heldout_nll
 
 log = logging.getLogger(__name__)
 PARTS_FILE = "parts.json"
@@ -83,7 +83,11 @@ def _text(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, pa
     corpus = Corpus.read(inputs["corpus"], lang=cfg["lang"], tokenizer_hash=made_by)
     reading = (corpus, source.heldout_tokens, training.batch_size * training.max_length)
     before = heldout_nll(model, *reading)
-    items = encode_text(corpus, source.tokens, training.max_length)
+    if source.characters is None:
+        items = encode_text(corpus, source.tokens, training.max_length)
+    else:
+        cut = source.characters, training.max_length, source.learn_padding
+        items = encode_documents(corpus, tokenizer, source.tokens, *cut)
     curves = train(model, tokenizer, items, training, chosen, folder, work, who, parts=parts)
     after = heldout_nll(model, *reading)
     log.info(

@@ -35,6 +35,25 @@ class TextRows(Frozen):
         description="Held-out tokens whose perplexity is taken before and after training; all if"
         " left out.",
     )
+    characters: int | None = Field(
+        None,
+        ge=1,
+        description="One row per document, of which this many characters are kept, in place of"
+        " packed blocks (the code of Gurgurov et al. 2025: 512).",
+    )
+    learn_padding: bool = Field(
+        False,
+        description="Such rows are padded to `training.max_length`, and the padding is learnt like"
+        " any token (the code of Gurgurov et al. 2025).",
+    )
+
+    @model_validator(mode="after")
+    def _rows_to_pad(self) -> "TextRows":
+        if self.learn_padding and self.characters is None:
+            raise ValueError(
+                "learn_padding: packed blocks have no padding; give `characters` as well"
+            )
+        return self
 
 
 TrainingSource = Annotated[

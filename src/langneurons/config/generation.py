@@ -133,3 +133,14 @@ class LensConfig(Prompted):
     min_count: int = Field(
         2, ge=1, description="Times that a token must occur in its language's corpus."
     )
+    reading: Literal["corpora", "top"] = Field(
+        "corpora",
+        description="Whose a token is. corpora: as `purity` and `min_count` say, over the whole"
+        " distribution. top: the code of Gurgurov et al. 2025, where the five most probable tokens"
+        " are identified one by one, the last layer is normed twice, and the model's logit scale or"
+        " cap is left out.",
+    )
+    identifier: Identifier = Field(
+        Py3langidIdentifier(kind="py3langid"),
+        description="How the language of a token is told with `reading: top`.",
+    )

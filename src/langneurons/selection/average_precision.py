@@ -7,7 +7,8 @@ neurons at both ends of the list in equal numbers; Rahmanisa et al. the top, as 
 to its largest language (`like`), or all that reach a threshold and do so in one language only.
 
 Documents of which no token was counted are left out. Rahmanisa et al. round the means to half
-precision first (`rounding: half`), which makes ties of values that differ here.
+precision first (`rounding: half`), which makes ties of values that differ here, and sort upwards,
+so that of equal neurons at the top those of higher index are kept (`ties: last`).
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from langneurons.selection.base import SelectionBase, exclusive, lowest, rows, stacked
+from langneurons.selection.base import SelectionBase, exclusive, highest, lowest, rows, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,11 @@ class AveragePrecision(SelectionBase):
     )
     rounding: Literal["none", "half"] = Field(
         "none", description="half: means are rounded to half precision first (the papers' code)."
+    )
+    ties: Literal["first", "last"] = Field(
+        "first",
+        description="Of equal neurons at the cut-off of the top: those of lower, or of higher"
+        " (layer, neuron) (the papers' code).",
     )
     exclusive: bool = Field(False, description="Drop neurons that are taken in another language.")
     site: Literal["gate", "act", "product"] = Field("act", description="Site of the means.")
@@ -97,13 +103,17 @@ class AveragePrecision(SelectionBase):
         if self.threshold is not None:
             above = scores >= self.threshold if self.side == "top" else scores <= self.threshold
             return np.flatnonzero(above)
-        ends = {"top": (-1,), "bottom": (1,), "both": (-1, 1)}[self.side]
-        return np.unique(np.concatenate([lowest(sign * scores, number) for sign in ends]))
+        found = []
+        if self.side != "bottom":
+            found.append(highest(scores, number, self.ties == "last"))
+        if self.side != "top":
+            found.append(lowest(scores, number))
+        return np.unique(np.concatenate(found))
 
     def select(
         self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable]"
     ) -> "pd.DataFrame":
-        """Return rows with column score (the average precision); ties go to the lower index."""
+        """Return rows with column score (the average precision)."""
         scores = self.scores(statistics)
         number = self.number
         if self.like is not None:
