@@ -133,7 +133,7 @@ def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed
 
     from langneurons import histogram as bins
     from langneurons.kernels import LIMB, MOMENTS
-    from langneurons.statistics import SCHEMA, SITES, Statistics, pack
+    from langneurons.statistics import SCHEMA, SITES, Statistics, histogram_arrays
 
     generator = torch.Generator().manual_seed(seed)
     edges = torch.from_numpy(bins.EDGES)
@@ -172,7 +172,7 @@ def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed
     extremes = np.clip(np.stack([low, high], axis=1), -largest, largest).astype(np.float32)
     positive = histogram[..., bins.N_SIGN :].sum(-1, dtype=np.int64)
     random = np.random.default_rng(seed)
-    arrays = {"gate.histogram": pack(histogram)}
+    arrays = histogram_arrays("gate", histogram)
     del histogram
     for i, site in enumerate(SITES):
         arrays[f"{site}.positive"] = positive

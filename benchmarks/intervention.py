@@ -1,10 +1,12 @@
-"""A forward pass with 1 % of the neurons overwritten: against none, a loop, nnsight and pyvene.
+"""A forward pass with 1 % of the neurons overwritten: against none, a loop, and three libraries.
 
 All variants write the same values over the outputs of the nonlinearity of the same random neurons
 of every layer, at every token of the same packed blocks (decoder body, no head). Their hidden
 states must be equal to 1e-4 of the largest, and differ from the untouched model's, or the script
-fails. nnsight and pyvene are used where they are installed (benchmarks/requirements.txt names the
-versions that were tried); each wraps its own copy of the model, so its hooks weigh on nobody else.
+fails. nnsight, pyvene and TransformerLens are used where they are installed
+(benchmarks/requirements.txt names the versions that were tried); each wraps its own copy of the
+model, so its hooks weigh on nobody else. TransformerLens has no hook between nonlinearity and
+product, and computes attention without fused kernels: its users write the product.
 "untouched, again" shows the noise; the loop assigns neuron by neuron in a hook. Ours includes
 putting the hooks on and off in each run.
 """
@@ -96,13 +98,14 @@ def main() -> None:
     if not change > 1e-2:
         raise SystemExit(f"the intervention changes hidden states by {change:.1e} only")
     notes = [f"The overwrite moves hidden states by {change:.2f} of the largest."]
-    for name, build in (("nnsight", _nnsight), ("pyvene", _pyvene)):
+    peers = {"nnsight": _nnsight, "pyvene": _pyvene, "transformer-lens": _transformer_lens}
+    for name, build in peers.items():
         try:
             label = f"{name} {importlib.metadata.version(name)}"
         except importlib.metadata.PackageNotFoundError:
             notes.append(f"{name} is not installed (benchmarks/requirements.txt).")
             continue
-        variants[label] = build(MlpSites(load(given.model)), batches, writes)
+        variants[label] = build(load(given.model), given.model, batches, writes)
         apart = _apart(variants[label](), expected)
         if not apart < 1e-4:
             raise SystemExit(f"{label} gives other hidden states: apart by {apart:.1e}")
@@ -133,13 +136,16 @@ def _path(sites) -> tuple[str, str]:
     return sites.adapter.layers, sites.adapter.act
 
 
-def _nnsight(sites, batches, writes):
+def _nnsight(model, _folder, batches, writes):
     """Assign inside a trace, as nnsight's documentation shows."""
     from functools import reduce
 
     import torch
     from nnsight import NNsight
 
+    from langneurons.adapters import MlpSites
+
+    sites = MlpSites(model)
     wrapped = NNsight(sites.backbone)
     layers, act = (path.split(".") for path in _path(sites))
     modules = [reduce(getattr, act, layer) for layer in reduce(getattr, layers, wrapped)]
@@ -158,10 +164,14 @@ def _nnsight(sites, batches, writes):
     return work
 
 
-def _pyvene(sites, batches, writes):
+def _pyvene(model, _folder, batches, writes):
     """Use plain functions as interventions, the lightest form that pyvene offers."""
     import pyvene
     import torch
+
+    from langneurons.adapters import MlpSites
+
+    sites = MlpSites(model)
 
     def writer(index, value):
         def write(base, _source=None, _subspaces=None):
@@ -181,6 +191,40 @@ def _pyvene(sites, batches, writes):
         with torch.inference_mode():
             return [
                 wrapped({"input_ids": tokens, "use_cache": False})[1].last_hidden_state
+                for tokens in batches
+            ]
+
+    return work
+
+
+def _transformer_lens(model, folder, batches, writes):
+    """Keep the up projection and write value x up over the product, in hooks of the bridge."""
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    bridge = TransformerBridge.boot_transformers(
+        str(folder), hf_model=model, tokenizer=tokenizer, device=str(model.device)
+    )
+    hooks = []
+    for layer, (index, value) in enumerate(writes):
+        kept = {}
+
+        def keep(up, hook, kept=kept):
+            kept["up"] = up
+
+        def write(product, hook, kept=kept, index=index, value=value):
+            product[..., index] = value * kept.pop("up")[..., index]
+            return product
+
+        hooks.append((f"blocks.{layer}.mlp.in.hook_out", keep))
+        hooks.append((f"blocks.{layer}.mlp.out.hook_in", write))
+
+    def work() -> list[torch.Tensor]:
+        with torch.inference_mode(), bridge.hooks(fwd_hooks=hooks):
+            return [
+                model.model(input_ids=tokens, use_cache=False).last_hidden_state
                 for tokens in batches
             ]
 

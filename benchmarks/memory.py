@@ -67,7 +67,7 @@ def _collected(given, settings):
 
     from langneurons.adapters import MlpSites
     from langneurons.collect import Collector
-    from langneurons.statistics import Statistics, pack
+    from langneurons.statistics import Statistics, histogram_arrays
 
     config = LlamaConfig(
         vocab_size=64,
@@ -101,11 +101,11 @@ def _collected(given, settings):
     if collector.fired != given.layers * (given.tokens // block):
         raise SystemExit("the collector's hooks did not fire")
     arrays = collector.arrays()
-    for key in [key for key in arrays if key.endswith(".histogram")]:
-        counts = arrays[key].sum(-1, dtype=np.int64)
-        if (counts != given.tokens // block * block).any():
-            raise SystemExit(f"{key} does not hold every token")
-        arrays[key] = pack(arrays[key])
+    for site in settings.histograms:
+        counts = arrays.pop(f"{site}.histogram")
+        if (counts.sum(-1, dtype=np.int64) != given.tokens // block * block).any():
+            raise SystemExit(f"the histogram of {site} does not hold every token")
+        arrays |= histogram_arrays(site, counts)
     header = {"n_layers": given.layers, "d_mlp": given.neurons, "sites": list(settings.sites)}
     return kept, allocated, Statistics(arrays, header)
 

@@ -36,7 +36,7 @@ def main() -> None:
 
     from langneurons.adapters import MlpSites
     from langneurons.collect import collect
-    from langneurons.statistics import pack
+    from langneurons.packing import pack
 
     model = load(given.model)
     sites = MlpSites(model)

@@ -14,7 +14,7 @@ from langneurons.neurons import NeuronTable
 from langneurons.selection import METHODS
 from langneurons.selection.lape import bar, entropy
 from langneurons.selection.run import run_selection
-from langneurons.statistics import LIMB, Mismatch, Statistics, pack
+from langneurons.statistics import LIMB, Mismatch, Statistics, histogram_arrays
 
 N_LAYERS, D_MLP = 3, 40
 N_DOCUMENTS = 8
@@ -43,7 +43,8 @@ def from_values(lang: str, gate: np.ndarray, levels=(), n_batches: int = 1) -> S
             arrays[f"{site}.{name}"] = limbs(total.sum(axis=0))
     flat = bins.bin_index(gate).reshape(len(gate), -1)
     counts = np.stack([np.bincount(column, minlength=bins.N_BINS) for column in flat.T])
-    arrays["gate.histogram"] = pack(counts.reshape(*gate.shape[1:], bins.N_BINS))
+    counts = counts.reshape(*gate.shape[1:], bins.N_BINS).astype(np.int32)
+    arrays |= histogram_arrays("gate", counts)
     batches = np.split(gate, n_batches)
     sums = [sum(np.quantile(batch, q, axis=0) for batch in batches) for q in levels]
     if levels:

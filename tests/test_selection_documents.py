@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from test_precision import by_hand
 from test_selection import as_sets, header, run
 
-from langneurons.statistics import IDENTITY, LIMB, Statistics
+from langneurons.statistics import IDENTITY, LIMB, SCHEMA, Statistics
 
 SHAPE = (2, 15)
 SIZE = SHAPE[0] * SHAPE[1]
@@ -165,7 +165,7 @@ def test_a_language_without_documents_is_refused_by_name():
 def test_sums_per_document_come_back_from_the_file_layer_by_layer(tmp_path):
     own = means_of()["en"]
     missing = {key: "x" for key in IDENTITY if key != "schema"}
-    layout = {"n_layers": SHAPE[0], "d_mlp": SHAPE[1], "schema": 1, "blocks": [0, 1]}
+    layout = {"n_layers": SHAPE[0], "d_mlp": SHAPE[1], "schema": SCHEMA, "blocks": [0, 1]}
     tokens = [16, 0, 16, 16, 1, 16, 16]
     first = from_documents("en", own, tokens)
     first.header = missing | first.header | layout
@@ -188,7 +188,7 @@ def test_a_layer_is_read_without_the_others(tmp_path):
     own = means_of()["en"]
     first = from_documents("en", own)
     first.header |= {key: "x" for key in IDENTITY if key not in first.header}
-    first.header |= {"schema": 1, "blocks": [0, 1]}
+    first.header |= {"schema": SCHEMA, "blocks": [0, 1]}
     first.write(tmp_path / "en.safetensors")
     back = Statistics.read(tmp_path / "en.safetensors")
     seen = []

@@ -6,8 +6,8 @@ from test_collect import measure
 from tiny import tiny_model
 
 from langneurons import histogram as bins
-from langneurons.statistics import _histogram, _unpack, pack
-from langneurons.unpacking import exceedance, pool
+from langneurons.statistics import _histogram
+from langneurons.unpacking import exceedance
 
 
 def drawn(neurons: int, tokens: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -19,15 +19,6 @@ def drawn(neurons: int, tokens: int = 400) -> tuple[np.ndarray, np.ndarray]:
     values = values.astype(np.float32)
     counts = [np.bincount(bins.bin_index(row), minlength=bins.N_BINS) for row in values]
     return values, np.array(counts, np.int32)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (3, 43), (2, 130)])
-def test_what_is_packed_comes_back(shape):
-    rng = np.random.default_rng(0)
-    counts = rng.integers(0, 2**31 - 1, (*shape, bins.N_BINS), np.int32)
-    counts[0, 0] = 0
-    counts[-1, -1, ::2] = 2**31 - 1
-    np.testing.assert_array_equal(_unpack(pack(counts), counts.shape, "file"), counts)
 
 
 @pytest.mark.parametrize("kind", ["counts", "shares"])
@@ -52,13 +43,6 @@ def test_exceedance_is_the_formula(kind):
         exceedance(counts, threshold.astype(float), low, high, bins.EDGES, found)
         expected = bins.exceedance(counts, threshold, low, high)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
-
-
-def test_pooled_counts_are_sums_over_neurons():
-    counts = drawn(60)[1].reshape(3, 20, -1)
-    result = np.zeros((3, bins.N_BINS))
-    pool(counts, result)
-    np.testing.assert_array_equal(result, counts.sum(axis=1))
 
 
 def test_unpacked_histograms_of_few_languages_stay_in_memory():

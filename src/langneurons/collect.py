@@ -29,7 +29,7 @@ from langneurons.memory import TooLarge, out_of_memory, release
 from langneurons.nonlinearities import nonlinearity_name
 from langneurons.progress import Progress
 from langneurons.runtime import deferred_termination
-from langneurons.statistics import SCHEMA, SITES, Statistics, pack
+from langneurons.statistics import SCHEMA, SITES, Statistics, histogram_arrays
 
 log = logging.getLogger(__name__)
 
@@ -372,9 +372,10 @@ def collect(
     arrays = collector.arrays()
     if counted:
         _check_finite(arrays, corpus.lang)
-    for key in [key for key in arrays if key.endswith(".histogram")]:
-        _check_histogram(arrays[key], counted, key)
-        arrays[key] = pack(arrays[key])
+    for site in settings.histograms:
+        counts = arrays.pop(f"{site}.histogram")
+        _check_histogram(counts, counted, f"{site}.histogram")
+        arrays |= histogram_arrays(site, counts)
     header = dict(identity) | {
         "schema": SCHEMA,
         "lang": corpus.lang,

@@ -6,13 +6,15 @@ asked for, a histogram. From these follow LAPE's activation probabilities, P(a >
 quantile within the bin's width, and every replacement value. Files of disjoint parts of a corpus
 merge by adding integers, so the result does not depend on how the corpus was split into shards.
 
-On disk a histogram is stored as differences between neighbouring bins, in byte planes, compressed;
-so are the other integers. A file is read array by array as they are asked for, sums per document
-layer by layer, so that dozens of languages fit into memory.
+On disk integers are compressed, histograms in frames (`langneurons.packing`), with the sum over
+each layer's neurons beside them. A file is read array by array as they are asked for, sums per
+document layer by layer, and of a histogram only the frames that a layer's threshold needs, so that
+dozens of languages fit into memory.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 from langneurons import histogram as bins
 from langneurons.io import DamagedFile, damaged, expect, read_header, write_tensors
 from langneurons.nonlinearities import NONLINEARITIES
+from langneurons.packing import around, compress, decompress, pack, unpack
 
 SITES = ("gate", "act", "product")
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
@@ -46,7 +49,8 @@ IDENTITY = (
     "batch_quantiles",
     "schema",
 )
-SCHEMA = 1
+SCHEMA = 2
+HISTOGRAM = ("histogram", "histogram_ends", "histogram_pooled")
 BY_LAYER = ".document_sum"  # (documents, n_layers, d_mlp); a file holds one array for each layer
 
 
@@ -81,7 +85,7 @@ class _Arrays(Mapping):
             array = opened.get_tensor(key)
         if key not in self._packed:
             return array
-        return _decompress(array, tuple(self._packed[key]), np.int64, self._path)
+        return decompress(array, tuple(self._packed[key]), np.int64, self._path)
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._keys:
@@ -93,6 +97,13 @@ class _Arrays(Mapping):
     def layer(self, key: str, layer: int) -> np.ndarray:
         """Return one layer of sums per document, int64 (documents, d_mlp)."""
         return self._read(f"{key}.{layer}")
+
+    @contextmanager
+    def sliced(self, key: str) -> Iterator[Callable[[int, int], np.ndarray]]:
+        """Give what reads a part of a 1-d array, from a place to another."""
+        with self._open() as opened:
+            part = opened.get_slice(key)
+            yield lambda start, end: part[start:end]
 
     def packed_shape(self, key: str) -> tuple[int, ...] | None:
         """Return the shape of a compressed array without reading it, or None if there is none."""
@@ -208,7 +219,11 @@ class Statistics:
         """Return P(a > threshold) per neuron; `threshold` broadcasts to (n_layers, d_mlp)."""
         from langneurons.unpacking import exceedance
 
-        thresholds = np.broadcast_to(np.asarray(threshold, np.float64), self.shape)
+        threshold = np.asarray(threshold, np.float64)
+        by_layer = threshold.ndim == 0 or threshold.shape[-1] == 1
+        if by_layer and site in self.header["histograms"]:
+            return self._layer_exceedance(np.broadcast_to(threshold, (self.shape[0], 1)), site)
+        thresholds = np.broadcast_to(threshold, self.shape)
         result = np.empty(self.shape)
         exceedance(
             self.histogram(site).reshape(-1, bins.N_BINS),
@@ -220,6 +235,29 @@ class Statistics:
         )
         return result
 
+    def _layer_exceedance(self, threshold: np.ndarray, site: str) -> np.ndarray:
+        """Return `exceedance` for one threshold per layer, (n_layers, 1), from a frame each."""
+        number = np.searchsorted(bins.EDGES, threshold[:, 0], side="right") - 1
+        number = number.clip(0, bins.N_BINS - 1)
+        ends = self._array(site, "histogram_ends")
+        with self._sliced(f"{site}.histogram") as read:
+            below, within = around(read, ends, number, self.shape[1], self.path)
+        low, high = self.min(site), self.max(site)
+        lower = bins.EDGES[number][:, None].clip(low, high)
+        upper = bins.EDGES[number + 1][:, None].clip(low, high)
+        width = upper - lower
+        share = (upper - threshold) / np.where(width > 0, width, 1.0)
+        share = np.where(width > 0, share.clip(0.0, 1.0), lower > threshold)
+        above = (self.tokens - below - within) + share * within
+        above = np.where(low > threshold, self.tokens, np.where(high > threshold, above, 0.0))
+        return above / self.tokens if self.tokens else np.full(self.shape, np.nan)
+
+    def _sliced(self, key: str):
+        if isinstance(self.arrays, _Arrays):
+            return self.arrays.sliced(key)
+        whole = self.arrays[key]
+        return nullcontext(lambda start, end: whole[start:end])
+
     def _per_layer(self, site, function) -> np.ndarray:
         histogram, low, high = self.histogram(site), self.min(site), self.max(site)
         layers = range(self.shape[0])
@@ -227,10 +265,7 @@ class Statistics:
 
     def pooled_quantile(self, q: float, site: str = "act", by_layer: bool = False) -> np.ndarray:
         """Return the quantile of all activations of each layer, or of the model, (n_layers, 1)."""
-        from langneurons.unpacking import pool
-
-        pooled = np.zeros((self.shape[0], bins.N_BINS))
-        pool(self.histogram(site), pooled)
+        pooled = _pooled(self, site)
         low, high = self.min(site).min(axis=1), self.max(site).max(axis=1)
         if not by_layer:
             pooled, low, high = pooled.sum(axis=0), low.min(), high.max()
@@ -321,7 +356,7 @@ class Statistics:
             for key, array in parts.items():
                 arrays[key] = array
                 if array.dtype == np.int64:
-                    arrays[key], packed[key] = _compress(array), list(array.shape)
+                    arrays[key], packed[key] = compress(array), list(array.shape)
         write_tensors(path, arrays, self.header | {"packed": packed})
 
     @classmethod
@@ -355,64 +390,42 @@ class Statistics:
         return cls(arrays, header, str(path))
 
 
-def pack(histogram: np.ndarray) -> np.ndarray:
-    """Compress int32 counts, (..., bins), to uint8 (bytes,).
+def histogram_arrays(site: str, histogram: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays that a file holds of a site's counts, int32 (n_layers, d_mlp, N_BINS)."""
+    values = (*pack(histogram), histogram.sum(axis=1, dtype=np.int64))
+    return {f"{site}.{name}": value for name, value in zip(HISTOGRAM, values, strict=True)}
 
-    Neighbouring bins hold similar counts: differences along the bins (zigzag: small numbers of
-    either sign become small numbers), one bin of all neurons after the other, as byte planes.
-    """
-    steps = np.diff(np.asarray(histogram, np.int32), axis=-1, prepend=np.int32(0))
-    zigzag = (steps << 1) ^ (steps >> 31)
-    return _compress(np.moveaxis(zigzag, -1, 0))
+
+def _unpacked(one: Statistics, site: str) -> np.ndarray:
+    packed, ends = (one.arrays[f"{site}.{name}"] for name in HISTOGRAM[:2])
+    return unpack(packed, ends, (*one.shape, bins.N_BINS), one.path)
+
+
+def _pooled(one: Statistics, site: str) -> np.ndarray:
+    """Return the counts per bin of all of a layer's neurons, (n_layers, N_BINS)."""
+    if site == "act" and site not in one.header["histograms"]:
+        return _pooled(one, "gate") @ _image(one)
+    if site not in one.header["histograms"]:
+        one.histogram(site)  # says what is missing
+    return one.arrays[f"{site}.histogram_pooled"]
+
+
+def _image(one: Statistics) -> np.ndarray:
+    return bins.image(NONLINEARITIES[one.header["nonlinearity"]])
 
 
 @lru_cache(maxsize=2)
 def _histogram(one: Statistics, site: str) -> np.ndarray:
     # At 8B an unpacked histogram has half a gigabyte, and a set may have dozens of languages.
     if site in one.header["histograms"]:
-        return _unpack(one.arrays[f"{site}.histogram"], (*one.shape, bins.N_BINS), one.path)
+        return _unpacked(one, site)
     if site == "act" and "gate" in one.header["histograms"]:
-        return one.histogram("gate") @ bins.image(NONLINEARITIES[one.header["nonlinearity"]])
+        return one.histogram("gate") @ _image(one)
     raise ValueError(
         f"{one.path}: no histogram of site {site!r} (histograms of"
         f" {', '.join(one.header['histograms']) or 'none'}); add it to"
         " statistics.histograms in the configuration."
     )
-
-
-def _unpack(packed: np.ndarray, shape: tuple[int, ...], path: str) -> np.ndarray:
-    from langneurons.unpacking import undo
-
-    result = np.empty(shape, np.int32)
-    neurons = result.size // shape[-1]
-    undo(_planes(packed, result.size, 4, path), result.reshape(neurons, shape[-1]))
-    return result
-
-
-def _compress(array: np.ndarray) -> np.ndarray:
-    """Return the bytes of an integer array, lowest plane first, in zstd."""
-    import pyarrow as pa
-
-    width = array.dtype.itemsize
-    planes = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, width).T
-    return np.frombuffer(pa.compress(np.ascontiguousarray(planes), "zstd"), np.uint8)
-
-
-def _planes(packed: np.ndarray, number: int, width: int, path: str) -> np.ndarray:
-    """Return the bytes of so many integers of a width in bytes, uint8 (width, number)."""
-    import pyarrow as pa
-
-    try:
-        raw = pa.decompress(pa.py_buffer(np.ascontiguousarray(packed)), width * number, "zstd")
-        return np.frombuffer(raw, np.uint8).reshape(width, -1)
-    except (OSError, ValueError) as error:
-        raise DamagedFile(damaged(path, f"packed counts: {error}")) from error
-
-
-def _decompress(packed: np.ndarray, shape: tuple[int, ...], dtype: type, path: str) -> np.ndarray:
-    width = np.dtype(dtype).itemsize
-    planes = _planes(packed, int(np.prod(shape, dtype=np.int64)), width, path)
-    return np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
 
 
 def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:
@@ -456,17 +469,22 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
         header[key] = sum(part.header[key] for part in parts)
     arrays = {}
     for key in parts[0].arrays:
+        if key.endswith(tuple(f".{name}" for name in HISTOGRAM)):
+            continue
         values = [part.arrays[key] for part in parts]
         if key.endswith(".extremes"):
             low = np.minimum.reduce([value[:, 0] for value in values])
             high = np.maximum.reduce([value[:, 1] for value in values])
             arrays[key] = np.stack([low, high], axis=1)
-        elif key.endswith(".histogram"):
-            shape = (*parts[0].shape, bins.N_BINS)
-            total = np.zeros(shape, np.int32)
-            for part, value in zip(parts, values, strict=True):
-                total += _unpack(value, shape, part.path)
-            arrays[key] = pack(total)
         else:
             arrays[key] = np.add.reduce(values) if len(values) > 1 else values[0]
+    for site in header["histograms"]:
+        if len(parts) == 1:
+            names = [f"{site}.{name}" for name in HISTOGRAM]
+            arrays |= {name: parts[0].arrays[name] for name in names}
+            continue
+        total = np.zeros((*parts[0].shape, bins.N_BINS), np.int32)
+        for part in parts:
+            total += _unpacked(part, site)
+        arrays |= histogram_arrays(site, total)
     return Statistics(arrays, header, f"merged {parts[0].lang}")

@@ -1,4 +1,4 @@
-"""Loops over histograms of millions of neurons, each in one pass: unpacking, P(a > t), pooling.
+"""Loops over histograms of millions of neurons, each in one pass: unpacking, P(a > t).
 
 The formulas are those of `langneurons.histogram`; there they are written out for any shape.
 """
@@ -60,12 +60,3 @@ def exceedance(histogram, threshold, low, high, edges, result):
                 elif lower > t:
                     above += count
         result[i] = above / total if total > 0 else np.nan
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def pool(histogram, result):
-    """Add up histogram (layers, neurons, bins) over the neurons into result (layers, bins)."""
-    for layer in numba.prange(histogram.shape[0]):
-        for neuron in range(histogram.shape[1]):
-            for column in range(histogram.shape[2]):
-                result[layer, column] += histogram[layer, neuron, column]
