@@ -90,6 +90,15 @@ def test_a_prepared_model_is_read(tmp_path):
     (folder / "config.json").write_text(json.dumps(sizes))
     found = plan(folder=tmp_path).geometry("llama-3.1-8b")
     assert found.parameters == pytest.approx(8.03e9, rel=0.001)
+    assert found.shared == ASSUMED["models"]["meta-llama/Llama-3.1-8B"]["shared"]
+
+
+def test_evaluation_keeps_the_keys_and_values_of_a_batch():
+    """Beside what a perplexity pass holds: 32 layers, 2 x 1024 numbers of two bytes a token."""
+    made = plan()
+    kept = made.config.runtime.batch_tokens * 32 * 2 * 1024 * 2 / 1e9
+    more = stage(made, "evaluate_task").gpu_gb - stage(made, "measure_perplexity").gpu_gb
+    assert more == pytest.approx(kept)
 
 
 def test_the_printed_plan_states_what_it_rests_on(capsys):
@@ -179,6 +188,7 @@ LARGE = {
         "hidden": 5120,
         "intermediate": 27648,
         "vocabulary": 152064,
+        "shared": 1024,
     },
     "meta-llama/Llama-3.1-70B": {
         "parameters": 70.6e9,
@@ -186,6 +196,7 @@ LARGE = {
         "hidden": 8192,
         "intermediate": 28672,
         "vocabulary": 128256,
+        "shared": 1024,
     },
 }
 

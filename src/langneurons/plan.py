@@ -41,13 +41,17 @@ RECORD_BYTES = 60.0  # a compressed row of the evaluation records
 
 @dataclass(frozen=True)
 class Geometry:
-    """A model's size: what memory and time follow from."""
+    """A model's size: what memory and time follow from.
+
+    `shared`: width of a layer's keys, or values, of a token (key-value heads x head size).
+    """
 
     parameters: float
     layers: int
     hidden: int
     intermediate: int
     vocabulary: int
+    shared: int
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,9 @@ class Planner:
         rows = self._perplexity_jobs(name, geometry, load)
         forward = on_each(held, scores + states)
         found.append(self._stage("measure_perplexity", name, rows, forward, host + 2, **on_gpus))
+        # Keys and values of a batch, which its prompts' continuations read.
+        kept = 2 * batch * geometry.layers * geometry.shared * wide
+        forward = on_each(held + kept, scores + states)
         shifts = self._lss_jobs(name, geometry, load)
         found.append(self._stage("measure_lss", name, shifts, forward, host + 2, **on_gpus))
         trained = self._training_jobs(name, geometry, load)
@@ -514,7 +521,7 @@ def _read_geometry(raw: Mapping[str, Any]) -> Geometry:
     attention = hidden * size * (2 * heads + 2 * shared)
     embeddings = raw["vocab_size"] * hidden * (1 if raw.get("tie_word_embeddings") else 2)
     parameters = layers * (attention + 3 * hidden * wide) + embeddings
-    return Geometry(parameters, layers, hidden, wide, raw["vocab_size"])
+    return Geometry(parameters, layers, hidden, wide, raw["vocab_size"], shared * size)
 
 
 def text(stages: list[Stage], planner: Planner) -> str:
