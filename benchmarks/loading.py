@@ -6,10 +6,15 @@
     nf4, read             quantised once beforehand (langneurons.loading.quantize_model)
 
 Each load is a process of its own, in turn; seconds are of `load_model`, imports left out, files in
-the page cache. Before that, the weights of both nf4 routes must be equal to the bit.
+the page cache; those of the tokenizer, which every format reads alike, stand apart. Before that,
+the weights of both nf4 routes must be equal to the bit.
+
+`--random LAYERS HIDDEN NEURONS` loads a Llama of random weights in bfloat16 instead, with 8,192
+tokens, so that nearly all weights are quantised as in large models; its tokenizer is `--model`'s.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +34,8 @@ def main() -> None:
     """Quantise once, compare, load in turn, print."""
     options = parser(__doc__, repeats=5)
     options.add_argument("--child", nargs=2, metavar=("NAME", "MANIFEST"))
+    shape = ("LAYERS", "HIDDEN", "NEURONS")
+    options.add_argument("--random", nargs=3, type=int, metavar=shape, help="see above")
     given = options.parse_args()
     set_threads(given.threads)
     if given.child:
@@ -37,6 +44,8 @@ def main() -> None:
     from langneurons.loading import prepare_model, quantize_model
 
     with tempfile.TemporaryDirectory() as folder:
+        if given.random:
+            given.model = _random(Path(folder, "random"), given.model, *given.random)
         plain, packed = Path(folder, "manifest.json"), Path(folder, "nf4", "manifest.json")
         entry = _entry("nf4, read", given.model)
         prepare_model(entry, plain.parent)
@@ -59,17 +68,47 @@ def main() -> None:
         seconds = [one["seconds"] for one in runs]
         low, high = min(seconds), max(seconds)
         peak = median([one["peak"] for one in runs])
+        reading = median([one["tokenizer"] for one in runs])
         rows.append(
             [
                 name,
                 f"{sizes[name] / 1e6:,.0f}",
                 f"{median(seconds):.2f}",
                 f"{low:.2f}-{high:.2f}",
+                f"{median(seconds) - reading:.2f}",
                 f"{peak / 1e6:,.0f}",
             ]
         )
-    header = ["format", "read, MB", "s", "range", "peak above imports, MB"]
-    publish("loading", table("Loading a model", header, rows))
+    header = ["format", "read, MB", "s", "range", "without tokenizer", "peak above imports, MB"]
+    of = "x".join(map(str, given.random)) + ", random" if given.random else Path(given.model).name
+    note = f"{of}, {given.repeats} rounds."
+    publish("loading", table("Loading a model", header, rows, note))
+
+
+def _random(folder: Path, tokenizer: str, layers: int, hidden: int, neurons: int) -> str:
+    """Write a Llama of random weights in bfloat16, and the tokenizer; return the folder."""
+    import torch
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=8192,
+        hidden_size=hidden,
+        intermediate_size=neurons,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 128,
+        num_key_value_heads=max(hidden // 512, 1),
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    with transformers.initialization.no_init_weights():
+        model = transformers.LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.02, generator=generator)
+    model.save_pretrained(folder)
+    for file in Path(tokenizer).glob("*token*"):
+        shutil.copy(file, folder)
+    return str(folder)
 
 
 def _entry(name: str, model: str):
@@ -96,7 +135,7 @@ def _load(name: str, manifest: str, model: str) -> dict:
     import transformers.models.gemma3  # noqa: F401
     from common import peak_memory
 
-    from langneurons.loading import load_model
+    from langneurons.loading import load_model, load_tokenizer
 
     logging.disable(logging.WARNING)
     before, begin = peak_memory(), time.perf_counter()
@@ -104,10 +143,14 @@ def _load(name: str, manifest: str, model: str) -> dict:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     seconds, peak = time.perf_counter() - begin, peak_memory() - before
+    begin = time.perf_counter()
+    load_tokenizer(Path(manifest))
+    reading = time.perf_counter() - begin
     checksum = hashlib.sha256()
     for key, value in sorted(loaded.state_dict().items()):
         checksum.update(key.encode() + value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return {"seconds": seconds, "peak": peak, "weights": checksum.hexdigest()}
+    found = {"seconds": seconds, "tokenizer": reading, "peak": peak}
+    return found | {"weights": checksum.hexdigest()}
 
 
 if __name__ == "__main__":
