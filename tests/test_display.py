@@ -1,12 +1,15 @@
 """Results in the order and under the names of the configuration."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from langneurons.corpus_metrics import counts
 from langneurons.display import evaluation_files, in_order, protocols
 from langneurons.io import DamagedFile, write_parquet
+from langneurons.tables import task_scores
 
+RESULTS = {"bootstrap": 50, "confidence": 0.95, "alpha": 0.05, "seed": 0}
 SHOW = {
     "tasks": {"t": "T"},
     "adapters": {"base": "base", "x+none": "X: none"},
@@ -55,4 +58,31 @@ def test_records_of_a_corpus_metric_hold_its_counts(tmp_path):
     del found["chrf++:char1_match"]
     write_parquet(path, pd.DataFrame([found]), metadata)
     with pytest.raises(DamagedFile, match="lacks the columns chrf\\+\\+:char1_match"):
+        evaluation_files([str(path)])
+
+
+def test_records_of_a_metric_of_groups_have_it_at_the_first_of_each(tmp_path):
+    path = tmp_path / "m/evaluation/corrected/base/flores/fr.parquet"
+    metadata = {"model": "m", "adapter": "base", "task": "flores", "lang": "fr"}
+    metadata["metrics"] = ["mean_bleu", "sentence_bleu"]
+    labels = ["none"] * 4, ["all", "lape", "zero", "en"]
+    names = ("langset", "selection", "intervention", "target")
+    rows = [
+        dict(zip(names, condition, strict=True))
+        | {"item": str(i), "mean_bleu": mean, "sentence_bleu": 0.5}
+        for condition, shift in zip(labels, (0.0, -0.1), strict=True)
+        for i, mean in enumerate([0.5 + shift, np.nan, 0.3 + shift, np.nan, 0.1 + shift])
+    ]
+    frame = pd.DataFrame(rows).assign(prediction="x", gold="y", lang="fr")
+    write_parquet(path, frame, metadata)
+    ((_, read, _),) = evaluation_files([str(path)])
+    read = read.assign(task="flores", adapter="base")
+    scores = task_scores(read, RESULTS)
+    own = scores.set_index(["metric", "intervention"])
+    assert own.loc[("mean_bleu", "zero"), "n"] == 3
+    assert own.loc[("mean_bleu", "zero"), "mean"] == pytest.approx(0.2)
+    assert own.loc[("mean_bleu", "zero"), "difference"] == pytest.approx(-0.1)
+    assert own.loc[("sentence_bleu", "zero"), "n"] == 5
+    write_parquet(path, frame.assign(sentence_bleu=np.nan), metadata)
+    with pytest.raises(DamagedFile, match="sentence_bleu is not finite"):
         evaluation_files([str(path)])

@@ -138,13 +138,9 @@ class Branched(Hooked):
                 if number not in measured:
                     factors = [f for n, each in operations if n == number for f in each.factors]
                     measured[number] = self._measured(list(dict.fromkeys(factors)), own)
-                before = None
-                if number not in self.changed:
-                    before = own.index_select(-1, operation.index)
-                operation(own, self._forward, measured[number])
-                if before is not None and not torch.equal(
-                    before, own.index_select(-1, operation.index)
-                ):
+                if number in self.changed:
+                    operation(own, self._forward, measured[number])
+                elif operation.watched(own, self._forward, measured[number]):
                     self.changed.add(number)
             return values
 

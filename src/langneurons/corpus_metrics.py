@@ -36,6 +36,7 @@ def _chrf(words: int) -> tuple[str, ...]:
 
 
 COUNTS = {"bleu": _BLEU, "bleu_13a": _BLEU, "chrf": _chrf(0), "chrf++": _chrf(2)}
+GROUPED = ("mean_bleu",)  # a number at the first of a group of items, NaN at the others
 
 
 def columns(metric: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from langneurons.corpus_metrics import COUNTS
+from langneurons.corpus_metrics import COUNTS, GROUPED
 from langneurons.corpus_metrics import columns as counts_of
 from langneurons.io import read_records
 from langneurons.neurons import NeuronTable
@@ -63,9 +63,11 @@ def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
         model, adapter, task = path.parts[-6], *path.parts[-3:-1]
         who = {"model": model, "adapter": adapter, "task": task, "lang": path.stem}
         metadata = read_records(path, columns, (), **who)[1]
-        held = (counts_of(one) if one in COUNTS else [one] for one in metadata["metrics"])
+        grouped = [one for one in metadata["metrics"] if one in GROUPED]
+        whole = (one for one in metadata["metrics"] if one not in GROUPED)
+        held = (counts_of(one) if one in COUNTS else [one] for one in whole)
         numbers = list(itertools.chain.from_iterable(held))
-        frame, metadata = read_records(path, columns, numbers, **who)
+        frame, metadata = read_records(path, (*columns, *grouped), numbers, **who)
         result.append((path, frame, metadata))
     return result
 

@@ -324,11 +324,10 @@ class Applied(Hooked):
         super().__init__(sites, operations)
 
     def _run(self, operation: "HookedWrite", values: torch.Tensor, factors: dict) -> None:
-        before = None if self.changed else values.index_select(-1, operation.index)
-        operation(values, self._forward, factors)
-        if before is not None:
-            after = values.index_select(-1, operation.index)
-            self.changed = not torch.equal(before, after)
+        if self.changed:
+            operation(values, self._forward, factors)
+        else:
+            self.changed = operation.watched(values, self._forward, factors)
 
     def on_forward(
         self,
@@ -438,6 +437,12 @@ class HookedWrite:
             chosen = chosen.reshape(*values.shape[:-1], 1).to(values.device)
             new = torch.where(chosen, new, values.index_select(-1, self.index))
         values.index_copy_(-1, self.index, new)
+
+    def watched(self, values: torch.Tensor, forward: Forward | None, factors: dict) -> bool:
+        """Write in place; tell whether that changed a value."""
+        before = values.index_select(-1, self.index)
+        self(values, forward, factors)
+        return not torch.equal(before, values.index_select(-1, self.index))
 
 
 class _RowOperation:
