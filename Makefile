@@ -65,7 +65,7 @@ efficiency: .venv/installed ## what jobs used of what they asked for
 	touch $@
 
 resources/models/gemma3-270m/manifest.json: | .venv/model
-	$(SNAKEMAKE) $@
+	$(SNAKEMAKE) -- $@
 
 BENCH ?=
 bench: .bench/installed resources/models/gemma3-270m/manifest.json ## the benchmarks of benchmarks/, beside their peers (BENCH="intervention memory" for some)
