@@ -33,7 +33,14 @@ demo: .venv/model          ## the main job on the embedded model, then its HTML 
 
 test: .venv/harness .venv/nvrtc ## lint, unit tests, workflow tests
 	$(MAKE) lint
-	$(BIN)/python -m pytest
+	$(MAKE) -j 2 --output-sync=target unit workflow
+
+# The two halves of the tests, side by side: what runs the graph, and all else.
+unit: .venv/harness .venv/nvrtc
+	$(BIN)/python -m pytest -m "not workflow and not slow and not slurm"
+
+workflow: .venv/harness .venv/nvrtc
+	$(BIN)/python -m pytest -m "workflow and not slow and not slurm"
 
 lint: .venv/installed
 	$(BIN)/ruff check src workflow/scripts tests benchmarks

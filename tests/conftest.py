@@ -36,3 +36,14 @@ def edit(checkout):
             path.write_bytes(content)
     checkout.config = json.loads(json.dumps(CONFIG))
     checkout.save()
+
+
+GRAPH = ("test_workflow", "test_reruns", "test_lss_workflow", "test_rows_workflow", "test_masks")
+GRAPH += ("test_selection_graph",)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that run the graph, which `make test` runs beside the others."""
+    for item in items:
+        if "checkout" in item.fixturenames or item.module.__name__ in GRAPH:
+            item.add_marker("workflow")

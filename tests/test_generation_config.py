@@ -211,7 +211,8 @@ def test_the_plan_counts_the_answers():
     from langneurons.plan import ASSUMPTIONS, Planner
 
     assumed = parse_yaml((Path(__file__).parent.parent / ASSUMPTIONS).read_text())
-    geometry = {"parameters": 1e9, "layers": 4, "hidden": 8, "intermediate": 16, "vocabulary": 100}
+    geometry = {"parameters": 1e9, "layers": 4, "hidden": 8, "intermediate": 16}
+    geometry |= {"vocabulary": 100, "shared": 4}
     assumed["models"]["m"] = geometry
     config = build(changed(forcing__limit=5, forcing__max_new_tokens=100))
     stages = {one.rule: one for one in Planner(config, assumed, Path("nowhere")).stages()}

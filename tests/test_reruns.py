@@ -196,7 +196,11 @@ EDITS = {
         {"prepare_questions": 2, "force_language": 2, "judge_texts": 2},
     ),
     "when a text is degenerate": (setting("fallback.degenerate", 0.3), {"judge_texts": 2}),
-    "identification": (appended(f"{SRC}/identification.py", CODE), {"judge_texts": 4}),
+    "identification": (
+        # With `lens.reading: top` the lens identifies tokens.
+        appended(f"{SRC}/identification.py", CODE),
+        {"judge_texts": 4, "read_layers": 4},
+    ),
     "another order of fallback": (
         setting("fallback.order", ["vi", "hi"]),
         {"fall_back": 2, "judge_texts": 2},
