@@ -33,7 +33,7 @@ demo: .venv/model          ## the main job on the embedded model, then its HTML 
 
 test: .venv/harness .venv/nvrtc ## lint, unit tests, workflow tests
 	$(MAKE) lint
-	$(MAKE) -j 2 --output-sync=target unit workflow
+	$(MAKE) -j 2 unit workflow
 
 # The two halves of the tests, side by side: what runs the graph, and all else.
 unit: .venv/harness .venv/nvrtc
