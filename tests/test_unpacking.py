@@ -6,7 +6,7 @@ from test_collect import measure
 from tiny import tiny_model
 
 from langneurons import histogram as bins
-from langneurons.statistics import _histogram
+from langneurons.statistics import Statistics, _histogram
 from langneurons.unpacking import exceedance
 
 
@@ -54,3 +54,16 @@ def test_unpacked_histograms_of_few_languages_stay_in_memory():
         np.testing.assert_array_equal(other.histogram("gate"), first)
     assert _histogram.cache_info().currsize == 2
     assert one.histogram("gate") is not first
+
+
+def test_a_file_gives_one_threshold_per_layer_from_its_frames(tmp_path):
+    one = measure(tiny_model("llama"))
+    one.write(tmp_path / "one.safetensors")
+    read = Statistics.read(tmp_path / "one.safetensors")
+    whole = bins.exceedance(one.histogram("gate"), 0.1, one.min("gate"), one.max("gate"))
+    np.testing.assert_allclose(read.exceedance(0.1, "gate"), whole, rtol=1e-12)
+    threshold = read.pooled_quantile(0.9, "gate", by_layer=True)
+    np.testing.assert_array_equal(
+        read.exceedance(threshold, "gate"), one.exceedance(threshold, "gate")
+    )
+    assert abs(read.exceedance(threshold, "gate").mean(axis=1) - 0.1).max() < 0.05
