@@ -27,7 +27,13 @@ from langneurons.factors import Factor
 from langneurons.finetune import Head, add_head, classify, finetune
 from langneurons.interventions import Plan, Write, applied, applied_rows
 from langneurons.loading import load_model, prepare_model, spread
-from langneurons.scoring import branch_loglikelihoods, generate, loglikelihood, token_nll
+from langneurons.scoring import (
+    branch_generate,
+    branch_loglikelihoods,
+    generate,
+    loglikelihood,
+    token_nll,
+)
 
 devices.register()
 torch.set_num_threads(1)
@@ -163,9 +169,10 @@ def test_plans_in_branches_with_common_beginnings():
         pairs = [("w1 w2 w3 w4", word) for word in (" w10 w11", " w12", " w13 w14 w15")]
         with branched(sites, plans, strict=False) as running:
             scores = branch_loglikelihoods(model, tokenizer, pairs, 80, running)
-            blocks = token_nll(model, *text(), 96, running.on_forward, branches=running.blocks)
+            blocks = token_nll(model, *text(), 96, branches=running)
+            answers = branch_generate(model, tokenizer, PROMPTS, 5, (), 200, 1.3, running)
         texts = generate(model, tokenizer, [f"w1 w2 {p}" for p in PROMPTS], 5, (), 80, shared=True)
-        return scores, blocks.tolist(), texts
+        return scores, blocks.tolist(), texts, answers
 
     one, two = both(compute, "gemma3_text")
     assert repr(one) == repr(two)

@@ -1,19 +1,23 @@
 """Plans that branch off from a common trunk of layers give what each gives alone."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_prefixes import MODELS, SLIDING, many_requests
+from test_finetune import CLASSES, nli_rows
+from test_prefixes import MODELS, SLIDING, many_requests, words
 from tiny import tiny_model, tiny_tokenizer
 
 from langneurons import scoring
 from langneurons.adapters import MlpSites
-from langneurons.branches import branched, order, portions
+from langneurons.branches import Layout, branched, portions
 from langneurons.evaluation import evaluate
 from langneurons.factors import Factor
+from langneurons.finetune import Head, add_head, classify, classify_branches
 from langneurons.interventions import NoEffect, Plan, Write, applied
 from langneurons.keyvalues import KeyValues
 from langneurons.sidestore import SideStore
@@ -25,11 +29,12 @@ N_LAYERS = 4
 def deep_plans(sites, tokens="all", factor=None, seed=0):
     """Return plans that begin at layers 2, 0, 3, nowhere and 2, at every site."""
     generator = np.random.default_rng(seed)
+    last = "scale" if factor is None else "add"  # a layer's own value scales nothing
     found = []
     for number, first in enumerate((2, 0, 3, None, 2)):
         plan = Plan(f"plan {number}")
         for layer in range(N_LAYERS if first is None else first, N_LAYERS):
-            for site, operation in (("gate", "add"), ("act", "set"), ("product", "scale")):
+            for site, operation in (("gate", "add"), ("act", "set"), ("product", last)):
                 index = np.sort(generator.choice(sites.d_mlp, 9, replace=False))
                 value = generator.normal(1, 1, 9)
                 plan.writes.append(Write(layer, site, operation, index, value, tokens, factor))
@@ -45,26 +50,32 @@ def deep_model(family, overrides):
 
 
 def test_the_trunk_goes_on_as_the_last_plan_to_branch_off():
-    plans = [Plan(str(first)) for first in (3, 0, 5, 5)]
-    for plan, first in zip(plans, (3, 0, 5, 5), strict=True):
-        plan.writes.append(Write(first, "act", "set", np.array([0]), np.array([1.0])))
-    assert order(plans, 6) == ([3, 1, 0, 2], [2, 2, 2, 3, 3, 4])
-    assert order([*plans[:2], Plan("none")], 6) == ([2, 1, 0], [2, 2, 2, 3, 3, 3])
-    assert order(plans[:1], 6) == ([0], [1] * 6)
+    four = Layout.branching([3, 0, 5, 5], 6)
+    assert four == Layout((3, 1, 0, 2), (2, 2, 2, 3, 3, 4))
+    assert [four.block(2, plan) for plan in range(4)] == [0, 1, 0, 0]
+    assert four.last() == [2, 1, 3, 0]
+    assert Layout.branching([3, 0, 6], 6) == Layout((2, 1, 0), (2, 2, 2, 3, 3, 3))
+    assert Layout.branching([3], 6) == Layout((0,), (1,) * 6)
+    nowhere = Layout.branching([6, 6, 4], 6)
+    assert nowhere == Layout((1, 2, 0), (1, 1, 1, 1, 2, 2)) and nowhere.last() == [0, 0, 1]
+    assert Layout.apart(3, 2).last() == [0, 1, 2]
+
+
+def test_writes_into_answers_touch_no_layer_of_a_prompt():
+    at, value = np.array([0]), np.array([1.0])
+    plan = Plan("late", [Write(2, "act", "set", at, value, "generated")])
+    assert (plan.begins(9), plan.begins(9, of_prompts=True)) == (2, 9)
+    plan.writes.append(Write(5, "act", "set", at, value, "prompt"))
+    assert (plan.begins(9), plan.begins(9, of_prompts=True)) == (2, 5)
+    assert Plan("none").begins(9) == 9
 
 
 def test_portions_hold_each_plan_once_and_only_join_what_saves_layers():
-    def at(*layers):
-        found = [Plan(str(first)) for first in layers]
-        for plan, first in zip(found, layers, strict=True):
-            plan.writes.append(Write(first, "act", "set", np.array([0]), np.array([1.0])))
-        return found
-
-    assert portions(at(0, 0, 0), 10, 8) == [[0], [1], [2]]
-    assert portions(at(5, 0, 9, 0), 10, 8) == [[2, 0], [1], [3]]
-    assert sorted(map(len, portions(at(*[8] * 7), 10, 3))) == [1, 3, 3]
-    assert portions(at(8, 8), 10, 1) == [[0], [1]]
-    assert portions([Plan("none"), *at(5)], 10, 4) == [[0, 1]]
+    assert portions([0, 0, 0], 10, 8) == [[0], [1], [2]]
+    assert portions([5, 0, 9, 0], 10, 8) == [[2, 0], [1], [3]]
+    assert sorted(map(len, portions([8] * 7, 10, 3))) == [1, 3, 3]
+    assert portions([8, 8], 10, 1) == [[0], [1]]
+    assert portions([10, 5], 10, 4) == [[0, 1]]
 
 
 @pytest.mark.parametrize(("family", "overrides"), MODELS)
@@ -105,7 +116,7 @@ def test_branches_equal_each_plan_alone_with_and_without_a_cache(family, overrid
                 for found, wanted, valid in zip(
                     together, expected, (torch.ones_like(mask), mask, None), strict=True
                 ):
-                    block = found.reshape(len(plans), *wanted.shape)[running.blocks[number]]
+                    block = running.by_plan(found)[number]
                     if valid is not None:
                         block, wanted = block[valid], wanted[valid]
                     torch.testing.assert_close(block, wanted, atol=1e-5, rtol=1e-5)
@@ -133,8 +144,7 @@ def test_scores_of_branches_equal_those_of_each_plan_alone(family, factor, token
                 lengths,
                 scored,
                 budget,
-                running.on_forward,
-                branches=running.blocks,
+                branches=running,
             )
         for plan, values, losses in zip(plans, found, nll, strict=True):
             with applied(sites, plan) as alone:
@@ -145,23 +155,107 @@ def test_scores_of_branches_equal_those_of_each_plan_alone(family, factor, token
     assert len({round(sum(value for value, _ in values), 3) for values in found}) == len(plans)
 
 
-def test_the_layers_below_run_once_for_all_plans():
-    model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
+@pytest.mark.parametrize("tokens", ("all", "prompt", "generated"))
+@pytest.mark.parametrize("factor", (None, Factor("layer_max")))
+@pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt", "bloom"))
+def test_answers_of_branches_equal_those_of_each_plan_alone(family, factor, tokens):
+    model, tokenizer = deep_model(family, SLIDING.get(family, {})), tiny_tokenizer()
     sites = MlpSites(model)
-    rows = [0] * N_LAYERS
+    plans = deep_plans(sites, tokens, factor)
+    generator = np.random.default_rng(1)
+    start = words(generator, 9)
+    prompts = [f"{start} {words(generator, n)}" for n in (1, 4, 4)] + [words(generator, 6), start]
+    expected = []
+    for plan in plans:
+        with applied(sites, plan) as alone:
+            expected.append(
+                scoring.generate(model, tokenizer, prompts, 6, ["w7"], 1, 1.3, alone.on_forward)
+            )
+    assert len({tuple(texts) for texts in expected}) > 2
+    for budget in (1, 200, 5000):
+        with branched(sites, plans) as running:
+            found = scoring.branch_generate(
+                model, tokenizer, prompts, 6, ["w7"], budget, 1.3, running
+            )
+        assert found == expected
+    assert not any(module._forward_pre_hooks for module in (*sites.layers, *sites.down))
+
+
+@contextmanager
+def counted(sites):
+    """Count the rows that pass through each layer."""
+    rows = [0] * sites.n_layers
 
     def counting(layer):
-        def hook(_module, _inputs, output):
+        def hook(_module, inputs, output):
             rows[layer] += len(output)
 
         return hook
 
-    handles = [sites.act[k].register_forward_hook(counting(k)) for k in range(N_LAYERS)]
-    with branched(sites, deep_plans(sites)) as running:
+    handles = [sites.act[k].register_forward_hook(counting(k)) for k in range(sites.n_layers)]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_the_layers_below_run_once_for_all_plans():
+    model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
+    sites = MlpSites(model)
+    with counted(sites) as rows, branched(sites, deep_plans(sites)) as running:
         scoring.branch_loglikelihoods(model, tokenizer, [("w1", " w2")], 1000, running)
-    for handle in handles:
-        handle.remove()
     assert rows == [2, 2, 4, 5]
+    with counted(sites) as rows, branched(sites, deep_plans(sites)) as running:
+        scoring.branch_generate(model, tokenizer, ["w1"], 1, [], 1000, 1.0, running)
+    assert rows == [2, 2, 4, 5]
+    with counted(sites) as rows, branched(sites, deep_plans(sites)) as running:
+        scoring.branch_generate(model, tokenizer, ["w1"], 3, [], 1000, 1.0, running)
+    assert rows == [12, 12, 14, 15]  # and two more tokens of five answers
+
+
+def test_what_is_written_into_answers_leaves_prompts_in_common():
+    model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
+    sites = MlpSites(model)
+    plans = deep_plans(sites, "generated")
+    pairs = [("w1 w2 w3", " w4 w5 w6"), ("w1 w2 w3", " w8 w9"), ("w7 w2 w1", " w4 w5")]
+    with counted(sites) as rows, branched(sites, plans) as running:
+        found = scoring.branch_loglikelihoods(model, tokenizer, pairs, 1000, running)
+    # Two contexts once, then three continuations under the plans that have branched off.
+    assert rows == [2 + 3 * n for n in (2, 2, 4, 5)]
+    for plan, values in zip(plans, found, strict=True):
+        with applied(sites, plan) as alone:
+            expected = scoring.loglikelihood(model, tokenizer, pairs, 1, alone.on_forward)
+        np.testing.assert_allclose([v[0] for v in values], [e[0] for e in expected], atol=1e-5)
+    with counted(sites) as rows, branched(sites, plans) as running:
+        scoring.branch_generate(model, tokenizer, ["w1 w2", "w3"], 2, [], 1000, 1.0, running)
+    assert rows == [1 + 2 + 10] * N_LAYERS  # BOS, the two prompts, answers of five plans
+
+
+@pytest.mark.parametrize("pooling", ("last_token", "last_position"))
+@pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt"))
+def test_classes_of_branches_equal_those_of_each_plan_alone(family, pooling):
+    model, tokenizer = deep_model(family, SLIDING.get(family, {})), tiny_tokenizer()
+    add_head(model, 3)
+    sites, head = MlpSites(model), Head(pooling, 32)
+    plans = [scaled(plan, 5.0) for plan in deep_plans(sites)]
+    rows, given = nli_rows(12), (CLASSES, "en")
+    expected = []
+    for plan in plans:
+        with applied(sites, plan) as alone:
+            expected.append(
+                classify(model, tokenizer, *given, rows, 1, head, on_forward=alone.on_forward)
+            )
+    assert len({tuple(frame["prediction"]) for frame in expected}) > 1
+    for budget in (1, 300, 9000):
+        with branched(sites, plans) as running:
+            found = classify_branches(model, tokenizer, *given, rows, budget, head, running)
+        for one, wanted in zip(found, expected, strict=True):
+            pd.testing.assert_frame_equal(one, wanted)
+
+
+def scaled(plan, by):
+    return Plan(plan.name, [replace(write, value=by * write.value) for write in plan.writes])
 
 
 def test_branches_without_effect_are_named():
@@ -179,26 +273,44 @@ def test_branches_without_effect_are_named():
         running.fired[2] = 1
 
 
-def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch):
+PAIRS = {
+    "name": "pairs",
+    "kind": "multiple_choice",
+    "fields": ["text", "label"],
+    "context": "{text}",
+    "choices": ["w1", "w2 w3", "w4"],
+    "gold": "label",
+    "metrics": ["accuracy"],
+    "words": {"en": {}},
+}
+ANSWERS = {
+    "name": "answers",
+    "kind": "generation",
+    "fields": ["text", "answer"],
+    "context": "{text}",
+    "gold": "answer",
+    "metrics": ["exact_match", "f1"],
+    "max_new_tokens": 5,
+    "words": {"en": {}},
+}
+
+
+@pytest.mark.parametrize("kind", ("multiple_choice", "generation", "classification"))
+def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch, kind):
     model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
-    sites = MlpSites(model)
-    definition = {
-        "name": "pairs",
-        "kind": "multiple_choice",
-        "fields": ["text", "label"],
-        "context": "{text}",
-        "choices": ["w1", "w2 w3", "w4"],
-        "gold": "label",
-        "metrics": ["accuracy"],
-        "words": {"en": {}},
-    }
-    (tmp_path / "task.yaml").write_text(json.dumps(definition))
-    task = load_task(tmp_path / "task.yaml")
-    generator = np.random.default_rng(0)
-    rows = [
-        {"text": " ".join(f"w{i}" for i in generator.integers(0, 90, 8)), "label": int(k % 3)}
-        for k in range(12)
-    ]
+    sites, head = MlpSites(model), None
+    if kind == "classification":
+        add_head(model, 3)
+        task, head, rows = CLASSES, Head("last_token", 32), nli_rows(12)
+    else:
+        definition = PAIRS if kind == "multiple_choice" else ANSWERS
+        (tmp_path / "task.yaml").write_text(json.dumps(definition))
+        task = load_task(tmp_path / "task.yaml")
+        generator = np.random.default_rng(0)
+        rows = [
+            {"text": words(generator, 8), "label": int(k % 3), "answer": words(generator, 2)}
+            for k in range(12)
+        ]
     plans = {("set", "lape", plan.name, "en"): plan for plan in deep_plans(sites) if not plan.empty}
     plans["set", "lape", "again", "en"] = Plan("again", plans["set", "lape", "plan 0", "en"].writes)
     key = {"model": "tiny"}
@@ -206,7 +318,7 @@ def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch):
 
     def measured(folder, budget):
         store = SideStore(tmp_path / folder, "evaluation")
-        return evaluate(model, tokenizer, task, "en", rows, plans, store, key, budget)
+        return evaluate(model, tokenizer, task, "en", rows, plans, store, key, budget, head=head)
 
     from langneurons import evaluation
 

@@ -144,7 +144,7 @@ def test_only_the_named_neurons_change(family, site, operation):
     plan = Plan(
         "p", [write(operation, value, 0, site), write(operation, 4.0, 1, site, index=other)]
     )
-    assert (plan.neurons, plan.first_layer) == (5, 0)
+    assert (plan.neurons, plan.begins(9)) == (5, 0)
     seen = {}
     sites = MlpSites(model)
     handle = sites.down[0].register_forward_pre_hook(lambda _m, x: seen.setdefault("before", x[0]))

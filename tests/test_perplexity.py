@@ -165,6 +165,27 @@ def test_a_language_without_neurons_repeats_the_untouched_row(tmp_path):
     assert len(calls) == once
 
 
+def test_deep_plans_read_the_first_layers_once_and_change_nothing(tmp_path, monkeypatch):
+    model, store = tiny_model("llama"), SideStore(tmp_path, "perplexity")
+    corpora, _ = setting()
+    plans = {
+        "aa": Plan("deep", [write("add", 1.5, 1, "product", INDEX)]),
+        "bb": Plan("deep", [write("set", 2.0, 1, index=INDEX)]),
+    }
+    calls = counted(model)
+    together = matrix(store, model, plans=plans, batch=10_000)
+    read = sum(int(one.heldout.tokens.size) for one in corpora.values())
+    assert sum(calls) == read  # the untouched model and both plans in one pass
+    monkeypatch.setattr(
+        "langneurons.perplexity.portions", lambda first, *_: [[k] for k in range(len(first))]
+    )
+    alone = matrix(SideStore(tmp_path / "alone", "perplexity"), model, plans=plans, batch=10_000)
+    pd.testing.assert_frame_equal(together, alone, rtol=1e-6)
+    assert sum(calls) == 4 * read
+    sums = together.groupby("deactivated")["nll"].sum()
+    assert sums.nunique() == 3
+
+
 # Resumption ---------------------------------------------------------------------------------------
 
 
@@ -255,7 +276,7 @@ def test_a_failed_cell_is_an_error_and_is_not_kept(tmp_path, one, error, text):
     model, store = tiny_model("llama"), SideStore(tmp_path, "perplexity")
     with pytest.raises(error, match=text):
         matrix(store, model, plans={"aa": Plan("zero", [one])})
-    assert len(list(tmp_path.rglob("*.parquet"))) == 2
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1  # the untouched model of the same text
     sites = MlpSites(model)
     assert not any(module._forward_hooks for module in sites.act)
 

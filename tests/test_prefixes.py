@@ -315,3 +315,40 @@ def test_a_cache_whose_rows_were_copied_dropped_and_shifted_equals_a_new_one(fam
                 torch.testing.assert_close(
                     found[row], expected.last_hidden_state[0, -1], atol=1e-5, rtol=1e-5
                 )
+
+
+def test_plans_that_write_into_answers_only_share_the_prompt():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    sites = MlpSites(model)
+    written = plans(sites, "generated")
+    prompts = many_prompts()[:3]
+    conditions = [number for number in range(3) for _ in prompts]
+    expected = []
+    for plan in written:
+        with applied(sites, plan) as running:
+            expected += scoring.generate(
+                model, tokenizer, prompts, 3, [], 1, on_forward=running.on_forward
+            )
+
+    def read(own):
+        with applied_rows(sites, own) as running:
+            return running.alike(), *tokens_read(
+                sites,
+                lambda: scoring.generate(
+                    model,
+                    tokenizer,
+                    prompts * 3,
+                    3,
+                    [],
+                    10_000,
+                    on_forward=running.on_forward,
+                    conditions=conditions,
+                    shared=True,
+                    alike=running.alike(),
+                ),
+            )
+
+    alike, found, number = read(written)
+    assert (alike, found) == ([0, 0, 0], expected)
+    apart, _, more = read(plans(sites, "all"))
+    assert apart == [0, 1, 2] and more > number + 2 * 15  # the paragraph of each plan

@@ -1,4 +1,4 @@
-"""Several plans in one forward pass that read the layers before the first they touch once.
+"""Several plans in one forward pass that read what they leave alone once.
 
 The batch runs as it is, the trunk, up to the first layer that a plan touches; there the rows of
 that plan branch off as a copy of the trunk's, and from then on the batch holds them as a block of
@@ -7,19 +7,25 @@ are computed only from its first touched layer on: with first layers k_1 ... k_n
 cost max(k) + sum(L - k) layers instead of n L. Where every plan writes into layer 0, as LAPE's
 neurons mostly do, nothing is saved; where plans are limited to deep layers, up to n - 1 of n.
 
+Writes limited to generated tokens touch no layer of a pass that holds prompts only: such plans have
+the prompt's keys and values in common, and branch where the answers begin.
+
 Nothing of the model's forward is written anew: hooks before the decoder layers widen what they
 are given, the hidden states by the new blocks and everything else that goes by rows (masks,
 positions, rotary tables, ALiBi) by repetition. A key-value cache keeps as many rows in each layer
-as pass through it (`langneurons.keyvalues`).
+as pass through it (`langneurons.keyvalues`). Where rows go their own ways, as answers do, every
+plan gets rows of its own in every layer (`Branched.divided`).
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from langneurons.adapters import MlpSites
 from langneurons.interventions import (
+    AppliedRows,
     Forward,
     Hooked,
     HookedWrite,
@@ -32,25 +38,49 @@ from langneurons.interventions import (
 WORTH = 0.1
 
 
-def order(plans: Sequence[Plan], n_layers: int) -> tuple[list[int], list[int]]:
-    """Return the plans in the order of their blocks, and how many blocks each layer has.
+@dataclass(frozen=True)
+class Layout:
+    """Which block of rows each plan has in each layer.
 
-    The first block is the trunk: the plan that branches off last.
+    order: the plan of each block, the trunk first; counts: how many blocks each layer has.
     """
-    first = [n_layers if plan.empty else plan.first_layer for plan in plans]
-    by_depth = sorted(range(len(plans)), key=lambda number: (first[number], number))
-    blocks = [by_depth[-1], *by_depth[:-1]]
-    counts = [1 + sum(first[n] <= layer for n in blocks[1:]) for layer in range(n_layers)]
-    return blocks, counts
+
+    order: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def branching(cls, first: Sequence[int], n_layers: int) -> "Layout":
+        """Return the layout of plans that branch off at these layers, n_layers for nowhere.
+
+        The trunk is the plan that branches off last.
+        """
+        by_depth = sorted(range(len(first)), key=lambda number: (first[number], number))
+        order = (by_depth[-1], *by_depth[:-1])
+        counts = (1 + sum(first[n] <= layer for n in order[1:]) for layer in range(n_layers))
+        return cls(order, tuple(counts))
+
+    @classmethod
+    def apart(cls, n_plans: int, n_layers: int) -> "Layout":
+        """Return the layout in which each plan has a block in every layer, in their order."""
+        return cls(tuple(range(n_plans)), (n_plans,) * n_layers)
+
+    def block(self, layer: int, plan: int) -> int:
+        """Return where a plan's rows are; the trunk's block before it branches off."""
+        number = self.order.index(plan)
+        return number if number < self.counts[layer] else 0
+
+    def last(self) -> list[int]:
+        """Return the block of each plan in what the last layer gives."""
+        return [self.block(len(self.counts) - 1, plan) for plan in range(len(self.order))]
 
 
-def portions(plans: Sequence[Plan], n_layers: int, limit: int) -> list[list[int]]:
+def portions(first: Sequence[int], n_layers: int, limit: int) -> list[list[int]]:
     """Return which plans to run together, at most `limit` of them; by depth, the deepest first.
 
-    A plan that leaves less than a tenth of the layers alone stands alone.
+    first: the layer where each branches off. A plan that leaves less than a tenth of the layers
+    alone stands alone.
     """
-    first = [n_layers if plan.empty else plan.first_layer for plan in plans]
-    by_depth = sorted(range(len(plans)), key=lambda number: (-first[number], number))
+    by_depth = sorted(range(len(first)), key=lambda number: (-first[number], number))
     found: list[list[int]] = []
     for number in by_depth:
         worth = first[number] >= WORTH * n_layers
@@ -64,16 +94,23 @@ def portions(plans: Sequence[Plan], n_layers: int, limit: int) -> list[list[int]
 class Branched(Hooked):
     """Plans that are hooked into a model, each of which gets rows of its own in every batch.
 
-    Call `on_forward(prompt, valid)` before each forward pass. What the model returns has the rows
-    of plan n in the block `blocks[n]`, of as many rows as the batch had.
+    Call `begin()` before each batch and `on_forward(prompt, valid)` before each forward pass;
+    `by_plan` puts what the model returns in the order of the plans.
     """
 
     def __init__(self, sites: MlpSites, plans: Sequence[Plan]):
         self.plans = list(plans)
-        self.changed: set[int] = set()
-        ordered, self._counts = order(self.plans, sites.n_layers)
-        self.blocks = [ordered.index(number) for number in range(len(ordered))]
         self.by_token = all(plan.by_token for plan in self.plans)
+        n_layers = sites.n_layers
+        self._sites, self.changed = sites, set()
+        self._whole, self._prompt = (
+            Layout.branching([plan.begins(n_layers, some) for plan in self.plans], n_layers)
+            for some in (False, True)
+        )
+        # Whether some plan branches off later in prompts than in answers.
+        self.late = self._prompt != self._whole
+        self.layout = self._whole
+        self._rows: AppliedRows | None = None
         self._widened: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         operations: dict[tuple[int, str], list[tuple[int, HookedWrite]]] = {}
         for number, plan in enumerate(self.plans):
@@ -84,15 +121,16 @@ class Branched(Hooked):
                 place.append((number, HookedWrite(write, device)))
         super().__init__(sites, operations)
         for layer, module in enumerate(sites.layers):
-            if self._counts[layer] > 1:
+            if self._whole.counts[layer] > 1:
                 handle = module.register_forward_pre_hook(self._widen(layer), with_kwargs=True)
                 self._handles.append(handle)
 
     def _widen(self, layer: int):
-        count = self._counts[layer]
-        new = count - (self._counts[layer - 1] if layer else 1)
-
         def hook(_module, arguments, named):
+            count = self.layout.counts[layer]
+            if not self.active or count == 1:
+                return None
+            new = count - (self.layout.counts[layer - 1] if layer else 1)
             rows = self._forward.valid.shape[0]
             arguments, named = list(arguments), dict(named)
             where, key = (arguments, 0) if arguments else (named, "hidden_states")
@@ -124,16 +162,18 @@ class Branched(Hooked):
         return value
 
     def _hook(self, layer: int, operations: list[tuple[int, HookedWrite]]):
-        count = self._counts[layer]
-
         def apply(values: torch.Tensor) -> torch.Tensor:
+            if not self.active:
+                return values
             self.fired[layer] = self.fired.get(layer, 0) + 1
             if values.requires_grad:
                 values = values.clone()
-            size = len(values) // count
+            size = len(values) // self.layout.counts[layer]
             measured: dict[int, dict] = {}
             for number, operation in operations:
-                begin = self.blocks[number] * size
+                if operation.tokens == "generated" and self.layout is self._prompt:
+                    continue
+                begin = self.layout.block(layer, number) * size
                 own = values[begin : begin + size]
                 if number not in measured:
                     factors = [f for n, each in operations if n == number for f in each.factors]
@@ -146,17 +186,85 @@ class Branched(Hooked):
 
         return apply
 
+    def begin(self) -> None:
+        """Begin with a batch: nothing is cached."""
+        self._by_row(False)
+        self.layout = self._whole
+
     def on_forward(
         self,
         prompt: torch.Tensor,
         valid: torch.Tensor | None = None,
         conditions: torch.Tensor | None = None,
     ) -> None:
-        """Announce the tokens (batch, pos) of the next forward pass, before they are widened."""
+        """Announce the tokens (batch, pos) of the next forward pass, before they are widened.
+
+        Once the plans are `divided`, `conditions` hold the plan of each row.
+        """
+        if not self.active:
+            self._rows.on_forward(prompt, valid, conditions)
+            return
         if conditions is not None or valid is None:
             raise RuntimeError("branches need on_forward(prompt, valid), without conditions")
         self._widened.clear()
+        only_prompt = self.late and bool((prompt | ~valid).all())
+        self.layout = self._prompt if only_prompt else self._whole
         self._forward = Forward(prompt, valid, None)
+
+    def by_plan(self, values: torch.Tensor) -> torch.Tensor:
+        """Return what the model gave, (blocks x rows, ...), as (plan, row, ...)."""
+        blocks = values.reshape(self.layout.counts[-1], -1, *values.shape[1:])
+        order = self.layout.last()
+        return blocks if order == list(range(len(blocks))) else blocks[order]
+
+    def carry(self, cache, before: Layout) -> None:
+        """Bring a cache that was read under the layout `before` to the present one."""
+        after = self.layout
+        if before == after:
+            return
+        for layer, part in enumerate(cache.layers):
+            plans = after.order[: after.counts[layer]]
+            blocks = [before.block(layer, plan) for plan in plans]
+            if blocks == list(range(before.counts[layer])):
+                continue
+            of = part.keys.shape[0] // before.counts[layer]
+            rows = torch.tensor(blocks)[:, None] * of + torch.arange(of)
+            part.select(rows.reshape(-1))
+
+    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache):
+        """Give each plan rows of its own from here on, in the order of the plans.
+
+        Takes the last states (blocks x rows, d_model), the mask (rows, pos) and the cache of the
+        passes so far; returns them and the plan of each row, int64 (plans x rows,).
+        """
+        rows, number = len(mask), len(self.plans)
+        hidden = self.by_plan(hidden).flatten(0, 1)
+        before, self.layout = self.layout, Layout.apart(number, self._sites.n_layers)
+        self.carry(cache, before)
+        self._by_row(True)
+        return hidden, mask.repeat(number, 1), torch.arange(number).repeat_interleave(rows)
+
+    def _by_row(self, chosen: bool) -> None:
+        if chosen and self._rows is None:
+            self._rows = AppliedRows(self._sites, self.plans)
+        if self._rows is not None:
+            self._rows.active = chosen
+        self.active = not chosen
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        super().remove()
+        if self._rows is not None:
+            self._rows.remove()
+
+    def check(self, strict: bool = True) -> None:
+        """Refuse plans that did not fire or changed nothing, as `applied` does."""
+        fired, changed = dict(self.fired), set(self.changed)
+        if self._rows is not None:
+            fired |= self._rows.fired
+            changed |= self._rows.changed
+        for number, plan in enumerate(self.plans):
+            check_effect(plan, fired, number in changed or not strict)
 
 
 @contextmanager
@@ -168,7 +276,6 @@ def branched(sites: MlpSites, plans: Sequence[Plan], strict: bool = True) -> Ite
     running = Branched(sites, plans)
     try:
         yield running
-        for number, plan in enumerate(running.plans):
-            check_effect(plan, running.fired, number in running.changed or not strict)
+        running.check(strict)
     finally:
         running.remove()

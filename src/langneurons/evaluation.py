@@ -1,8 +1,8 @@
 """A task in one language under every condition: untouched, and each selection x intervention.
 
-One model load serves all conditions of the cell; those that leave the first layers alone read them
-once together (`langneurons.branches`), prompts' common beginnings are read once. Per item the
-prediction and the scores are kept.
+One model load serves all conditions of the cell; those that leave the first layers alone, or
+prompts, read them once together (`langneurons.branches`); prompts' common beginnings are read once.
+Per item the prediction and the scores are kept.
 Finished conditions come from the side store, so adding an intervention computes only that one.
 """
 
@@ -13,13 +13,13 @@ import pandas as pd
 
 from langneurons.adapters import MlpSites
 from langneurons.branches import branched, portions
-from langneurons.finetune import Head, classify
+from langneurons.finetune import Head, classify, classify_branches, longest_class_row
 from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.sidestore import SideStore
-from langneurons.tasks import Task, longest_request, score_branches, score_task
+from langneurons.tasks import Task, longest_row, score_branches, score_task
 
 log = logging.getLogger(__name__)
 Condition = tuple[str, str, str, str]
@@ -84,12 +84,16 @@ class _Cell:
         self, names: list[Condition], plans: Mapping[Condition, Plan]
     ) -> list[list[Condition]]:
         """Return which conditions to run together: those that share layers, within a batch."""
-        if self.task.kind != "multiple_choice" or len(names) < 2:
+        if len(names) < 2:
             return [[name] for name in names]
-        longest = longest_request(self.sites, self.tokenizer, self.task, self.lang, self.rows)
-        chosen = portions(
-            [plans[name] for name in names], self.sites.n_layers, self.batch_tokens // longest
-        )
+        about = (self.tokenizer, self.task, self.lang, self.rows)
+        if self.head is None:
+            longest = longest_row(self.sites, *about)
+        else:
+            longest = longest_class_row(*about, self.head)
+        n_layers = self.sites.n_layers
+        first = [plans[name].begins(n_layers, of_prompts=True) for name in names]
+        chosen = portions(first, n_layers, self.batch_tokens // longest)
         return [[names[number] for number in numbers] for numbers in chosen]
 
     def scored(self, plans: list[Plan]) -> list[pd.DataFrame]:
@@ -97,6 +101,8 @@ class _Cell:
         given = (self.model, self.tokenizer, self.task, self.lang, self.rows, self.batch_tokens)
         if len(plans) > 1:
             with branched(self.sites, plans) as running:
+                if self.head is not None:
+                    return classify_branches(*given, self.head, running)
                 return score_branches(*given, running)
         with applied(self.sites, plans[0]) as running:
             if self.head is not None:

@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -36,6 +36,9 @@ from langneurons.memory import Batches
 from langneurons.runtime import deferred_termination
 from langneurons.scoring import _adjust
 from langneurons.tasks import Task, build
+
+if TYPE_CHECKING:
+    from langneurons.branches import Branched
 
 log = logging.getLogger(__name__)
 HEAD = "score"
@@ -72,6 +75,7 @@ def class_logits(
         chosen = states[:, -1]
     else:
         last = (attention_mask.sum(dim=1) - 1).to(states.device)
+        last = last.repeat(len(states) // len(last))  # branches hold the rows several times
         chosen = states[torch.arange(len(states), device=states.device), last]
     head = getattr(inner, HEAD)
     weight = next(head.parameters())
@@ -155,6 +159,38 @@ def classify(
     Items are batched by length; `last_position` pads all to `max_length`, so that the result does
     not depend on the batch.
     """
+    (found,) = _classified(model, tokenizer, task, lang, rows, batch_tokens, head, on_forward)
+    return found
+
+
+def classify_branches(
+    model: nn.Module,
+    tokenizer,
+    task: Task,
+    lang: str,
+    rows: Sequence[Mapping[str, Any]],
+    batch_tokens: int,
+    head: Head,
+    branches: "Branched",
+) -> list[pd.DataFrame]:
+    """Return what `classify` returns, under each plan."""
+    return _classified(model, tokenizer, task, lang, rows, batch_tokens, head, None, branches)
+
+
+def longest_class_row(tokenizer, task: Task, lang: str, rows, head: Head) -> int:
+    """Return the number of tokens of the longest item, at most `max_length`."""
+    texts = [class_text(task, one.context, tokenizer) for one in build(rows, task, lang)]
+    longest = max(len(tokenizer(text)["input_ids"]) for text in texts)
+    return head.max_length if head.pooling == "last_position" else min(longest, head.max_length)
+
+
+def _classified(
+    model, tokenizer, task, lang, rows, batch_tokens, head, on_forward, branches=None
+) -> list[pd.DataFrame]:
+    """Return the records under each plan."""
+    number = 1
+    if branches is not None:
+        number, on_forward = len(branches.plans), branches.on_forward
     examples = build(rows, task, lang)
     texts = [class_text(task, example.context, tokenizer) for example in examples]
     ids = [tokenizer(text)["input_ids"] for text in texts]
@@ -172,11 +208,11 @@ def classify(
     order = sorted(kept, key=lambda i: -len(ids[i]))
     together = collate(tokenizer, fixed)
     device = MlpSites(model).device
-    predicted: dict[int, int] = {}
+    predicted: list[dict[int, int]] = [{} for _ in range(number)]
     groups = []
     while order:
         widest = fixed or len(ids[order[0]])
-        size = max(1, batch_tokens // widest)
+        size = max(1, batch_tokens // number // widest)
         group, order = order[:size], order[size:]
         groups.append(group)
     work = Batches(groups, [fixed or len(row) for row in ids], "item")
@@ -184,10 +220,19 @@ def classify(
         with work.fitting(), torch.inference_mode():
             batch = together([{"input_ids": ids[i], "labels": 0} for i in group])
             mask = batch["attention_mask"].to(device)
+            if branches is not None:
+                branches.begin()
             if on_forward is not None:
                 on_forward(torch.ones_like(mask, dtype=torch.bool), mask.bool(), None)
             logits = class_logits(model, batch["input_ids"].to(device), mask, head.pooling)
-            predicted |= dict(zip(group, logits.argmax(dim=-1).tolist(), strict=True))
+            by_plan = logits[None] if branches is None else branches.by_plan(logits)
+            for found, of_plan in zip(predicted, by_plan.argmax(dim=-1).tolist(), strict=True):
+                found |= dict(zip(group, of_plan, strict=True))
+    return [_class_records(examples, found) for found in predicted]
+
+
+def _class_records(examples, predicted: Mapping[int, int]) -> pd.DataFrame:
+    """Return the records of the items that were classified."""
     records = [
         {
             "item": examples[i].item,

@@ -109,6 +109,7 @@ def _decoded(sites, model, tokenizer, parts, names, decoding, batch_tokens):
             on_forward=running.on_forward,
             conditions=conditions,
             shared=running.by_token,
+            alike=running.alike(),
         )
     grouped: dict[Part, list[str]] = {name: [] for name in names}
     for name, answer in zip(owner, answers, strict=True):

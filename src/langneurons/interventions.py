@@ -86,10 +86,14 @@ class Plan:
         """Whether what is written at a token depends on no other: no value of the layer itself."""
         return all(write.factor is None for write in self.writes)
 
-    @property
-    def first_layer(self) -> int | None:
-        """The lowest layer that is touched."""
-        return min((write.layer for write in self.writes), default=None)
+    def begins(self, n_layers: int, of_prompts: bool = False) -> int:
+        """Return the lowest layer that is touched, in prompts if so asked; n_layers if none is."""
+        acting = self.of_prompts() if of_prompts else self.writes
+        return min((write.layer for write in acting), default=n_layers)
+
+    def of_prompts(self) -> list[Write]:
+        """Return the writes that act on tokens of a prompt."""
+        return [write for write in self.writes if write.tokens != "generated"]
 
 
 def resolve(
@@ -251,11 +255,15 @@ class Forward:
 
 
 class Hooked:
-    """Operations that are hooked into a model; counts the forward passes in which they fired."""
+    """Operations that are hooked into a model; counts the forward passes in which they fired.
+
+    While it is not `active` the hooks do nothing.
+    """
 
     def __init__(self, sites: MlpSites, operations: Mapping[tuple[int, str], list]):
         self.operations = operations
         self.fired: dict[int, int] = {}
+        self.active = True
         self._forward: Forward | None = None
         self._handles = []
         for (layer, site), group in sorted(operations.items(), key=lambda item: item[0]):
@@ -275,6 +283,8 @@ class Hooked:
         factors = list(dict.fromkeys(one for each in operations for one in each.factors))
 
         def apply(values: torch.Tensor) -> torch.Tensor:
+            if not self.active:
+                return values
             self.fired[layer] = self.fired.get(layer, 0) + 1
             if values.requires_grad:
                 values = values.clone()
@@ -364,6 +374,16 @@ class AppliedRows(Hooked):
             rounds = zip_longest(*by_plan)
             operations[layer, site] = [_RowOperation(one, device) for one in rounds]
         super().__init__(sites, operations)
+
+    def alike(self) -> list[int]:
+        """Return for each plan the first that writes the same into prompts."""
+        found: dict[tuple, int] = {}
+        return [
+            found.setdefault(
+                tuple((w.layer, w.site, *w.content()) for w in plan.of_prompts()), number
+            )
+            for number, plan in enumerate(self.plans)
+        ]
 
     def _run(self, operation: "_RowOperation", values: torch.Tensor, factors: dict) -> None:
         if self._forward is None:

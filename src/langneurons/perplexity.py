@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from langneurons.adapters import MlpSites
-from langneurons.corpora import Corpus
+from langneurons.branches import Branched, branched, portions
+from langneurons.corpora import Corpus, Part
 from langneurons.interventions import Plan, applied
 from langneurons.progress import Progress
 from langneurons.scoring import token_nll
@@ -44,14 +45,34 @@ def document_nll(
     batch_tokens: int,
     on_forward=None,
     seed: int | None = None,
-):
+) -> pd.DataFrame:
     """Return per document of the held-out part: document, nll (sum), tokens, bytes.
 
     `seed` draws the blocks at random instead of taking the first.
     """
     part = corpus.heldout.first(tokens) if seed is None else corpus.heldout.sample(tokens, seed)
-    scored = part.scored & (part.document >= 0)
+    scored = _scored(part)
     nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, on_forward=on_forward)
+    return _documents(corpus, part, nll)
+
+
+def branch_nll(
+    model, corpus: Corpus, tokens: int | None, batch_tokens: int, branches: Branched
+) -> list[pd.DataFrame]:
+    """Return what `document_nll` returns, under each plan."""
+    part = corpus.heldout.first(tokens)
+    scored = _scored(part)
+    nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, branches=branches)
+    return [_documents(corpus, part, of_plan) for of_plan in nll]
+
+
+def _scored(part: Part) -> np.ndarray:
+    return part.scored & (part.document >= 0)
+
+
+def _documents(corpus: Corpus, part: Part, nll: np.ndarray) -> pd.DataFrame:
+    """Sum the NLL of tokens over their documents."""
+    scored = _scored(part)
     predicted = scored.copy()
     predicted[:, 0] = False
     owner = part.document[predicted]
@@ -94,35 +115,66 @@ def measure(
     """
     sites = MlpSites(model)
     rows = {BASELINE: Plan(BASELINE), **plans}
+    digests = {name: plan_digest(plan) for name, plan in rows.items()}
     sizes = {lang: int(one.heldout.first(tokens).scored.sum()) for lang, one in corpora.items()}
     progress = Progress("perplexity", sum(sizes.values()) * len(rows), "tokens")
-    frames = []
-    for deactivated, plan in rows.items():
-        for lang, corpus in corpora.items():
-            seed = _cell_seed(deactivated, lang) if sampled else None
-            part_key = (
-                key
-                | ({"seed": seed} if sampled else {})
-                | {
-                    "lang": lang,
-                    "corpus_hash": corpus.header["corpus_hash"],
-                    "tokens": tokens,
-                    "plan": plan_digest(plan),
-                }
-            )
-            frame = store.get(part_key)
-            if frame is None:
-                with applied(sites, plan) as running:
-                    frame = document_nll(
-                        model, corpus, tokens, batch_tokens, running.on_forward, seed
-                    )
+    found: dict[tuple[str, str], pd.DataFrame] = {}
+    for lang, corpus in corpora.items():
+        text = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"], "tokens": tokens}
+        seeds = {name: _cell_seed(name, lang) if sampled else None for name in rows}
+        same: dict[tuple, str] = {}  # equal plans on equal text are run once
+        for name in rows:
+            same.setdefault((digests[name], seeds[name]), name)
+        keys = {
+            name: key | ({"seed": seed} if sampled else {}) | text | {"plan": plan}
+            for (plan, seed), name in same.items()
+        }
+        frames = {name: store.get(part) for name, part in keys.items()}
+        pending = {name: rows[name] for name, frame in frames.items() if frame is None}
+        progress.update(sizes[lang] * (len(rows) - len(pending)))
+        for names in _portions(sites, corpus, pending, batch_tokens, sampled):
+            chosen = {name: pending[name] for name in names}
+            computed = _computed(model, sites, corpus, chosen, tokens, batch_tokens, seeds)
+            for name, frame in computed.items():
                 if not np.isfinite(frame["nll"]).all():
-                    raise RuntimeError(
-                        f"NLL of {lang} is not finite with {plan.name} on {deactivated}"
-                    )
-                store.put(part_key, frame)
-            progress.update(sizes[lang])
-            frames.append(frame.assign(deactivated=deactivated, evaluated=lang))
+                    intervention = rows[name].name
+                    raise RuntimeError(f"NLL of {lang} is not finite with {intervention} on {name}")
+                store.put(keys[name], frame)
+                progress.update(sizes[lang])
+            frames |= computed
+        for name in rows:
+            found[name, lang] = frames[same[digests[name], seeds[name]]]
     progress.finish()
+    labelled = [
+        found[name, lang].assign(deactivated=name, evaluated=lang)
+        for name in rows
+        for lang in corpora
+    ]
     columns = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    return pd.concat(labelled, ignore_index=True)[columns]
+
+
+def _portions(
+    sites, corpus: Corpus, plans: Mapping[str, Plan], batch_tokens: int, sampled: bool
+) -> list[list[str]]:
+    """Return which plans to read the text under together: those that share layers."""
+    names = list(plans)
+    if sampled or len(names) < 2:  # every cell has its own text, or there is one
+        return [[name] for name in names]
+    first = [plans[name].begins(sites.n_layers, of_prompts=True) for name in names]
+    limit = batch_tokens // int(corpus.heldout.lengths.max())
+    return [[names[k] for k in one] for one in portions(first, sites.n_layers, limit)]
+
+
+def _computed(
+    model, sites, corpus: Corpus, plans: Mapping[str, Plan], tokens, batch_tokens, seeds
+) -> dict[str, pd.DataFrame]:
+    """Return the records of one text under each plan."""
+    if len(plans) > 1:
+        with branched(sites, list(plans.values())) as running:
+            found = branch_nll(model, corpus, tokens, batch_tokens, running)
+        return dict(zip(plans, found, strict=True))
+    ((name, plan),) = plans.items()
+    with applied(sites, plan) as running:
+        found = document_nll(model, corpus, tokens, batch_tokens, running.on_forward, seeds[name])
+    return {name: found}

@@ -17,6 +17,9 @@ True at tokens of a prompt or context, False at a continuation or at generated t
 False at padding. A condition is a number that the caller gives to each request, such as which
 plan of `langneurons.interventions.applied_rows` it is under: requests are regrouped by length, and
 their numbers travel with them.
+
+With `branches` (`langneurons.branches.Branched`) everything is scored under each of its plans, and
+a result has one more level, by plan. A batch counts with the rows of all plans.
 """
 
 import functools
@@ -25,6 +28,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -35,6 +39,9 @@ from langneurons.adapters import MlpSites
 from langneurons.keyvalues import KeyValues, shareable
 from langneurons.memory import Batches
 from langneurons.progress import Progress
+
+if TYPE_CHECKING:
+    from langneurons.branches import Branched
 
 log = logging.getLogger(__name__)
 OnForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None] | None
@@ -143,6 +150,19 @@ def _of(group: Sequence[int], conditions: Conditions) -> torch.Tensor | None:
     return None if conditions is None else torch.tensor([int(conditions[i]) for i in group])
 
 
+def _under(branches: "Branched | None", on_forward: OnForward) -> tuple[int, OnForward]:
+    """Return the number of plans and what is to be called before each forward pass."""
+    if branches is None:
+        return 1, on_forward
+    branches.begin()
+    return len(branches.plans), branches.on_forward
+
+
+def _by_plan(branches: "Branched | None", values: torch.Tensor) -> torch.Tensor:
+    """Return what the model gave as (plan, row, ...)."""
+    return values[None] if branches is None else branches.by_plan(values)
+
+
 def _check_conditions(conditions: Conditions, number: int) -> None:
     if conditions is not None and len(conditions) != number:
         raise ValueError(f"{len(conditions)} conditions for {number} requests")
@@ -158,19 +178,19 @@ def token_nll(
     on_forward: OnForward = None,
     progress: Progress | None = None,
     conditions: Conditions = None,
-    branches: Sequence[int] | None = None,
+    branches: "Branched | None" = None,
 ) -> np.ndarray:
     """Return the NLL in nats of each scored token given those before it, float64 (n, T).
 
     tokens, scored: (n, T); lengths: (n,). NaN where nothing is predicted: the first position,
-    padding, and tokens that are not scored. With `branches`, (branch, n, T).
+    padding, and tokens that are not scored. With `branches`, (plan, n, T).
     """
     sites = MlpSites(model)
     device = sites.device
     _check_conditions(conditions, len(tokens))
-    blocks = [0] if branches is None else list(branches)
-    result = np.full((len(blocks), *tokens.shape), np.nan)
-    budget = batch_tokens // len(blocks)
+    number, on_forward = _under(branches, on_forward)
+    result = np.full((number, *tokens.shape), np.nan)
+    budget = batch_tokens // number
     work = Batches(batches([int(length) for length in lengths], budget), lengths)
     for group in work:
         with work.fitting():
@@ -182,18 +202,17 @@ def token_nll(
                 sizes = torch.from_numpy(np.asarray(lengths)[group].astype(np.int64))
                 valid = (torch.arange(longest) < sizes[:, None]).to(device)
                 on_forward(torch.ones_like(valid), valid, _of(group, conditions))
-            hidden = _hidden(sites, batch)
-            hidden = hidden.reshape(-1, *batch.shape, hidden.shape[-1])
+            hidden = _by_plan(branches, _hidden(sites, batch))
             rows, columns = np.nonzero(wanted)
             targets = batch[rows, columns]
-            for number, block in enumerate(blocks):
+            for plan, states in enumerate(hidden):
                 logprob, _ = target_logprobs(
-                    sites.head, hidden[block, rows, columns - 1], targets, sites.config
+                    sites.head, states[rows, columns - 1], targets, sites.config
                 )
                 found = -logprob.double().cpu().numpy()
-                result[number, np.asarray(group)[rows], columns] = found
+                result[plan, np.asarray(group)[rows], columns] = found
             if progress is not None:
-                progress.update(len(group), tokens=int(wanted.sum()) * len(blocks))
+                progress.update(len(group), tokens=int(wanted.sum()) * number)
     return result[0] if branches is None else result
 
 
@@ -264,7 +283,7 @@ def loglikelihood(
     encoded = encode_requests(sites, tokenizer, requests, joint, conditions)
     conditioned = conditions is not None
     (found,) = _loglikelihoods(
-        sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, [0], conditioned
+        sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, conditioned
     )
     return found
 
@@ -275,25 +294,20 @@ def branch_loglikelihoods(
     tokenizer,
     requests: Sequence[tuple[str, str]],
     batch_tokens: int,
-    running,
+    branches: "Branched",
     progress: Progress | None = None,
     joint: bool = True,
 ) -> list[list[tuple[float, bool]]]:
-    """Return what `loglikelihood` returns, under each plan of `running` (branches.Branched).
+    """Return what `loglikelihood` returns, under each plan.
 
-    A batch counts with all its branches; common beginnings are read once where the plans allow it.
+    Common beginnings are read once where the plans allow it, and contexts once for all plans that
+    write into continuations only.
     """
     sites = MlpSites(model)
     encoded = encode_requests(sites, tokenizer, requests, joint)
+    shared = branches.by_token
     return _loglikelihoods(
-        sites,
-        tokenizer,
-        encoded,
-        batch_tokens // len(running.blocks),
-        running.on_forward,
-        progress,
-        running.by_token,
-        running.blocks,
+        sites, tokenizer, encoded, batch_tokens, None, progress, shared, branches=branches
     )
 
 
@@ -314,25 +328,42 @@ def encode_requests(
 
 
 def _loglikelihoods(
-    sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, blocks, conditioned=False
+    sites,
+    tokenizer,
+    encoded,
+    batch_tokens,
+    on_forward,
+    progress,
+    shared,
+    conditioned=False,
+    branches: "Branched | None" = None,
 ) -> list[list[tuple[float, bool]]]:
-    """Return (log p, greedy) of each request, for each block of the rows that the model returns."""
+    """Return (log p, greedy) of each request, under each plan."""
     device = sites.device
     pad = tokenizer.pad_token_id or 0
+    number, on_forward = _under(branches, on_forward)
     unique = list(dict.fromkeys(encoded))
     conditions = [one.condition for one in unique] if conditioned else None
-    found: list[dict[Request, tuple[float, bool]]] = [{} for _ in blocks]
+    found: list[dict[Request, tuple[float, bool]]] = [{} for _ in range(number)]
     sizes = [len(one.read) for one in unique]
     prefixes_of = _Prefixes(sites, [one.places() for one in unique], 1) if shared else None
-    work = Batches(_groups(sizes, batch_tokens, prefixes_of), sizes, "request")
+    work = Batches(_groups(sizes, batch_tokens // number, prefixes_of), sizes, "request")
+    apart = branches is not None and branches.late and shared and shareable(sites.config)
     for group in work:
         with work.fitting():
             asked = [unique[i] for i in group]
+            depths = [0] * len(group) if prefixes_of is None else prefixes_of.within(group)
+            if apart:  # contexts by themselves, which some plans leave alone
+                depths = [
+                    min(depth or one.context, one.context)
+                    for depth, one in zip(depths, asked, strict=True)
+                ]
             read = _Reading(
                 [one.read for one in asked],
                 [one.context for one in asked],
                 _of(group, conditions),
-                [0] * len(group) if prefixes_of is None else prefixes_of.within(group),
+                depths,
+                branches,
             )
             states = read.run(sites, pad, device, on_forward)
             places, owner = [], []
@@ -345,8 +376,8 @@ def _loglikelihoods(
             inverse = inverse.reshape(-1)
             chosen = torch.from_numpy(pairs).to(device)
             scores = [
-                target_logprobs(sites.head, states[block, chosen[:, 0]], chosen[:, 1], sites.config)
-                for block in blocks
+                target_logprobs(sites.head, of_plan[chosen[:, 0]], chosen[:, 1], sites.config)
+                for of_plan in states
             ]
             for values, (logprob, greedy) in zip(found, scores, strict=True):
                 weights = logprob.double().cpu().numpy()[inverse]
@@ -356,7 +387,7 @@ def _loglikelihoods(
                     values[one] = (float(sums[row]), bool(misses[row] == 0))
             if progress is not None:
                 tokens = sum(len(one.tokens) for one in asked)
-                progress.update(len(group), tokens=tokens * len(blocks))
+                progress.update(len(group), tokens=tokens * number)
     return [[values[item] for item in encoded] for values in found]
 
 
@@ -397,16 +428,28 @@ class _Reading:
 
     sequences: tokens by row; prompt: how many of them are the prompt's; conditions: (batch,);
     depths: how many leading tokens a row shares with the rows that have these in common, or 0. A
-    row that shares nothing is read whole in the first pass.
+    row that shares nothing is read whole in the first pass. With `branches`, under each plan.
+    alike: a number for each row, without it the conditions; what rows share they share with rows
+    of the same number.
     """
 
-    def __init__(self, sequences, prompt, conditions, depths):
+    def __init__(
+        self,
+        sequences,
+        prompt,
+        conditions,
+        depths,
+        branches: "Branched | None" = None,
+        alike: Sequence[int] | None = None,
+    ):
         self.sequences, self.prompt, self.conditions = sequences, prompt, conditions
+        self.branches = branches
         self.parents: list[int] = []  # which row of the first pass each row goes on from
         self.firsts: list[tuple[int, int]] = []  # of the first pass: a row that has it, its length
         known: dict[tuple, int] = {}
         for row, (tokens, depth) in enumerate(zip(sequences, depths, strict=True)):
             condition = None if conditions is None else int(conditions[row])
+            condition = condition if alike is None else alike[row]
             own = min(prompt[row], depth)
             key = (condition, depth, own, tokens[:depth]) if depth else (row,)
             if key not in known:
@@ -429,35 +472,36 @@ class _Reading:
         return before + self.second_row[row] * self.rest_width + column - depth
 
     def run(self, sites, pad: int, device, on_forward: OnForward) -> torch.Tensor:
-        """Return hidden states (block, token, d_model), the tokens in the order of `place`.
-
-        A model with hooks that widen a batch (`langneurons.branches`) returns several blocks.
-        """
+        """Return hidden states (plan, token, d_model), the tokens in the order of `place`."""
+        if self.branches is not None:
+            self.branches.begin()
         owners = [row for row, _ in self.firsts]
         spans = [(0, size) for _, size in self.firsts]
         if not self.rest:
             tokens, prompt, valid = self._padded(owners, spans, pad, device, left=False)
             self._announce(on_forward, prompt, valid, owners)
-            hidden = _hidden(sites, tokens)
-            return hidden.reshape(-1, tokens.numel(), hidden.shape[-1])
+            return _by_plan(self.branches, _hidden(sites, tokens)).flatten(1, 2)
         cache = KeyValues(sites.config)
         tokens, prompt, mask = self._padded(owners, spans, pad, device, left=True)
         self._announce(on_forward, prompt, mask, owners)
-        first = _read(sites, tokens, mask, cache)
-        first = first.reshape(-1, tokens.numel(), first.shape[-1])
+        first = _by_plan(self.branches, _read(sites, tokens, mask, cache))
         parents = torch.tensor([self.parents[row] for row in self.rest], device=device)
         cache.select(parents, len(owners))
         spans = [(self.depths[row], len(self.sequences[row])) for row in self.rest]
         tokens, prompt, valid = self._padded(self.rest, spans, pad, device, left=False)
-        self._announce(on_forward, prompt, valid, self.rest)
-        second = _read(sites, tokens, torch.cat([mask[parents], valid], 1), cache)
-        return torch.cat([first, second.reshape(len(first), tokens.numel(), -1)], 1)
+        self._announce(on_forward, prompt, valid, self.rest, cache)
+        mask = torch.cat([mask[parents], valid], 1)
+        second = _by_plan(self.branches, _read(sites, tokens, mask, cache))
+        return torch.cat([first.flatten(1, 2), second.flatten(1, 2)], 1)
 
     def prefill(self, sites, pad: int, device, on_forward: OnForward, room: int):
         """Return each row's last state, the mask of its tokens (batch, pos), and the cache.
 
-        Padding is at the left; there is room for so many tokens more.
+        Padding is at the left; there is room for so many tokens more. Branches stay as the last
+        pass had them: states are (blocks x batch, d_model).
         """
+        if self.branches is not None:
+            self.branches.begin()
         cache = KeyValues(sites.config, room)
         owners = [row for row, _ in self.firsts]
         spans = [(0, size) for _, size in self.firsts]
@@ -470,12 +514,14 @@ class _Reading:
         cache.select(parents, len(owners))
         spans = [(depth, len(ids)) for depth, ids in zip(self.depths, self.sequences, strict=True)]
         tokens, prompt, valid = self._padded(range(len(spans)), spans, pad, device, left=False)
-        self._announce(on_forward, prompt, valid, list(range(len(spans))))
+        self._announce(on_forward, prompt, valid, list(range(len(spans))), cache)
         mask = torch.cat([mask[parents], valid], 1)
         hidden = _read(sites, tokens, mask, cache)
         own = valid.sum(1)
-        last = hidden[torch.arange(len(own), device=device), (own - 1).clamp(min=0)]
-        last = torch.where(own[:, None] > 0, last, first[parents])
+        hidden = hidden.reshape(-1, *tokens.shape, hidden.shape[-1])
+        last = hidden[:, torch.arange(len(own), device=device), (own - 1).clamp(min=0)]
+        first = first.reshape(len(hidden), -1, first.shape[-1])[:, parents]
+        last = torch.where(own[:, None] > 0, last, first).flatten(0, 1)
         missing = valid.shape[1] - own
         cache.shift(missing)
         columns = torch.arange(mask.shape[1], device=device) - missing[:, None]
@@ -497,10 +543,15 @@ class _Reading:
             )
         return tokens.to(device), prompt.to(device), valid.to(device)
 
-    def _announce(self, on_forward: OnForward, prompt, valid, rows) -> None:
-        if on_forward is not None:
-            conditions = None if self.conditions is None else self.conditions[rows]
-            on_forward(prompt, valid, conditions)
+    def _announce(self, on_forward: OnForward, prompt, valid, rows, cache=None) -> None:
+        """Say what is read next; branches of the cache follow those of the next pass."""
+        if on_forward is None:
+            return
+        before = None if self.branches is None else self.branches.layout
+        conditions = None if self.conditions is None else self.conditions[rows]
+        on_forward(prompt, valid, conditions)
+        if before is not None and cache is not None:
+            self.branches.carry(cache, before)
 
 
 @functools.cache
@@ -533,27 +584,97 @@ def generate(
     progress: Progress | None = None,
     conditions: Conditions = None,
     shared: bool = False,
+    alike: Sequence[int] | None = None,
 ) -> list[str]:
     """Return the greedy continuation of each prompt, cut before EOS or the first stop string.
 
     Prompts are left-padded, with positions counted from each prompt's own first token; finished
     rows leave the batch. Of equal logits the lowest token wins. The repetition penalty (Keskar et
     al. 2019) acts on each row's own prompt and generated tokens. `shared`: read common beginnings
-    once.
+    once, those of different conditions too that are `alike`, a number for each condition: what
+    happens to prompts is the same under equal numbers.
     """
+    (found,) = _generated(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens,
+        stop,
+        batch_tokens,
+        repetition_penalty,
+        on_forward,
+        progress,
+        conditions,
+        shared,
+        alike=alike,
+    )
+    return found
+
+
+@torch.inference_mode()
+def branch_generate(
+    model: nn.Module,
+    tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    stop: Sequence[str],
+    batch_tokens: int,
+    repetition_penalty: float,
+    branches: "Branched",
+    progress: Progress | None = None,
+) -> list[list[str]]:
+    """Return what `generate` returns, under each plan.
+
+    Prompts are read as `langneurons.branches` does; answers are decoded together, each row under
+    its plan. Common beginnings are read once where the plans allow it.
+    """
+    return _generated(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens,
+        stop,
+        batch_tokens,
+        repetition_penalty,
+        None,
+        progress,
+        None,
+        branches.by_token,
+        branches,
+    )
+
+
+def _generated(
+    model,
+    tokenizer,
+    prompts,
+    max_new_tokens,
+    stop,
+    batch_tokens,
+    repetition_penalty,
+    on_forward,
+    progress,
+    conditions,
+    shared,
+    branches: "Branched | None" = None,
+    alike=None,
+) -> list[list[str]]:
+    """Return the texts under each plan."""
     sites = MlpSites(model)
     _check_conditions(conditions, len(prompts))
+    number, on_forward = _under(branches, on_forward)
     encoded = [tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts]
-    result = [""] * len(prompts)
+    result = [[""] * len(prompts) for _ in range(number)]
     sizes = [len(ids) + max_new_tokens for ids in encoded]
-    prefixes_of = None
+    prefixes_of, numbers = None, [0] * len(prompts)
+    if conditions is not None:
+        numbers = [int(one) if alike is None else alike[int(one)] for one in conditions]
     if shared:
         # Each row reads its own last token.
-        numbers = [0] * len(prompts) if conditions is None else [int(one) for one in conditions]
         places = [(number, *ids[:-1]) for number, ids in zip(numbers, encoded, strict=True)]
         prefixes_of = _Prefixes(sites, places, 1)
     ends = _Ends(tokenizer, stop)
-    work = Batches(_groups(sizes, batch_tokens, prefixes_of), sizes, "prompt")
+    work = Batches(_groups(sizes, batch_tokens // number, prefixes_of), sizes, "prompt")
     for group in work:
         with work.fitting():
             depths = [0] * len(group) if prefixes_of is None else prefixes_of.within(group)
@@ -565,22 +686,30 @@ def generate(
                 repetition_penalty,
                 on_forward,
                 _of(group, conditions),
+                [numbers[i] for i in group],
                 depths,
+                branches,
             )
-            for i, text in zip(group, texts, strict=True):
-                result[i] = text
+            for place, text in enumerate(texts):
+                plan, row = divmod(place, len(group))
+                result[plan][group[row]] = text
             if progress is not None:
                 progress.update(len(group))
     return result
 
 
 def _generate_batch(
-    sites, ends, encoded, max_new_tokens, penalty, on_forward, conditions, depths
+    sites, ends, encoded, max_new_tokens, penalty, on_forward, conditions, alike, depths, branches
 ) -> list[str]:
+    """Return the texts, those of each plan after those of the one before."""
     device = sites.device
-    reading = _Reading(encoded, [len(ids) for ids in encoded], conditions, depths)
+    sizes = [len(ids) for ids in encoded]
+    reading = _Reading(encoded, sizes, conditions, depths, branches, alike)
     room = max_new_tokens - 1
     hidden, mask, cache = reading.prefill(sites, ends.pad, device, on_forward, room)
+    if branches is not None:
+        hidden, mask, conditions = branches.divided(hidden, mask, cache)
+        encoded = encoded * len(branches.plans)
     seen = _Seen(encoded, sites.head, sites.head_device) if penalty != 1.0 else None
     generated: list[list[int]] = [[] for _ in encoded]
     texts = [""] * len(encoded)

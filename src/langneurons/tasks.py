@@ -29,6 +29,8 @@ from langneurons.io import read_jsonl, write_jsonl
 if TYPE_CHECKING:
     import pandas as pd
 
+    from langneurons.branches import Branched
+
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
 CHOICE_METRICS = ("accuracy",)
@@ -336,27 +338,27 @@ def score_task(
     over items give the score (`langneurons.corpus_metrics`). `shared`: prompts' common beginnings
     are read once (see `langneurons.scoring`).
     """
-    examples = build(rows, task, lang)
-    if task.kind == "multiple_choice":
-        from langneurons.scoring import loglikelihood
+    from langneurons.scoring import generate, loglikelihood
 
+    examples = build(rows, task, lang)
+    given = (batch_tokens, on_forward, progress)
+    if task.kind == "multiple_choice":
         requests = _requests(examples, task)
-        found = loglikelihood(
-            model,
-            tokenizer,
-            requests,
-            batch_tokens,
-            on_forward,
-            progress,
-            joint=task.joint,
-            shared=shared,
-        )
+        found = loglikelihood(model, tokenizer, requests, *given, joint=task.joint, shared=shared)
         return _framed(_choices(task, examples, found))
-    return _framed(
-        _score_answers(
-            model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress, shared
-        )
+    texts = generate(
+        model,
+        tokenizer,
+        [example.context for example in examples],
+        task.max_new_tokens,
+        task.stop,
+        batch_tokens,
+        task.repetition_penalty,
+        on_forward=on_forward,
+        progress=progress,
+        shared=shared,
     )
+    return _framed(_answers(tokenizer, task, lang, examples, texts))
 
 
 def score_branches(
@@ -366,27 +368,40 @@ def score_branches(
     lang: str,
     rows: Sequence[Mapping[str, Any]],
     batch_tokens: int,
-    running,
+    branches: "Branched",
 ) -> "list[pd.DataFrame]":
-    """Return what `score_task` returns of a multiple-choice task, under each plan of `running`.
-
-    `running` is a `langneurons.branches.Branched`.
-    """
-    from langneurons.scoring import branch_loglikelihoods
+    """Return what `score_task` returns, under each plan."""
+    from langneurons.scoring import branch_generate, branch_loglikelihoods
 
     examples = build(rows, task, lang)
-    found = branch_loglikelihoods(
-        model, tokenizer, _requests(examples, task), batch_tokens, running, joint=task.joint
+    if task.kind == "multiple_choice":
+        found = branch_loglikelihoods(
+            model, tokenizer, _requests(examples, task), batch_tokens, branches, joint=task.joint
+        )
+        return [_framed(_choices(task, examples, values)) for values in found]
+    answered = branch_generate(
+        model,
+        tokenizer,
+        [example.context for example in examples],
+        task.max_new_tokens,
+        task.stop,
+        batch_tokens,
+        task.repetition_penalty,
+        branches,
     )
-    return [_framed(_choices(task, examples, values)) for values in found]
+    return [_framed(_answers(tokenizer, task, lang, examples, texts)) for texts in answered]
 
 
-def longest_request(sites, tokenizer, task: Task, lang: str, rows) -> int:
-    """Return the number of tokens that the model reads of the longest choice."""
+def longest_row(sites, tokenizer, task: Task, lang: str, rows) -> int:
+    """Return the number of tokens of the longest choice or prompt, and of what may follow it."""
     from langneurons.scoring import encode_requests
 
-    requests = _requests(build(rows, task, lang), task)
-    return max(len(one.read) for one in encode_requests(sites, tokenizer, requests, task.joint))
+    examples = build(rows, task, lang)
+    if task.kind == "multiple_choice":
+        requests = _requests(examples, task)
+        return max(len(one.read) for one in encode_requests(sites, tokenizer, requests, task.joint))
+    prompts = [len(tokenizer(example.context)["input_ids"]) for example in examples]
+    return max(prompts) + (task.max_new_tokens or 0)
 
 
 def _requests(examples: Sequence[Example], task: Task) -> list[tuple[str, str]]:
@@ -422,23 +437,8 @@ def _choices(
     return records
 
 
-def _score_answers(
-    model, tokenizer, task, lang, examples, batch_tokens, on_forward, progress, shared
-):
-    from langneurons.scoring import generate
-
-    texts = generate(
-        model,
-        tokenizer,
-        [example.context for example in examples],
-        task.max_new_tokens,
-        task.stop,
-        batch_tokens,
-        task.repetition_penalty,
-        on_forward=on_forward,
-        progress=progress,
-        shared=shared,
-    )
+def _answers(tokenizer, task: Task, lang: str, examples, texts) -> list[dict[str, Any]]:
+    """Return the record of each example from what the model wrote."""
     if task.parse:
         return [_read_choice(task, *pair) for pair in zip(examples, texts, strict=True)]
     records = []
