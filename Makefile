@@ -35,7 +35,7 @@ test: .venv/harness .venv/nvrtc ## lint, unit tests, workflow tests
 	$(MAKE) lint
 	$(MAKE) -j 2 unit workflow
 
-# The two halves of the tests, side by side: what runs the graph, and all else.
+# The two halves of the tests, side by side: those of the finished graph, and all others.
 unit: .venv/harness .venv/nvrtc
 	$(BIN)/python -m pytest -m "not workflow and not slow and not slurm"
 

@@ -38,12 +38,8 @@ def edit(checkout):
     checkout.save()
 
 
-GRAPH = ("test_workflow", "test_reruns", "test_lss_workflow", "test_rows_workflow", "test_masks")
-GRAPH += ("test_selection_graph",)
-
-
 def pytest_collection_modifyitems(items):
-    """Mark the tests that run the graph, which `make test` runs beside the others."""
+    """Mark the tests of the finished graph, which `make test` runs beside the others."""
     for item in items:
-        if "checkout" in item.fixturenames or item.module.__name__ in GRAPH:
+        if "checkout" in item.fixturenames:
             item.add_marker("workflow")
