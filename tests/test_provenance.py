@@ -231,3 +231,37 @@ def test_a_job_writes_its_record_beside_its_log(tmp_path):
     assert record.keys() >= FIELDS | {"device", "tokens"}
     assert (record["settings"], record["device"], record["tokens"]) == ({"k": 1}, "cpu", 7)
     assert "done in" in (tmp_path / "logs/x/a.log").read_text()
+
+
+def test_what_files_hold_is_kept_and_a_damaged_file_is_no_harm(package, tmp_path, monkeypatch):
+    kept, parsed = tmp_path / "kept" / "sources.json", []
+    plain = provenance._imports
+    monkeypatch.setattr(provenance, "_imports", lambda tree: parsed.append(1) or plain(tree))
+
+    def process():
+        parsed.clear()
+        sources = provenance._Sources()
+        monkeypatch.setattr(provenance, "SOURCES", sources)
+        monkeypatch.setattr(provenance.atexit, "register", lambda _work: None)
+        sources.keep_in(kept)
+        found = package.digests()
+        sources.write()
+        return found, len(parsed)
+
+    first, number = process()
+    assert number == len(first) > 10
+    assert process() == (first, 0)
+    path = package.path / "perplexity.py"
+    path.write_text(path.read_text() + "\nMORE = 1\n")
+    second, number = process()
+    assert number == 1
+    assert {name for name in first if first[name] != second[name]} == {"langneurons.perplexity"}
+    monkeypatch.setattr(provenance._Sources, "MOST", 5)
+    path.write_text(path.read_text() + "\nMORE = 2\n")
+    process()
+    assert len(json.loads(kept.read_text())) == len(first)  # nothing of former versions
+    for text in ("", "[1]", '{"a": 1'):
+        kept.write_text(text)
+        assert process()[1] == len(first)
+    kept = package.path / "io.py" / "sources.json"  # no folder: nothing can be kept
+    assert process()[1] == len(first)

@@ -6,12 +6,15 @@ when the code it reaches changes, names the module that changed, and ignores com
 """
 
 import ast
+import atexit
 import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,14 +79,73 @@ def _imports(tree: ast.AST) -> set[str]:
             for inner in ast.walk(ast.Module(body=node.body, type_ignores=[])):
                 if isinstance(inner, ast.ImportFrom):
                     inner.module = ""
-    return {module for module in found if _module_file(module) is not None}
+    return found
+
+
+class _Sources:
+    """Digest and imports of source files, kept on disk by what the files hold.
+
+    A syntax tree takes milliseconds for each of a hundred files, in every process that parses the
+    Snakefile; what a file holds decides both, with this module and the version of Python.
+    """
+
+    MOST = 2000  # files, of all versions
+
+    def __init__(self):
+        self._kept: dict[str, list] = {}
+        self._path: Path | None = None
+        self._known: set[str] = set()
+        self._used: set[str] = set()
+        self._own = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode())
+
+    def keep_in(self, path: Path) -> None:
+        """Use what is kept there, and keep there what is new when the process ends."""
+        first, self._path = self._path is None, path
+        try:
+            self._kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            self._kept = {}
+        self._known, self._used = set(self._kept), set()
+        if first:
+            atexit.register(self.write)
+
+    def read(self, path: Path) -> tuple[str, list[str]]:
+        """Return the digest of a file and the names that it imports from this package."""
+        content = path.read_bytes()
+        whole = self._own.copy()
+        whole.update(content)
+        key = whole.hexdigest()
+        if key not in self._kept:
+            tree = ast.parse(content)
+            imports = sorted(_imports(tree))
+            dump = ast.dump(_strip(tree)).encode()
+            self._kept[key] = [hashlib.sha256(dump).hexdigest()[:12], imports]
+        self._used.add(key)
+        return tuple(self._kept[key])
+
+    def write(self) -> None:
+        """Keep what is new."""
+        if set(self._kept) == self._known:
+            return
+        if len(self._kept) > self.MOST:
+            self._kept = {key: self._kept[key] for key in self._used}
+        new = self._path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps(self._kept), encoding="utf-8")
+            new.replace(self._path)
+        except OSError:  # a folder that cannot be written costs time, nothing else
+            with suppress(OSError):
+                new.unlink()
+
+
+SOURCES = _Sources()
 
 
 @cache
 def _read(path: Path) -> tuple[str, frozenset[str]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = frozenset(_imports(tree))
-    return hashlib.sha256(ast.dump(_strip(tree)).encode()).hexdigest()[:12], imports
+    digest_, imports = SOURCES.read(path)
+    return digest_, frozenset(module for module in imports if _module_file(module) is not None)
 
 
 @cache

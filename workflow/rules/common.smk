@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from langneurons.config import ConfigError, project_file, read_configs
 from langneurons.config.protocols import STAGES, from_points
 from langneurons.config.root import entry_languages
-from langneurons.provenance import code_digests
+from langneurons.provenance import SOURCES, code_digests
 from langneurons.published import kinds, table_names
 from langneurons.stages import figure_path, stage as stage_parameters
 
@@ -25,6 +25,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
+SOURCES.keep_in(Path.cwd() / ".snakemake" / "sources.json")
 SETS = cfg.directory_languages()
 LABELS = cfg.labels()
 SWEPT = {name: sweep for sweep, parts in cfg.sweeps().items() for name in parts.values()}
