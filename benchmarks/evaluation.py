@@ -3,6 +3,8 @@
 - cell: XNLI under nine interventions (1 % of the neurons of every layer, or of the last third of
   the layers), as the rule runs it, with the model's load, against nine passes of the same requests
   through the bare model, which is in memory. Goal: 1.15 times.
+- branches: the loss of text, the choices of XNLI and the answers to XQuAD under nine plans of the
+  last third of the layers, plan by plan and with the layers below read once.
 - prefixes: log-likelihoods and answers with common beginnings read once and read each time.
 - answers: XQuAD against the loop that reads the whole text again for every token, one prompt at a
   time (what code of the papers' kind does), against transformers' `generate` in the same batches.
@@ -27,6 +29,7 @@ from common import (
 )
 
 CONFIG_TASKS = "config/tasks"
+PARTS = ("cell", "branches", "prefixes", "answers")
 
 
 def main() -> None:
@@ -38,13 +41,13 @@ def main() -> None:
     options.add_argument("--looped", type=int, default=3, help="questions of the loop, default 3")
     options.add_argument("--tokens", type=int, default=32, help="new tokens at most, default 32")
     options.add_argument("--batch-tokens", type=int, default=2048)
-    options.add_argument("--only", nargs="+", choices=["cell", "prefixes", "answers"])
+    options.add_argument("--only", nargs="+", choices=PARTS)
     given = options.parse_args()
     set_threads(given.threads)
     from transformers import AutoTokenizer
 
     work = _Work(load(given.model), AutoTokenizer.from_pretrained(given.model), given)
-    chosen = given.only or ["cell", "prefixes", "answers"]
+    chosen = given.only or PARTS
     parts = [getattr(work, name)() for name in chosen]
     publish("evaluation" if given.only is None else "evaluation-part", "\n".join(parts))
 
@@ -184,6 +187,79 @@ class _Work:
             own = frame[frame["intervention"] == name]["prediction"].tolist()[: len(best)]
             if own != best:
                 raise SystemExit(f"predictions of the cell under {name} differ from one by one")
+
+    def branches(self) -> str:
+        """Nine plans of the last third of the layers, plan by plan and together."""
+        import numpy as np
+        from common import packed_corpus
+
+        from langneurons import scoring
+        from langneurons.branches import branched
+        from langneurons.interventions import applied
+
+        plans = list(self.plans(2 * self.sites.n_layers // 3).values())
+        part = packed_corpus(self.given.model, 2, self.given.lang).identification
+        text = (part.tokens, part.lengths, part.scored)
+        budget, end = self.given.batch_tokens, ["\n"]
+        asked = (self.model, self.tokenizer, self.prompts[:4], 16, end, budget)
+
+        def apart(work):
+            found = []
+            for plan in plans:
+                with applied(self.sites, plan) as running:
+                    found.append(work(running))
+            return found
+
+        def together(work):
+            with branched(self.sites, plans) as running:
+                return work(running)
+
+        def answered(running):
+            on_forward = running.on_forward
+            return scoring.generate(*asked, on_forward=on_forward, shared=running.by_token)
+
+        pairs = (self.model, self.tokenizer, self.requests, budget)
+        works = {
+            f"loss of {len(part.tokens)} blocks": (
+                lambda run: scoring.token_nll(self.model, *text, budget, run.on_forward),
+                lambda run: scoring.token_nll(self.model, *text, budget, branches=run),
+            ),
+            f"{len(self.requests)} requests of XNLI": (
+                lambda run: self.scored(True, run),
+                lambda run: scoring.branch_loglikelihoods(*pairs, run),
+            ),
+            "4 answers to XQuAD of at most 16 tokens": (
+                answered,
+                lambda run: scoring.branch_generate(*asked, 1.0, run),
+            ),
+        }
+        rows = []
+        for title, (one, all_) in works.items():
+            expected, found = apart(one), together(all_)
+            if title.endswith("tokens"):
+                same = expected == found
+            else:
+                same = np.allclose(expected, found, atol=1e-3, equal_nan=True)
+            if not same:
+                raise SystemExit(f"{title}: together is not plan by plan")
+            base = f"{title}, plan by plan"
+            times = interleaved(
+                {
+                    base: lambda one=one: apart(one),
+                    f"{title}, layers below once": lambda all_=all_: together(all_),
+                },
+                self.given.repeats,
+                clock=clock(self.given),
+            )
+            header, more = _timed(times, base)
+            rows += more
+        first = 2 * self.sites.n_layers // 3
+        note = (
+            f"Nine plans that write 1 % of the neurons of layers {first} to"
+            f" {self.sites.n_layers - 1} of {self.sites.n_layers}; layers alone would give"
+            f" {(first + 9 * (self.sites.n_layers - first)) / (9 * self.sites.n_layers):.2f}."
+        )
+        return table("Branches", header, rows, note)
 
     def prefixes(self) -> str:
         """The same requests and prompts with and without sharing."""

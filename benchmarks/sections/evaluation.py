@@ -92,24 +92,42 @@ def scores(setting: Setting) -> list[Check]:
 
 @check("evaluation")
 def decoded(setting: Setting) -> list[Check]:
-    """Answers in batches against full passes for every token in float64."""
-    import torch
-
-    from langneurons.scoring import generate
+    """Answers in batches against full passes for every token in float64; under two plans too."""
+    from langneurons.adapters import MlpSites
+    from langneurons.branches import branched
+    from langneurons.interventions import Plan, applied
+    from langneurons.scoring import branch_generate, generate
 
     model, exact = small_model(setting.device), small_model("cpu", "float64")
-    tokenizer = Numbers()
+    sites, reference, tokenizer = MlpSites(model), MlpSites(exact), Numbers()
     prompts = [context for context, _ in _requests(500, 3, 20)] + ["9 8 7"]
     found = generate(model, tokenizer, prompts, 8, [], 150, shared=True)
+    wrong = _differ(exact, tokenizer, prompts, found)
+    plans, apart_ = [Plan("none"), *_plans(sites, 1, 2)], 0
+    with branched(sites, plans) as running:
+        together = branch_generate(model, tokenizer, prompts, 8, [], 450, 1.0, running)
+    for plan, texts in zip(plans, together, strict=True):
+        with applied(reference, plan):
+            apart_ += _differ(exact, tokenizer, prompts, texts)
+    return [
+        Check("answers that differ", float(wrong), 0.0),
+        Check("answers that differ, three plans together", float(apart_), 0.0),
+    ]
+
+
+def _differ(exact, tokenizer, prompts, texts, steps: int = 8) -> int:
+    """Count the texts that differ from full passes of a model for every token."""
+    import torch
+
     wrong = 0
-    for prompt, text in zip(prompts, found, strict=True):
+    for prompt, text in zip(prompts, texts, strict=True):
         ids, out = tokenizer(prompt)["input_ids"], []
         with torch.inference_mode():
-            for _ in range(8):
+            for _ in range(steps):
                 logits = exact(torch.tensor([ids + out]), use_cache=False).logits[0, -1]
                 out.append(int(logits.argmax()))
         wrong += text != tokenizer.decode(out)
-    return [Check("answers that differ", float(wrong), 0.0)]
+    return wrong
 
 
 @timing("evaluation")
@@ -150,6 +168,55 @@ def choices(setting: Setting) -> list[Row]:
     base = "nine plans, one by one"
     times = setting.interleaved({base: one_by_one, "nine plans, layers below once": together}, 3)
     return rows + rows_of(times, base)
+
+
+@timing("evaluation")
+def texts(setting: Setting) -> list[Row]:
+    """The loss of text, and answers of 8 tokens, under nine plans of the last third of layers."""
+    import numpy as np
+
+    from langneurons.adapters import MlpSites
+    from langneurons.branches import branched
+    from langneurons.interventions import applied
+    from langneurons.scoring import branch_generate, generate, token_nll
+
+    model, tokenizer, vocabulary = setting.model(), Numbers(), setting.config().vocab_size
+    sites = MlpSites(model)
+    plans = _plans(sites, 2 * sites.n_layers // 3, 9)
+    number = max(setting.tokens // setting.length, 1)
+    blocks = np.random.default_rng(0).integers(8, vocabulary, (number, setting.length))
+    blocks, lengths = blocks.astype(np.int32), np.full(number, setting.length)
+    text = (blocks, lengths, np.ones_like(blocks, dtype=bool))
+    requests = _requests(vocabulary, number, setting.length - 9)
+    asked = ([context for context, _ in requests[::CHOICES]], 8, [])
+
+    def losses() -> None:
+        for plan in plans:
+            with applied(sites, plan) as running:
+                token_nll(model, *text, setting.tokens, running.on_forward)
+
+    def losses_together() -> None:
+        with branched(sites, plans) as running:
+            token_nll(model, *text, setting.tokens, branches=running)
+
+    def answered() -> None:
+        for plan in plans:
+            with applied(sites, plan) as running:
+                generate(model, tokenizer, *asked, setting.tokens, on_forward=running.on_forward)
+
+    def answered_together() -> None:
+        with branched(sites, plans) as running:
+            branch_generate(model, tokenizer, *asked, setting.tokens, 1.0, running)
+
+    rows = []
+    for title, apart_, together in (
+        ("loss under nine plans", losses, losses_together),
+        ("answers under nine plans", answered, answered_together),
+    ):
+        base = f"{title}, one by one"
+        variants = {base: apart_, f"{title}, layers below once": together}
+        rows += rows_of(setting.interleaved(variants, 3), base)
+    return rows
 
 
 @timing("evaluation")
