@@ -10,8 +10,9 @@
   time (what code of the papers' kind does), against transformers' `generate` in the same batches.
   Goal: 20 times the loop.
 
-Before that, log-likelihoods must agree to 1e-3 nats with full passes of the model one by one, the
-cell's predictions with those, and answers with the loop's, or the script ends with an error.
+Before that, log-likelihoods must agree to 1e-3 nats with full passes of the model in float64, one
+by one, the cell's predictions with those, branches with plan by plan, and answers with the loop's,
+or the script ends with an error.
 """
 
 import time
@@ -164,19 +165,23 @@ class _Work:
         return [encode_pair(self.tokenizer, *pair) for pair in self.requests]
 
     def _check_cell(self, plans) -> None:
-        """Compare with full passes one by one, without any of the package's batching."""
+        """Compare with full passes in float64 one by one, without any of the package's batching."""
+        import copy
+
         import numpy as np
         import torch
 
+        from langneurons.adapters import MlpSites
         from langneurons.interventions import Plan, applied
 
         frame = self.evaluated(plans)
+        exact = copy.deepcopy(self.model).double()
         for name, plan in {"none": Plan("none"), "plan 3": plans[list(plans)[3]]}.items():
             values = []
-            with torch.inference_mode(), applied(self.sites, plan):
+            with torch.inference_mode(), applied(MlpSites(exact), plan):
                 for first, second in self._encoded()[:30]:
-                    logits = self.model(torch.tensor([first + second]).to(self.model.device)).logits
-                    lines = torch.log_softmax(logits[0].double(), -1)[len(first) - 1 : -1]
+                    logits = exact(torch.tensor([first + second]).to(self.model.device)).logits
+                    lines = torch.log_softmax(logits[0], -1)[len(first) - 1 : -1]
                     values.append(float(lines[range(len(second)), second].sum()))
             with applied(self.sites, plan) as running:
                 found = [value for value, _ in self.scored(True, running)[:30]]

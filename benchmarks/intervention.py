@@ -97,7 +97,16 @@ def main() -> None:
     change = _apart(untouched, expected)
     if not change > 1e-2:
         raise SystemExit(f"the intervention changes hidden states by {change:.1e} only")
-    notes = [f"The overwrite moves hidden states by {change:.2f} of the largest."]
+    exact = _in_float64(model, batches[0][:1, :64], writes)
+    with torch.inference_mode(), applied(sites, plan):
+        short = sites.backbone(input_ids=batches[0][:1, :64], use_cache=False).last_hidden_state
+    rounding = _apart([short.double()], [exact])
+    if not rounding < 1e-4:
+        raise SystemExit(f"hidden states are apart from float64 by {rounding:.1e}")
+    notes = [
+        f"The overwrite moves hidden states by {change:.2f} of the largest; they are apart from"
+        f" float64 and a loop over the neurons by {rounding:.0e}."
+    ]
     peers = {"nnsight": _nnsight, "pyvene": _pyvene, "transformer-lens": _transformer_lens}
     for name, build in peers.items():
         try:
@@ -129,6 +138,26 @@ def _apart(found, expected) -> float:
     """Return the largest difference as a share of the largest value."""
     largest = max(float(values.abs().max()) for values in expected)
     return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) / largest
+
+
+def _in_float64(model, tokens, writes):
+    """Return hidden states in float64, the neurons overwritten one by one."""
+    import copy
+
+    import torch
+
+    from langneurons.adapters import MlpSites
+
+    sites = MlpSites(copy.deepcopy(model).double())
+    for layer, (index, value) in enumerate(writes):
+
+        def hook(_module, _inputs, output, index=index, value=value):
+            for neuron, wanted in zip(index.tolist(), value.tolist(), strict=True):
+                output[..., neuron] = wanted
+
+        sites.act[layer].register_forward_hook(hook)
+    with torch.inference_mode():
+        return sites.backbone(input_ids=tokens, use_cache=False).last_hidden_state
 
 
 def _path(sites) -> tuple[str, str]:

@@ -7,10 +7,11 @@
     forward     no training: the forward pass of the frozen model, under no_grad
     ..., rows   the same through the attached layers
 
-First rows, mask and clone must agree: logits, loss and the gradient of every chosen neuron, to 2e-5
-of the largest value in float32 (5e-2 in bfloat16), and the mask's other gradients be zero. Then all
-take turns on the same frozen weights: forward, backward, AdamW. Last, each takes three steps in a
-process of its own for the memory, as in masked_lora.py, from which the measuring comes.
+First rows, mask and clone must agree with mask in float64: logits, loss and the gradient of every
+chosen neuron, to 2e-5 of the largest value in float32 (5e-2 in bfloat16), and the mask's other
+gradients be zero. Then all take turns on the same frozen weights: forward, backward, AdamW. Last,
+each takes three steps in a process of its own for the memory, as in masked_lora.py, from which the
+measuring comes.
 """
 
 import json
@@ -97,8 +98,8 @@ def _report(given, apart: float, results: list[dict], load: str) -> None:
         " quartiles; ratio to rows (to forward for the forward passes) in the same round. MB"
         " (decimal): state is trained parameters and AdamW's moments; peak is what three steps hold"
         " at most beyond what was held before them, in a process of its own. Logits, loss and"
-        f" gradients of rows, mask and clone are apart by at most {apart:.0e} of the largest value."
-        f" Load average {load}."
+        f" gradients of rows, mask and clone are apart from float64 by at most {apart:.0e} of the"
+        f" largest value. Load average {load}."
     )
     header = ["route", "share", "ms", "quartiles", "ratio", "quartiles"]
     header += ["trained parameters", "state, MB", "peak, MB"]
@@ -162,37 +163,46 @@ def _route(base, route: str, chosen: list, rank: int):
 
 
 def _check(given) -> float:
-    """Compare rows, mask and clone; return the largest difference."""
-    import torch
+    """Compare rows, mask and clone with mask in float64; return the largest difference."""
+    import copy
 
     base, worst = shared._base(given, given.dtype, given.layers), 0.0
+    exact = copy.deepcopy(base).double()
     tokens = shared._tokens(given, 2, min(given.length, 16))
     for share in given.shares:
-        chosen, expected = shared._chosen(given, share, given.layers), None
+        chosen = shared._chosen(given, share, given.layers)
+        expected = _outcome(given, exact, "float64", "mask", chosen, tokens)
         for route in TRAINING[:3]:
-            model, trained = _route(shared._sharing(base), route, chosen, given.rank)
-            with shared._autocast(given, given.dtype):
-                output = model(input_ids=tokens, labels=tokens)
-            output.loss.backward()
-            found = [output.logits.detach().float(), output.loss.detach().float()]
-            for number, tensor in enumerate(trained):
-                dim = int(number >= 2 * given.layers)
-                index = torch.from_numpy(chosen[number % given.layers]).to(tokens.device)
-                gradient = tensor.grad.float()
-                if route == "mask":
-                    off = gradient.index_fill(dim, index, 0)
-                    if off.any():
-                        raise RuntimeError(f"{route}: a gradient off the chosen neurons")
-                    gradient = gradient.index_select(dim, index)
-                # rows keeps a column of down as a row.
-                found.append(gradient.T if dim and route == "rows" else gradient)
-            expected = expected or found
+            found = _outcome(given, base, given.dtype, route, chosen, tokens)
             for own, other in zip(found, expected, strict=True):
                 apart = float((own - other).abs().max() / other.abs().max())
                 if not apart <= shared.TOLERANCE[given.dtype]:
-                    raise RuntimeError(f"{route}, share {share:g}: {apart:.1e} apart from rows")
+                    raise RuntimeError(f"{route}, share {share:g}: {apart:.1e} apart from float64")
                 worst = max(worst, apart)
     return worst
+
+
+def _outcome(given, base, dtype: str, route: str, chosen: list, tokens) -> list:
+    """Return logits, loss and the gradients of the chosen neurons' weights, in float32."""
+    import torch
+
+    model, trained = _route(shared._sharing(base), route, chosen, given.rank)
+    with shared._autocast(given, dtype):
+        output = model(input_ids=tokens, labels=tokens)
+    output.loss.backward()
+    found = [output.logits.detach().float(), output.loss.detach().float()]
+    for number, tensor in enumerate(trained):
+        dim = int(number >= 2 * given.layers)
+        index = torch.from_numpy(chosen[number % given.layers]).to(tokens.device)
+        gradient = tensor.grad.float()
+        if route == "mask":
+            off = gradient.index_fill(dim, index, 0)
+            if off.any():
+                raise RuntimeError(f"{route}: a gradient off the chosen neurons")
+            gradient = gradient.index_select(dim, index)
+        # rows keeps a column of down as a row.
+        found.append(gradient.T if dim and route == "rows" else gradient)
+    return found
 
 
 def _step(given, base, route: str, share: float, tokens):

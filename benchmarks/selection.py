@@ -4,6 +4,9 @@ Synthetic statistics files (see common.py) are written once. Then each method ru
 job does, in a process of its own: read the files, `run_selection`, write the neuron table. Seconds
 of reading and of the rest are medians over the repeats; those of the processor are of all threads,
 and say more where other work runs beside it. Peak memory is that of the process.
+
+Before that, the neurons must be those of references that are written out here in float64 and whole
+sorts, or the script ends with an error.
 """
 
 import multiprocessing
@@ -72,7 +75,7 @@ def _measure(given, folder: Path) -> list[list[str]]:
         reading, selecting, worked, peak = (
             median(list(values)) for values in zip(*runs, strict=True)
         )
-        number = _child(_count, folder, name)
+        number = _child(_checked, folder, name)
         rows.append(
             [
                 name,
@@ -131,10 +134,60 @@ def _select(folder: Path, name: str) -> tuple[float, float, float, int]:
     return middle - begin, time.perf_counter() - middle, worked, peak_memory()
 
 
-def _count(folder: Path, name: str) -> int:
+def _checked(folder: Path, name: str) -> int:
+    """Return the number of neurons after comparing them with the reference."""
     from langneurons.neurons import NeuronTable
+    from langneurons.statistics import Statistics
 
-    return NeuronTable.from_parquet(folder / f"{name}.parquet").unique
+    own = NeuronTable.from_parquet(folder / f"{name}.parquet")
+    statistics = [Statistics.read(path) for path in sorted(folder.glob("*.safetensors"))]
+    if name == LAPE:
+        same = _lape(own, statistics)
+    elif "like" in METHODS[name]:
+        frames = (own.frame, NeuronTable.from_parquet(folder / f"{LAPE}.parquet").frame)
+        sizes = [frame.groupby(["lang", "layer"]).size().to_dict() for frame in frames]
+        same = sizes[0] == sizes[1]
+    else:
+        same = _exceedance(own, statistics[0])
+    if not same:
+        raise SystemExit(f"{name}: other neurons than the reference's")
+    return own.unique
+
+
+def _lape(own, statistics) -> bool:
+    """Compare with probabilities, entropies and the bar from whole sorts in float64."""
+    import numpy as np
+
+    p = np.stack([one.positive("act") / one.tokens for one in statistics])
+    share = p / p.sum(0)
+    entropy = -np.where(share > 0, share * np.log(np.where(share > 0, share, 1)), 0).sum(0)
+    bar = np.sort(p, axis=None)[round(0.95 * p.size) - 1]
+    order = np.lexsort((np.arange(entropy.size), entropy.ravel()))
+    able = (p > bar).any(0).ravel()
+    kept = order[able[order]][: round(METHODS[LAPE]["rate"] * entropy.size)]
+    expected = {
+        (one.lang, *divmod(int(place), entropy.shape[1]))
+        for one, own_p in zip(statistics, p.reshape(len(p), -1), strict=True)
+        for place in kept[own_p[kept] > bar]
+    }
+    return expected == set(own.frame[["lang", "layer", "neuron"]].itertuples(index=False))
+
+
+def _exceedance(own, one) -> bool:
+    """Compare the scores of a language with whole counts on both sides of the threshold's bin."""
+    import numpy as np
+
+    rows, whole = own.frame[own.frame["lang"] == one.lang], one.histogram("gate")
+    right = []
+    for layer, of_layer in rows.groupby("layer"):
+        counts = whole[layer].astype(np.int64)
+        pooled = counts.sum(0).cumsum() / counts.sum()
+        place = int(np.searchsorted(pooled, 0.9))
+        above = counts[:, ::-1].cumsum(1)[:, ::-1] / one.tokens
+        chosen, score = of_layer["neuron"].to_numpy(), of_layer["score"].to_numpy()
+        right.append((above[chosen, place + 1] <= score + 1e-12).all())
+        right.append((score <= above[chosen, place] + 1e-12).all())
+    return bool(right) and all(right)
 
 
 if __name__ == "__main__":

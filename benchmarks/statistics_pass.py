@@ -4,6 +4,9 @@ Both run the decoder body (no head) on the packed mini corpus, in the batches of
 "bare prefill" is the model alone, without hooks. The others are `langneurons.collect.collect` as
 the workflow calls it: hooks, masks, checks, and at the end the packing of the histogram (a fixed
 cost per file, so a corpus of real size has a lower ratio). "bare prefill, again" shows the noise.
+
+Before that, counts, sums and extremes of one block must be those of the same activations in
+float64 (sums to 1e-9 of their terms), or the script ends with an error.
 """
 
 import time
@@ -50,8 +53,10 @@ def main() -> None:
                 sites.backbone(input_ids=tokens, use_cache=False)
 
     def measured(**changes):
-        return lambda: collect(model, corpus, demo_settings(**changes), IDENTITY)
+        asked = demo_settings(**changes)
+        return lambda: collect(model, corpus, asked, IDENTITY)
 
+    _check(model, sites, packed_corpus(given.model, 1, given.lang))
     variants = {
         "bare prefill": bare,
         "bare prefill, again": bare,
@@ -73,6 +78,52 @@ def main() -> None:
     )
     rows = timing_rows(times, "bare prefill", corpus.identification.tokens.size)
     publish("statistics_pass", table("Statistics pass", TIMING_HEADER, rows, note))
+
+
+def _check(model, sites, corpus) -> None:
+    """Compare with every activation of one block, kept whole and summed in float64."""
+    import numpy as np
+    import torch
+
+    from langneurons.collect import collect
+
+    kept: dict[tuple[str, int], np.ndarray] = {}
+
+    def keep(site: str, layer: int, values) -> None:
+        kept[site, layer] = values.detach().reshape(-1, values.shape[-1]).double().cpu().numpy()
+
+    handles = []
+    for layer, (act, down) in enumerate(zip(sites.act, sites.down, strict=True)):
+
+        def on_act(_module, inputs, output, layer=layer) -> None:
+            keep("gate", layer, inputs[0])
+            keep("act", layer, output)
+
+        handles.append(act.register_forward_hook(on_act))
+        handles.append(
+            down.register_forward_pre_hook(
+                lambda _m, inputs, layer=layer: keep("product", layer, inputs[0])
+            )
+        )
+    part = corpus.identification
+    device = next(sites.backbone.parameters()).device
+    with torch.inference_mode():
+        sites.backbone(
+            input_ids=torch.from_numpy(part.tokens.astype(np.int64)).to(device), use_cache=False
+        )
+    for handle in handles:
+        handle.remove()
+    found = collect(model, corpus, demo_settings(), IDENTITY)
+    scored = part.scored.reshape(-1)
+    for (site, layer), values in kept.items():
+        values = values[scored]
+        exact = found.positive(site)[layer] == (values > 0).sum(0)
+        exact &= found.min(site)[layer] == values.min(0)
+        exact &= found.max(site)[layer] == values.max(0)
+        apart = abs(found.mean(site)[layer] - values.mean(0)) / abs(values).mean(0)
+        spread = abs(found.std(site)[layer] - values.std(0)) / values.std(0)
+        if not (exact.all() and apart.max() < 1e-9 and spread.max() < 1e-6):
+            raise SystemExit(f"{site} of layer {layer} differs from float64")
 
 
 if __name__ == "__main__":
