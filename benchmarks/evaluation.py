@@ -325,7 +325,7 @@ class _Work:
         """Answer all questions by transformers' generate, in batches of the same budget."""
         import torch
 
-        from langneurons.scoring import batches
+        from langneurons.batching import batches
 
         self.tokenizer.padding_side = "left"
         sizes = [len(self.tokenizer(p)["input_ids"]) + self.given.tokens for p in self.prompts]

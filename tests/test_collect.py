@@ -1,6 +1,7 @@
 """The collecting pass against a forward pass written out by hand; shards, checkpoints, padding."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import numba
@@ -14,7 +15,14 @@ from transformers import masking_utils
 
 from langneurons import histogram as bins
 from langneurons.adapters import MlpSites
-from langneurons.collect import Collector, Settings, _pass, collect, shard_batches
+from langneurons.collect import (
+    Collector,
+    Settings,
+    _pass,
+    batches_of,
+    collect,
+    shard_batches,
+)
 from langneurons.corpora import Corpus, Part
 from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
 from langneurons.statistics import Mismatch, Statistics, merge
@@ -215,6 +223,43 @@ def test_size_of_batches_does_not_matter(single):
                 )
         moved = abs(other.histogram("gate") - single.histogram("gate")).sum()
         assert moved <= 1e-3 * single.histogram("gate").sum()
+
+
+def test_short_blocks_are_read_with_blocks_of_their_length():
+    corpus, settings = tiny_corpus(40), Settings(batch_blocks=4)
+    part = corpus.identification
+    groups = batches_of(part, settings)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(40))
+    widths = [len(group) * int(part.lengths[group].max()) for group in groups]
+    assert max(widths) <= 4 * 12  # as many tokens as four full blocks
+    assert sum(widths) < 1.15 * part.lengths.sum() < 40 * 12
+    read = []
+    model = tiny_model("llama")
+    model.model.register_forward_pre_hook(
+        lambda _m, _a, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    together = measure(model, settings, corpus)
+    assert read == widths
+    parts = [measure(model, settings, corpus, shard=i, n_shards=3) for i in range(3)]
+    assert [part.header["blocks"][0] for part in parts][0] == 0
+    assert_same(merge([parts[2], parts[0], parts[1]]), together)
+    documents = Settings(batch_blocks=4, document_means=("act",), max_documents=9)
+    one_by_one = measure(model, replace(documents, batch_blocks=1), corpus)
+    np.testing.assert_allclose(
+        measure(model, documents, corpus).document_means("act"),
+        one_by_one.document_means("act"),
+        atol=1e-5,
+    )
+
+
+def test_full_blocks_and_batches_with_quantiles_keep_the_order_of_the_corpus():
+    part = tiny_corpus(5).identification
+    consecutive = [[0, 1], [2, 3], [4]]
+    paper = batches_of(part, Settings(batch_blocks=2, batch_quantiles=(0.5,)))
+    assert [group.tolist() for group in paper] == consecutive
+    part.lengths[:] = 12
+    part.lengths[4] = 7  # what is left at the end
+    assert [one.tolist() for one in batches_of(part, Settings(batch_blocks=2))] == consecutive
 
 
 def test_contents_of_the_padding_do_not_matter(single):

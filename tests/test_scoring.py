@@ -8,6 +8,7 @@ from torch import nn
 
 from langneurons import scoring
 from langneurons.adapters import MlpSites
+from langneurons.batching import batches
 
 FAMILIES = ("llama", "gemma2", "gemma3_text", "cohere", "gpt_neox", "gpt2", "bloom", "opt", "phi")
 
@@ -258,7 +259,7 @@ def test_hooks_fire_and_the_head_runs_on_scored_positions_only(monkeypatch):
 
 
 def test_batches_respect_the_budget():
-    groups = scoring.batches([3, 10, 4, 4, 20], 12)
+    groups = batches([3, 10, 4, 4, 20], 12)
     assert sorted(i for group in groups for i in group) == [0, 1, 2, 3, 4]
     lengths = [3, 10, 4, 4, 20]
     for group in groups:

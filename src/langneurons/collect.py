@@ -4,8 +4,11 @@ A hook on each layer's nonlinearity sees the gate (its input) and the activation
 the site `product` is asked for, one on the down projection sees its input. The head is never
 computed. Padding and special tokens are masked out; the number of counted tokens is asserted.
 
-Blocks are processed in batches of `batch_blocks` consecutive blocks, counted from the start of the
-corpus whatever the shard, so a shard computes exactly what a single job would have computed there.
+The batches are those of the whole corpus whatever the shard, so a shard computes exactly what a
+single job would have computed there. Full blocks follow their order, `batch_blocks` at a time;
+blocks of documents by themselves are sorted by length, as many to a batch as take the tokens of
+`batch_blocks` full ones. So hardly any padding is read, and attention needs no mask: rows end where
+documents do, and the causal kernel hides what is padded after them.
 
 On a GPU the host only queues work: nothing is read back before a checkpoint or the end, so layers
 follow each other, and batches too, without a gap.
@@ -22,7 +25,8 @@ import torch
 
 from langneurons import histogram as bins
 from langneurons.adapters import MlpSites
-from langneurons.corpora import Corpus
+from langneurons.batching import batches
+from langneurons.corpora import Corpus, Part
 from langneurons.io import read_tensors, write_tensors
 from langneurons.kernels import LIMB, MOMENTS, accumulate
 from langneurons.memory import TooLarge, out_of_memory, release
@@ -39,9 +43,9 @@ class Settings:
     """What is measured; the defaults measure everything once.
 
     sites: of gate, act, product; histograms: the sites that keep one (the activation's follows
-    from the gate's); batch_blocks: blocks per forward pass; batch_quantiles: levels whose per-batch
-    quantiles of the gate are averaged, as the first paper's code does; document_means: sites whose
-    mean per document is kept, for the first `max_documents` documents.
+    from the gate's); batch_blocks: full blocks per forward pass; batch_quantiles: levels whose
+    per-batch quantiles of the gate are averaged, as the first paper's code does; document_means:
+    sites whose mean per document is kept, for the first `max_documents` documents.
     """
 
     sites: tuple[str, ...] = ("gate", "act", "product")
@@ -301,6 +305,20 @@ def _pass(
         _pass(collector, tokens[part], mask[part], documents[part], done)
 
 
+def batches_of(part: Part, settings: Settings) -> list[np.ndarray]:
+    """Return the blocks of each batch.
+
+    Where quantiles are averaged over batches, as the first paper's code does, a batch is
+    `batch_blocks` consecutive blocks, however long they are.
+    """
+    n_blocks, size = part.tokens.shape
+    number = settings.batch_blocks
+    if settings.batch_quantiles or (part.lengths[:-1] == size).all():
+        return [np.arange(i, min(i + number, n_blocks)) for i in range(0, n_blocks, number)]
+    sizes = [int(length) for length in part.lengths]
+    return [np.array(sorted(group)) for group in batches(sizes, number * size)]
+
+
 def shard_batches(n_batches: int, shard: int, n_shards: int) -> range:
     """Return the batches of a shard: contiguous, sizes differing by at most one."""
     if not 0 <= shard < n_shards:
@@ -327,8 +345,8 @@ def collect(
     mlp = MlpSites(model)
     part = corpus.identification
     n_blocks, block_size = part.tokens.shape
-    n_batches = -(-n_blocks // settings.batch_blocks)
-    todo = shard_batches(n_batches, shard, n_shards)
+    groups = batches_of(part, settings)
+    todo = shard_batches(len(groups), shard, n_shards)
     n_documents = min(len(part.documents), settings.max_documents) if settings.document_means else 0
     device = mlp.device
     first, counted, document_tokens = todo.start, 0, np.zeros(n_documents, np.int64)
@@ -343,10 +361,10 @@ def collect(
     saved = time.monotonic()
     with deferred_termination() as terminated, torch.inference_mode(), collector:
         for batch in range(first, todo.stop):
-            rows = slice(batch * settings.batch_blocks, (batch + 1) * settings.batch_blocks)
+            rows = groups[batch]
             length = int(part.lengths[rows].max())
             tokens = _to(torch.from_numpy(part.tokens[rows, :length].astype(np.int64)), device)
-            mask = torch.from_numpy(part.scored[rows, :length].copy())
+            mask = torch.from_numpy(part.scored[rows, :length])
             documents = part.document[rows, :length].astype(np.int64)
             documents = np.where(documents < n_documents, documents, -1)
             if n_documents:
@@ -362,11 +380,8 @@ def collect(
                 saved = time.monotonic()
             if terminated():
                 break
-    blocks = [
-        min(todo.start * settings.batch_blocks, n_blocks),
-        min(todo.stop * settings.batch_blocks, n_blocks),
-    ]
-    expected = int(part.scored[blocks[0] : blocks[1]].sum())
+    blocks = [sum(map(len, groups[:end])) for end in (todo.start, todo.stop)]
+    expected = sum(int(part.scored[rows].sum()) for rows in groups[todo.start : todo.stop])
     if counted != expected:
         raise RuntimeError(f"counted {counted} tokens, the corpus part holds {expected}")
     arrays = collector.arrays()

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from langneurons.adapters import MlpSites
+from langneurons.batching import batches
 from langneurons.corpora import Corpus, Part
 from langneurons.identification import identify
 from langneurons.interventions import Plan, applied
@@ -33,7 +34,7 @@ from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.questions import prompts
-from langneurons.scoring import batches, logit_blocks
+from langneurons.scoring import logit_blocks
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)

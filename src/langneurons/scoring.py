@@ -36,6 +36,7 @@ from torch import nn
 
 from langneurons import prefixes
 from langneurons.adapters import MlpSites
+from langneurons.batching import batches
 from langneurons.keyvalues import KeyValues, shareable
 from langneurons.memory import Batches
 from langneurons.progress import Progress
@@ -110,30 +111,6 @@ def _target_logprobs(head, hidden, targets, config):
         total = total * torch.exp(highest - new) + (logits - new[:, None]).exp_().sum(1)
         highest = new
     return own - highest - total.log(), own >= highest
-
-
-def batches(
-    lengths: Sequence[int], batch_tokens: int, groups: Sequence[Sequence[int]] | None = None
-) -> list[list[int]]:
-    """Group items by length so that each padded batch stays within a budget of tokens.
-
-    Longest first; an item longer than the budget stands alone. `groups` are items that should
-    stand side by side; without them each item is a group.
-    """
-    if groups is None:
-        groups = [[i] for i in range(len(lengths))]
-    sorted_groups = [sorted(group, key=lambda i: (-lengths[i], i)) for group in groups]
-    sorted_groups.sort(key=lambda group: (-lengths[group[0]], group[0]))
-    found: list[list[int]] = []
-    longest = 0
-    for index in (i for group in sorted_groups for i in group):
-        longest = max(longest, lengths[index])
-        if found and longest * (len(found[-1]) + 1) <= batch_tokens:
-            found[-1].append(index)
-        else:
-            found.append([index])
-            longest = lengths[index]
-    return found
 
 
 def _hidden(sites: MlpSites, tokens: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,11 @@ class StatisticsConfig(Frozen):
         ("gate",),
         description="Sites with a histogram (quantiles, P(a > t)); act follows from gate.",
     )
-    batch_blocks: int = Field(8, ge=1, description="Blocks per forward pass.")
+    batch_blocks: int = Field(
+        8,
+        ge=1,
+        description="Full blocks per forward pass; of shorter ones, as many as take their tokens.",
+    )
     shards: int = Field(1, ge=1, le=9999, description="Jobs per language; results do not depend.")
     batch_quantiles: tuple[float, ...] = Field(
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
