@@ -1,8 +1,9 @@
-"""A training step of neuron-masked LoRA, y = W x + (M * (B A)) x * alpha / r: six routes.
+"""A training step of neuron-masked LoRA, y = W x + (M * (B A)) x * alpha / r: seven routes.
 
 Every route trains LoRA on q k v o of a Llama of random weights; on the gate projection:
 
     PEFT        LoRA on all neurons, no mask, in stock PEFT's own layers: the reference
+    no LoRA     none on the gate projection: below it no route can come that trains there
     all         the same parameters in our layers (langneurons.lora.attach)
     rows        our layers; only the chosen rows of B exist
     rows, loss  the same, and the package's loss, which takes the head a block of tokens at a time
@@ -57,7 +58,7 @@ from common import (
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MASKED = ("rows", "dense mask", "masked B")
 FORMULA = "dense mask"
-PLAIN, ALL, LOSS = "PEFT", "all", "rows, loss"
+PLAIN, ALL, LOSS, FLOOR = "PEFT", "all", "rows, loss", "no LoRA"
 OURS = (ALL, "rows", LOSS)
 TOLERANCE = {"float32": 2e-5, "bfloat16": 5e-2}
 STEPS = 3  # for the memory
@@ -227,6 +228,8 @@ def _route(base, route: str, chosen: list | None, rank: int):
     from langneurons.lora import attach
 
     options = {"rank": rank, "alpha": 2.0 * rank}
+    if route == FLOOR:
+        return attach(base, ATTENTION, **options), []
     if route in ("rows", LOSS):
         model = attach(base, ATTENTION, {"gate": chosen}, **options)
         return model, list(MlpSites(model).gate)
@@ -380,7 +383,8 @@ def _outcome(given, dtype: str, base, route: str, chosen: list, tokens) -> dict:
 
 def _variants(given) -> list[tuple[str, str, float | None]]:
     """Return label, route, share."""
-    result: list = [(PLAIN, PLAIN, None), (f"{PLAIN}, again", PLAIN, None), (ALL, ALL, None)]
+    result: list = [(PLAIN, PLAIN, None), (f"{PLAIN}, again", PLAIN, None)]
+    result += [(FLOOR, FLOOR, None), (ALL, ALL, None)]
     routes = [("rows", "rows"), (LOSS, LOSS)] + [(route, route) for route in MASKED[1:]]
     return result + [(*names, share) for share in given.shares for names in routes]
 
