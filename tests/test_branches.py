@@ -75,6 +75,7 @@ def test_portions_hold_each_plan_once_and_only_join_what_saves_layers():
     assert portions([5, 0, 9, 0], 10, 8) == [[2, 0], [1], [3]]
     assert sorted(map(len, portions([8] * 7, 10, 3))) == [1, 3, 3]
     assert portions([8, 8], 10, 1) == [[0], [1]]
+    assert [len(one) for one in portions([9] * 40, 10, 100)] == [16, 16, 8]  # what a kill may cost
     assert portions([10, 5], 10, 4) == [[0, 1]]
 
 

@@ -36,6 +36,9 @@ from langneurons.interventions import (
 
 # A plan branches off from others where it leaves this share of the layers alone.
 WORTH = 0.1
+# Plans that run together are kept together: a kill costs no more than so many, and the layers that
+# they share are a sixteenth of each.
+MOST = 16
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,13 @@ class Layout:
 
 
 def portions(first: Sequence[int], n_layers: int, limit: int) -> list[list[int]]:
-    """Return which plans to run together, at most `limit` of them; by depth, the deepest first.
+    """Return which plans to run together, at most `limit` or 16; by depth, the deepest first.
 
     first: the layer where each branches off. A plan that leaves less than a tenth of the layers
     alone stands alone.
     """
     by_depth = sorted(range(len(first)), key=lambda number: (-first[number], number))
-    found: list[list[int]] = []
+    limit, found = min(limit, MOST), []
     for number in by_depth:
         worth = first[number] >= WORTH * n_layers
         if found and worth and len(found[-1]) < limit:
