@@ -37,9 +37,9 @@ def main() -> None:
     """Check that the results agree, then time."""
     options = parser(__doc__, repeats=3)
     options.add_argument("--lang", default="en", help="language of the mini data")
-    options.add_argument("--pairs", type=int, default=60, help="pairs of XNLI, default 60")
+    options.add_argument("--pairs", type=int, default=8, help="pairs of XNLI, default 8")
     options.add_argument("--questions", type=int, default=20, help="of XQuAD, default 20")
-    options.add_argument("--looped", type=int, default=3, help="questions of the loop, default 3")
+    options.add_argument("--looped", type=int, default=2, help="questions of the loop, default 2")
     options.add_argument("--tokens", type=int, default=32, help="new tokens at most, default 32")
     options.add_argument("--batch-tokens", type=int, default=2048)
     options.add_argument("--only", nargs="+", choices=PARTS)
