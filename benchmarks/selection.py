@@ -5,8 +5,10 @@ job does, in a process of its own: read the files, `run_selection`, write the ne
 of reading and of the rest are medians over the repeats; those of the processor are of all threads,
 and say more where other work runs beside it. Peak memory is that of the process.
 
-Before that, the neurons must be those of references that are written out here in float64 and whole
-sorts, or the script ends with an error.
+Then LAPE's neurons must be those of a reference that is written out here in float64 and whole
+sorts; the scores of Act Prob 90p must lie between whole counts on both sides of the threshold, with
+no neuron left out whose score is surely higher (first language); the random ones must be as many as
+LAPE's in every language and layer. Otherwise the script ends with an error.
 """
 
 import multiprocessing
@@ -18,9 +20,10 @@ from pathlib import Path
 
 from common import median, parser, peak_memory, publish, set_threads, synthetic_statistics, table
 
+LAPE, ACT_PROB = "LAPE, 1 %", "Act Prob 90p, threshold per layer"
 METHODS = {
-    "LAPE, 1 %": {"method": "lape", "rate": 0.01},
-    "Act Prob 90p, threshold per layer": {
+    LAPE: {"method": "lape", "rate": 0.01},
+    ACT_PROB: {
         "method": "exceedance",
         "threshold": "p90",
         "pool": "layer",
@@ -32,7 +35,6 @@ METHODS = {
         "match": "frequency",
     },
 }
-LAPE = "LAPE, 1 %"
 
 
 def main() -> None:
@@ -178,16 +180,22 @@ def _exceedance(own, one) -> bool:
     import numpy as np
 
     rows, whole = own.frame[own.frame["lang"] == one.lang], one.histogram("gate")
-    right = []
-    for layer, of_layer in rows.groupby("layer"):
-        counts = whole[layer].astype(np.int64)
+    if len(rows) != round(METHODS[ACT_PROB]["rate"] * whole.shape[0] * whole.shape[1]):
+        return False
+    lowest = rows["score"].min()
+    for layer, counts in enumerate(whole):
+        of_layer = rows[rows["layer"] == layer]
+        counts = counts.astype(np.int64)
         pooled = counts.sum(0).cumsum() / counts.sum()
         place = int(np.searchsorted(pooled, 0.9))
         above = counts[:, ::-1].cumsum(1)[:, ::-1] / one.tokens
         chosen, score = of_layer["neuron"].to_numpy(), of_layer["score"].to_numpy()
-        right.append((above[chosen, place + 1] <= score + 1e-12).all())
-        right.append((score <= above[chosen, place] + 1e-12).all())
-    return bool(right) and all(right)
+        left = np.setdiff1d(np.arange(len(counts)), chosen)
+        right = (above[chosen, place + 1] <= score + 1e-12).all()
+        right &= (score <= above[chosen, place] + 1e-12).all()
+        if not (right and (above[left, place + 1] <= lowest + 1e-12).all()):
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -648,7 +648,7 @@ def _generated(
         numbers = [int(one) if alike is None else alike[int(one)] for one in conditions]
     if shared:
         # Each row reads its own last token.
-        places = [(number, *ids[:-1]) for number, ids in zip(numbers, encoded, strict=True)]
+        places = [(one, *ids[:-1]) for one, ids in zip(numbers, encoded, strict=True)]
         prefixes_of = _Prefixes(sites, places, 1)
     ends = _Ends(tokenizer, stop)
     work = Batches(_groups(sizes, batch_tokens // number, prefixes_of), sizes, "prompt")
