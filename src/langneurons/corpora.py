@@ -28,6 +28,7 @@ from langneurons.io import (
     write_jsonl,
     write_tensors,
 )
+from langneurons.paths import user_path
 
 if TYPE_CHECKING:
     from langneurons.config.corpus import CorpusConfig
@@ -62,7 +63,7 @@ def documents(source, lang: str, key: str = "corpus.source") -> Iterator[tuple[s
     elif source.kind == "folder":
         from datasets import load_from_disk
 
-        path = source.path.format(**names)
+        path = str(user_path(source.path, names))
         rows = load_from_disk(path)
         if isinstance(rows, dict):
             raise ValueError(
@@ -97,7 +98,7 @@ def _split_in_order(rows: list[dict], fraction: float) -> None:
 
 
 def _file(source, names: dict[str, str], key: str) -> str:
-    path = source.path.format(**names)
+    path = str(user_path(source.path, names))
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}.path: {path} does not exist ({names['lang']}).")
     return path

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from langneurons.io import read_jsonl, write_jsonl
+from langneurons.paths import user_path
 
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
@@ -25,8 +26,8 @@ def fetch_facts(source: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
     if source["kind"] == "mini":
         return read_jsonl(MINI / "mlama" / f"{lang}.jsonl")
     if source["kind"] == "jsonl":
-        path = source["path"].format(lang=lang)
-        if not Path(path).is_file():
+        path = user_path(source["path"], {"lang": lang})
+        if not path.is_file():
             raise FileNotFoundError(f"lss.source.path: {path} does not exist ({lang}).")
         return read_jsonl(path)
     from datasets import load_dataset

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from langneurons.paths import user_path
+
 UNDETERMINED = "und"
 ALIASES = {"wuu": "zh", "dz": "bo", "nb": "no", "nn": "no", "zxx": UNDETERMINED}
 # Three letters, as in the labels of NLLB's lid218e (`__label__deu_Latn`).
@@ -95,6 +97,7 @@ def _py3langid() -> Callable[[str], str]:
 def _load_fasttext(path: str) -> Any:
     import fasttext
 
+    path = str(user_path(path))
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"identifier.path: {path} does not exist. It is a fastText model, such as lid.176.bin"

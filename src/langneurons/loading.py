@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from langneurons.adapters import MlpSites, adapter_for
 from langneurons.config.models import NEWEST
 from langneurons.io import DamagedFile, read_json, write_json
+from langneurons.paths import user_path
 from langneurons.provenance import digest, file_digest
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def source_name(source: "ModelSource") -> str:
         return source.repo
     if source.kind == "gguf" and source.package is not None:
         return source.package
-    return Path(source.path).name
+    return user_path(source.path).name
 
 
 def identity(entry: "ModelEntry", manifest: dict[str, Any]) -> dict[str, str]:
@@ -330,7 +331,7 @@ def _newest_commit(repo: str, directory: Path) -> str:
 
 def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:
     """Find the files of a folder and digest those that decide what the model computes."""
-    folder = Path(source.path).expanduser()
+    folder = user_path(source.path)
     if not folder.is_dir():
         raise ValueError(f"source path {source.path!r} is not a folder")
     small, weights = _needed(path.name for path in folder.iterdir() if path.is_file())
@@ -357,7 +358,7 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
             _keep_terms(source, directory)
         else:
             # A folder of its own, lest a config.json beside the file be read in its place.
-            original = Path(source.path).expanduser()
+            original = user_path(source.path)
             if not original.is_file():
                 raise ValueError(f"source path {source.path!r} is not a file")
             path = work / original.name

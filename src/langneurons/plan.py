@@ -27,6 +27,7 @@ from langneurons.config.root import entry_languages
 from langneurons.config.tasks import source_paths
 from langneurons.errors import ConfigError
 from langneurons.histogram import N_BINS
+from langneurons.paths import user_path
 
 GB = 1e9
 ASSUMPTIONS = "config/plan.yaml"
@@ -104,7 +105,7 @@ class Planner:
         source = self.config.models[model].source
         folders = [self.folder / "resources/models" / model]
         if source.kind == "local":
-            folders.append(Path(source.path))
+            folders.append(user_path(source.path))
         for folder in folders:
             if (folder / "config.json").is_file():
                 return _read_geometry(json.loads((folder / "config.json").read_text("utf-8")))
@@ -278,7 +279,7 @@ class Planner:
             rows = self.assumed["rows"].get(source.dataset, {}).get(source.split, rows)
         else:
             path = Path(__file__).parent / "mini" / "mlama" / f"{lang}.jsonl"
-            path = path if source.kind == "mini" else Path(source.path.format(lang=lang))
+            path = path if source.kind == "mini" else user_path(source.path, {"lang": lang})
             if path.is_file():
                 rows = sum(1 for _ in path.open("rb"))
         return min(rows, limit) if limit else rows
@@ -402,7 +403,7 @@ class Planner:
         source = entry.questions
         path = Path(__file__).parent / "mini" / "questions" / f"{lang}.jsonl"
         if source.kind == "jsonl":
-            path = Path(source.path.format(lang=lang))
+            path = user_path(source.path, {"lang": lang})
         rows = self.assumed["default_questions"]
         if path.is_file():
             rows = sum(1 for _ in path.open("rb"))
@@ -443,7 +444,9 @@ class Planner:
             rows = sum(1 for _ in path.open("rb"))
         else:
             code = task.get("codes", {}).get(lang, lang)
-            path = Path(next(iter(source_paths(source).values())).format(lang=lang, code=code))
+            path = user_path(
+                next(iter(source_paths(source).values())), {"lang": lang, "code": code}
+            )
             rows = self.assumed["default_rows"]
             if path.is_file():
                 rows = sum(1 for _ in path.open("rb"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langneurons.io import read_jsonl, write_jsonl
+from langneurons.paths import user_path
 
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini" / "questions"
@@ -16,7 +17,7 @@ FIELDS = ("id", "question")
 def read_questions(source: Mapping[str, Any], lang: str) -> list[dict[str, str]]:
     """Return the questions of a language from a configured source (mini, jsonl)."""
     mini = source["kind"] == "mini"
-    path = MINI / f"{lang}.jsonl" if mini else Path(source["path"].format(lang=lang))
+    path = MINI / f"{lang}.jsonl" if mini else user_path(source["path"], {"lang": lang})
     if not path.is_file():
         raise FileNotFoundError(f"questions: {path} does not exist ({lang}).")
     rows, seen = [], set()

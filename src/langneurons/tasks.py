@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from langneurons.errors import ConfigError, nearest, unknown
 from langneurons.io import read_jsonl, write_jsonl
+from langneurons.paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -508,7 +509,7 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[st
     kind = source["kind"]
 
     def filled(text: str) -> str:
-        return text.format(lang=lang, code=task.code(lang))
+        return str(user_path(text, {"lang": lang, "code": task.code(lang)}))
 
     if kind == "mini":
         name = source.get("name") or task.name

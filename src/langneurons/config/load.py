@@ -16,6 +16,7 @@ from langneurons.config.interventions import InterventionEntry
 from langneurons.config.root import Config, check
 from langneurons.config.sweeps import write_out
 from langneurons.errors import ConfigError, nearest, unknown
+from langneurons.paths import user_path
 from langneurons.provenance import file_digest
 
 
@@ -268,7 +269,7 @@ TASK_DEFINITIONS = PROJECT / "config" / "tasks"
 
 def project_file(given: str) -> Path:
     """Return a file that the configuration names: from where it is run, else of the project."""
-    path = Path(given)
+    path = user_path(given)
     return path if path.exists() or path.is_absolute() else _shipped(path)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import string
 from collections.abc import Iterable
 
 from pydantic import Field, field_validator
@@ -26,6 +25,7 @@ from langneurons.config.tasks import (
 )
 from langneurons.errors import ConfigError, unknown
 from langneurons.identification import PY3LANGID
+from langneurons.paths import braces
 from langneurons.selection import METHODS, Selection
 
 BASELINE = "none"
@@ -618,7 +618,7 @@ def _check_template(
 ) -> None:
     """Refuse braces other than {lang}, and a template without it for several languages."""
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+        fields = braces(text)
     except ValueError as error:
         raise ConfigError(f"{path}: {text!r} cannot be filled in: {error}.") from None
     wrong = sorted(fields - set(legal))
