@@ -3,20 +3,20 @@
 Measures, of the text alone: distinct-n (Li et al. 2016), the share of 4-grams that came before
 (Welleck et al. 2020, seq-rep-4), the longest stretch that repeats a block at once, as a share of
 the text, and how far zlib compresses it. Units are words; where a script does not space them
-(Han, kana, Thai, Lao, Khmer, Burmese) characters; in Tibetan, syllables. The longest stretch is
-also looked for among characters, so that "hahahaha" counts.
+(`scripts.UNSPACED`: Han, kana, Thai, Lao, Khmer, Burmese ...) characters; in Tibetan, syllables.
+The longest stretch is also looked for among characters, so that "hahahaha" counts.
 """
 
 import re
 import zlib
 from collections.abc import Hashable, Sequence
 
+from langneurons.scripts import SYLLABIC, UNSPACED, character_class
+
 MEASURES = ("distinct_1", "distinct_2", "repetition", "run", "compression")
 LONGEST_BLOCK = 20
-# Han and kana, Thai, Lao, Burmese, Khmer: words are not spaced, so each character is a unit.
-_UNSPACED = (
-    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-)
+# Words are not spaced, nor are ends of syllables marked: each character is a unit.
+_UNSPACED = character_class(UNSPACED - SYLLABIC)
 _UNIT = re.compile(rf"[{_UNSPACED}]|[^\s\u0f0b{_UNSPACED}]+")
 
 

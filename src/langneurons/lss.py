@@ -26,13 +26,12 @@ from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.scoring import encode_pair, loglikelihood
+from langneurons.scripts import is_unspaced
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)
 Way = Literal["paper", "corrected"]
 Pair = tuple[str, str]
-# Languages written without spaces between words.
-UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "zh"})
 COLUMNS = ["base", "target", "fact", "predicate", "tie"]
 SCORES = ["own_before", "target_before", "own_after", "target_after"]
 
@@ -51,7 +50,7 @@ def premise(template: str, subject: str, lang: str, way: Way = "corrected") -> P
     if SUBJECT not in before:
         return None
     spaced = before[-1:].isspace()
-    if re.split("[-_]", lang)[0] in UNSPACED:
+    if is_unspaced(lang):
         spaced = False
         before = re.sub(rf"\s*{re.escape(SUBJECT)}\s*", SUBJECT, before)
     return before.replace(SUBJECT, subject).rstrip(), " " if spaced else ""

@@ -11,6 +11,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
+from langneurons.scripts import base_language, is_unspaced
+
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
     "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
@@ -19,7 +21,6 @@ ARTICLES = {
     "ar": r"\sال^|ال",
     "vi": r"\b(của|là|cái|chiếc|những)\b",
 }
-UNSPACED = frozenset({"zh", "ja", "th"})
 
 
 def _is_punctuation(character: str) -> bool:
@@ -29,19 +30,20 @@ def _is_punctuation(character: str) -> bool:
 def normalise(text: str, lang: str = "en") -> str:
     """Return text in lower case without punctuation, articles of the language, double spaces."""
     text = text.lower()
-    if lang == "en":
+    base = base_language(lang)
+    if base == "en":
         text = "".join(c for c in text if c not in string.punctuation)
     else:
         text = "".join(c for c in text if not _is_punctuation(c))
-    if lang in ARTICLES:
-        text = re.sub(ARTICLES[lang], " ", text)
+    if base in ARTICLES:
+        text = re.sub(ARTICLES[base], " ", text)
     return " ".join(text.split())
 
 
 def answer_tokens(text: str, lang: str = "en") -> list[str]:
     """Return the units that F1 counts: words; characters where words are not spaced."""
     words = normalise(text, lang).split()
-    if lang not in UNSPACED:
+    if not is_unspaced(lang):
         return words
     units: list[str] = []
     for word in words:
