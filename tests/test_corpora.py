@@ -326,13 +326,28 @@ def test_a_part_without_text_is_an_error(tmp_path):
 
 
 def test_tokens_that_the_tokenizer_lacks_are_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"no BOS token; set corpus\.bos: none"):
+    with pytest.raises(ValueError, match="needs the id of a BOS token, got None"):
         pack("block", bos_id=None)
     assert pack("none", bos_id=None).tokens.tolist() == BY_HAND["none"][0]
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match=r"no EOS token; set corpus\.separator: newline"):
         packed(tmp_path, tokenizer=tokenizer, separator="eos")
+
+
+@pytest.mark.parametrize("bos", ("block", "document", "none"))
+def test_a_model_without_a_bos_token_reads_none_and_others_keep_theirs(tmp_path, caplog, bos):
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = None
+    with caplog.at_level(logging.WARNING):
+        _, corpus = packed(tmp_path, tokenizer=tokenizer, bos=bos, separator="none")
+    assert (corpus.header["bos"], corpus.header["bos_asked"]) == ("none", bos)
+    part = corpus.identification
+    assert part.scored[np.arange(8) < part.lengths[:, None]].all() and BOS not in part.tokens
+    said = [one.getMessage() for one in caplog.records if "no BOS token" in one.getMessage()]
+    assert said == ([] if bos == "none" else [said[0]]) and all(f"bos: {bos})" in s for s in said)
+    _, corpus = packed(tmp_path, bos=bos, separator="none")
+    assert (corpus.header["bos"], corpus.header["bos_asked"]) == (bos, bos)
 
 
 def test_corpus_hash_follows_content(tmp_path):

@@ -132,6 +132,23 @@ def test_local_rows_are_prepared_and_limited(tmp_path):
         tasks.prepare_task(task, source | {"path": "no/{lang}.jsonl"}, "en", tmp_path / "x")
 
 
+def test_only_the_fields_that_the_task_reads_are_kept(tmp_path):
+    """Belebele has a column of dates, which JSON cannot hold and no prompt names."""
+    from datetime import date
+
+    from datasets import Dataset
+
+    task = shipped("belebele")
+    row = {f"mc_answer{i}": f"a{i}" for i in range(1, 5)} | {"flores_passage": "P", "question": "Q"}
+    row |= {"correct_answer_num": "2"}
+    more = {"link": "l", "ds": date(2023, 5, 3)}
+    Dataset.from_list([row | more]).save_to_disk(tmp_path / "deu_Latn")
+    source = {"kind": "folder", "path": str(tmp_path / "{code}")}
+    tasks.prepare_task(task, source, "de", tmp_path / "out.jsonl")
+    assert read_jsonl(tmp_path / "out.jsonl") == [row]
+    assert tasks.build(read_jsonl(tmp_path / "out.jsonl"), task, "de")[0].label == 1
+
+
 def shipped(name):
     return tasks.load_task(DEFINITIONS / f"{name}.yaml")
 
@@ -158,9 +175,8 @@ def test_options_fill_the_blank_and_the_rest_is_scored():
 
 
 def test_prompts_of_the_papers_by_hand():
-    options = {f"option_{letter}": letter * 2 for letter in "abcd"}
-    row = {"question": " Q? ", "answer": 3, "domain": "STEM"} | options
-    (example,) = tasks.build([row], shipped("include_lite"), "nl")
+    lite = {"question": " Q? ", "answer": 3, "choices": ["aa", "bb", "cc", "dd"]}
+    (example,) = tasks.build([lite], shipped("include_lite"), "nl")
     assert example.requests("") == [
         ("Q?\nA) aa\nB) bb\nC) cc\nD) dd\nAnswer:", letter) for letter in "ABCD"
     ]

@@ -266,7 +266,7 @@ def pack_documents(
     begins a block, without a separator before it. `prefix` stands before each document, unscored.
     """
     if bos != "none" and bos_id is None:
-        raise ValueError("the tokenizer has no BOS token; set corpus.bos: none")
+        raise ValueError(f"bos {bos!r} needs the id of a BOS token, got None")
     stream: list[int] = []
     owner: list[int] = []
     scored: list[bool] = []
@@ -324,11 +324,20 @@ def pack_documents(
     return Part(tokens, lengths, document, mask, names, sizes)
 
 
+def bos_policy(asked: str, tokenizer, lang: str) -> str:
+    """Return where BOS goes in one model's blocks: nowhere if its tokenizer has no BOS token."""
+    if asked == "none" or tokenizer.bos_token_id is not None:
+        return asked
+    log.warning("%s: the tokenizer has no BOS token, so none is read (corpus.bos: %s)", lang, asked)
+    return "none"
+
+
 def pack_corpus(
     config: "CorpusConfig", lang: str, text_path: str | os.PathLike, tokenizer, tokenizer_hash: str
 ) -> Corpus:
     """Tokenise and pack the documents that `fetch_text` wrote."""
     rows = read_jsonl(text_path)
+    bos = bos_policy(config.bos, tokenizer, lang)
     eos = tokenizer.eos_token_id
     if config.separator == "eos" and eos is None:
         raise ValueError("the tokenizer has no EOS token; set corpus.separator: newline")
@@ -349,7 +358,7 @@ def pack_corpus(
             _encode(chosen, tokenizer),
             block_size,
             budget,
-            config.bos,
+            bos,
             tokenizer.bos_token_id,
             separators[config.separator],
             pad,
@@ -371,7 +380,8 @@ def pack_corpus(
         "lang": lang,
         "tokenizer_hash": tokenizer_hash,
         "corpus_hash": digest.hexdigest()[:16],
-        "bos": config.bos,
+        "bos": bos,
+        "bos_asked": config.bos,
         "separator": config.separator,
         "packing": config.packing,
         "prefix": config.prefix,

@@ -192,6 +192,22 @@ class Task(BaseModel):
         return self.codes.get(lang, lang)
 
     @property
+    def templates(self) -> tuple[str, ...]:
+        """Every template over the fields of a row."""
+        more = () if self.continuation is None else (self.continuation,)
+        return (self.context, *self.choices, *self.labels, *more)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of a row that the task reads; all others are left out when rows are kept."""
+        named = {self.gold, self.identifier, *self.fields, *self.lookup.values()} - {None}
+        for template in self.templates:
+            for _, name, _, _ in string.Formatter().parse(template):
+                if name is not None:
+                    named.add(re.split(r"[.\[]", name, maxsplit=1)[0])
+        return frozenset(named)
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """The languages that have a prompt."""
         return tuple(self.words)
@@ -591,5 +607,5 @@ def prepare_task(
     if not rows:
         raise ValueError(f"task {task.name}, {lang}: no rows")
     build(rows, task, lang)
-    write_jsonl(path, rows)
+    write_jsonl(path, [{key: row[key] for key in row if key in task.reads} for row in rows])
     log.info("%s %s: %d items", task.name, lang, len(rows))

@@ -103,7 +103,8 @@ class CorpusConfig(Frozen):
     bos: Literal["block", "document", "none"] = Field(
         "block",
         description="Where the beginning-of-sequence token goes: at the start of every block, of"
-        " every document, or nowhere. It is never counted and never predicted.",
+        " every document, or nowhere. It is never counted and never predicted. A model whose"
+        " tokenizer has no BOS token reads none; the log and the table `corpora` show which.",
     )
     packing: Literal["joined", "document"] = Field(
         "joined",
