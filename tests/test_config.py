@@ -949,7 +949,10 @@ BAD_FINETUNING |= {
     ),
     "nothing to train in a generation task": (
         with_finetuning(
-            definition="config/tasks/xquad_instruct.yaml", neurons=["none"], training=ROWS
+            definition="config/tasks/xquad_instruct.yaml",
+            neurons=["none"],
+            targets=[],
+            training=ROWS,
         ),
         ["finetunings.nli.neurons", "'none'", "parameters: rows"],
     ),

@@ -431,7 +431,7 @@ def test_what_cannot_be_resolved_says_why(measured):
     steps = InterventionEntry(steps=[Step(operation="set", value="mean")]).steps
     with pytest.raises(ValueError, match="neuron table of another model"):
         resolve("name", steps, "aa", table(ROWS, d_mlp=50), measured[0])
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="beyond what is written"):
         planned(measured, value=float("inf"))
 
 

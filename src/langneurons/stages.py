@@ -300,7 +300,7 @@ def show(config: Config, **_: str) -> dict[str, Any]:
             name: protocol.model_dump() | {stage: protocol.points(stage) for stage in STAGES}
             for name, protocol in config.protocols.items()
         },
-        "roles": _roles(config),
+        "roles": roles(config),
     }
 
 
@@ -357,7 +357,7 @@ def figure_path(config: Config, name: str) -> str:
     return f"{folder}/{one.languages}/{one.selection}/{one.kind}.svg"
 
 
-def _roles(config: Config) -> dict[str, list[str]]:
+def roles(config: Config) -> dict[str, list[str]]:
     """Return what claims speak of: interventions that write 0 or a low quantile, random neurons."""
     lone = {name: one.steps[0] for name, one in config.interventions.items() if len(one.steps) == 1}
     sets = {name: step for name, step in lone.items() if step.operation == "set"}

@@ -19,7 +19,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -134,9 +134,9 @@ class Task(BaseModel):
         default_factory=dict, description="Word name -> field whose value is that word's key."
     )
     metrics: tuple[str, ...] = Field(min_length=1)
-    max_new_tokens: int = 32
-    stop: tuple[str, ...] = ("\n",)
-    repetition_penalty: float = Field(1.0, gt=0, description="Of generation; 1: none.")
+    max_new_tokens: int = Field(32, ge=1, le=1_048_576)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("\n",)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100, description="Of generation; 1: none.")
     tokenizers: dict[str, Literal[TOKENIZERS]] = Field(
         default_factory=dict,
         description="sacreBLEU's tokenizer for `bleu`, by language; left out: 13a.",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from langneurons.config.base import Frozen
+from langneurons.config.base import Frozen, Seed
 
 
 class MiniText(Frozen):
@@ -31,7 +31,9 @@ class HubText(Frozen):
     )
     text_field: str = Field("text", description="Field with the document's text.")
     id_field: str | None = Field("id", description="Field with its identifier; null: the position.")
-    seed: int | None = Field(42, description="Seed of the shuffle; null: the data set's own order.")
+    seed: Seed | None = Field(
+        42, description="Seed of the shuffle; null: the data set's own order."
+    )
     buffer: int = Field(10_000, ge=1, description="Documents in the shuffle buffer.")
     characters: int = Field(
         600_000_000, ge=1, description="Stop after this many characters per language."
@@ -98,8 +100,12 @@ class CorpusConfig(Frozen):
         None,
         description="Where the held-out documents come from; left out: a share of `source`.",
     )
-    block_size: int = Field(512, ge=8, description="Tokens per packed block, BOS included.")
-    heldout_block_size: int = Field(256, ge=8, description="The same for held-out blocks.")
+    block_size: int = Field(
+        512, ge=8, le=1_048_576, description="Tokens per packed block, BOS included."
+    )
+    heldout_block_size: int = Field(
+        256, ge=8, le=1_048_576, description="The same for held-out blocks."
+    )
     bos: Literal["block", "document", "none"] = Field(
         "block",
         description="Where the beginning-of-sequence token goes: at the start of every block, of"
@@ -119,4 +125,4 @@ class CorpusConfig(Frozen):
     separator: Literal["none", "newline", "eos"] = Field(
         "newline", description="What stands between two documents of a block."
     )
-    seed: int = Field(0, description="Seed of the split by document.")
+    seed: Seed = Field(0, description="Seed of the split by document.")

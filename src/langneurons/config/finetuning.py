@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from langneurons.config.base import Frozen
+from langneurons.config.base import Frozen, Seed
 from langneurons.config.protocols import Protocol
 from langneurons.config.tasks import (
     FolderTask,
@@ -18,6 +18,7 @@ from langneurons.config.tasks import (
 from langneurons.errors import nearest
 
 Choice = Literal["none", "source", "target", "source_target", "all"]
+Share = Annotated[float, Field(ge=0, lt=1)]
 # Hyperparameters without a meaning where the neurons' own weights are trained.
 LORA_ONLY = ("modules", "rank", "alpha", "dropout")
 
@@ -77,14 +78,16 @@ class Training(Frozen):
     projections: tuple[Literal["gate", "up", "down"], ...] = Field(
         ("gate",), description="MLP projections that are trained on the chosen neurons."
     )
-    rank: int = Field(8, ge=1, description="Rank r of B A.")
-    alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / r.")
+    rank: int = Field(8, ge=1, le=4096, description="Rank r of B A.")
+    alpha: float = Field(16.0, gt=0, le=1e6, description="The update is scaled by alpha / r.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A.")
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate.")
-    epochs: float = Field(2.0, gt=0, description="Passes over the training rows.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps instead.")
-    batch_size: int = Field(8, ge=1, description="Rows per forward pass.")
-    accumulate: int = Field(1, ge=1, description="Forward passes per step.")
+    learning_rate: float = Field(1e-5, gt=0, le=1, description="Peak learning rate.")
+    epochs: float = Field(2.0, gt=0, le=10_000, description="Passes over the training rows.")
+    max_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Stop after this many steps instead."
+    )
+    batch_size: int = Field(8, ge=1, le=65_536, description="Rows per forward pass.")
+    accumulate: int = Field(1, ge=1, le=65_536, description="Forward passes per step.")
     bucket: int = Field(
         0,
         ge=0,
@@ -95,13 +98,17 @@ class Training(Frozen):
     max_length: int = Field(
         256,
         ge=8,
+        le=1_048_576,
         description="Tokens of a row: longer ones are left out, text is cut at so many.",
     )
-    weight_decay: float = Field(0.1, ge=0, description="Weight decay of AdamW.")
-    betas: tuple[float, float] = Field((0.95, 0.999), description="Betas of AdamW.")
-    clip: float = Field(10.0, gt=0, description="Norm at which gradients are clipped.")
+    weight_decay: float = Field(0.1, ge=0, le=1000, description="Weight decay of AdamW.")
+    betas: tuple[Share, Share] = Field((0.95, 0.999), description="Betas of AdamW.")
+    clip: float = Field(10.0, gt=0, le=1e6, description="Norm at which gradients are clipped.")
     warmup: float = Field(
-        0.01, ge=0, description="Warm-up: a share of the steps if below 1, else steps."
+        0.01,
+        ge=0,
+        le=1_000_000,
+        description="Warm-up: a share of the steps if below 1, else steps.",
     )
     recompute: bool = Field(
         False,
@@ -118,7 +125,7 @@ class Training(Frozen):
     report_to: Literal["none", "tensorboard", "wandb"] = Field(
         "none", description="Where the Trainer reports as well."
     )
-    seed: int = Field(0, description="Seed of A, of the head and of the order of rows.")
+    seed: Seed = Field(0, description="Seed of A, of the head and of the order of rows.")
 
     @model_validator(mode="after")
     def _of_its_parameters(self) -> "Training":

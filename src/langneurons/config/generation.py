@@ -21,6 +21,9 @@ class JsonlQuestions(Frozen):
     path: str = Field(description="Path with {lang}.")
 
 
+# An empty text would end every answer before its first word.
+Stop = Annotated[str, Field(min_length=1)]
+
 QuestionSource = Annotated[MiniQuestions | JsonlQuestions, Field(discriminator="kind")]
 
 
@@ -69,9 +72,12 @@ class Generating(Prompted):
         min_length=1, description="Names from `interventions`, beside the untouched model."
     )
     repetition_penalty: float = Field(
-        1.1, gt=0, description="Divides positive logits of tokens that came before; 1: none."
+        1.1,
+        ge=0.01,
+        le=100,
+        description="Divides positive logits of tokens that came before; 1: none.",
     )
-    stop: tuple[str, ...] = Field(
+    stop: tuple[Stop, ...] = Field(
         ("\nQ:", "\nA:"), description="Texts before which an answer ends (as does EOS)."
     )
     identifier: Identifier = Field(
@@ -95,7 +101,9 @@ class ForcingConfig(Generating):
     targets: tuple[str, ...] | None = Field(
         None, description="Languages that are forced; all of the set if left out."
     )
-    max_new_tokens: int = Field(256, ge=1, description="Length of an answer, at most.")
+    max_new_tokens: int = Field(
+        256, ge=1, le=1_048_576, description="Length of an answer, at most."
+    )
 
 
 class FallbackConfig(Generating):
@@ -108,7 +116,9 @@ class FallbackConfig(Generating):
         " holds.",
     )
     language: str = Field("en", description="Language of the questions.")
-    max_new_tokens: int = Field(128, ge=1, description="Length of an answer, at most.")
+    max_new_tokens: int = Field(
+        128, ge=1, le=1_048_576, description="Length of an answer, at most."
+    )
 
 
 class LensConfig(Prompted):

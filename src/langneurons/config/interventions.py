@@ -25,6 +25,7 @@ EXAMPLES = (
     *("layer_max", "layer_mean", "layer_median", "layer_std", "layer_p10"),
 )
 Words = str | tuple[str, ...]
+LARGEST = 1e6  # of a written number, and of what multiplies a statistic
 
 
 def percentile(value: str | None) -> int | None:
@@ -115,8 +116,18 @@ class Step(Frozen):
     def _meaningful(self) -> "Step":
         if self.layers is not None and not 0 <= self.layers[0] <= self.layers[1]:
             raise ValueError(f"layers: {list(self.layers)} is not [first, last] with first <= last")
+        if abs(self.coefficient) > LARGEST:
+            raise ValueError(
+                f"coefficient: {self.coefficient:g} is beyond what is written; legal:"
+                f" {-LARGEST:g} to {LARGEST:g}"
+            )
         if isinstance(self.value, float):
             amount = self.value * self.coefficient
+            if abs(amount) > LARGEST:
+                raise ValueError(
+                    f"value: {self.value:g} x coefficient {self.coefficient:g} is beyond what is"
+                    f" written; legal: {-LARGEST:g} to {LARGEST:g}"
+                )
             if (self.operation, amount) in {("add", 0.0), ("scale", 1.0)}:
                 raise ValueError(f"{self.operation} {amount:g} changes nothing")
         elif self.coefficient == 0.0 and self.operation == "add":

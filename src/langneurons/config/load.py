@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from langneurons.config.base import bare, blocks
+from langneurons.config.effects import check_effects
 from langneurons.config.interventions import InterventionEntry
-from langneurons.config.root import Config, check
+from langneurons.config.root import NAMED, Config, check
 from langneurons.config.sweeps import write_out
 from langneurons.errors import ConfigError, nearest, unknown
 from langneurons.paths import user_path
@@ -84,6 +85,7 @@ def build(raw: Mapping[str, Any]) -> Config:
     _check_conversions(raw, config, "")
     config = write_out(config)
     check(config)
+    check_effects(config)
     _check_definitions(config)
     _check_published(config)
     _check_masks(config)
@@ -178,6 +180,8 @@ def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
         return f"{path}: {shown} does not have the form {pattern}.{place.meaning}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{path}: {value} is not legal; expected a finite number."
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     message = _EXPECTED.get(kind, message).rstrip(".")
     word, _, rest = message.partition(": ")
@@ -402,8 +406,8 @@ def read_configs(paths, overrides: Mapping[str, Any] | None = None) -> Config:
             folder = path.parent if path.parent.is_dir() else Path()
             siblings = sorted(str(sibling) for sibling in folder.glob("*.yaml"))
             raise ConfigError(f"{path}: there is no such file.{nearest(str(path), siblings)}")
-        merged = _merge(merged, parse_yaml(_read(path), str(path)))
-    merged = _merge(merged, _typed(dict(overrides or {})))
+        merged = _over(merged, parse_yaml(_read(path), str(path)), str(path))
+    merged = _over(merged, _typed(dict(overrides or {})), "--config")
     try:
         return build(merged)
     except ConfigError as error:
@@ -426,14 +430,45 @@ def _typed(value: Any) -> Any:
     return value
 
 
-def _merge(base: dict, over: Mapping[str, Any]) -> dict:
-    """Put one configuration over another; a block of another kind replaces the block."""
+def _over(base: dict, over: Mapping[str, Any], place: str) -> dict:
+    """Put a configuration over an earlier one; mistakes name the file."""
+    try:
+        return _merge(base, over)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
+
+
+def _named(path: tuple[str, ...]) -> bool:
+    """Tell whether the keys of a block are names that the user chooses."""
+    return path[-1:] == ("codes",) or path in {(key,) for key in NAMED} | NAMED_BELOW
+
+
+NAMED_BELOW = {("results", "figures"), ("results", "stand_ins")}
+
+
+def _merge(base: dict, over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict:
+    """Put one configuration over another; a block of another kind replaces the block.
+
+    `null` in place of a named entry, or of a block of these, takes away what earlier files have.
+    """
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
+        if value is None and (_named(path) or _named((*path, str(key)))):
+            if key not in result:
+                where = ".".join((*path, str(key)))
+                raise ConfigError(
+                    f"{where}: null takes an entry of an earlier file away, and no earlier file"
+                    f" has this one (entries: {', '.join(map(str, result)) or 'none'})."
+                    f"{nearest(key, result)}"
+                )
+            del result[key]
+            continue
         nested = isinstance(value, Mapping) and isinstance(below, Mapping)
         other = nested and any(
             tag in value and value[tag] != below.get(tag) for tag in ("kind", "method")
         )
-        result[key] = _merge(below, value) if nested and not other else value
+        if isinstance(value, Mapping):
+            value = _merge(below if nested and not other else {}, value, (*path, str(key)))
+        result[key] = value
     return result

@@ -34,7 +34,9 @@ class GgufSource(Frozen):
     """A GGUF file, from disk or assembled from the parts that a Python package ships."""
 
     kind: Literal["gguf"]
-    path: str | None = Field(None, description="A GGUF file; or name a package instead.")
+    path: str | None = Field(
+        None, min_length=1, description="A GGUF file; or name a package instead."
+    )
     package: str | None = Field(
         None, description="Distribution whose parts `<package>-part<n>` hold the file."
     )
@@ -62,6 +64,7 @@ class ModelEntry(Frozen):
     gpus: int | None = Field(
         None,
         ge=0,
+        le=64,
         description="GPUs of each of its jobs, over which its layers are spread; `runtime.gpu` if"
         " left out.",
     )

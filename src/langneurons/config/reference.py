@@ -121,6 +121,11 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+def _number(value: float) -> str:
+    """Return a bound as it is written: whole numbers in full."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def schema() -> str:
     """Return the JSON schema of a configuration file."""
     made = Config.model_json_schema()
@@ -288,7 +293,7 @@ def _legal(field: FieldInfo) -> str:
     for item in field.metadata:
         for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
             if getattr(item, name, None) is not None:
-                text += f", {sign} {getattr(item, name):g}"
+                text += f", {sign} {_number(getattr(item, name))}"
         if getattr(item, "min_length", None):
             few = (
                 ", not empty" if bare(field.annotation) is str else f", at least {item.min_length}"

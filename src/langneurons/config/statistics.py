@@ -24,6 +24,7 @@ class StatisticsConfig(Frozen):
     batch_blocks: int = Field(
         8,
         ge=1,
+        le=65_536,
         description="Full blocks per forward pass; of shorter ones, as many as take their tokens.",
     )
     shards: int = Field(1, ge=1, le=9999, description="Jobs per language; results do not depend.")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from langneurons.config.base import Frozen
+from langneurons.config.base import Frozen, Seed
 from langneurons.config.protocols import Protocol
 
 
@@ -209,10 +209,10 @@ class FigureEntry(Frozen):
 class ResultsConfig(Frozen):
     """How results are summed up."""
 
-    bootstrap: int = Field(1000, ge=100, description="Bootstrap replicates.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
-    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the tests, after Holm.")
-    seed: int = Field(0, description="Seed of the bootstrap.")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="Bootstrap replicates.")
+    confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Level of the intervals.")
+    alpha: float = Field(0.05, ge=1e-6, le=0.5, description="Level of the tests, after Holm.")
+    seed: Seed = Field(0, description="Seed of the bootstrap.")
     published: str | None = Field(
         None,
         description="YAML file of published numbers (scores, statistics, counts of neurons), to"
@@ -246,9 +246,15 @@ class ResultsConfig(Frozen):
 class RuntimeConfig(Frozen):
     """How jobs are run; nothing here changes a result or reruns a job."""
 
-    batch_tokens: int = Field(2048, ge=1, description="Tokens per forward pass in evaluation.")
-    checkpoint_seconds: float = Field(300, gt=0, description="Seconds between saved states.")
-    threads: int = Field(1, ge=1, description="CPU threads of a model job.")
-    mem_mb: int = Field(4000, ge=500, description="Memory of a model job, first attempt.")
-    runtime_minutes: int = Field(120, ge=1, description="Time limit of a model job.")
-    gpu: int = Field(0, ge=0, description="GPUs of a model job.")
+    batch_tokens: int = Field(
+        2048, ge=1, le=16_777_216, description="Tokens per forward pass in evaluation."
+    )
+    checkpoint_seconds: float = Field(
+        300, ge=0.1, le=86_400, description="Seconds between saved states."
+    )
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a model job.")
+    mem_mb: int = Field(
+        4000, ge=500, le=16_000_000, description="Memory of a model job, first attempt."
+    )
+    runtime_minutes: int = Field(120, ge=1, le=86_400, description="Time limit of a model job.")
+    gpu: int = Field(0, ge=0, le=64, description="GPUs of a model job.")

@@ -37,13 +37,22 @@ class Random(SelectionBase):
     rate: float | None = Field(
         None, gt=0, le=1, description="Share of neurons per language, where nothing is mirrored."
     )
-    seed: int = Field(0, description="Seed of the draw.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the draw.")
     neighbours: int = Field(20, ge=1, description="Candidates per neuron under frequency.")
 
     def model_post_init(self, _context) -> None:
         """Require exactly one of like and rate."""
         if (self.like is None) == (self.rate is None):
             raise ValueError("random selection: give either `like` or `rate`")
+        if self.like is None and self.match == "frequency":
+            raise ValueError(
+                "match: frequency has no effect without `like`; name the selection to mirror, or"
+                " leave `match` out"
+            )
+        if self.match != "frequency" and self.neighbours != 20:
+            raise ValueError(
+                f"neighbours: has no effect with match: {self.match}; legal with match: frequency"
+            )
 
     @property
     def depends_on(self) -> tuple[str, ...]:
