@@ -13,10 +13,11 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons import facts as fact_module
 from langneurons.config import ConfigError, build
 from langneurons.config.protocols import Protocol, from_points
+from langneurons.encoding import Encoder
 from langneurons.facts import fetch_facts, prepare_facts, read_facts
 from langneurons.interventions import Plan
 from langneurons.io import read_jsonl, write_jsonl
-from langneurons.lss import measure, premise, requests, splits
+from langneurons.lss import measure, premise, requests
 from langneurons.lss_tables import ALL, judged, lss_cells, lss_summary, matrix
 from langneurons.sidestore import SideStore
 from langneurons.stages import stage
@@ -117,8 +118,9 @@ def test_a_token_over_the_join_is_seen():
     vocabulary = {"a": 0, "b": 1, "c": 2, "ab": 3, "<unk>": 4}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b")], unk_token="<unk>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
-    assert splits(tokenizer, "ca", "c") and splits(tokenizer, "cb", "ab")
-    assert not splits(tokenizer, "ca", "bc") and not splits(tokenizer, "ca", "b")
+    encoder = Encoder(tokenizer)
+    pairs = {("ca", "c"): False, ("cb", "ab"): False, ("ca", "bc"): True, ("ca", "b"): True}
+    assert {pair: encoder.pair(*pair).apart for pair in pairs} == pairs
 
 
 # Measurement -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langneurons.encoding import Encoder, plain_text, separator_tokens
 from langneurons.io import (
     DamagedFile,
     damaged,
@@ -343,7 +344,7 @@ def pack_corpus(
         raise ValueError("the tokenizer has no EOS token; set corpus.separator: newline")
     separators = {
         "none": [],
-        "newline": tokenizer("\n", add_special_tokens=False)["input_ids"],
+        "newline": separator_tokens(tokenizer, "\n"),
         "eos": [eos],
     }
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (eos or 0)
@@ -363,7 +364,7 @@ def pack_corpus(
             separators[config.separator],
             pad,
             config.packing,
-            tokenizer(config.prefix, add_special_tokens=False)["input_ids"],
+            Encoder(tokenizer).text(config.prefix) if config.prefix else [],
         )
         total = int(part.scored.sum())
         level = logging.WARNING if total < budget else logging.INFO
@@ -393,6 +394,6 @@ def pack_corpus(
 def _encode(rows: Iterable[dict], tokenizer, chunk: int = 256) -> Iterator[tuple[str, list, int]]:
     rows = iter(rows)
     while batch := list(itertools.islice(rows, chunk)):
-        encoded = tokenizer([row["text"] for row in batch], add_special_tokens=False)
-        for row, ids in zip(batch, encoded["input_ids"], strict=True):
+        encoded = plain_text(tokenizer, [row["text"] for row in batch])
+        for row, ids in zip(batch, encoded, strict=True):
             yield row["id"], ids, len(row["text"].encode())

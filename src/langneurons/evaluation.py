@@ -88,7 +88,7 @@ class _Cell:
             return [[name] for name in names]
         about = (self.tokenizer, self.task, self.lang, self.rows)
         if self.head is None:
-            longest = longest_row(self.sites, *about)
+            longest = longest_row(self.model, *about)
         else:
             longest = longest_class_row(*about, self.head)
         n_layers = self.sites.n_layers

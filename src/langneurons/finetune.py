@@ -30,6 +30,14 @@ from torch import nn
 from langneurons import rows as neuron_rows
 from langneurons.adapters import MlpSites
 from langneurons.config.finetuning import Training
+from langneurons.encoding import (
+    Encoder,
+    check_length,
+    controls_of,
+    max_positions,
+    name_of,
+    plain_text,
+)
 from langneurons.io import read_json, write_json
 from langneurons.lora import attach, save_adapter
 from langneurons.memory import Batches
@@ -46,7 +54,6 @@ IGNORED = -100
 # Sums since the last point of the curves; a checkpoint between two points keeps them.
 WINDOW = ("right", "seen", "loss")
 WINDOW_FILE = "window.json"
-EOS = "<eos>"
 # Logits that exist at a time, by the kind of device; on a CPU they should stay near its cache.
 LOGITS = {"cpu": 2**23}
 MANY_LOGITS = 2**27
@@ -179,8 +186,8 @@ def classify_branches(
 
 def longest_class_row(tokenizer, task: Task, lang: str, rows, head: Head) -> int:
     """Return the number of tokens of the longest item, at most `max_length`."""
-    texts = [class_text(task, one.context, tokenizer) for one in build(rows, task, lang)]
-    longest = max(len(tokenizer(text)["input_ids"]) for text in texts)
+    encoded = _class_tokens(tokenizer, task, lang, build(rows, task, lang))
+    longest = max(map(len, encoded))
     return head.max_length if head.pooling == "last_position" else min(longest, head.max_length)
 
 
@@ -192,8 +199,7 @@ def _classified(
     if branches is not None:
         number, on_forward = len(branches.plans), branches.on_forward
     examples = build(rows, task, lang)
-    texts = [class_text(task, example.context, tokenizer) for example in examples]
-    ids = [tokenizer(text)["input_ids"] for text in texts]
+    ids = _class_tokens(tokenizer, task, lang, examples)
     fixed = head.max_length if head.pooling == "last_position" else None
     kept = [i for i, row in enumerate(ids) if len(row) < head.max_length]
     if len(kept) < len(ids):
@@ -248,9 +254,10 @@ def _class_records(examples, predicted: Mapping[int, int]) -> pd.DataFrame:
     return frame
 
 
-def class_text(task: Task, context: str, tokenizer) -> str:
-    """Return the text of a classification item; `<eos>` is the tokenizer's own."""
-    return context.replace(EOS, tokenizer.eos_token or "")
+def _class_tokens(tokenizer, task: Task, lang: str, examples) -> list[list[int]]:
+    """Return the tokens of classification items; `<eos>` in the template is the tokenizer's own."""
+    encoder = Encoder(tokenizer, controls=controls_of(tokenizer, task.prompt_texts(lang)))
+    return [encoder.whole(example.context) for example in examples]
 
 
 def encode(
@@ -258,14 +265,19 @@ def encode(
 ) -> list[dict]:
     """Return items as {"input_ids", "labels"}; those that do not fit are dropped, with a count."""
     examples, items = build(rows, task, lang), []
+    encoder = Encoder(tokenizer, controls=controls_of(tokenizer, task.prompt_texts(lang)))
+    if task.kind != "classification" and tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"tokenizer {name_of(tokenizer)}: it has no EOS token, by which a trained answer ends"
+        )
     for example in examples:
         if task.kind == "classification":
-            ids = tokenizer(class_text(task, example.context, tokenizer))["input_ids"]
+            ids = encoder.whole(example.context)
             item = {"input_ids": ids, "labels": example.label}
             fits = len(ids) < max_length
         else:
-            prompt = tokenizer(example.context)["input_ids"]
-            answer = tokenizer(example.golds[0], add_special_tokens=False)["input_ids"]
+            prompt = encoder.whole(example.context)
+            answer = plain_text(tokenizer, [example.golds[0]])[0]
             answer = [*answer, tokenizer.eos_token_id]
             item = {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
             fits = len(prompt) + len(answer) <= max_length
@@ -477,6 +489,10 @@ def train(
     """
     from transformers import PrinterCallback, TrainingArguments
 
+    longest = training.max_length
+    if classes == 0 or training.pooling != "last_position":
+        longest = max(len(item["input_ids"]) for item in items)
+    check_length(longest, max_positions(MlpSites(model).config), "training.max_length")
     if classes:
         add_head(model, classes, training.seed)
     wrapped = _attached(model, training, neurons, (HEAD,) if classes else ())

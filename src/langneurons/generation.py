@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from langneurons.adapters import MlpSites
+from langneurons.encoding import controls_of, max_positions, report_cuts
 from langneurons.interventions import Plan, applied_rows
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.questions import prompts
-from langneurons.scoring import generate
+from langneurons.scoring import encode_prompts, generate
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ def continuations(
     batch_tokens: int,
     label: str,
 ) -> dict[Part, pd.DataFrame]:
-    """Return id, question, text and tokens of the answers of each part: (questions, plan).
+    """Return id, question, text, tokens and cut of the answers of each part: (questions, plan).
+
+    tokens: of the answer; cut: how many its prompt lost because it did not fit.
 
     `decoding` holds template, max_new_tokens, repetition_penalty and stop. Finished parts come
     from the store; the others are decoded in common batches, each row under its part's plan.
@@ -68,10 +71,10 @@ def continuations(
             portion.append(pending.pop(0))
             rows = parts[portion[-1]][0]
             size += sum(len(row["question"]) // 4 + decoding["max_new_tokens"] for row in rows)
-        for name, texts in _decoded(
+        for name, answers in _decoded(
             sites, model, tokenizer, parts, portion, decoding, batch_tokens
         ):
-            rows = parts[name][0]
+            rows, texts = parts[name][0], [text for text, _ in answers]
             lengths = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
             found[name] = pd.DataFrame(
                 {
@@ -79,6 +82,7 @@ def continuations(
                     "question": [row["question"] for row in rows],
                     "text": texts,
                     "tokens": np.asarray(lengths, np.int64),
+                    "cut": np.asarray([cut for _, cut in answers], np.int64),
                 }
             )
             store.put(keys[name], found[name])
@@ -90,18 +94,25 @@ def continuations(
 
 
 def _decoded(sites, model, tokenizer, parts, names, decoding, batch_tokens):
-    """Return (part, texts) for the named parts, all decoded together, each row under its plan."""
+    """Return (part, [(text, tokens cut off its prompt)]) for the named parts.
+
+    All are decoded together, each row under its part's plan.
+    """
     texts, owner, conditions = [], [], []
     for number, name in enumerate(names):
         rows, _ = parts[name]
         texts += prompts(list(rows), decoding["template"])
         owner += [name] * len(rows)
         conditions += [number] * len(rows)
+    room, controls = decoding["max_new_tokens"], controls_of(tokenizer, [decoding["template"]])
+    encoded = encode_prompts(sites, tokenizer, texts, room, controls)
+    cuts = [one.cut for one in encoded]
+    report_cuts("questions", cuts, max_positions(sites.config))
     with applied_rows(sites, [parts[name][1] for name in names]) as running:
         answers = generate(
             model,
             tokenizer,
-            texts,
+            encoded,
             decoding["max_new_tokens"],
             decoding["stop"],
             batch_tokens,
@@ -111,9 +122,9 @@ def _decoded(sites, model, tokenizer, parts, names, decoding, batch_tokens):
             shared=running.by_token,
             alike=running.alike(),
         )
-    grouped: dict[Part, list[str]] = {name: [] for name in names}
-    for name, answer in zip(owner, answers, strict=True):
-        grouped[name].append(answer)
+    grouped: dict[Part, list[tuple[str, int]]] = {name: [] for name in names}
+    for name, answer, cut in zip(owner, answers, cuts, strict=True):
+        grouped[name].append((answer, cut))
     return list(grouped.items())
 
 
@@ -127,7 +138,7 @@ def force(
     decoding: Mapping[str, Any],
     batch_tokens: int,
 ) -> pd.DataFrame:
-    """Return source, target, id, question, text, tokens; target `none` is the untouched model.
+    """Return source, target, id, question, text, tokens, cut; target `none` is the untouched model.
 
     `questions` by source language; `plans` by (source, target).
     """
@@ -139,7 +150,7 @@ def force(
         model, tokenizer, parts, store, key, decoding, batch_tokens, "language forcing"
     )
     frames = [one.assign(source=s, target=t) for (s, t), one in found.items()]
-    columns = ["source", "target", "id", "question", "text", "tokens"]
+    columns = ["source", "target", "id", "question", "text", "tokens", "cut"]
     return pd.concat(frames, ignore_index=True)[columns]
 
 
@@ -179,7 +190,7 @@ def fall_back(
     decoding: Mapping[str, Any],
     batch_tokens: int,
 ) -> pd.DataFrame:
-    """Return step, added, deactivated, neurons, id, question, text, tokens.
+    """Return step, added, deactivated, neurons, id, question, text, tokens, cut.
 
     added: the language whose neurons joined at the step; deactivated: all of them, by commas.
     """
@@ -198,5 +209,5 @@ def fall_back(
             "neurons": plan.neurons,
         }
         frames.append(found[(str(number),)].assign(**labels))
-    columns = ["step", "added", "deactivated", "neurons", "id", "question", "text", "tokens"]
+    columns = ["step", "added", "deactivated", "neurons", "id", "question", "text", "tokens", "cut"]
     return pd.concat(frames, ignore_index=True)[columns]

@@ -28,6 +28,7 @@ from torch import nn
 from langneurons.adapters import MlpSites
 from langneurons.batching import batches
 from langneurons.corpora import Corpus, Part
+from langneurons.encoding import Encoder, controls_of, max_positions, report_cuts
 from langneurons.identification import identify
 from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
@@ -226,14 +227,18 @@ def read_prompts(
     batch_tokens: int,
     on_forward=None,
     identifier: Mapping | None = None,
+    controls: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return id, layer, language, mass, rank, entropy, top: a row per prompt, layer, language.
 
     `order` are the languages behind the places in `languages`; `top` is the most probable token.
-    An `identifier` is for `reading: top`.
+    An `identifier` is for `reading: top`. `controls`: see `langneurons.encoding`.
     """
     sites = MlpSites(model)
-    encoded = [tokenizer(text)["input_ids"] for text in texts]
+    limit = max_positions(sites.config)
+    made = [Encoder(tokenizer, limit, controls).prompt(text) for text in texts]
+    report_cuts("prompts of the logit lens", [one.cut for one in made], limit)
+    encoded = [one.tokens for one in made]
     states = layer_states(sites, encoded, batch_tokens, on_forward)
     n_layers = len(states[0])
     flat = torch.cat(states)
@@ -315,6 +320,7 @@ def read_layers(
                         batch_tokens,
                         running.on_forward,
                         identifier,
+                        controls_of(tokenizer, [settings["template"]]),
                     )
                 store.put(part, frame)
             progress.update()

@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 
 from langneurons.adapters import MlpSites
+from langneurons.encoding import max_positions, report_cuts
 from langneurons.facts import OBJECT, SUBJECT
 from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
-from langneurons.scoring import encode_pair, loglikelihood
+from langneurons.scoring import encode_requests, loglikelihood
 from langneurons.scripts import is_unspaced
 from langneurons.sidestore import SideStore
 
@@ -73,13 +74,6 @@ def requests(
     return found
 
 
-def splits(tokenizer, context: str, continuation: str) -> bool:
-    """Say whether no token spans the join, so that the object's tokens can be told apart."""
-    first, second = encode_pair(tokenizer, context, continuation)
-    whole = tokenizer(context + continuation)["input_ids"]
-    return bool(second) and (not context.strip() or whole[: len(first)] == first)
-
-
 class _Scorer:
     """Sums of log-probabilities under a plan, from the store or from the model."""
 
@@ -115,12 +109,14 @@ class _Scorer:
     def _computed(self, plan: Plan, asked: list[Pair]) -> np.ndarray:
         """Return the model's scores, NaN where the premise and the object share a token."""
         values = np.full(len(asked), np.nan)
-        clean = np.flatnonzero([splits(self.tokenizer, *request) for request in asked])
+        encoded = encode_requests(self.sites, self.tokenizer, asked, controls={})
+        report_cuts("premises", [one.cut for one in encoded], max_positions(self.sites.config))
+        clean = np.flatnonzero([not one.apart for one in encoded])
         if len(clean) < len(asked):
             lost = len(asked) - len(clean)
             log.warning("%d of %d objects share a token with the premise", lost, len(asked))
         if len(clean):
-            kept = [asked[k] for k in clean]
+            kept = [encoded[k] for k in clean]
             with applied(self.sites, plan) as running:
                 scored = loglikelihood(
                     self.model,

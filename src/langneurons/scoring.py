@@ -26,8 +26,8 @@ import functools
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,7 @@ from torch import nn
 from langneurons import prefixes
 from langneurons.adapters import MlpSites
 from langneurons.batching import batches
+from langneurons.encoding import Encoder, Prompt, check_length, end_tokens, max_positions
 from langneurons.keyvalues import KeyValues, shareable
 from langneurons.memory import Batches
 from langneurons.progress import Progress
@@ -165,6 +166,8 @@ def token_nll(
     sites = MlpSites(model)
     device = sites.device
     _check_conditions(conditions, len(tokens))
+    if len(lengths):
+        check_length(int(max(lengths)), max_positions(sites.config), "the longest block")
     number, on_forward = _under(branches, on_forward)
     result = np.full((number, *tokens.shape), np.nan)
     budget = batch_tokens // number
@@ -196,32 +199,24 @@ def token_nll(
 def encode_pair(
     tokenizer, context: str, continuation: str, joint: bool = True
 ) -> tuple[list[int], list[int]]:
-    """Tokenise context and continuation jointly and split at the context's length.
-
-    Trailing spaces of the context move to the continuation; an empty context is the BOS token
-    (EOS where there is none). Not `joint`: each is tokenised as it is, by itself.
-    """
-    if not joint and context:
-        alone = tokenizer(continuation, add_special_tokens=False)["input_ids"]
-        return tokenizer(context)["input_ids"], alone
-    stripped = context.rstrip()
-    continuation, context = context[len(stripped) :] + continuation, stripped
-    if not context:
-        prefix = tokenizer.bos_token_id
-        prefix = tokenizer.eos_token_id if prefix is None else prefix
-        return [prefix], tokenizer(continuation, add_special_tokens=False)["input_ids"]
-    first = tokenizer(context)["input_ids"]
-    both = tokenizer(context + continuation)["input_ids"]
-    return first, both[len(first) :]
+    """Return the tokens of a context and its continuation (`langneurons.encoding.Encoder.pair`)."""
+    pair = Encoder(tokenizer).pair(context, continuation, joint)
+    return pair.context, pair.continuation
 
 
 @dataclass(frozen=True)
 class Request:
-    """Tokens of a context and its continuation, how many are the latter's, and the condition."""
+    """Tokens of a context and its continuation, how many are the latter's, and the condition.
+
+    cut: tokens of the context that did not fit; apart: the continuation was encoded by itself,
+    because a token would span the two (see `langneurons.encoding`).
+    """
 
     tokens: tuple[int, ...]
     size: int
     condition: int = 0
+    cut: int = field(default=0, compare=False)
+    apart: bool = field(default=False, compare=False)
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -242,7 +237,7 @@ class Request:
 def loglikelihood(
     model: nn.Module,
     tokenizer,
-    requests: Sequence[tuple[str, str]],
+    requests: Sequence[tuple[str, str] | Request],
     batch_tokens: int,
     on_forward: OnForward = None,
     progress: Progress | None = None,
@@ -252,12 +247,13 @@ def loglikelihood(
 ) -> list[tuple[float, bool]]:
     """Return log p(continuation | context) in nats, and whether greedy decoding would give it.
 
-    `joint`: tokenise both together (see `encode_pair`). Equal requests of one condition are
-    computed once; a too long one loses tokens at its left. `shared`: read common beginnings once.
+    Requests are texts, or what `encode_requests` made of them. `joint`: tokenise both together
+    (see `langneurons.encoding.Encoder.pair`). Equal requests of one condition are computed once;
+    a context that does not fit loses tokens at its left. `shared`: read common beginnings once.
     """
     _check_conditions(conditions, len(requests))
     sites = MlpSites(model)
-    encoded = encode_requests(sites, tokenizer, requests, joint, conditions)
+    encoded = _encoded(sites, tokenizer, requests, joint, conditions)
     conditioned = conditions is not None
     (found,) = _loglikelihoods(
         sites, tokenizer, encoded, batch_tokens, on_forward, progress, shared, conditioned
@@ -269,7 +265,7 @@ def loglikelihood(
 def branch_loglikelihoods(
     model: nn.Module,
     tokenizer,
-    requests: Sequence[tuple[str, str]],
+    requests: Sequence[tuple[str, str] | Request],
     batch_tokens: int,
     branches: "Branched",
     progress: Progress | None = None,
@@ -281,7 +277,7 @@ def branch_loglikelihoods(
     write into continuations only.
     """
     sites = MlpSites(model)
-    encoded = encode_requests(sites, tokenizer, requests, joint)
+    encoded = _encoded(sites, tokenizer, requests, joint, None)
     shared = branches.by_token
     return _loglikelihoods(
         sites, tokenizer, encoded, batch_tokens, None, progress, shared, branches=branches
@@ -289,19 +285,35 @@ def branch_loglikelihoods(
 
 
 def encode_requests(
-    sites: MlpSites, tokenizer, requests, joint: bool = True, conditions: Conditions = None
+    sites: MlpSites,
+    tokenizer,
+    requests: Sequence[tuple[str, str]],
+    joint: bool = True,
+    controls: Mapping[str, int] | None = None,
 ) -> list[Request]:
-    """Return the tokens of each (context, continuation)."""
-    limit = getattr(sites.config, "max_position_embeddings", None) or 10**9
+    """Return the tokens of each (context, continuation); see `langneurons.encoding.Encoder`."""
+    encoder = Encoder(tokenizer, max_positions(sites.config), controls)
     encoded = []
     for number, (context, continuation) in enumerate(requests):
-        first, second = encode_pair(tokenizer, context, continuation, joint)
-        if not second:
-            raise ValueError(f"empty continuation after context {context[-60:]!r}")
-        whole = (first + second)[-(limit + 1) :]
-        condition = 0 if conditions is None else int(conditions[number])
-        encoded.append(Request(tuple(whole), min(len(second), len(whole) - 1), condition))
+        try:
+            pair = encoder.pair(context, continuation, joint)
+            tokens, cut = encoder.fitted(pair)
+        except ValueError as error:
+            raise ValueError(f"request {number}, context {context[-60:]!r}: {error}") from None
+        encoded.append(Request(tuple(tokens), len(pair.continuation), 0, cut, pair.apart))
     return encoded
+
+
+def _encoded(sites, tokenizer, requests, joint: bool, conditions: Conditions) -> list[Request]:
+    """Return requests with their tokens and conditions."""
+    texts = [number for number, one in enumerate(requests) if not isinstance(one, Request)]
+    made = list(requests)
+    found = encode_requests(sites, tokenizer, [requests[number] for number in texts], joint)
+    for number, one in zip(texts, found, strict=True):
+        made[number] = one
+    if conditions is None:
+        return made
+    return [replace(one, condition=int(c)) for one, c in zip(made, conditions, strict=True)]
 
 
 def _loglikelihoods(
@@ -552,7 +564,7 @@ def _read(sites: MlpSites, tokens: torch.Tensor, mask: torch.Tensor, cache) -> t
 def generate(
     model: nn.Module,
     tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Prompt],
     max_new_tokens: int,
     stop: Sequence[str],
     batch_tokens: int,
@@ -564,6 +576,9 @@ def generate(
     alike: Sequence[int] | None = None,
 ) -> list[str]:
     """Return the greedy continuation of each prompt, cut before EOS or the first stop string.
+
+    Prompts are texts, or what `encode_prompts` made of them; one that does not fit with the new
+    tokens loses tokens at its left. An answer ends at each of `langneurons.encoding.end_tokens`.
 
     Prompts are left-padded, with positions counted from each prompt's own first token; finished
     rows leave the batch. Of equal logits the lowest token wins. The repetition penalty (Keskar et
@@ -588,11 +603,23 @@ def generate(
     return found
 
 
+def encode_prompts(
+    sites: MlpSites,
+    tokenizer,
+    prompts: Sequence[str],
+    room: int = 0,
+    controls: Mapping[str, int] | None = None,
+) -> list[Prompt]:
+    """Return the tokens of prompts that fit with `room` tokens after them."""
+    encoder = Encoder(tokenizer, max_positions(sites.config), controls)
+    return [encoder.prompt(prompt, room) for prompt in prompts]
+
+
 @torch.inference_mode()
 def branch_generate(
     model: nn.Module,
     tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Prompt],
     max_new_tokens: int,
     stop: Sequence[str],
     batch_tokens: int,
@@ -640,7 +667,9 @@ def _generated(
     sites = MlpSites(model)
     _check_conditions(conditions, len(prompts))
     number, on_forward = _under(branches, on_forward)
-    encoded = [tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    made = iter(encode_prompts(sites, tokenizer, texts, max_new_tokens))
+    encoded = [(next(made) if isinstance(one, str) else one).tokens for one in prompts]
     result = [[""] * len(prompts) for _ in range(number)]
     sizes = [len(ids) + max_new_tokens for ids in encoded]
     prefixes_of, numbers = None, [0] * len(prompts)
@@ -650,7 +679,7 @@ def _generated(
         # Each row reads its own last token.
         places = [(one, *ids[:-1]) for one, ids in zip(numbers, encoded, strict=True)]
         prefixes_of = _Prefixes(sites, places, 1)
-    ends = _Ends(tokenizer, stop)
+    ends = _Ends(tokenizer, stop, end_tokens(model, tokenizer))
     work = Batches(_groups(sizes, batch_tokens // number, prefixes_of), sizes, "prompt")
     for group in work:
         with work.fitting():
@@ -724,10 +753,9 @@ def _generate_batch(
 class _Ends:
     """When an answer ends, and its text."""
 
-    def __init__(self, tokenizer, stop: Sequence[str]):
-        self.tokenizer, self.stop = tokenizer, list(stop)
+    def __init__(self, tokenizer, stop: Sequence[str], tokens: frozenset[int]):
+        self.tokenizer, self.stop, self.tokens = tokenizer, list(stop), tokens
         self.pad = tokenizer.pad_token_id or 0
-        self.tokens = {tokenizer.eos_token_id} - {None}
         self._lasts = {word[-1] for word in self.stop if word}
         self._ending: dict[int, bool] = {}
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
 CHOICE_METRICS = ("accuracy",)
+MULTIPLE_CHOICE_METRICS = ("accuracy", "acc_norm")
 ANSWER_METRICS = (
     "exact_match",
     "f1",
@@ -45,7 +46,7 @@ ANSWER_METRICS = (
 )
 TRANSLATION_METRICS = ("sentence_bleu", "mean_bleu", "bleu", "bleu_13a", "chrf", "chrf++")
 METRICS = {
-    "multiple_choice": CHOICE_METRICS,
+    "multiple_choice": MULTIPLE_CHOICE_METRICS,
     "classification": CHOICE_METRICS,
     "generation": (*CHOICE_METRICS, *ANSWER_METRICS, *TRANSLATION_METRICS),
 }
@@ -136,7 +137,9 @@ class Task(BaseModel):
     metrics: tuple[str, ...] = Field(min_length=1)
     max_new_tokens: int = Field(32, ge=1, le=1_048_576)
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ("\n",)
-    repetition_penalty: float = Field(1.0, ge=0.01, le=100, description="Of generation; 1: none.")
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | Literal["model"] = Field(
+        1.0, description="Of generation; 1: none; `model`: what the model's own files ask for."
+    )
     tokenizers: dict[str, Literal[TOKENIZERS]] = Field(
         default_factory=dict,
         description="sacreBLEU's tokenizer for `bleu`, by language; left out: 13a.",
@@ -190,6 +193,17 @@ class Task(BaseModel):
     def code(self, lang: str) -> str:
         """Return the data set's own code of a language."""
         return self.codes.get(lang, lang)
+
+    def prompt_texts(self, lang: str) -> tuple[str, ...]:
+        """Return every text of the definition that enters a prompt of a language."""
+        return (*self.templates, self.delimiter, *self.words[lang].values())
+
+    def penalty(self, model) -> float:
+        """Return the repetition penalty of generation with a model."""
+        if self.repetition_penalty != "model":
+            return self.repetition_penalty
+        own = getattr(model.generation_config, "repetition_penalty", None)
+        return 1.0 if own is None else float(own)
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -359,23 +373,23 @@ def score_task(
 
     examples = build(rows, task, lang)
     given = (batch_tokens, on_forward, progress)
+    encoded = encode_examples(model, tokenizer, task, lang, examples)
     if task.kind == "multiple_choice":
-        requests = _requests(examples, task)
-        found = loglikelihood(model, tokenizer, requests, *given, joint=task.joint, shared=shared)
-        return _framed(_choices(task, examples, found))
+        found = loglikelihood(model, tokenizer, encoded, *given, shared=shared)
+        return _framed(_choices(task, examples, encoded, found))
     texts = generate(
         model,
         tokenizer,
-        [example.context for example in examples],
+        encoded,
         task.max_new_tokens,
         task.stop,
         batch_tokens,
-        task.repetition_penalty,
+        task.penalty(model),
         on_forward=on_forward,
         progress=progress,
         shared=shared,
     )
-    return _framed(_answers(tokenizer, task, lang, examples, texts))
+    return _framed(_answers(tokenizer, task, lang, examples, encoded, texts))
 
 
 def score_branches(
@@ -391,38 +405,65 @@ def score_branches(
     from langneurons.scoring import branch_generate, branch_loglikelihoods
 
     examples = build(rows, task, lang)
+    encoded = encode_examples(model, tokenizer, task, lang, examples)
     if task.kind == "multiple_choice":
-        found = branch_loglikelihoods(
-            model, tokenizer, _requests(examples, task), batch_tokens, branches, joint=task.joint
-        )
-        return [_framed(_choices(task, examples, values)) for values in found]
+        found = branch_loglikelihoods(model, tokenizer, encoded, batch_tokens, branches)
+        return [_framed(_choices(task, examples, encoded, values)) for values in found]
     answered = branch_generate(
         model,
         tokenizer,
-        [example.context for example in examples],
+        encoded,
         task.max_new_tokens,
         task.stop,
         batch_tokens,
-        task.repetition_penalty,
+        task.penalty(model),
         branches,
     )
-    return [_framed(_answers(tokenizer, task, lang, examples, texts)) for texts in answered]
+    return [
+        _framed(_answers(tokenizer, task, lang, examples, encoded, texts)) for texts in answered
+    ]
 
 
-def longest_row(sites, tokenizer, task: Task, lang: str, rows) -> int:
+def longest_row(model, tokenizer, task: Task, lang: str, rows) -> int:
     """Return the number of tokens of the longest choice or prompt, and of what may follow it."""
-    from langneurons.scoring import encode_requests
-
-    examples = build(rows, task, lang)
+    encoded = encode_examples(model, tokenizer, task, lang, build(rows, task, lang), quiet=True)
     if task.kind == "multiple_choice":
-        requests = _requests(examples, task)
-        return max(len(one.read) for one in encode_requests(sites, tokenizer, requests, task.joint))
-    prompts = [len(tokenizer(example.context)["input_ids"]) for example in examples]
-    return max(prompts) + (task.max_new_tokens or 0)
+        return max(len(one.read) for one in encoded)
+    return max(len(one.tokens) for one in encoded) + task.max_new_tokens
 
 
-def _requests(examples: Sequence[Example], task: Task) -> list[tuple[str, str]]:
-    return [pair for example in examples for pair in example.requests(task.delimiter)]
+def encode_examples(
+    model, tokenizer, task: Task, lang: str, examples: Sequence[Example], quiet: bool = False
+) -> list:
+    """Return the tokens of every choice of every example, or of every prompt.
+
+    Control words are read as such where the task's templates hold them; in a row's fields they are
+    text. What did not fit, and what was encoded by itself, is logged.
+    """
+    from langneurons.adapters import MlpSites
+    from langneurons.encoding import controls_of, max_positions, report_apart, report_cuts
+    from langneurons.scoring import encode_prompts, encode_requests
+
+    sites = MlpSites(model)
+    controls = controls_of(tokenizer, task.prompt_texts(lang))
+    if task.kind == "multiple_choice":
+        requests = [pair for example in examples for pair in example.requests(task.delimiter)]
+        try:
+            encoded = encode_requests(sites, tokenizer, requests, task.joint, controls)
+        except ValueError as error:
+            raise ValueError(f"task {task.name}, {lang}: {error}") from None
+        apart = [one.apart for one in encoded]
+    else:
+        prompts = [example.context for example in examples]
+        encoded = encode_prompts(sites, tokenizer, prompts, task.max_new_tokens, controls)
+        apart = []
+    if not quiet:
+        what = f"prompts of {task.name}, {lang},"
+        report_cuts(what, [one.cut for one in encoded], max_positions(sites.config))
+        n_choices = len(task.choices)
+        names = [examples[k // n_choices].item for k, alone in enumerate(apart) if alone]
+        report_apart(f"choices of {task.name}, {lang}", list(dict.fromkeys(names)))
+    return encoded
 
 
 def _framed(records: list[dict[str, Any]]) -> "pd.DataFrame":
@@ -436,32 +477,50 @@ def _framed(records: list[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def _choices(
-    task: Task, examples: Sequence[Example], found: Sequence[tuple[float, bool]]
+    task: Task,
+    examples: Sequence[Example],
+    encoded: Sequence,
+    found: Sequence[tuple[float, bool]],
 ) -> list[dict[str, Any]]:
-    """Return the record of each example from the log-likelihoods of its choices."""
+    """Return the record of each example from the log-likelihoods of its choices.
+
+    loglikelihood_0, ...: nats by choice; acc_norm of lm-eval follows from them and `length_0`, ...,
+    the characters of each choice.
+    """
     n_choices, records = len(task.choices), []
     for number, example in enumerate(examples):
-        values = [value for value, _ in found[number * n_choices : (number + 1) * n_choices]]
+        own = slice(number * n_choices, (number + 1) * n_choices)
+        values = [value for value, _ in found[own]]
+        lengths = [len(text) for text in example.choices]
         best = max(range(n_choices), key=lambda i: values[i])
-        records.append(
-            {
-                "item": example.item,
-                "prediction": str(best),
-                "gold": str(example.label),
-                "accuracy": float(best == example.label),
-            }
-        )
+        record = {
+            "item": example.item,
+            "prediction": str(best),
+            "gold": str(example.label),
+            "cut": max(one.cut for one in encoded[own]),
+            "apart": sum(one.apart for one in encoded[own]),
+        }
+        scores = {"accuracy": float(best == example.label)}
+        if "acc_norm" in task.metrics:
+            normed = max(range(n_choices), key=lambda i: values[i] / lengths[i])
+            scores["acc_norm"] = float(normed == example.label)
+        record |= {metric: scores[metric] for metric in task.metrics}
+        record |= {f"loglikelihood_{i}": value for i, value in enumerate(values)}
+        record |= {f"length_{i}": value for i, value in enumerate(lengths)}
+        records.append(record)
     return records
 
 
-def _answers(tokenizer, task: Task, lang: str, examples, texts) -> list[dict[str, Any]]:
+def _answers(tokenizer, task: Task, lang: str, examples, encoded, texts) -> list[dict[str, Any]]:
     """Return the record of each example from what the model wrote."""
+    cuts = [one.cut for one in encoded]
     if task.parse:
-        return [_read_choice(task, *pair) for pair in zip(examples, texts, strict=True)]
+        read = [_read_choice(task, *pair) for pair in zip(examples, texts, strict=True)]
+        return [record | {"cut": cut} for record, cut in zip(read, cuts, strict=True)]
     records = []
-    for example, text in zip(examples, texts, strict=True):
+    for example, text, cut in zip(examples, texts, cuts, strict=True):
         answer = text.strip()
-        record = {"item": example.item, "prediction": answer, "gold": example.golds[0]}
+        record = {"item": example.item, "prediction": answer, "gold": example.golds[0], "cut": cut}
         records.append(record | _answer_scores(task, lang, tokenizer, answer, example.golds))
     if task.batch is not None:
         from langneurons.corpus_metrics import mean_bleu

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from langneurons.corpora import Corpus, Part
+from langneurons.encoding import Encoder
 from langneurons.scoring import token_nll
 
 log = logging.getLogger(__name__)
@@ -73,10 +74,10 @@ def encode_documents(
     owned = part.document >= 0
     stream, owner = part.tokens[owned], part.document[owned]
     borders = np.flatnonzero(np.diff(owner)) + 1
-    items = []
+    encoder, items = Encoder(tokenizer, controls={}), []
     for ids in np.split(stream, borders):
         text = tokenizer.decode(ids.tolist())[:characters]
-        row = tokenizer(text)["input_ids"][:block_size]
+        row = encoder.whole(text)[:block_size]
         missing = (block_size - len(row)) * learn_padding
         own = row + [tokenizer.pad_token_id] * missing
         items.append({"input_ids": own, "labels": list(own), "attended": len(row)})

@@ -1,0 +1,282 @@
+"""Text to the tokens that a model reads: what a tokenizer adds, what it reads, what does not fit.
+
+A prompt begins with what the tokenizer puts before a text (BOS, where it puts one) and never ends
+in what it puts after one: a model that has read the end of a text does not go on with it. An empty
+prompt is BOS, or EOS for a tokenizer without BOS. A continuation holds no such tokens.
+
+Words such as `<s>` or `<|endoftext|>` within a text are read as control tokens only where a caller
+names them (`controls`): a document or an answer that mentions one is text.
+
+A model with `max_positions` reads no more tokens. What is longer loses tokens at its left, after
+the tokens that the tokenizer put there; `cut` says how many.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+log = logging.getLogger(__name__)
+# Word that stands for the tokenizer's EOS in a template.
+EOS = "<eos>"
+NAMED = 5
+# Texts of which a tokenizer has tokens.
+PROBES = ("a", "1", ".")
+
+
+def max_positions(config: Any) -> int | None:
+    """Return how many tokens a model reads at most by its (text) config, None without a limit.
+
+    Learned positions cannot go further; rotary ones were not trained to.
+    """
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def control_words(tokenizer) -> dict[str, int]:
+    """Return the tokenizer's special tokens by the words that stand for them in a text."""
+    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+    special = {str(t): n for n, t in tokenizer.added_tokens_decoder.items() if t.special}
+    named = {word: added[word] for word in tokenizer.all_special_tokens if word in added}
+    return special | named
+
+
+def controls_of(tokenizer, templates: Iterable[str]) -> dict[str, int]:
+    """Return the control words that templates hold, with `<eos>` for the tokenizer's own EOS."""
+    words = dict(control_words(tokenizer))
+    if tokenizer.eos_token_id is not None:
+        words.setdefault(EOS, tokenizer.eos_token_id)
+    whole = "\0".join(templates)
+    return {word: number for word, number in words.items() if word in whole}
+
+
+def end_tokens(model, tokenizer) -> frozenset[int]:
+    """Return the tokens that end an answer: EOS of the tokenizer, the generation and text config.
+
+    An instruction-tuned model ends a turn by another token than a text; its generation
+    configuration lists both.
+    """
+    found = {tokenizer.eos_token_id}
+    for config in (getattr(model, "generation_config", None), _text_config(model)):
+        own = getattr(config, "eos_token_id", None)
+        found |= set(own) if isinstance(own, (list, tuple)) else {own}
+    return frozenset(int(token) for token in found - {None})
+
+
+def _text_config(model) -> Any:
+    config = getattr(model, "config", None)
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens of a prompt, and how many it lost because it did not fit."""
+
+    tokens: tuple[int, ...]
+    cut: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tokens of a context and of its continuation.
+
+    apart: a token would span the two, so that the continuation is encoded by itself.
+    """
+
+    context: list[int]
+    continuation: list[int]
+    apart: bool = False
+
+
+class Encoder:
+    """One tokenizer's texts as tokens for one model.
+
+    controls: words that are read as control tokens, with their ids; None reads all that the
+    tokenizer knows. limit: see `max_positions`.
+    """
+
+    def __init__(
+        self, tokenizer, limit: int | None = None, controls: Mapping[str, int] | None = None
+    ):
+        """Ask the tokenizer what it puts before a text."""
+        self.tokenizer, self.limit, self.controls = tokenizer, limit, controls
+        self.lead = leading_tokens(tokenizer)
+
+    def text(self, text: str) -> list[int]:
+        """Return the tokens of a text by itself, without what the tokenizer adds."""
+        if self.controls is None:
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = []
+        for piece in self._pieces(text):
+            if piece in self.controls:
+                ids.append(self.controls[piece])
+            elif piece:
+                ids += plain_text(self.tokenizer, [piece])[0]
+        return ids
+
+    def _pieces(self, text: str) -> list[str]:
+        if not self.controls:
+            return [text]
+        words = sorted(self.controls, key=len, reverse=True)
+        return re.split(f"({'|'.join(map(re.escape, words))})", text)
+
+    def whole(self, text: str) -> list[int]:
+        """Return the tokens of a prompt of any length."""
+        ids = self.text(text)
+        if self.lead and ids[: len(self.lead)] == self.lead:
+            return ids
+        return [*self.lead, *ids] if ids else self.start()
+
+    def start(self) -> list[int]:
+        """Return what stands for no text: what the tokenizer puts before one, or BOS, or EOS."""
+        if self.lead:
+            return list(self.lead)
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return [token]
+        raise ValueError(
+            f"tokenizer {name_of(self.tokenizer)}: it has neither a BOS nor an EOS token, so"
+            " nothing can stand for an empty prompt"
+        )
+
+    def prompt(self, text: str, room: int = 0) -> Prompt:
+        """Return a prompt that fits with `room` tokens after it."""
+        ids = self.whole(text)
+        if self.limit is None:
+            return Prompt(tuple(ids))
+        most = self.limit - room
+        kept = self._leading(ids)
+        if most <= kept:
+            raise ValueError(
+                f"{room} new tokens leave no room for a prompt: the model reads {self.limit} tokens"
+                f" at most. Legal: up to {self.limit - kept - 1} new tokens."
+            )
+        return Prompt(tuple(_cut(ids, most, kept)), max(0, len(ids) - most))
+
+    def _leading(self, ids: Sequence[int]) -> int:
+        """Return how many of the first tokens are what the tokenizer puts before a text."""
+        return len(self.lead) if list(ids[: len(self.lead)]) == self.lead else 0
+
+    def pair(self, context: str, continuation: str, joint: bool = True) -> Pair:
+        """Return the tokens of a context and its continuation.
+
+        `joint`: both are encoded together and split at the context's length; spaces at the
+        context's end move to the continuation. Where a token spans the split, the continuation is
+        encoded by itself, since no tokens of the whole are the continuation's alone. Not `joint`:
+        each is encoded as it is, by itself.
+        """
+        if not joint and context:
+            return self._filled(self.whole(context), continuation, self.text(continuation))
+        stripped = context.rstrip()
+        continuation, context = context[len(stripped) :] + continuation, stripped
+        if not context:
+            return self._filled(self.start(), continuation, self.text(continuation))
+        first, both = self.whole(context), self.whole(context + continuation)
+        second = both[len(first) :]
+        if continuation and (not second or both[: len(first)] != first):
+            return self._filled(first, continuation, self.text(continuation), apart=True)
+        return self._filled(first, continuation, second)
+
+    @staticmethod
+    def _filled(
+        first: list[int], continuation: str, second: list[int], apart: bool = False
+    ) -> Pair:
+        if not second:
+            raise ValueError(f"empty continuation {continuation!r}: it has no tokens")
+        return Pair(first, second, apart)
+
+    def fitted(self, pair: Pair) -> tuple[list[int], int]:
+        """Return the tokens of a pair, cut to what the model reads, and how many were cut.
+
+        The last token is predicted and not read.
+        """
+        whole = [*pair.context, *pair.continuation]
+        if self.limit is None or len(whole) - 1 <= self.limit:
+            return whole, 0
+        kept = self._leading(pair.context)
+        if len(pair.continuation) > self.limit - kept:
+            raise ValueError(
+                f"a continuation of {len(pair.continuation)} tokens does not fit the"
+                f" {self.limit} tokens that the model reads at most"
+            )
+        return _cut(whole, self.limit + 1, kept), len(whole) - 1 - self.limit
+
+
+def _cut(ids: Sequence[int], size: int, kept: int) -> list[int]:
+    """Return at most `size` tokens: the first `kept` and the last ones."""
+    if len(ids) <= size:
+        return list(ids)
+    return [*ids[:kept], *ids[len(ids) - (size - kept) :]]
+
+
+def leading_tokens(tokenizer) -> list[int]:
+    """Return the tokens that a tokenizer puts before a text."""
+    for probe in PROBES:
+        plain = tokenizer(probe, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(probe)["input_ids"]
+        for start in range(len(whole) - len(plain) + 1):
+            if plain and whole[start : start + len(plain)] == plain:
+                return whole[:start]
+    raise ValueError(
+        f"tokenizer {name_of(tokenizer)}: what it puts before a text cannot be read off"
+        f" {', '.join(PROBES)}: their tokens are none, or change when special tokens are added"
+    )
+
+
+def plain_text(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts, none of them a control token."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    return encoded["input_ids"]
+
+
+def separator_tokens(tokenizer, separator: str) -> list[int]:
+    """Return the tokens of a separator as it stands after a text.
+
+    A tokenizer that begins every text with a space token puts none before a separator within one.
+    """
+    before = tokenizer("a", add_special_tokens=False)["input_ids"]
+    both = tokenizer("a" + separator, add_special_tokens=False)["input_ids"]
+    if both[: len(before)] == before and len(both) > len(before):
+        return both[len(before) :]
+    return tokenizer(separator, add_special_tokens=False)["input_ids"]
+
+
+def name_of(tokenizer) -> str:
+    """Return the name by which a tokenizer is known in an error: its folder or its class."""
+    return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+
+
+def check_length(tokens: int, limit: int | None, what: str) -> None:
+    """Refuse a length that is fixed by the configuration and that a model does not read."""
+    if limit is not None and tokens > limit:
+        raise ValueError(f"{what}: {tokens} tokens; the model reads {limit} at most.")
+
+
+def report_cuts(what: str, cuts: Sequence[int], limit: int | None) -> None:
+    """Log how many texts did not fit, and how many tokens they lost."""
+    affected = [cut for cut in cuts if cut]
+    if affected:
+        log.warning(
+            "%d of %d %s do not fit the %s tokens that the model reads: %d tokens cut at their"
+            " left, %d at most of one",
+            len(affected),
+            len(cuts),
+            what,
+            limit,
+            sum(affected),
+            max(affected),
+        )
+
+
+def report_apart(what: str, names: Sequence[str]) -> None:
+    """Log which continuations were encoded by themselves."""
+    if names:
+        some = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+        log.warning(
+            "%d %s: a token spans context and continuation, so the continuation is encoded by"
+            " itself (%s)",
+            len(names),
+            what,
+            some,
+        )
