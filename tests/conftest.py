@@ -1,11 +1,30 @@
-"""Set before torch and numba load: their idle threads must not spin against each other."""
+"""Set before the libraries load: threads that do not spin, and a hub on this machine."""
 
 import json
 import os
+import tempfile
 
 import pytest
+from hub.server import READER, Hub
 
+# Idle threads of torch and of numba must not spin against each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# No test asks a hub elsewhere, nor reads what a user has from one.
+HUB = Hub()
+CACHE = tempfile.TemporaryDirectory(prefix="langneurons-hub-")
+os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE.name, "HF_TOKEN": READER}
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Return the hub of these tests, without waits between attempts."""
+    from langneurons import hub as client
+
+    monkeypatch.setattr(client, "WAITS", (0.0,) * len(client.WAITS))
+    HUB.quiet()
+    yield HUB
+    HUB.quiet()
 
 
 @pytest.fixture(scope="session")

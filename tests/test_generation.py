@@ -209,15 +209,21 @@ def test_questions_are_written_with_their_language(tmp_path):
         "lang": "en",
     }
     # Braces of a question stand for themselves.
-    assert prompts(read_questions(source, "en"), "Q: {question}\nA:")[1] == "Q: {How}?\nA:"
+    assert prompts(read_questions(source, "en")[0], "Q: {question}\nA:")[1] == "Q: {How}?\nA:"
 
 
 @pytest.mark.parametrize(
     "rows, words",
     [
         ([{"id": 1, "text": "?"}], "line 1: no field 'question'; fields: id, text"),
-        ([{"id": 1, "question": "a"}, {"id": 1, "question": "b"}], "line 2: the id occurs twice"),
-        ([{"id": 1, "question": " "}], "the question is empty"),
+        (
+            [{"id": 1, "question": "a"}, {"id": 1, "question": "b"}],
+            "line 2: id '1' is that of .*line 1 as well",
+        ),
+        (
+            [{"id": 1, "question": " "}],
+            "field 'question' is .*a question that is not blank",
+        ),
     ],
 )
 def test_bad_questions_are_named(tmp_path, rows, words):

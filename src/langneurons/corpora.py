@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +20,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langneurons import reading
 from langneurons.encoding import Encoder, plain_text, separator_tokens
+from langneurons.errors import InputError
 from langneurons.io import (
     DamagedFile,
+    atomic,
     damaged,
     expect,
-    read_jsonl,
+    iterate_jsonl,
     read_tensors,
-    write_jsonl,
+    write_json,
     write_tensors,
 )
-from langneurons.paths import user_path
+from langneurons.reading import MINI
 
 if TYPE_CHECKING:
     from langneurons.config.corpus import CorpusConfig
 
 log = logging.getLogger(__name__)
-MINI = Path(__file__).parent / "mini"
 PARTS = ("identification", "heldout")
 ARRAYS = ("tokens", "lengths", "document", "scored")
 
@@ -47,103 +50,136 @@ def split_of(identifier: str, fraction: float, seed: int) -> str:
     return "heldout" if held_out else "identification"
 
 
-def documents(source, lang: str, key: str = "corpus.source") -> Iterator[tuple[str, str]]:
-    """Yield (identifier, text) of a language from the source of a configuration key."""
-    names = {} if source.kind == "mini" else {"lang": lang, "code": source.codes.get(lang, lang)}
+def documents(source, lang: str, key: str = "corpus.source") -> reading.Rows:
+    """Return the rows of a language from the source of a configuration key."""
     if source.kind == "mini":
-        for row in read_jsonl(MINI / "corpus" / f"{lang}.jsonl"):
-            yield row["id"], row["text"]
-    elif source.kind == "jsonl":
-        path = _file(source, names, key)
-        yield from _fields(read_jsonl(path), source, path)
-    elif source.kind == "text":
-        path = _file(source, names, key)
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n")):
-            if line.strip():
-                yield f"{number:09d}", line
-    elif source.kind == "folder":
-        from datasets import load_from_disk
+        return reading.read({"kind": "mini"}, key, lang, mini=MINI / "corpus" / f"{lang}.jsonl")
+    fields = [field for field in _fields(source) if field is not None]
+    code = source.codes.get(lang, lang)
+    return reading.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)
 
-        path = str(user_path(source.path, names))
-        rows = load_from_disk(path)
-        if isinstance(rows, dict):
-            raise ValueError(
-                f"{key}.path: {path} holds the splits {', '.join(rows)}; name the folder"
-                " of one of them."
+
+def _fields(source) -> tuple[str, str | None]:
+    """Return the fields of text and identifier; None: a document is named by its position."""
+    if source.kind == "mini":
+        return "text", "id"
+    return ("text", None) if source.kind == "text" else (source.text_field, source.id_field)
+
+
+class _Texts:
+    """The documents of a language as they are read: what is dropped is counted.
+
+    Yields (identifier, text), stops at the source's number of characters, and passes over
+    blank texts and those that an earlier document of any source has.
+    """
+
+    def __init__(self, lang: str):
+        self.lang = lang
+        self.dropped = {"blank": 0, "doubled": 0}
+        self._seen = reading.Unique("text")
+        self._names = reading.Unique("id")
+
+    def read(self, source, rows: reading.Rows, prefix: str = "") -> Iterator[tuple[str, str]]:
+        """Yield the documents of one source."""
+        text_field, id_field = _fields(source)
+        most, characters = getattr(source, "characters", None), 0
+        for number, row in enumerate(rows):
+            text = reading.optional_text(
+                reading.need(row, text_field, row.place), row.place, text_field
             )
-        yield from _fields(rows, source, path)
-    else:
-        from datasets import load_dataset
-
-        name = source.config.format(**names)
-        stream = load_dataset(
-            source.dataset, name, split=source.split, revision=source.revision, streaming=True
-        )
-        if source.seed is not None:
-            stream = stream.shuffle(seed=source.seed, buffer_size=source.buffer)
-        characters = 0
-        for identifier, text in _fields(stream, source, f"{source.dataset}/{name}"):
-            yield identifier, text
-            characters += len(text)
-            if characters >= source.characters:
+            name = f"{number:09d}"
+            if id_field is not None:
+                value = reading.need(row, id_field, row.place)
+                name = reading.identifier(value, row.place, id_field)
+            kept = (text or "").strip()
+            characters += len(text or "")
+            key = hashlib.sha256(kept.encode()).digest()[:16]
+            if not kept:
+                self.dropped["blank"] += 1
+            elif self._seen.first(key, "") is not None:
+                self.dropped["doubled"] += 1
+            else:
+                if id_field is not None:
+                    self._names.add(prefix + name, row.place)
+                yield prefix + name, kept
+            if most is not None and characters >= most:
                 return
 
 
-def _split_in_order(rows: list[dict], fraction: float) -> None:
-    """Hold out the documents that end in the last share of a language's characters."""
-    total = sum(len(row["text"]) for row in rows)
-    seen = 0
-    for row in rows:
-        seen += len(row["text"])
-        row["split"] = PARTS[1] if seen > (1 - fraction) * total else PARTS[0]
-
-
-def _file(source, names: dict[str, str], key: str) -> str:
-    path = str(user_path(source.path, names))
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{key}.path: {path} does not exist ({names['lang']}).")
-    return path
-
-
-def _fields(rows: Iterable[dict], source, where: str) -> Iterator[tuple[str, str]]:
-    for number, row in enumerate(rows):
-        for field in (source.text_field, source.id_field):
-            if field is not None and field not in row:
-                raise ValueError(
-                    f"{where}, row {number}: no field {field!r}; fields: {', '.join(row)}."
-                )
-        identifier = str(row[source.id_field]) if source.id_field else f"{number:09d}"
-        yield identifier, row[source.text_field]
-
-
-def fetch_text(config: "CorpusConfig", lang: str, path: str | os.PathLike) -> None:
+def fetch_text(
+    config: "CorpusConfig",
+    lang: str,
+    path: str | os.PathLike,
+    about: str | os.PathLike | None = None,
+) -> None:
     """Write the documents of a language as JSONL: id, split, text. Doubled texts are dropped.
 
     With a `heldout_source`, all of it is held out and nothing of `source` is; its identifiers get a
-    prefix, since two sources may number their documents alike.
+    prefix, since two sources may number their documents alike. Documents are written as they come,
+    so that memory does not grow with the text. about: a JSON file for where the documents come
+    from, how many they are and what was dropped.
     """
-    rows, seen = [], set()
     apart = config.heldout_source is not None
-    for source, part in ((config.source, PARTS[0]), (config.heldout_source, PARTS[1])):
-        place = "corpus.source" if part == PARTS[0] else "corpus.heldout_source"
-        for identifier, text in documents(source, lang, place) if source is not None else ():
-            key = hashlib.sha256(text.strip().encode()).digest()
-            if not text.strip() or key in seen:
+    texts, origins = _Texts(lang), []
+    in_order = config.split == "order" and not apart
+    counts, total = dict.fromkeys(PARTS, 0), 0
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as written:
+        for source, part in ((config.source, PARTS[0]), (config.heldout_source, PARTS[1])):
+            if source is None:
                 continue
-            seen.add(key)
-            split = part if apart else split_of(identifier, config.heldout_fraction, config.seed)
-            name = f"heldout:{identifier}" if apart and part == PARTS[1] else identifier
-            rows.append({"id": name, "split": split, "text": text.strip()})
-    if config.split == "order" and not apart:
-        _split_in_order(rows, config.heldout_fraction)
-    held_out = sum(row["split"] == "heldout" for row in rows)
-    if held_out == 0 or held_out == len(rows):
-        raise ValueError(
-            f"{lang}: {len(rows)} documents, {held_out} of them held out; both parts need some."
-            " Change corpus.heldout_fraction or give more documents."
-        )
-    write_jsonl(path, rows)
-    log.info("%s: %d documents, %d held out", lang, len(rows), held_out)
+            key = "corpus.source" if part == PARTS[0] else "corpus.heldout_source"
+            rows = documents(source, lang, key)
+            origins.append(rows.origin)
+            prefix = "heldout:" if apart and part == PARTS[1] else ""
+            for name, text in texts.read(source, rows, prefix):
+                split = part
+                if not apart and not in_order:
+                    split = split_of(name, config.heldout_fraction, config.seed)
+                written.write(_line(name, split, text))
+                counts[split] += 1
+                total += len(text)
+        if in_order:
+            written.flush()
+            counts = _split_in_order(temporary, total, config.heldout_fraction)
+        documents_, held_out = sum(counts.values()), counts[PARTS[1]]
+        if held_out == 0 or held_out == documents_:
+            raise InputError(
+                f"{lang}: {documents_} documents, {held_out} of them held out; both parts need"
+                " some. Change corpus.heldout_fraction or give more documents."
+            )
+    found = {"documents": documents_, "heldout": held_out, "characters": total}
+    if about is not None:
+        write_json(about, {"sources": origins, "dropped": texts.dropped} | found)
+    dropped = texts.dropped
+    log.info(
+        "%s: %d documents of %d characters, %d held out; dropped: %d blank, %d doubled",
+        lang,
+        documents_,
+        total,
+        held_out,
+        dropped["blank"],
+        dropped["doubled"],
+    )
+
+
+def _line(name: str, split: str, text: str) -> str:
+    row = {"id": name, "split": split, "text": text}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _split_in_order(path: Path, total: int, fraction: float) -> dict[str, int]:
+    """Hold out the documents that end in the last share of a language's characters.
+
+    The total is known when all are written: they are read again and written with their part.
+    """
+    seen, counts = 0, dict.fromkeys(PARTS, 0)
+    with atomic(path) as again, again.open("w", encoding="utf-8") as written:
+        for row in iterate_jsonl(path):
+            seen += len(row["text"])
+            split = PARTS[1] if seen > (1 - fraction) * total else PARTS[0]
+            counts[split] += 1
+            written.write(_line(row["id"], split, row["text"]))
+    return counts
 
 
 @dataclass
@@ -268,9 +304,8 @@ def pack_documents(
     """
     if bos != "none" and bos_id is None:
         raise ValueError(f"bos {bos!r} needs the id of a BOS token, got None")
-    stream: list[int] = []
-    owner: list[int] = []
-    scored: list[bool] = []
+    # 100 M tokens are lists of several GB, and arrays of less than one.
+    stream, owner, scored = array("i"), array("i"), bytearray()
     names: list[str] = []
     sizes: list[int] = []
     remaining = budget
@@ -286,17 +321,17 @@ def pack_documents(
         if bos == "document":
             stream.append(bos_id)
             owner.append(-1)
-            scored.append(False)
+            scored.append(0)
             joint = []
-        stream += prefix
-        owner += [-1] * len(prefix)
-        scored += [False] * len(prefix)
+        stream.extend(prefix)
+        owner.extend([-1] * len(prefix))
+        scored += bytes(len(prefix))
         take = ids[: max(remaining - len(joint), 0)]
         if not take:
             break
-        stream += joint + take
-        owner += [-1] * len(joint) + [len(names)] * len(take)
-        scored += [True] * (len(joint) + len(take))
+        stream.extend(joint + take)
+        owner.extend([-1] * len(joint) + [len(names)] * len(take))
+        scored += b"\1" * (len(joint) + len(take))
         remaining -= len(joint) + len(take)
         names.append(identifier)
         sizes.append(n_bytes if len(take) == len(ids) else round(n_bytes * len(take) / len(ids)))
@@ -320,7 +355,7 @@ def pack_documents(
             tokens[block, 0] = bos_id
         tokens[block, offset : offset + size] = stream[piece]
         document[block, offset : offset + size] = owner[piece]
-        mask[block, offset : offset + size] = scored[piece]
+        mask[block, offset : offset + size] = np.frombuffer(scored[piece], bool)
         lengths[block] = offset + size
     return Part(tokens, lengths, document, mask, names, sizes)
 
@@ -337,7 +372,6 @@ def pack_corpus(
     config: "CorpusConfig", lang: str, text_path: str | os.PathLike, tokenizer, tokenizer_hash: str
 ) -> Corpus:
     """Tokenise and pack the documents that `fetch_text` wrote."""
-    rows = read_jsonl(text_path)
     bos = bos_policy(config.bos, tokenizer, lang)
     eos = tokenizer.eos_token_id
     if config.separator == "eos" and eos is None:
@@ -354,7 +388,7 @@ def pack_corpus(
     }
     parts, digest = {}, hashlib.sha256()
     for name, (budget, block_size) in budgets.items():
-        chosen = (row for row in rows if row["split"] == name)
+        chosen = (row for row in iterate_jsonl(text_path) if row["split"] == name)
         part = pack_documents(
             _encode(chosen, tokenizer),
             block_size,
@@ -371,8 +405,8 @@ def pack_corpus(
         log.log(level, "%s: %s has %d tokens of %d asked for", lang, name, total, budget)
         if not total:
             raise ValueError(f"{lang}: the {name} part holds no tokens")
-        for array in (part.tokens, part.lengths, part.scored):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for one in (part.tokens, part.lengths, part.scored):
+            digest.update(np.ascontiguousarray(one).tobytes())
         digest.update(json.dumps(part.documents).encode())
         parts[name] = part
     if overlap := set(parts["identification"].documents) & set(parts["heldout"].documents):

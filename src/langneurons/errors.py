@@ -1,11 +1,23 @@
 """Errors in the user's terms, and the nearest legal word."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+QUERY = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]+")
+
+
+def without_queries(message: str) -> str:
+    """Return a message without the queries of addresses: a signature opens a gated file."""
+    return QUERY.sub(r"\1?...", message)
 
 
 class ConfigError(ValueError):
     """A mistake in a configuration: says where, what was given, what is legal."""
+
+
+class InputError(ValueError):
+    """Data of the user, or of the hub, that cannot be used: the message says which and why."""
 
 
 def nearest(value: object, legal: Iterable[object]) -> str:

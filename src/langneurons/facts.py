@@ -7,69 +7,74 @@ is the same in every language. Prepared rows: fact, predicate, template, subject
 language.
 """
 
+import itertools
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from langneurons.io import read_jsonl, write_jsonl
-from langneurons.paths import user_path
+from langneurons import reading
+from langneurons.errors import InputError
+from langneurons.io import write_json, write_jsonl
 
 log = logging.getLogger(__name__)
-MINI = Path(__file__).parent / "mini"
 SUBJECT, OBJECT = "[X]", "[Y]"
 
 
-def fetch_facts(source: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
+def fetch_facts(source: Mapping[str, Any], lang: str) -> reading.Rows:
     """Return the raw rows of a premise language from a configured source (mini, hub, jsonl)."""
-    if source["kind"] == "mini":
-        return read_jsonl(MINI / "mlama" / f"{lang}.jsonl")
-    if source["kind"] == "jsonl":
-        path = user_path(source["path"], {"lang": lang})
-        if not path.is_file():
-            raise FileNotFoundError(f"lss.source.path: {path} does not exist ({lang}).")
-        return read_jsonl(path)
-    from datasets import load_dataset
-
-    name = source["config"].format(lang=lang)
-    rows = load_dataset(source["dataset"], name, split=source["split"], revision=source["revision"])
-    return [dict(row) for row in rows]
+    mini = reading.MINI / "mlama" / f"{lang}.jsonl"
+    return reading.read(source, "lss.source", lang, mini=mini)
 
 
-def read_facts(rows: Sequence[Mapping[str, Any]], lang: str) -> list[dict[str, Any]]:
-    """Return prepared facts; a row that cannot be used is named by its number and field."""
-    facts = []
+def read_facts(rows: Iterable[Mapping[str, Any]], lang: str) -> list[dict[str, Any]]:
+    """Return prepared facts; a row that cannot be used is named by its place and field."""
+    facts, unique = [], reading.Unique()
     for number, row in enumerate(rows):
-        where = f"facts in {lang}, row {number + 1}"
-        for field in ("template", f"sub_{lang}", f"obj_{lang}", "predicate_id"):
-            if not str(row.get(field) or "").strip():
-                raise ValueError(f"{where}: no {field!r}; fields: {', '.join(row)}.")
-        template = row["template"]
+        own = reading.place_of(row, f"row {number + 1}")
+        where = f"facts in {lang}, {own}"
+        found = {}
+        for field in ("template", f"sub_{lang}", f"obj_{lang}"):
+            found[field] = reading.text(reading.need(row, field, where), where, field).strip()
+            if not found[field]:
+                raise reading.refuse(where, field, row[field], "text that is not blank")
+        template = found["template"]
         for mark in (SUBJECT, OBJECT):
             if template.count(mark) != 1:
-                raise ValueError(f"{where}: template {template!r} does not hold {mark} once.")
-        objects = {
-            field.removeprefix("obj_"): str(value).strip()
-            for field, value in sorted(row.items())
-            if field.startswith("obj_") and str(value or "").strip()
-        }
-        fact = {"fact": str(row.get("id", f"{number:05d}")), "predicate": row["predicate_id"]}
-        fact |= {"template": template, "subject": row[f"sub_{lang}"].strip(), "objects": objects}
-        facts.append(fact)
-    names = [fact["fact"] for fact in facts]
-    if len(set(names)) < len(names):
-        again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"facts in {lang}: id {again!r} stands in more than one row.")
+                raise InputError(f"{where}: template {template!r} does not hold {mark} once.")
+        objects = {}
+        for field in sorted(field for field in row if str(field).startswith("obj_")):
+            value = reading.optional_text(row[field], where, field)
+            if value is not None and value.strip():
+                objects[field.removeprefix("obj_")] = value.strip()
+        predicate = reading.identifier(
+            reading.need(row, "predicate_id", where), where, "predicate_id"
+        )
+        name = f"{number:05d}"
+        if "id" in row:
+            name = reading.identifier(row["id"], where, "id")
+            unique.add(name, own)
+        fact = {"fact": name, "predicate": predicate, "template": row["template"]}
+        facts.append(fact | {"subject": found[f"sub_{lang}"], "objects": objects})
     return facts
 
 
 def prepare_facts(
-    source: Mapping[str, Any], lang: str, path: str | os.PathLike, limit: int | None = None
+    source: Mapping[str, Any],
+    lang: str,
+    path: str | os.PathLike,
+    limit: int | None = None,
+    about: str | os.PathLike | None = None,
 ) -> None:
-    """Write the facts of a premise language as JSONL; `limit` keeps the first."""
-    facts = read_facts(fetch_facts(source, lang)[:limit], lang)
+    """Write the facts of a premise language as JSONL; `limit` keeps the first.
+
+    about: a JSON file for where the rows come from and how many they are.
+    """
+    rows = fetch_facts(source, lang)
+    facts = read_facts(itertools.islice(rows, limit), lang)
     if not facts:
-        raise ValueError(f"facts in {lang}: no rows")
+        raise InputError(f"facts in {lang}: no rows.")
     write_jsonl(path, facts)
+    if about is not None:
+        write_json(about, {"source": rows.origin, "rows": len(facts)})
     log.info("%s: %d facts", lang, len(facts))

@@ -170,18 +170,21 @@ def read_tensors(path: str | os.PathLike) -> "tuple[dict[str, np.ndarray], dict[
         raise DamagedFile(damaged(path, error)) from error
 
 
-def read_jsonl(path: str | os.PathLike) -> list[dict]:
-    """Read one JSON object per line; a bad line is named by file and number."""
-    rows = []
-    with Path(path).open(encoding="utf-8") as lines:
+def iterate_jsonl(path: str | os.PathLike) -> Iterator[dict]:
+    """Yield the object of each line of a file that a rule wrote; a bad line is named."""
+    with Path(path).open(encoding="utf-8", newline="\n") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                rows.append(json.loads(line))
+                yield json.loads(line)
             except ValueError as error:
                 raise DamagedFile(damaged(path, f"line {number} is not JSON: {error}")) from error
-    return rows
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+    """Return the objects of a file that a rule wrote, one per line."""
+    return list(iterate_jsonl(path))
 
 
 def write_jsonl(path: str | os.PathLike, rows: list[dict]) -> None:

@@ -25,7 +25,7 @@ import transformers
 from safetensors import SafetensorError
 
 from langneurons.adapters import MlpSites, adapter_for
-from langneurons.config.models import NEWEST
+from langneurons.errors import InputError
 from langneurons.io import DamagedFile, read_json, write_json
 from langneurons.paths import user_path
 from langneurons.provenance import digest, file_digest
@@ -274,59 +274,28 @@ def identity(entry: "ModelEntry", manifest: dict[str, Any]) -> dict[str, str]:
 def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
     """Download the files of a commit; the hub's library takes the token from the environment."""
     import huggingface_hub
-    from huggingface_hub import errors
 
-    revision = source.revision
-    try:
-        if revision == NEWEST:
-            revision = _newest_commit(source.repo, directory)
-        info = huggingface_hub.HfApi().model_info(source.repo, revision=revision)
-        small, weights = _needed(file.rfilename for file in info.siblings or ())
-        if CONFIG not in small or not weights:
-            raise ValueError(
-                f"{source.repo} at {revision}: needs {CONFIG} and weights named"
-                " model*.safetensors or pytorch_model*.bin, and lacks one of them"
-            )
-        _remove_others(directory, {*small, *weights})
-        # Small files first: a family that is not supported is refused before the weights come.
-        for names in (small, weights):
-            huggingface_hub.snapshot_download(
-                source.repo,
-                revision=revision,
-                local_dir=directory,
-                allow_patterns=names,
-            )
-            _supported_config(directory)
-    except errors.GatedRepoError as error:
-        raise ValueError(
-            f"{source.repo} asks for consent to its terms: accept them once at"
-            f" https://huggingface.co/{source.repo}, then set HF_TOKEN in the environment"
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise ValueError(
-            f"the hub has no model {source.repo} at revision {revision}, or it is private"
-            " and HF_TOKEN in the environment does not open it"
-        ) from error
-    return directory, small + weights, revision
-
-
-def _newest_commit(repo: str, directory: Path) -> str:
-    """Return the commit that was newest when the folder's model was first prepared.
-
-    It lies beside the weights in a file of its own, as Snakemake removes a manifest before it makes
-    it again: whatever makes a preparation run again, the commit stays, until the folder goes.
-    """
-    import huggingface_hub
+    from langneurons import hub
 
     kept = directory / KEPT_COMMIT
-    if kept.is_file():
-        known = read_json(kept)
-        if known["repo"] == repo:
-            return known["commit"]
-    commit = huggingface_hub.HfApi().model_info(repo).sha
-    write_json(kept, {"repo": repo, "commit": commit})
-    log.info("%s: the newest commit is %s, kept in %s", repo, commit, kept)
-    return commit
+    revision = hub.commit_of("model", source.repo, source.revision, kept)
+    what = f"model {source.repo} at {revision}"
+    api = huggingface_hub.HfApi()
+    info = hub.persist(what, lambda: api.model_info(source.repo, revision=revision))
+    if info.sha != revision:
+        raise InputError(f"{what}: the hub answers with commit {info.sha}, which is not used.")
+    small, weights = _needed(file.rfilename for file in info.siblings or ())
+    if CONFIG not in small or not weights:
+        raise InputError(
+            f"{what} needs {CONFIG} and weights named model*.safetensors or pytorch_model*.bin, and"
+            " lacks one of them."
+        )
+    _remove_others(directory, {*small, *weights})
+    # Small files first: a family that is not supported is refused before the weights come.
+    hub.download(
+        source.repo, revision, (small, weights), directory, lambda: _supported_config(directory)
+    )
+    return directory, small + weights, revision
 
 
 def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:

@@ -1,49 +1,53 @@
 """Questions that prompt open-ended answers: rows with id and question, parallel by id."""
 
+import itertools
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from langneurons.io import read_jsonl, write_jsonl
-from langneurons.paths import user_path
+from langneurons import reading
+from langneurons.errors import InputError
+from langneurons.io import write_json, write_jsonl
 
 log = logging.getLogger(__name__)
-MINI = Path(__file__).parent / "mini" / "questions"
-FIELDS = ("id", "question")
 
 
-def read_questions(source: Mapping[str, Any], lang: str) -> list[dict[str, str]]:
-    """Return the questions of a language from a configured source (mini, jsonl)."""
-    mini = source["kind"] == "mini"
-    path = MINI / f"{lang}.jsonl" if mini else user_path(source["path"], {"lang": lang})
-    if not path.is_file():
-        raise FileNotFoundError(f"questions: {path} does not exist ({lang}).")
-    rows, seen = [], set()
-    for number, row in enumerate(read_jsonl(path), 1):
-        missing = [field for field in FIELDS if field not in row]
-        if missing:
-            raise ValueError(
-                f"{path}, line {number}: no field {missing[0]!r}; fields: {', '.join(row)}."
-            )
-        one = {field: str(row[field]).strip() for field in FIELDS}
-        if not one["question"] or one["id"] in seen:
-            what = "the question is empty" if not one["question"] else "the id occurs twice"
-            raise ValueError(f"{path}, line {number}: {what} (id {one['id']!r}).")
-        seen.add(one["id"])
-        rows.append(one)
-    return rows
+def read_questions(
+    source: Mapping[str, Any], lang: str, limit: int | None = None
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Return the first questions of a language from a configured source, and their origin."""
+    mini = reading.MINI / "questions" / f"{lang}.jsonl"
+    found = reading.read(source, "questions", lang, mini=mini)
+    rows, unique = [], reading.Unique()
+    for row in itertools.islice(found, limit):
+        name = reading.identifier(reading.need(row, "id", row.place), row.place, "id").strip()
+        value = reading.need(row, "question", row.place)
+        question = reading.text(value, row.place, "question").strip()
+        if not question:
+            raise reading.refuse(row.place, "question", value, "a question that is not blank")
+        unique.add(name, row.place)
+        rows.append({"id": name, "question": question})
+    return rows, found.origin
 
 
 def prepare_questions(
-    source: Mapping[str, Any], lang: str, limit: int | None, path: str | os.PathLike
+    source: Mapping[str, Any],
+    lang: str,
+    limit: int | None,
+    path: str | os.PathLike,
+    about: str | os.PathLike | None = None,
 ) -> None:
-    """Write the first questions of a language as JSONL: id, question, lang."""
-    rows = read_questions(source, lang)[:limit]
+    """Write the first questions of a language as JSONL: id, question, lang.
+
+    about: a JSON file for where the questions come from and how many they are.
+    """
+    rows, origin = read_questions(source, lang, limit)
     if not rows:
-        raise ValueError(f"questions of {lang}: none")
+        raise InputError(f"questions of {lang}: none.")
     write_jsonl(path, [row | {"lang": lang} for row in rows])
+    if about is not None:
+        write_json(about, {"source": origin, "rows": len(rows)})
     log.info("%s: %d questions", lang, len(rows))
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from langneurons.errors import without_queries
 from langneurons.gpus import take
 from langneurons.io import write_json
 from langneurons.provenance import Record
@@ -44,14 +45,10 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     """Set up logging to the rule's log and to stderr, threads, seeds, and return the job."""
     Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
     handlers = [logging.FileHandler(snakemake.log[0], mode="w"), logging.StreamHandler()]
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
-    )
-    for name in ("numba", "matplotlib", "fontTools", "httpx", "datasets"):
+    for handler in handlers:
+        handler.setFormatter(_Redacting("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    for name in ("numba", "matplotlib", "fontTools", "httpx", "httpx2", "httpcore2", "datasets"):
         logging.getLogger(name).setLevel(logging.WARNING)
     sys.excepthook = _log_traceback
     if threading.current_thread() is threading.main_thread():
@@ -68,11 +65,19 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     return Job(snakemake, Record(snakemake.params.get("cfg"), snakemake.params.get("code")))
 
 
+class _Redacting(logging.Formatter):
+    """Lines without the queries of addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line, or a traceback."""
+        return without_queries(super().format(record))
+
+
 def _log_traceback(kind, value, traceback) -> None:
-    from langneurons.errors import ConfigError
+    from langneurons.errors import ConfigError, InputError
     from langneurons.io import DamagedFile
 
-    user_error = isinstance(value, (ConfigError, DamagedFile))
+    user_error = isinstance(value, (ConfigError, DamagedFile, InputError))
     log.error("%s", value, exc_info=None if user_error else (kind, value, traceback))
 
 

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langneurons.errors import ConfigError, nearest, unknown
-from langneurons.io import read_jsonl, write_jsonl
-from langneurons.paths import user_path
+from langneurons import reading
+from langneurons.config.base import COMMIT, DATASET
+from langneurons.errors import ConfigError, InputError, nearest, unknown
+from langneurons.io import write_json, write_jsonl
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from langneurons.branches import Branched
 
 log = logging.getLogger(__name__)
-MINI = Path(__file__).parent / "mini"
 CHOICE_METRICS = ("accuracy",)
 MULTIPLE_CHOICE_METRICS = ("accuracy", "acc_norm")
 ANSWER_METRICS = (
@@ -65,10 +65,13 @@ class HubData(BaseModel):
     """Where the hub keeps the items; `{lang}` and `{code}` are filled in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    dataset: str
+    dataset: str = Field(pattern=DATASET)
     config: str = "{lang}"
     split: str = "test"
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    revision: str = Field(
+        pattern=COMMIT,
+        description="Its commit; or newest: the one that is newest when rows are first fetched.",
+    )
     codes: dict[str, str] = Field(
         default_factory=dict, description="The hub's code of a language, where not the task's."
     )
@@ -117,8 +120,12 @@ class Task(BaseModel):
     )
     classes: tuple[str, ...] = Field((), description="Names of the classes of a trained head.")
     gold: str = Field(
-        description="Field: index or text of the choice, or the reference, a list of them, or"
-        " answers with a list `text`."
+        description="Field: text of the choice or its index as a number, or the reference, a list"
+        " of them, or answers with a list `text`."
+    )
+    index: bool = Field(
+        False,
+        description="`gold` holds the index of the choice, from 0, whatever the choices' texts.",
     )
     labels: tuple[str, ...] = Field(
         (), description="Templates of what `gold` holds for each choice, where not its index."
@@ -181,6 +188,8 @@ class Task(BaseModel):
             raise ValueError("continuation: only a multiple_choice task has one")
         if self.labels and len(self.labels) != len(self.choices or self.classes):
             raise ValueError("labels: name one per choice")
+        if self.index and (self.labels or not (self.choices or self.classes)):
+            raise ValueError("index: belongs to a task with choices or classes, without labels")
         if not self.words:
             raise ValueError("words: name at least one language")
         for key in ("codes", "tokenizers"):
@@ -248,9 +257,23 @@ class Example:
 class _Template(string.Formatter):
     """Format strings with the specs that the module's description names."""
 
+    def __init__(self, place: str):
+        self._place, self._field = place, ""
+
+    def get_field(self, field_name: str, args, kwargs):
+        """Return a field, or what stands at an index of a list."""
+        self._field = field_name
+        try:
+            return super().get_field(field_name, args, kwargs)
+        except (IndexError, TypeError, AttributeError) as error:
+            name = re.split(r"[.\[]", field_name, maxsplit=1)[0]
+            raise reading.refuse(
+                self._place, name, kwargs.get(name), f"what the template's {{{field_name}}} names"
+            ) from error
+
     def format_field(self, value: Any, spec: str) -> str:
         """Apply a spec to a field."""
-        text = str(value)
+        text = reading.shown(value, self._place, self._field)
         if spec == "stripped":
             return text.strip()
         if spec == "unstopped":
@@ -290,66 +313,56 @@ def check_language(task: Task, lang: str) -> None:
 def build(rows: Sequence[Mapping[str, Any]], task: Task, lang: str) -> list[Example]:
     """Turn rows into examples with the prompt of a language."""
     check_language(task, lang)
+    name = f"task {task.name}, {lang}"
     return [
-        _example(row, number, task, lang, f"task {task.name}, {lang}, row {number + 1}")
+        _example(row, number, task, lang, f"{name}, {reading.place_of(row, f'row {number + 1}')}")
         for number, row in enumerate(rows)
     ]
 
 
 def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: str) -> Example:
-    missing = [field for field in task.fields if field not in row]
-    if missing:
-        raise ValueError(f"{place}: no field {missing[0]!r}; fields: {', '.join(row)}.")
+    for field in (*task.fields, task.gold):
+        reading.need(row, field, place)
     words = task.words[lang]
     values = dict(row) | words
     for name, field in task.lookup.items():
-        if row[field] not in words:
-            raise unknown(f"{place}, {field}", row[field], "word", words)
-        values[name] = words[row[field]]
+        word = reading.text(row.get(field), place, field)
+        if word not in words:
+            raise unknown(f"{place}, {field}", word, "word", words)
+        values[name] = words[word]
 
     def filled(template: str) -> str:
         try:
-            return _Template().vformat(template, (), values)
+            return _Template(place).vformat(template, (), values)
         except KeyError as error:
             raise unknown(
                 f"{place}, {template!r}", error.args[0], "field or word", values
             ) from None
+        except InputError:
+            raise
         except ValueError as error:
-            raise ValueError(f"{place}, {template!r}: {error}") from None
+            raise InputError(f"{place}, {template!r}: {error}") from None
 
-    choices = tuple(filled(choice) for choice in task.choices)
+    def scored(template: str) -> str:
+        text = filled(template)
+        if not text.strip():
+            raise InputError(f"{place}: {template!r} is blank; a choice needs text to be scored.")
+        return text
+
+    choices = tuple(scored(choice) for choice in task.choices)
     gold = row[task.gold]
     label, golds = None, ()
     if task.choices or task.classes:
         texts = tuple(filled(text) for text in task.labels)
-        label = _label(gold, texts, choices or task.classes, f"{place}, {task.gold}")
+        known = texts or choices or task.classes
+        label = reading.label(gold, known, place, task.gold, task.index, bool(texts))
     else:
-        golds = _references(gold, f"{place}, {task.gold}")
-    item = str(row[task.identifier]) if task.identifier in row else f"{number:05d}"
-    continuation = None if task.continuation is None else filled(task.continuation)
+        golds = reading.answers(gold, place, task.gold)
+    item = f"{number:05d}"
+    if task.identifier in row:
+        item = reading.identifier(row[task.identifier], place, task.identifier)
+    continuation = None if task.continuation is None else scored(task.continuation)
     return Example(item, filled(task.context), choices, label, golds, continuation)
-
-
-def _label(gold: Any, texts: Sequence[str], choices: Sequence[str], place: str) -> int:
-    """Return the index of the right choice from an index, a label, or the choice's own text."""
-    legal = texts or choices
-    if not texts and (not isinstance(gold, str) or gold.strip().isdecimal()):
-        index = int(gold)
-        if index != float(gold) or not 0 <= index < len(choices):
-            raise ValueError(f"{place}: label {gold}; legal: 0 to {len(choices) - 1}")
-        return index
-    if str(gold) not in legal:
-        raise unknown(place, gold, "label", legal)
-    return legal.index(str(gold))
-
-
-def _references(gold: Any, place: str) -> tuple[str, ...]:
-    """Return the reference answers: one text, a list of texts, or a mapping with `text`."""
-    texts = gold["text"] if isinstance(gold, Mapping) else gold
-    golds = (texts,) if isinstance(texts, str) else tuple(texts)
-    if not golds:
-        raise ValueError(f"{place}: no reference answer")
-    return golds
 
 
 def score_task(
@@ -576,76 +589,52 @@ def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict
     return result
 
 
-def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
+def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> reading.Rows:
     """Return the rows of a language from a configured source (mini, hub, jsonl, folder, text).
 
     Paths may hold `{lang}` and `{code}`, the data set's own code of the language.
     """
-    kind = source["kind"]
-
-    def filled(text: str) -> str:
-        return str(user_path(text, {"lang": lang, "code": task.code(lang)}))
-
-    if kind == "mini":
+    check_language(task, lang)
+    key = f"tasks.{task.name}.source"
+    fields, needed = task.reads, {*task.fields, task.gold}
+    if source["kind"] == "mini":
         name = source.get("name") or task.name
+        folder = "parallel" if name == "flores" else name
+        rows = reading.read(source, key, lang, mini=reading.MINI / folder / f"{lang}.jsonl")
         if name != "flores":
-            return read_jsonl(MINI / name / f"{lang}.jsonl")
-        rows = read_jsonl(MINI / "parallel" / f"{lang}.jsonl")
-        return [{"sentence_src": row["english"], "sentence_tgt": row["text"]} for row in rows]
-    if kind == "jsonl":
-        path = filled(source["path"])
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"tasks.{task.name}.source.path: {path} does not exist.")
-        return read_jsonl(path)
-    if kind == "text":
-        columns = {}
-        for field, path in source["fields"].items():
-            place = f"tasks.{task.name}.source.fields.{field}"
-            if not Path(filled(path)).is_file():
-                raise FileNotFoundError(f"{place}: {filled(path)} does not exist.")
-            columns[field] = Path(filled(path)).read_text(encoding="utf-8-sig").split("\n")
-            if not columns[field][-1]:
-                columns[field].pop()
-        return _aligned(columns, f"tasks.{task.name}.source, {lang}")
-    if kind == "folder":
-        from datasets import load_from_disk
-
-        return [dict(row) for row in load_from_disk(filled(source["path"]))]
-    return _hub_rows(task, source, lang)
+            return rows
+        pairs = (
+            reading.Row({"sentence_src": row["english"], "sentence_tgt": row["text"]}, row.place)
+            for row in rows
+        )
+        return reading.Rows(pairs, rows.origin)
+    if source["kind"] == "hub":
+        source, code = _of_hub(task, source, lang)
+        return reading.read(source, key, lang, code, fields=fields, needed=needed)
+    return reading.read(source, key, lang, task.code(lang))
 
 
-def _hub_rows(task: Task, source: Mapping[str, Any], lang: str) -> list[dict[str, Any]]:
-    from datasets import load_dataset
-
-    if task.hub is None:
-        raise ConfigError(f"task {task.name}: its definition names no hub data set.")
-    code = task.hub.codes.get(lang, task.code(lang))
-    split = source.get("split") or task.hub.split
+def _of_hub(task: Task, source: Mapping[str, Any], lang: str) -> tuple[dict[str, Any], str]:
+    """Return where the hub keeps the rows, and its code of the language."""
+    hub = task.hub
     if source.get("dataset"):
-        where, name, revision = source["dataset"], source.get("config"), source["revision"]
-    else:
-        where, name, revision = task.hub.dataset, task.hub.config, task.hub.revision
-        name = source.get("config") or name
-
-    def load(config):
-        config = config and config.format(lang=lang, code=code)
-        return load_dataset(where, config, split=split, revision=revision)
-
-    if task.hub.columns and not source.get("config"):
-        columns = {
-            field: list(load(column.config)[column.field])
-            for field, column in task.hub.columns.items()
-        }
-        return _aligned(columns, f"task {task.name}, {lang}, {where}")
-    return [dict(row) for row in load(name)]
-
-
-def _aligned(columns: Mapping[str, Sequence[Any]], place: str) -> list[dict[str, Any]]:
-    """Return rows from columns, which must be of one length."""
-    sizes = {field: len(values) for field, values in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"{place}: fields of different length cannot be aligned: {sizes}")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        place = {key: source.get(key) for key in ("dataset", "config", "revision")}
+        split = source.get("split") or (hub.split if hub else "test")
+        code = hub.codes.get(lang, task.code(lang)) if hub else task.code(lang)
+        return place | {"kind": "hub", "split": split}, code
+    if hub is None:
+        raise ConfigError(
+            f"task {task.name}: its definition names no data set of the hub (`hub`); name one as"
+            " `source.dataset`."
+        )
+    place = {"kind": "hub", "dataset": hub.dataset, "revision": hub.revision}
+    place |= {
+        "config": source.get("config") or hub.config,
+        "split": source.get("split") or hub.split,
+    }
+    if hub.columns and not source.get("config"):
+        place["columns"] = {name: one.model_dump() for name, one in hub.columns.items()}
+    return place, hub.codes.get(lang, task.code(lang))
 
 
 def prepare_task(
@@ -655,16 +644,35 @@ def prepare_task(
     path: str | os.PathLike,
     limit: int | None = None,
     share: Sequence[float] = (0.0, 1.0),
+    about: str | os.PathLike | None = None,
 ) -> None:
     """Write the rows of a task in a language as JSONL, after checking that they can be scored.
 
     `share` keeps the rows between two fractions of their number, `limit` the first of these.
+    about: a JSON file for where the rows come from and how many they are.
     """
-    rows = fetch_rows(task, source, lang)
-    first, last = (round(fraction * len(rows)) for fraction in share)
+    found = fetch_rows(task, source, lang)
+    rows = list(found)
+    total = len(rows)
+    first, last = (round(fraction * total) for fraction in share)
     rows = rows[first:last][:limit]
     if not rows:
-        raise ValueError(f"task {task.name}, {lang}: no rows")
-    build(rows, task, lang)
-    write_jsonl(path, [{key: row[key] for key in row if key in task.reads} for row in rows])
-    log.info("%s %s: %d items", task.name, lang, len(rows))
+        raise InputError(
+            f"task {task.name}, {lang}: no rows ({total} in the source, rows {list(share)})."
+        )
+    examples, name = build(rows, task, lang), f"task {task.name}, {lang}"
+    if task.identifier is not None:
+        unique = reading.Unique(task.identifier)
+        for example, row in zip(examples, rows, strict=True):
+            if task.identifier in row:
+                unique.add(example.item, f"{name}, {reading.place_of(row, example.item)}")
+    kept = [_kept(row, task, reading.place_of(row, name)) for row in rows]
+    write_jsonl(path, kept)
+    if about is not None:
+        write_json(about, {"source": found.origin, "rows": len(rows), "of": total})
+    log.info("%s %s: %d items of %d", task.name, lang, len(rows), total)
+
+
+def _kept(row: Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
+    """Return the fields of a row that the task reads, as JSON can hold them."""
+    return {key: reading.as_json(row[key], place, key) for key in row if key in task.reads}

@@ -11,6 +11,13 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 NAME_LENGTH = 60
 # What every random generator that a job seeds accepts.
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+NEWEST = "newest"
+COMMIT = rf"^([0-9a-f]{{40}}|{NEWEST})$"
+DATASET = r"^([\w.-]+/)?[\w.-]+$"
+KEPT_COMMIT = (
+    f"`{NEWEST}`: the one that is newest when the data set is first fetched, kept for all languages"
+    " in resources/commits and shown in the table `sources`"
+)
 
 
 class Frozen(BaseModel):

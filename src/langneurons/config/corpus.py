@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from langneurons.config.base import Frozen, Seed
+from langneurons.config.base import COMMIT, DATASET, KEPT_COMMIT, Frozen, Seed
 
 
 class MiniText(Frozen):
@@ -23,11 +23,12 @@ class HubText(Frozen):
     """A data set of the hub, streamed and shuffled."""
 
     kind: Literal["hub"]
-    dataset: str = Field(description="Repository of the data set.")
+    dataset: str = Field(pattern=DATASET, description="Repository of the data set.")
     config: str = Field("{lang}", description="Configuration name with {lang} or {code}.")
     split: str = Field("train", description="Split to stream.")
     revision: str = Field(
-        pattern=r"^[0-9a-f]{40}$", description="The commit of the data set (40 hex digits)."
+        pattern=COMMIT,
+        description=f"The commit of the data set (40 hexadecimal digits); or {KEPT_COMMIT}.",
     )
     text_field: str = Field("text", description="Field with the document's text.")
     id_field: str | None = Field("id", description="Field with its identifier; null: the position.")
@@ -35,6 +36,12 @@ class HubText(Frozen):
         42, description="Seed of the shuffle; null: the data set's own order."
     )
     buffer: int = Field(10_000, ge=1, description="Documents in the shuffle buffer.")
+    shards: int = Field(
+        10,
+        ge=1,
+        description="Files that the buffer is filled from at once, which decides the sample as the"
+        " seed does.",
+    )
     characters: int = Field(
         600_000_000, ge=1, description="Stop after this many characters per language."
     )

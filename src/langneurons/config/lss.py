@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from langneurons.config.base import Frozen
+from langneurons.config.base import COMMIT, DATASET, KEPT_COMMIT, NEWEST, Frozen
 
 
 class MiniFacts(Frozen):
@@ -17,13 +17,15 @@ class HubFacts(Frozen):
     """A data set of the hub in the fields of mLAMA, one configuration per premise language."""
 
     kind: Literal["hub"]
-    dataset: str = Field("inayarhmns/MLAMA-dod-185", description="Repository of the data set.")
+    dataset: str = Field(
+        "inayarhmns/MLAMA-dod-185", pattern=DATASET, description="Repository of the data set."
+    )
     config: str = Field("{lang}", description="Configuration name; {lang} is filled in.")
     split: str = Field("test", description="Split.")
-    revision: str | None = Field(
-        None,
-        pattern=r"^[0-9a-f]{40}$",
-        description="The commit of the data set (40 hex digits); left out: the newest.",
+    revision: str = Field(
+        NEWEST,
+        pattern=COMMIT,
+        description=f"The commit of the data set (40 hexadecimal digits); or {KEPT_COMMIT}.",
     )
 
 

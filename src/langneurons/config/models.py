@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from langneurons.config.base import Frozen
-
-NEWEST = "newest"
+from langneurons.config.base import COMMIT, NEWEST, Frozen
 
 
 class HubSource(Frozen):
@@ -15,7 +13,7 @@ class HubSource(Frozen):
     kind: Literal["hub"]
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Repository, `owner/name`.")
     revision: str = Field(
-        pattern=rf"^([0-9a-f]{{40}}|{NEWEST})$",
+        pattern=COMMIT,
         description="The commit (40 hexadecimal digits), so that a run can be repeated; or"
         f" `{NEWEST}`: the one that is newest when the model is first prepared. It is kept beside"
         " the weights and shown on the results page, and only from there can such a run be"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from langneurons.config.base import Frozen, Seed
+from langneurons.config.base import COMMIT, DATASET, KEPT_COMMIT, Frozen, Seed
 from langneurons.config.protocols import Protocol
 
 
@@ -33,11 +33,15 @@ class HubTask(Frozen):
 
     kind: Literal["hub"]
     dataset: str | None = Field(
-        None, description="Another data set with the same fields; left out: the definition's."
+        None,
+        pattern=DATASET,
+        description="Another data set with the same fields; left out: the definition's.",
     )
     config: str | None = Field(None, description="Its configuration name, if it has one.")
     revision: str | None = Field(
-        None, pattern=r"^[0-9a-f]{40}$", description="Its commit (40 hex digits)."
+        None,
+        pattern=COMMIT,
+        description=f"Its commit (40 hexadecimal digits); or {KEPT_COMMIT}.",
     )
     split: str | None = Field(None, description="Split; left out: that of the definition.")
 
