@@ -1293,7 +1293,10 @@ def test_reference_loads_and_the_schema_agrees():
     assert list(validator.iter_errors(GOOD | {"nam": 1}))
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny-model").mkdir()
+    (tmp_path / "tiny-model/config.json").write_text("{}")
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps(GOOD))
     assert main([str(path)]) == 0

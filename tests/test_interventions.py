@@ -403,13 +403,14 @@ def test_set_to_mean_runs_as_written_by_hand(measured):
 
 
 def test_layers_and_neurons_of_a_step(measured):
-    for layers, touched in (([1, 9], [1]), ([0, 0], [0]), ([0, 1], [0, 1]), (None, [0, 1])):
+    for layers, touched in (([1, 1], [1]), ([0, 0], [0]), ([0, 1], [0, 1]), (None, [0, 1])):
         plan = planned(measured, value=0, layers=layers)
         assert [w.layer for w in plan.writes] == touched
     plan = planned(measured, target="bb", value=0, neurons="aa")
     assert [w.index.tolist() for w in plan.writes] == [[3], [5, 40]]
-    with pytest.raises(ValueError, match="layers 2-3 of a model of 2"):
-        planned(measured, value=0, layers=[2, 3])
+    for layers in ([2, 3], [1, 9]):
+        with pytest.raises(ValueError, match=f"layers {layers[0]}-{layers[1]} of a model of 2"):
+            planned(measured, value=0, layers=layers)
 
 
 def test_a_target_without_neurons_is_a_warning_and_the_untouched_model(measured, caplog):

@@ -294,6 +294,8 @@ def test_the_graph_makes_the_tables(spec, tmp_path):
         "results": {"published": str(spec)},
     }
     checkout.save()
+    (checkout.path / "m").mkdir()
+    (checkout.path / "m/config.json").write_text("{}")
     table().to_parquet(checkout.path / "results/m/neurons/en-vi-zh/lape.parquet")
     names = ("published", "published_summary", *table_names(spec))
     files = [f"results/tables/hand/{name}.csv" for name in names]

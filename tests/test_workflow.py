@@ -257,15 +257,18 @@ def test_full_run_makes_every_result(checkout):
 
 def test_a_failed_job_says_why_where_and_what_to_type(edit):
     edit.config["language_sets"]["two"] = ["en", "zh", "fr"]
-    edit.config["corpus"]["source"] = {"kind": "jsonl", "path": "nowhere/{lang}.jsonl"}
+    edit.config["corpus"]["source"] = {"kind": "jsonl", "path": "texts/{lang}.jsonl"}
     edit.save()
+    (edit.path / "texts").mkdir(exist_ok=True)
+    for lang in ("en", "vi", "hi", "zh", "fr"):
+        (edit.path / f"texts/{lang}.jsonl").write_text('{"text": "one"}\n{"text": \n')
     log = edit.path / "logs/fetch_text/fr.log"
     command = ("resources/text/fr.jsonl", "-c1", "--configfile", "tiny.yaml", *TRIGGERS)
     done = edit.run(*command, check=False)
     assert done.returncode != 0
     last = done.stderr[done.stderr.index("langneurons: 1 job(s) failed") :]
     assert "fetch_text -> resources/text/fr.jsonl" in last
-    assert "nowhere/fr.jsonl" in last.split("reason: ")[1].splitlines()[0]
+    assert "texts/fr.jsonl" in last.split("reason: ")[1].splitlines()[0]
     assert f"log: {log.relative_to(edit.path)}" in last
     assert f"  {' '.join(['snakemake', *command])}\n" in last
 

@@ -174,7 +174,7 @@ def _neurons(name: str, step: "Step", roles, table: "NeuronTable") -> np.ndarray
     for lang in _languages(name, step.without, roles, table):
         mask &= ~_mask(name, lang, table)
     first, last = step.layers or (0, table.n_layers - 1)
-    if first >= table.n_layers:
+    if last >= table.n_layers:
         raise ValueError(
             f"intervention {name!r}: layers {first}-{last} of a model of {table.n_layers}"
         )

@@ -20,12 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from langneurons import geometry
 from langneurons.config import Config, parse_yaml, project_file, read_configs
 from langneurons.config.finetuning import Adapter, FinetuneEntry, Training
 from langneurons.config.protocols import from_points
 from langneurons.config.root import entry_languages
 from langneurons.config.tasks import source_paths
-from langneurons.errors import ConfigError
+from langneurons.errors import ConfigError, nearest
+from langneurons.geometry import Geometry
 from langneurons.histogram import N_BINS
 from langneurons.paths import user_path
 
@@ -38,21 +40,6 @@ FILLED = 0.95  # of a GPU's memory; the rest is the driver's and lost between bl
 MANY_LOGITS = 2**27  # as in langneurons.finetune, which this module may not import
 LOADED = re.compile(r"^\S+ loaded .*, ([\d.]+) s$", re.MULTILINE)
 RECORD_BYTES = 60.0  # a compressed row of the evaluation records
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A model's size: what memory and time follow from.
-
-    `shared`: width of a layer's keys, or values, of a token (key-value heads x head size).
-    """
-
-    parameters: float
-    layers: int
-    hidden: int
-    intermediate: int
-    vocabulary: int
-    shared: int
 
 
 @dataclass(frozen=True)
@@ -101,23 +88,22 @@ class Planner:
         return [stage for stage in found if stage.jobs]
 
     def geometry(self, model: str) -> Geometry:
-        """Return a model's size: from its prepared files, a local folder, or the assumptions."""
+        """Return a model's size: from its files, the assumptions, or those of another size.
+
+        Raises:
+            ConfigError: nothing names the size of the model.
+        """
         source = self.config.models[model].source
-        folders = [self.folder / "resources/models" / model]
-        if source.kind == "local":
-            folders.append(user_path(source.path))
-        for folder in folders:
-            if (folder / "config.json").is_file():
-                return _read_geometry(json.loads((folder / "config.json").read_text("utf-8")))
-        key = getattr(source, "repo", None) or getattr(source, "package", None) or model
-        known = self.assumed["models"]
-        if key not in known:
+        found = geometry.read(model, source, self.assumed["models"], self.folder)
+        if found is None:
+            key, known = geometry.table_key(model, source), self.assumed["models"]
             raise ConfigError(
-                f"plan: the size of models.{model} is unknown: it is not prepared, and {key!r} is"
-                f" not among `models` of the assumptions ({', '.join(known)}). Run"
-                f" `snakemake -c 1 resources` first or add a line there."
+                f"plan: the size of models.{model} is unknown: its files are not here, and {key!r}"
+                f" is not among `models` of the assumptions ({', '.join(known)})."
+                f"{nearest(key, known)} Add a line there, or run"
+                f" `snakemake -c 1 resources/models/{model}/manifest.json` first."
             )
-        return Geometry(**known[key])
+        return found
 
     # Stages ------------------------------------------------------------------------------------
 
@@ -510,21 +496,6 @@ class Planner:
                     if row.get("max_rss", "NA") not in ("NA", "-"):
                         memory.append(float(row["max_rss"]) / 1000)
         return seconds, memory
-
-
-def _read_geometry(raw: Mapping[str, Any]) -> Geometry:
-    """Return the size of a model from its config.json; parameters by counting its matrices."""
-    raw = raw.get("text_config", raw)
-    hidden = raw.get("hidden_size") or raw["n_embd"]
-    layers = raw.get("num_hidden_layers") or raw["n_layer"]
-    wide = raw.get("intermediate_size") or 4 * hidden
-    heads = raw.get("num_attention_heads") or raw["n_head"]
-    size = raw.get("head_dim") or hidden // heads
-    shared = raw.get("num_key_value_heads") or heads
-    attention = hidden * size * (2 * heads + 2 * shared)
-    embeddings = raw["vocab_size"] * hidden * (1 if raw.get("tie_word_embeddings") else 2)
-    parameters = layers * (attention + 3 * hidden * wide) + embeddings
-    return Geometry(parameters, layers, hidden, wide, raw["vocab_size"], shared * size)
 
 
 def text(stages: list[Stage], planner: Planner) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from langneurons import reading
 from langneurons.config.base import COMMIT, DATASET
@@ -291,17 +291,9 @@ class _Template(string.Formatter):
 
 def load_task(path: str | os.PathLike) -> Task:
     """Read a task; mistakes name the file and the key."""
-    from langneurons.config import parse_yaml
+    from langneurons.config.load import read_definition
 
-    raw = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
-    try:
-        return Task.model_validate(raw)
-    except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, item['loc'])) or 'task'}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from None
+    return read_definition(Path(path))
 
 
 def check_language(task: Task, lang: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from langneurons.config import ConfigError, project_file, read_configs
+from langneurons.config.files import check_files, needed_layers
 from langneurons.config.protocols import STAGES, from_points
 from langneurons.config.root import entry_languages
 from langneurons.provenance import SOURCES, code_digests
@@ -22,6 +23,8 @@ try:
         workflow.overwrite_configfiles or [DEFAULT_CONFIG],
         workflow.config_settings.config,
     )
+    if workflow.is_main_process:  # jobs parse this file again
+        check_files(cfg)
 except ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
@@ -103,6 +106,11 @@ def weights(wc):
 def gpus(wildcards):
     """Return the GPUs of a model's job."""
     return cfg.gpus(wildcards.model)
+
+
+def layers_needed(wildcards):
+    """Return how many layers the interventions of a model need; 0 if they name none."""
+    return needed_layers(cfg, wildcards.model)
 
 
 def memory(wildcards, attempt):

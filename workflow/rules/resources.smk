@@ -21,6 +21,7 @@ rule prepare_model:
     resources:
         mem_mb=6000,
         runtime=120,
+        layers=layers_needed,
     params:
         cfg=stage("prepare_model", "model"),
         code=code("prepare_model.py"),

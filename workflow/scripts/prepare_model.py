@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langneurons.config.files import check_depth
 from langneurons.config.models import ModelEntry
 from langneurons.loading import prepare_model
 from langneurons.runtime import start
@@ -16,7 +17,9 @@ def main(snakemake) -> None:
     job = start(snakemake, offline=False)
     source = dict(snakemake.params.cfg["source"])
     entry = ModelEntry.model_validate({"source": source, "dtype": "float32"})
-    manifest = prepare_model(entry, Path(snakemake.output[0]).parent)
+    folder = Path(snakemake.output[0]).parent
+    manifest = prepare_model(entry, folder)
+    check_depth(snakemake.wildcards.model, folder / manifest["path"], snakemake.resources.layers)
     job.done(revision=manifest["revision"])
 
 

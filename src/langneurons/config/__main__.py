@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from langneurons.config.files import check_files
 from langneurons.config.load import read_configs
 from langneurons.config.reference import files
 from langneurons.errors import ConfigError
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _summary(paths: list[str]) -> int:
     try:
         config = read_configs(paths)
+        check_files(config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

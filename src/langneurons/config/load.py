@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from langneurons.config.base import bare, blocks
 from langneurons.config.effects import check_effects
 from langneurons.config.interventions import InterventionEntry
+from langneurons.config.printed import Printed
 from langneurons.config.root import NAMED, Config, check
 from langneurons.config.sweeps import write_out
 from langneurons.errors import ConfigError, nearest, unknown
@@ -80,8 +81,7 @@ def build(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(item, raw) for item in _causes(error))
-        raise ConfigError("\n".join(lines)) from None
+        raise explained(error, raw) from None
     _check_conversions(raw, config, "")
     config = write_out(config)
     check(config)
@@ -90,6 +90,14 @@ def build(raw: Mapping[str, Any]) -> Config:
     _check_published(config)
     _check_masks(config)
     return config
+
+
+def explained(
+    error: ValidationError, raw: Mapping[str, Any], root: type[BaseModel] = Config
+) -> ConfigError:
+    """Return the error of a definition in the user's terms, one line per mistake."""
+    lines = dict.fromkeys(_explain(item, raw, root) for item in _causes(error))
+    return ConfigError("\n".join(lines))
 
 
 def _check_conversions(given: Any, made: Any, path: str) -> None:
@@ -147,9 +155,9 @@ _EXPECTED = {
 _BLOCK = ("model_type", "model_attributes_type")
 
 
-def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+def _explain(item: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseModel]) -> str:
     """Turn one pydantic error into: key path, value, what is legal, nearest match."""
-    place = _Place(item["loc"], raw)
+    place = _Place(item["loc"], raw, root)
     path, kind, value = place.path, item["type"], item["input"]
     context = item.get("ctx", {})
     shown = repr(value)
@@ -186,7 +194,8 @@ def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     message = _EXPECTED.get(kind, message).rstrip(".")
     word, _, rest = message.partition(": ")
     if kind == "value_error" and word in place.keys:
-        path, message = f"{path}.{word}", rest
+        path = f"{path}.{word}" if place.parts else word
+        message = rest
     if kind == "value_error" and isinstance(value, Mapping):
         return f"{path}: {message}."
     return f"{path}: {message} (given: {shown})."
@@ -195,11 +204,11 @@ def _explain(item: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
 class _Place:
     """Where an error lies: pydantic's location in the user's keys, and the models on its way."""
 
-    def __init__(self, location: tuple, raw: Any):
+    def __init__(self, location: tuple, raw: Any, root: type[BaseModel]):
         self.parts: list = []
         self.owner: type[BaseModel] | None = None
         self.last: Any = None
-        annotation: Any = Config
+        annotation: Any = root
         value, skipped = raw, False
         self.shorthand = False
         for part in location:
@@ -277,6 +286,11 @@ def project_file(given: str) -> Path:
     return path if path.exists() or path.is_absolute() else _shipped(path)
 
 
+def definition_file(name: str, given: str | None) -> Path:
+    """Return the file that defines a task: the one named, else the project's own of that name."""
+    return TASK_DEFINITIONS / f"{name}.yaml" if given is None else project_file(given)
+
+
 def _shipped(path: Path) -> Path:
     return PROJECT / path if (PROJECT / path).exists() else path
 
@@ -338,6 +352,28 @@ def _check_published(config: Config) -> None:
         folder = project_file(str(Path(path).parent))
         siblings = [str(sibling) for sibling in folder.glob("*.yaml")]
         raise unknown("results.published", path, "file of printed numbers", siblings)
+    if path is not None:
+        read_printed(project_file(path))
+
+
+def read_printed(path: Path) -> Printed:
+    """Return what a file of printed numbers says.
+
+    Raises:
+        ConfigError: the file is another kind of YAML; the error names each wrong key.
+    """
+    content, shown = parse_yaml(_read(path), str(path)), f"results.published: {path}"
+    if not {"tables", "masks", "layouts"} & set(content):
+        raise ConfigError(
+            f"{shown}: is not a file of printed numbers; such a file has the keys layouts and"
+            " tables, or layouts and masks (config/published/mondal2025.yaml), and this one has:"
+            f" {', '.join(map(str, content))}."
+        )
+    try:
+        return Printed.model_validate(content)
+    except ValidationError as error:
+        lines = str(explained(error, content, Printed)).split("\n")
+        raise ConfigError("\n".join(f"{shown}: {line}" for line in lines)) from None
 
 
 def _check_masks(config: Config) -> None:
@@ -374,19 +410,43 @@ def _definition(
         folder = project_file(str(Path(given).parent))
         legal = [str(Path(given).parent / sibling.name) for sibling in folder.glob("*.yaml")]
     else:
-        path = TASK_DEFINITIONS / f"{name}.yaml"
+        path = definition_file(name, None)
         legal = [sibling.stem for sibling in TASK_DEFINITIONS.glob("*.yaml")]
         if not legal:  # installed without the workflow
             return None
     if not path.is_file():
         error = unknown(place, given or name, "task definition", sorted(legal))
         raise ConfigError(f"{error} Define it in {path}.")
-    content = parse_yaml(_read(path), str(path))
-    words = content.get("words")
+    task = read_definition(path, place)
     for lang in langs:
-        if isinstance(words, dict) and lang not in words:
-            raise unknown(f"{section}.{name}.{key}", lang, f"language of {path.name}", words)
-    return content.get("kind")
+        if lang not in task.words:
+            raise unknown(f"{section}.{name}.{key}", lang, f"language of {path.name}", task.words)
+    return task.kind
+
+
+def read_definition(path: Path, place: str | None = None):
+    """Return the task that a file defines; `place` is the key that names the file.
+
+    Raises:
+        ConfigError: the file is not the definition of a task; the error names each wrong key.
+    """
+    from langneurons.tasks import Task
+
+    content = parse_yaml(_read(path), str(path))
+    shown = str(path) if place is None else f"{place}: {path}"
+    needed = [name for name, one in Task.model_fields.items() if one.is_required()]
+    if len(set(needed) & set(content)) < 2:
+        what = "a configuration, " if {"models", "selections"} <= set(content) else ""
+        raise ConfigError(
+            f"{shown}: is {what}not the definition of a task. A definition has the keys"
+            f" {', '.join(needed)} (docs/adding.md shows one); this file has:"
+            f" {', '.join(map(str, content))}."
+        )
+    try:
+        return Task.model_validate(content)
+    except ValidationError as error:
+        lines = str(explained(error, content, Task)).split("\n")
+        raise ConfigError("\n".join(f"{shown}: {line}" for line in lines)) from None
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,624 @@
+"""What a configuration names on disk, looked at before the first job: paths, first rows, sizes.
+
+Called once, by the process that plans a run, and by `python -m langneurons.config`; jobs do not
+repeat it. Nothing large is read: of a file of rows only the first one, of a folder its listing.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langneurons import geometry
+from langneurons.config.load import PROJECT, definition_file, parse_yaml, project_file, read_printed
+from langneurons.config.printed import missing_columns
+from langneurons.config.root import Config, entry_languages
+from langneurons.config.tasks import source_paths
+from langneurons.errors import ConfigError, nearest
+from langneurons.paths import unset, user_path
+
+MINI = Path(__file__).resolve().parents[1] / "mini"
+SIBLINGS = 2000  # names of a folder among which the most similar one is looked for
+SHOWN = 10
+COUNTED_BYTES = 2**26  # larger files of rows are not counted before a run
+SIZES = "config/plan.yaml"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A file or folder that a configuration names.
+
+    made: the output of the job that reads it; job: that job's (rule, wildcards).
+    """
+
+    key: str
+    template: str
+    path: Path
+    what: str = "file"
+    lang: str | None = None
+    made: str | None = None
+    job: tuple[str, Mapping[str, str]] | None = None
+
+
+def check_files(config: Config, work: Path = Path()) -> None:
+    """Raise `ConfigError` with a line for each thing on disk that cannot be used.
+
+    work: the folder in which the run keeps `resources/` and `logs/`. What a finished job has read
+    with the same settings is not looked at again.
+    """
+    wrong: list[str] = []
+    missing: set[str] = set()
+    for named in named_files(config):
+        if _prepared(config, named, work):
+            continue
+        reason = _unusable(named)
+        if reason is not None:
+            missing.add(named.key)
+            wrong.append(reason)
+    for check in (_check_printed, _check_layers, _check_rows, _check_shares, _check_split):
+        for key, reason in check(config, work):
+            if not any(key.startswith(f"{one}") or one.startswith(key) for one in missing):
+                wrong.append(reason)
+    wrong = list(dict.fromkeys(wrong))
+    if wrong:
+        more = [f"... and {len(wrong) - SHOWN} more of this kind."] if len(wrong) > SHOWN else []
+        raise ConfigError("\n".join([*wrong[:SHOWN], *more]))
+
+
+# Paths --------------------------------------------------------------------------------------------
+
+
+def named_files(config: Config) -> Iterator[Named]:
+    """Yield every file and folder that is opened by a job, filled in for every language."""
+    for name, entry in config.models.items():
+        source, key = entry.source, f"models.{name}.source.path"
+        if getattr(source, "path", None) is None:
+            continue
+        what = "folder" if source.kind == "local" else "file"
+        job = ("prepare_model", {"model": name})
+        made = f"resources/models/{name}/manifest.json"
+        yield Named(key, source.path, user_path(source.path), what, None, made, job)
+    for part in ("source", "heldout_source"):
+        source = getattr(config.corpus, part)
+        for lang in config.language_names() if getattr(source, "path", None) else ():
+            names = {"lang": lang, "code": source.codes.get(lang, lang)}
+            what = "folder" if source.kind == "folder" else "file"
+            path, job = user_path(source.path, names), ("fetch_text", {"lang": lang})
+            made = f"resources/text/{lang}.jsonl"
+            yield Named(f"corpus.{part}.path", source.path, path, what, lang, made, job)
+    for one in _row_sources(config):
+        what = "folder" if one.source.kind == "folder" else "file"
+        names = {"lang": one.lang, "code": one.code}
+        for key, template in source_paths(one.source).items():
+            path = user_path(template, names)
+            place = f"{one.key}.{key}"
+            yield Named(place, template, path, what, one.lang, one.made, one.job)
+    for key, template, lang, made, job in _prompts(config):
+        path = user_path(template, {"lang": lang})
+        yield Named(key, template, path, "file", lang, made, job)
+    for part in ("forcing", "fallback", "lens"):
+        identifier = getattr(getattr(config, part), "identifier", None)
+        if identifier is not None and identifier.kind == "fasttext":
+            path = user_path(identifier.path)
+            yield Named(f"{part}.identifier.path", identifier.path, path)
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """The rows of a task or a fine-tuning in one language."""
+
+    key: str
+    entry: Any
+    source: Any
+    definition: Path
+    task: str
+    lang: str
+    code: str
+    made: str
+    job: tuple[str, Mapping[str, str]]
+
+
+def _row_sources(config: Config) -> Iterator[RowSource]:
+    for points in config.points("items"):
+        for name in config.tasks:
+            entry, key = _under(config, "tasks", name, points)
+            file = definition_file(name, entry.definition)
+            codes = _codes(file)
+            for lang in entry.languages:
+                made = f"resources/tasks/{points}/{name}/{lang}.jsonl"
+                job = ("prepare_task", {"points": points, "task": name, "lang": lang})
+                code = codes.get(lang, lang)
+                yield RowSource(key, entry, entry.source, file, name, lang, code, made, job)
+    for points in config.points("rows"):
+        for name, own in config.finetunings.items():
+            if own.is_text:
+                continue
+            entry, key = _under(config, "finetunings", name, points)
+            file = definition_file(name, entry.definition)
+            lang = entry.language
+            made = f"resources/training/{points}/{name}.jsonl"
+            job = ("prepare_training", {"points": points, "finetuning": name})
+            code = _codes(file).get(lang, lang)
+            yield RowSource(key, entry, entry.source, file, name, lang, code, made, job)
+
+
+def _under(config: Config, section: str, name: str, points: str) -> tuple[Any, str]:
+    """Return an entry as a folder of results has it, and the key of its source."""
+    from langneurons.config.protocols import from_points
+
+    own = getattr(config, section)[name]
+    protocol = from_points("items" if section == "tasks" else "rows", points)
+    entry = own.under(protocol)
+    replaced = own.paper is not None and own.paper.source is not None
+    inner = "paper.source" if protocol.split == "paper" and replaced else "source"
+    return entry, f"{section}.{name}.{inner}"
+
+
+def _codes(definition: Path) -> Mapping[str, str]:
+    if not definition.is_file():
+        return {}
+    codes = parse_yaml(definition.read_text(encoding="utf-8-sig"), str(definition)).get("codes")
+    return codes if isinstance(codes, Mapping) else {}
+
+
+def _prompts(config: Config) -> Iterator[tuple]:
+    """Yield (key, template, language, made, job) of facts and questions in files."""
+    if config.lss is not None and config.lss.source.kind == "jsonl":
+        for lang in fact_languages(config):
+            job = ("prepare_facts", {"lang": lang})
+            made = f"resources/facts/{lang}.jsonl"
+            yield "lss.source.path", config.lss.source.path, lang, made, job
+    for part in ("forcing", "fallback", "lens"):
+        entry = getattr(config, part)
+        if entry is None or entry.questions.kind != "jsonl":
+            continue
+        for lang in question_languages(config, part):
+            job = ("prepare_questions", {"analysis": part, "lang": lang})
+            made = f"resources/questions/{part}/{lang}.jsonl"
+            yield f"{part}.questions.path", entry.questions.path, lang, made, job
+
+
+def fact_languages(config: Config) -> list[str]:
+    """Return the premise languages of the steering shift."""
+    cells = [cell for model in config.models for cell in config.lss_cells(model)]
+    return sorted({lang for folder, _, _ in cells for lang in config.lss_languages(folder)[0]})
+
+
+def question_languages(config: Config, analysis: str) -> list[str]:
+    """Return the languages of the questions of an analysis."""
+    entry, found = getattr(config, analysis), set()
+    for model in config.models:
+        if analysis == "lens":
+            folders = list(config.lens_cells(model))
+        else:
+            folders = [cell[0] for cell in config.generation_cells(model, analysis)]
+        for folder in folders:
+            found.update(entry_languages(entry, config.directory_languages()[folder])[0])
+    return sorted(found)
+
+
+def _prepared(config: Config, named: Named, work: Path) -> bool:
+    """Tell whether the job that reads a file has ended with the settings of now."""
+    if named.made is None or named.job is None or not (work / named.made).exists():
+        return False
+    from langneurons.stages import stage
+
+    rule, wildcards = named.job
+    record = work / "logs" / rule / f"{'/'.join(wildcards.values())}.json"
+    try:
+        settings = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return settings == stage(config, rule, **wildcards)
+
+
+def _unusable(named: Named) -> str | None:
+    """Return what is wrong with a path, in words, or None."""
+    path, shown = named.path, f"{named.key}: {named.template!r}"
+    lacking = unset(named.template)
+    if lacking and not path.exists():
+        return (
+            f"{shown}: the environment variable {lacking[0]} is not set. Set it, or write the path."
+        )
+    if str(path) != named.template:
+        shown += f" ({path}{f', language {named.lang}' if named.lang else ''})"
+    try:
+        is_there = path.is_dir() if named.what == "folder" else path.is_file()
+        other = path.exists()
+    except OSError as error:
+        return f"{shown}: cannot be looked up: {error.strerror}."
+    if not is_there:
+        if other:
+            found = "a folder" if path.is_dir() else "a file"
+            return f"{shown}: is {found}; expected: a {named.what}."
+        return f"{shown}: there is no such {named.what}.{_hint(path, named.template)}"
+    if not os.access(path, os.R_OK):
+        return f"{shown}: is not readable; change its permissions."
+    if named.key.startswith("models.") and named.what == "folder":
+        if not (path / "config.json").is_file():
+            return (
+                f"{shown}: the folder holds no config.json; expected: a model in the layout of the"
+                f" hub (config.json, tokenizer files, weights).{_below(path)}"
+            )
+    if named.what == "file" and path.stat().st_size == 0:
+        return f"{shown}: the file is empty."
+    return None
+
+
+def _below(path: Path) -> str:
+    """Name a folder below one without config.json that has one."""
+    found = [name for name in _listed(path) if (path / name / "config.json").is_file()]
+    return f" Did you mean {str(path / found[0])!r}?" if found else ""
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder or Path()) as entries:
+            return sorted(entry.name for _, entry in zip(range(SIBLINGS), entries, strict=False))
+    except OSError:
+        return []
+
+
+def _hint(path: Path, template: str) -> str:
+    """Name the most similar file of the folder, or the first folder that is not there."""
+    above = path.parent
+    if not above.is_dir():
+        while not above.parent.is_dir() and above.parent != above:
+            above = above.parent
+        close = nearest(above.name, _listed(above.parent))
+        return f" There is no folder {str(above)!r}.{close}{_relative(template)}"
+    listed = _listed(above)
+    close = nearest(path.name, listed)
+    few = f" The folder holds: {', '.join(listed[:5])}." if listed and not close else ""
+    return f"{close}{few}{_relative(template)}"
+
+
+def _relative(template: str) -> str:
+    if template.startswith(("/", "~", "$")):
+        return ""
+    return f" Relative paths are relative to the working directory ({Path.cwd()})."
+
+
+def _check_printed(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield the CSV files of printed numbers that are not there, or lack a column."""
+    if config.results.published is None:
+        return
+    path = project_file(config.results.published)
+    for name, wanted in read_printed(path).files().items():
+        file, key = path.parent / name, "results.published"
+        if not file.is_file():
+            close = nearest(name, _listed(file.parent))
+            yield key, f"{key}: {path} names {name!r}, and there is no {file}.{close}"
+            continue
+        for column in missing_columns(file, wanted):
+            yield key, f"{key}: {file} has no column {column!r}; it needs: {', '.join(wanted)}."
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+def _sizes() -> Mapping[str, Any]:
+    path = PROJECT / SIZES
+    if not path.is_file():
+        return {}
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+
+
+def depths(config: Config, work: Path = Path()) -> dict[str, int]:
+    """Return the number of layers of every model of which it is known."""
+    found, table = {}, _sizes().get("models", {})
+    for name, entry in config.models.items():
+        for folder in geometry.folders(name, entry.source, work):
+            layers = geometry.depth(folder)
+            if layers is not None:
+                found[name] = layers
+                break
+        else:
+            known = geometry.read(name, entry.source, table, work)
+            if known is not None:
+                found[name] = known.layers
+    return found
+
+
+def deepest_layers(config: Config, model: str) -> dict[str, int]:
+    """Return, by the key of the configuration, the deepest layer that it names of a model."""
+    found: dict[str, int] = {}
+    used = _used_interventions(config, model)
+    for name, entry in config.interventions.items():
+        if (entry.models is not None and model not in entry.models) or name not in used:
+            continue
+        sweep = config.sweep_of(name)
+        key = f"interventions.{sweep}.sweep" if sweep else f"interventions.{name}.layers"
+        for step in entry.steps:
+            if step.layers is not None:
+                found[key] = max(found.get(key, 0), step.layers[1])
+    return found
+
+
+def _used_interventions(config: Config, model: str) -> set[str]:
+    used = {name for _, _, name in config.perplexity_cells(model)}
+    used |= {name for _, _, name in config.lss_cells(model)}
+    for analysis in ("forcing", "fallback"):
+        used |= {name for _, _, name in config.generation_cells(model, analysis)}
+    for rows in config.lens_cells(model).values():
+        used |= {name for _, name, _ in rows}
+    for task in config.tasks.values():
+        used |= set(config.usable(task, model))
+    return used
+
+
+def layer_errors(model: str, layers: int, deepest: Mapping[str, int]) -> list[str]:
+    """Return an error for each key that names a layer beyond a model's last one."""
+    return [
+        f"{key}: layer {last} is beyond models.{model}, which has {layers} layers; legal: 0 to"
+        f" {layers - 1}."
+        + (f" Write `sweep: {layers}`." if key.endswith(".sweep") else "")
+        + " Interventions for some models only: `models`."
+        for key, last in deepest.items()
+        if last >= layers
+    ]
+
+
+def check_depth(model: str, folder: Path, needed: int) -> None:
+    """Refuse a model with fewer layers than the configuration names.
+
+    folder: that of the weights; needed: the number of layers that the interventions need.
+    """
+    layers = geometry.depth(folder)
+    if layers is not None and layers < needed:
+        raise ConfigError(
+            f"models.{model}: the model has {layers} layers, and interventions name layer"
+            f" {needed - 1}; legal: 0 to {layers - 1}. Change `layers` or `sweep` of the"
+            " intervention, or limit it to some models by `models`."
+        )
+
+
+def needed_layers(config: Config, model: str) -> int:
+    """Return the number of layers that the interventions of a model need; 0 without any."""
+    return max(deepest_layers(config, model).values(), default=-1) + 1
+
+
+def _check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    if not any(deepest_layers(config, model) for model in config.models):
+        return
+    for model, layers in depths(config, work).items():
+        for reason in layer_errors(model, layers, deepest_layers(config, model)):
+            yield reason.split(":")[0], reason
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+
+def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield what the first row of a source lacks of what its reader needs."""
+    from langneurons.facts import read_facts
+    from langneurons.tasks import build, load_task
+
+    tasks: dict[Path, Any] = {}
+    for one in _row_sources(config):
+        named = Named(one.key, "", Path(), "file", one.lang, one.made, one.job)
+        if not one.definition.is_file() or _prepared(config, named, work):
+            continue
+        first = _first_of_task(one)
+        if first is None:
+            continue
+        place, row = first
+        if one.definition not in tasks:
+            tasks[one.definition] = load_task(one.definition)
+        task = tasks[one.definition]
+
+        def built(task=task, row=row, lang=one.lang):
+            build([row], task, lang)
+
+        lacking = [field for field in task.fields if field not in row]
+        if lacking:
+            yield (
+                one.key,
+                f"{one.key}: {place} has no field {lacking[0]!r}, which {_shown(one.definition)}"
+                f" reads; its fields: {', '.join(map(str, row))}.{nearest(lacking[0], row)}"
+                " Name another source, or another `definition`.",
+            )
+            continue
+        yield from _tried(one.key, place, built)
+    for part in ("source", "heldout_source"):
+        source = getattr(config.corpus, part)
+        if source is None or source.kind not in ("jsonl", "folder"):
+            continue
+        wanted = [source.text_field, *([source.id_field] if source.id_field else [])]
+        for lang in config.language_names():
+            names = {"lang": lang, "code": source.codes.get(lang, lang)}
+            path, key = user_path(source.path, names), f"corpus.{part}"
+            yield from _fields(key, path, source.kind, wanted)
+    for key, template, lang, made, job in _prompts(config):
+        path = user_path(template, {"lang": lang})
+        named = Named(key, template, path, "file", lang, made, job)
+        if _prepared(config, named, work):
+            continue
+        if not key.startswith("lss"):
+            yield from _fields(key, path, "jsonl", ["id", "question"])
+            continue
+        row = _first_row(path)
+        if isinstance(row, str):
+            yield key, f"{key}: {path}: {row}"
+        elif row is not None:
+            yield from _tried(key, str(path), lambda row=row, lang=lang: read_facts([row], lang))
+
+
+def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str, str]]:
+    try:
+        read()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        yield key, f"{key}: the first row of {place} cannot be used: {error}"
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+
+
+def _fields(key: str, path: Path, kind: str, wanted: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the fields that the first row of a file, or the columns of a folder, lack."""
+    found = _columns(path) if kind == "folder" else _first_row(path)
+    if isinstance(found, str):
+        yield key, f"{key}: {path}: {found}"
+        return
+    for field in wanted if found is not None else ():
+        if field not in found:
+            yield (
+                key,
+                f"{key}: {path}, row 1: no field {field!r}; fields:"
+                f" {', '.join(map(str, found))}.{nearest(field, found)}",
+            )
+
+
+def _first_row(path: Path) -> dict[str, Any] | str | None:
+    """Return the first row of a JSONL file; what is wrong with it, in words; None without one."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if isinstance(row, dict):
+                        return row
+                    return f"line {number} is not an object with fields; expected: JSONL."
+    except UnicodeDecodeError:
+        return "is not a text file in UTF-8."
+    except ValueError:
+        return f"line {number} is not JSON; expected: one JSON object a line (JSONL)."
+    except OSError:
+        return None
+    return "holds no row."
+
+
+def _columns(folder: Path) -> list[str] | str | None:
+    """Return the columns of a folder that `datasets.save_to_disk` wrote."""
+    if not folder.is_dir():
+        return None
+    if (folder / "dataset_dict.json").is_file():
+        try:
+            splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+        except (ValueError, KeyError, OSError):
+            splits = []
+        return f"holds the splits {', '.join(map(str, splits))}; name the folder of one of them."
+    try:
+        features = json.loads((folder / "dataset_info.json").read_text("utf-8"))["features"]
+        return list(features)
+    except FileNotFoundError:
+        return "is not a folder that `datasets.save_to_disk` wrote: it holds no dataset_info.json."
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+
+
+def _mini_file(one: RowSource) -> Path:
+    name = one.source.name or one.task
+    return MINI / ("parallel" if name == "flores" else name) / f"{one.lang}.jsonl"
+
+
+def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
+    """Return where the first row of a task's source stands, and the row."""
+    kind = one.source.kind
+    names = {"lang": one.lang, "code": one.code}
+    if kind == "mini":
+        row = _first_row(_mini_file(one))
+        if isinstance(row, dict) and (one.source.name or one.task) == "flores":
+            row = {"sentence_src": row["english"], "sentence_tgt": row["text"]}
+        return (f"the mini data of {one.source.name or one.task}", row) if row else None
+    if kind == "jsonl":
+        path = user_path(one.source.path, names)
+        row = _first_row(path)
+        return (str(path), row) if isinstance(row, dict) else None
+    if kind == "text":
+        row = {}
+        for field, template in one.source.fields.items():
+            try:
+                with user_path(template, names).open(encoding="utf-8-sig", newline="\n") as file:
+                    row[field] = next(file, "").rstrip("\n").removesuffix("\r")
+            except (OSError, UnicodeDecodeError):
+                return None
+        return f"{one.key}.fields", row
+    if kind == "folder":
+        columns = _columns(user_path(one.source.path, names))
+        if isinstance(columns, list):
+            missing = [field for field in _reads(one.definition) if field not in columns]
+            return (
+                (str(user_path(one.source.path, names)), dict.fromkeys(columns, ""))
+                if (missing)
+                else None
+            )
+    return None
+
+
+def _reads(definition: Path) -> list[str]:
+    fields = parse_yaml(definition.read_text(encoding="utf-8-sig"), str(definition)).get("fields")
+    return [str(field) for field in fields] if isinstance(fields, list) else []
+
+
+# Shares -------------------------------------------------------------------------------------------
+
+
+def _check_shares(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield the shares of rows that select none of as many as there are."""
+    for one in _row_sources(config):
+        if tuple(one.entry.rows) == (0.0, 1.0):
+            continue
+        number = _number_of_rows(one)
+        if number is None:
+            continue
+        first, last = (round(share * number) for share in one.entry.rows)
+        if first >= last:
+            path = one.key.removesuffix(".source") + ".rows"
+            least = 1 / max(number, 1)
+            yield (
+                path,
+                f"{path}: {list(one.entry.rows)} of {number} rows ({one.lang}) is none; legal: a"
+                f" share of {least:.2g} or more.",
+            )
+
+
+def _number_of_rows(one: RowSource) -> int | None:
+    kind, path = one.source.kind, None
+    if kind == "mini":
+        path = _mini_file(one)
+    elif kind in ("jsonl", "text"):
+        template = next(iter(source_paths(one.source).values()))
+        path = user_path(template, {"lang": one.lang, "code": one.code})
+    elif kind == "hub" and one.definition.is_file():
+        text = one.definition.read_text(encoding="utf-8-sig")
+        hub = parse_yaml(text, str(one.definition)).get("hub") or {}
+        sizes = _sizes().get("rows", {}).get(one.source.dataset or hub.get("dataset"), {})
+        return sizes.get(one.source.split or hub.get("split", "test"))
+    try:
+        if path is None or path.stat().st_size > COUNTED_BYTES:
+            return None
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip() or kind == "text")
+    except OSError:
+        return None
+
+
+def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield a share of held-out documents that holds none, or all, of the mini corpus."""
+    corpus = config.corpus
+    if corpus.source.kind != "mini" or corpus.heldout_source is not None:
+        return
+    from langneurons.corpora import split_of
+
+    for lang in config.language_names():
+        if corpus.split == "order":
+            break
+        try:
+            text = (MINI / "corpus" / f"{lang}.jsonl").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        names = [json.loads(line)["id"] for line in text.splitlines() if line.strip()]
+        parts = {split_of(name, corpus.heldout_fraction, corpus.seed) for name in names}
+        if len(parts) < 2:
+            held = "no" if parts == {"identification"} else "every"
+            yield (
+                "corpus.heldout_fraction",
+                f"corpus.heldout_fraction: {corpus.heldout_fraction} of {len(names)} documents"
+                f" ({lang}) with corpus.seed {corpus.seed} holds out {held} document; both parts"
+                " need some. Change heldout_fraction or seed.",
+            )
+            return

@@ -1,0 +1,372 @@
+"""What a configuration names on disk is looked at before the first job."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_config import GOOD, put
+
+from langneurons.config import ConfigError, build
+from langneurons.config.__main__ import main
+from langneurons.config.files import check_depth, check_files, depths, needed_layers
+from langneurons.geometry import from_gguf, gguf_header
+from langneurons.stages import stage
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 100}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Return an empty working directory with a model's folder, `tiny-model`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny-model").mkdir()
+    (tmp_path / "tiny-model/config.json").write_text(json.dumps(SMALL))
+    return tmp_path
+
+
+def refused(*changes, work=Path()):
+    raw = copy.deepcopy(GOOD)
+    for change in changes:
+        change(raw)
+    with pytest.raises(ConfigError) as caught:
+        check_files(build(raw), work)
+    return str(caught.value)
+
+
+def lines(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_good_configuration_passes(here):
+    check_files(build(GOOD))
+
+
+def test_a_model_that_is_not_there(here):
+    said = refused(put("models.tiny.source.path", "tiny-modle"))
+    assert "models.tiny.source.path: 'tiny-modle'" in said and "no such folder" in said
+    assert "Did you mean 'tiny-model'?" in said and str(here) in said
+    (here / "config.json").write_text("{}")
+    said = refused(put("models.tiny.source.path", "config.json"))
+    assert "is a file; expected: a folder" in said
+
+
+def test_a_folder_of_models_names_the_one_below(here):
+    (here / "models").mkdir()
+    shutil.move(here / "tiny-model", here / "models" / "tiny-model")
+    said = refused(put("models.tiny.source.path", "models"))
+    assert "holds no config.json" in said and "Did you mean 'models/tiny-model'?" in said
+
+
+def test_a_gguf_file_that_is_not_there(here):
+    gguf = {"kind": "gguf", "path": "~/m.gguf"}
+    assert "models.tiny.source.path: '~/m.gguf'" in refused(put("models.tiny.source", gguf))
+
+
+def test_home_and_variables_are_replaced(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setenv("MODELS", str(here))
+    monkeypatch.delenv("NOT_SET", raising=False)
+    for path in ("~/tiny-model", "$HOME/tiny-model", "${MODELS}/tiny-model"):
+        raw = copy.deepcopy(GOOD)
+        raw["models"]["tiny"]["source"]["path"] = path
+        check_files(build(raw))
+    said = refused(put("models.tiny.source.path", "$NOT_SET/tiny-model"))
+    assert "environment variable NOT_SET is not set" in said
+
+
+CORPUS = {"kind": "jsonl", "path": "text/{code}.jsonl", "codes": {"vi": "vie"}}
+
+
+def test_a_corpus_is_looked_up_in_every_language(here):
+    for lang in ("en", "vie", "hy"):
+        lines(here / f"text/{lang}.jsonl", {"text": "one"})
+    said = refused(put("corpus.source", CORPUS))
+    assert "corpus.source.path: 'text/{code}.jsonl' (text/hi.jsonl, language hi)" in said
+    assert "Did you mean 'hy.jsonl'?" in said and said.count("\n") == 0
+    said = refused(put("corpus.source", CORPUS | {"path": "texts/{code}.jsonl"}))
+    assert "There is no folder 'texts'. Did you mean 'text'?" in said
+    assert said.count("\n") == 2
+
+
+def test_the_first_row_of_a_corpus_has_its_fields(here):
+    for lang in ("en", "vie", "hi"):
+        lines(here / f"text/{lang}.jsonl", {"texts": "one", "id": 1})
+    said = refused(put("corpus.source", CORPUS))
+    assert "text/en.jsonl, row 1: no field 'text'; fields: texts, id. Did you mean 'texts'?" in said
+    (here / "text/en.jsonl").write_text("[\n  {}\n]\n")
+    assert "line 1 is not JSON; expected: one JSON object a line" in refused(
+        put("corpus.source", CORPUS)
+    )
+    (here / "text/en.jsonl").write_text("")
+    assert "the file is empty" in refused(put("corpus.source", CORPUS))
+
+
+def test_the_columns_of_a_saved_folder_are_read(here):
+    folder = {"kind": "folder", "path": "saved/{lang}"}
+    for lang in ("en", "vi", "hi"):
+        (here / "saved" / lang).mkdir(parents=True)
+        info = {"features": {"content": {}, "id": {}}}
+        (here / "saved" / lang / "dataset_info.json").write_text(json.dumps(info))
+    assert "no field 'text'; fields: content, id" in refused(put("corpus.source", folder))
+    for lang in ("en", "vi", "hi"):
+        (here / "saved" / lang / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert "holds the splits train, test" in refused(put("corpus.source", folder))
+
+
+def test_heldout_documents_of_the_mini_corpus(here):
+    said = refused(put("corpus.heldout_fraction", 1e-9))
+    assert "corpus.heldout_fraction: 1e-09" in said and "holds out no document" in said
+    said = refused(put("corpus.heldout_fraction", 0.999999999))
+    assert "holds out every document" in said
+
+
+ROWS = {"kind": "jsonl", "path": "rows/{lang}.jsonl"}
+
+
+def test_rows_of_another_task(here):
+    xcopa = {"definition": "config/tasks/xcopa.yaml", "source": {"kind": "mini", "name": "xnli"}}
+    said = refused(put("tasks.xnli", GOOD["tasks"]["xnli"] | xcopa))
+    assert "tasks.xnli.source: the mini data of xnli has no field 'choice1'" in said
+    assert "config/tasks/xcopa.yaml" in said and "premise, hypothesis, label" in said
+    lines(here / "rows/vi.jsonl", {"premise": "a", "hypothesis": "b", "label": 7})
+    said = refused(put("tasks.xnli.source", ROWS))
+    assert "tasks.xnli.source: the first row of rows/vi.jsonl" in said and "7" in said
+
+
+def test_task_files_and_those_of_the_paper(here):
+    said = refused(put("tasks.xnli.source", ROWS))
+    assert "tasks.xnli.source.path: 'rows/{lang}.jsonl' (rows/vi.jsonl, language vi)" in said
+    said = refused(
+        put("tasks.xnli.paper", {"source": ROWS}), put("protocols", {"theirs": {"split": "paper"}})
+    )
+    assert "tasks.xnli.paper.source.path: 'rows/{lang}.jsonl'" in said
+
+
+def test_text_files_of_a_task(here):
+    fields = {"sentence_src": "en.txt", "sentence_tgt": "{code}.txt"}
+    entry = {"source": {"kind": "text", "fields": fields}, "languages": ["vi"]}
+    (here / "en.txt").write_text("one\n")
+    said = refused(put("tasks.flores", entry))
+    assert "tasks.flores.source.fields.sentence_tgt: '{code}.txt'" in said
+
+
+def test_training_rows(here):
+    source = {"kind": "jsonl", "path": "train.{lang}.jsonl"}
+    entry = {"definition": "config/tasks/xnli_head.yaml", "source": source, "targets": ["vi"]}
+    task = {"source": {"kind": "mini", "name": "xnli"}, "languages": ["vi"]}
+    both = put("finetunings.nli", entry), put("tasks.xnli_head", task | {"finetunings": ["nli"]})
+    said = refused(*both)
+    assert "finetunings.nli.source.path: 'train.{lang}.jsonl' (train.en.jsonl, language en)" in said
+    lines(here / "train.en.jsonl", {"premise": "a", "label": 0})
+    assert "finetunings.nli.source: train.en.jsonl has no field 'hypothesis'" in refused(*both)
+    rows = {"premise": "a", "hypothesis": "b", "label": 0}
+    lines(here / "train.en.jsonl", rows, rows, rows)
+    said = refused(*both, put("finetunings.nli.rows", [0, 0.1]))
+    assert "finetunings.nli.rows: [0.0, 0.1] of 3 rows (en) is none" in said
+
+
+def test_shares_of_the_mini_data_and_of_known_data_sets(here):
+    said = refused(put("tasks.xnli.rows", [0.5, 0.5001]))
+    assert "tasks.xnli.rows: [0.5, 0.5001] of" in said and "is none" in said
+    said = refused(put("tasks.xnli.source", {"kind": "hub"}), put("tasks.xnli.rows", [0, 1e-5]))
+    assert "tasks.xnli.rows: [0.0, 1e-05] of 5010 rows (vi) is none" in said
+
+
+FACTS = {"interventions": ["zero"], "source": {"kind": "jsonl", "path": "facts.{lang}.jsonl"}}
+
+
+def test_facts_and_questions(here):
+    said = refused(put("lss", FACTS))
+    assert said.count("lss.source.path: 'facts.{lang}.jsonl'") == 3
+    for lang in ("en", "vi", "hi"):
+        lines(here / f"facts.{lang}.jsonl", {"template": "[X] is in [Y].", "predicate_id": "P1"})
+    assert "lss.source.path: the first row of facts.en.jsonl" in refused(put("lss", FACTS))
+    questions = {"kind": "jsonl", "path": "ask.{lang}.jsonl"}
+    forcing = {"interventions": ["zero"], "questions": questions, "sources": ["en"]}
+    assert "forcing.questions.path: 'ask.{lang}.jsonl'" in refused(put("forcing", forcing))
+    lines(here / "ask.en.jsonl", {"id": "1", "questions": "?"})
+    said = refused(put("forcing", forcing))
+    assert "no field 'question'; fields: id, questions. Did you mean 'questions'?" in said
+
+
+def test_the_identifier_is_looked_up_before_answers_are_decoded(here):
+    (here / "lid.176.bin").write_text("x")
+    identifier = {"kind": "fasttext", "path": "lid176.bin"}
+    said = refused(put("forcing", {"interventions": ["zero"], "identifier": identifier}))
+    assert "forcing.identifier.path: 'lid176.bin'" in said and "'lid.176.bin'" in said
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [[500, 900], [0, 900], [0, 2]])
+def test_layers_beyond_the_model(here, layers):
+    said = refused(put("interventions.zero.layers", layers))
+    assert f"interventions.zero.layers: layer {layers[1]} is beyond models.tiny" in said
+    assert "2 layers; legal: 0 to 1" in said
+
+
+def test_a_sweep_beyond_the_model(here):
+    said = refused(put("interventions.zero.sweep", 500))
+    assert "interventions.zero.sweep: layer 499" in said and "Write `sweep: 2`" in said
+    assert said.count("\n") == 0
+    raw = copy.deepcopy(GOOD)
+    raw["interventions"]["zero"]["sweep"] = 2
+    check_files(build(raw))
+
+
+def test_an_intervention_counts_where_it_is_used_only(here):
+    raw = copy.deepcopy(GOOD)
+    raw["interventions"]["unused"] = {"operation": "set", "value": 0, "layers": [0, 99]}
+    raw["models"]["deep"] = {"source": {"kind": "hub", "repo": "a/b", "revision": "0" * 40}}
+    raw["interventions"]["deep"] = {"operation": "set", "value": 0, "layers": [0, 99]}
+    raw["interventions"]["deep"]["models"] = ["deep"]
+    raw["perplexity"]["interventions"] = ["zero", "deep"]
+    config = build(raw)
+    check_files(config)
+    assert depths(config) == {"tiny": 2}
+    assert (needed_layers(config, "tiny"), needed_layers(config, "deep")) == (0, 100)
+    check_depth("deep", here / "tiny-model", 2)
+    with pytest.raises(ConfigError, match="has 2 layers, and interventions name layer 99"):
+        check_depth("deep", here / "tiny-model", 100)
+
+
+def test_layers_of_known_and_prepared_models(here):
+    raw = copy.deepcopy(GOOD)
+    hub = {"kind": "hub", "repo": "google/gemma-2-2b-it", "revision": "0" * 40}
+    raw["models"]["tiny"]["source"] = hub
+    assert depths(build(raw)) == {"tiny": 26}
+    prepared = here / "resources/models/tiny"
+    prepared.mkdir(parents=True)
+    (prepared / "manifest.json").write_text(json.dumps({"path": str(here / "tiny-model")}))
+    assert depths(build(raw)) == {"tiny": 2}
+
+
+def gguf(path, **values):
+    """Write the header of a GGUF file: whole numbers, texts, and a vocabulary of three."""
+    text = b"".join
+    parts = [b"GGUF", (3).to_bytes(4, "little"), bytes(8), (len(values) + 1).to_bytes(8, "little")]
+
+    def string(word):
+        return len(word.encode()).to_bytes(8, "little") + word.encode()
+
+    for key, value in values.items():
+        kind = 8 if isinstance(value, str) else 4
+        shown = string(value) if kind == 8 else value.to_bytes(4, "little")
+        parts.append(string(key.replace("__", ".")) + kind.to_bytes(4, "little") + shown)
+    words = text(string(word) for word in ("a", "b", "c"))
+    head = string("tokenizer.ggml.tokens") + (9).to_bytes(4, "little") + (8).to_bytes(4, "little")
+    parts.append(head + (3).to_bytes(8, "little") + words)
+    path.write_bytes(text(parts))
+
+
+def test_the_size_of_a_gguf_file_is_in_its_header(here):
+    values = {"general__architecture": "llama", "llama__block_count": 4}
+    values |= {"llama__embedding_length": 32, "llama__feed_forward_length": 48}
+    values |= {"llama__attention__head_count": 4, "llama__attention__head_count_kv": 2}
+    gguf(here / "m.gguf", **values)
+    assert gguf_header(here / "m.gguf")["tokenizer.ggml.tokens"] == 3
+    found = from_gguf(here / "m.gguf")
+    assert (found.layers, found.hidden, found.intermediate, found.vocabulary) == (4, 32, 48, 3)
+    # Four matrices of attention (query and output whole, keys and values halved), three of the MLP.
+    assert found.parameters == 4 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 3 * 32
+    said = refused(
+        put("models.tiny.source", {"kind": "gguf", "path": "m.gguf"}),
+        put("interventions.zero.sweep", 5),
+    )
+    assert "layer 4 is beyond models.tiny, which has 4 layers" in said
+    (here / "m.gguf").write_bytes(b"GGUF\x03")
+    assert from_gguf(here / "m.gguf") is None
+
+
+# Definitions and printed numbers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("config/config.yaml", ["is a configuration, not the definition of a task", "metrics"]),
+        (
+            "config/published/mondal2025.yaml",
+            ["is not the definition of a task", "tables, layouts"],
+        ),
+        ("config/plan.yaml", ["is not the definition of a task", "nf4_slowdown"]),
+        ("broken.yaml", ["broken.yaml: metrcs: unknown key", "'metrics'", "metrics: missing"]),
+        ("config/tasks/xcopy.yaml", ["'config/tasks/xcopy.yaml' is not a known", "xcopa.yaml"]),
+    ],
+)
+def test_a_definition_that_is_none(given, words, here):
+    text = (ROOT / "config/tasks/xnli.yaml").read_text(encoding="utf-8")
+    (here / "broken.yaml").write_text(text.replace("\nmetrics:", "\nmetrcs:"), encoding="utf-8")
+    raw = copy.deepcopy(GOOD)
+    raw["tasks"]["xnli"]["definition"] = given
+    with pytest.raises(ConfigError) as caught:
+        build(raw)
+    for word in ["tasks.xnli.definition", *words]:
+        assert word in str(caught.value)
+    assert "Field required" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("config/config.yaml", ["is not a file of printed numbers", "layouts"]),
+        ("config/tasks/xnli.yaml", ["is not a file of printed numbers"]),
+        ("config/published/mondal.yaml", ["is not a known", "mondal2025.yaml"]),
+    ],
+)
+def test_printed_numbers_that_are_none(given, words):
+    raw = copy.deepcopy(GOOD)
+    raw["results"] = {"published": given}
+    with pytest.raises(ConfigError) as caught:
+        build(raw)
+    for word in ["results.published", *words]:
+        assert word in str(caught.value)
+
+
+def test_a_printed_table_without_its_csv_or_a_column(here):
+    table = {"item": "Table 1", "file": "one.csv", "task": "activations", "values": {"m": "mean"}}
+    layout = {"item": "Table 1", "title": "t", "rows": ["model"], "columns": ["metric"]}
+    spec = {"tables": [table], "layouts": [layout]}
+    (here / "mine.yaml").write_text(json.dumps(spec))
+    published = put("results", {"published": "mine.yaml"})
+    assert "there is no one.csv" in refused(published)
+    (here / "one.csv").write_text("model,mean\n")
+    assert "one.csv has no column 'm'; it needs: model, m" in refused(published)
+    (here / "mine.yaml").write_text(json.dumps(spec | {"layouts": [layout | {"item": "T"}]}))
+    with pytest.raises(ConfigError, match="results.published: mine.yaml: layouts: 'T' is not"):
+        build(GOOD | {"results": {"published": "mine.yaml"}})
+
+
+# When it is looked at -----------------------------------------------------------------------------
+
+
+def test_what_a_finished_job_has_read_may_be_gone(here):
+    for lang in ("en", "vie", "hi"):
+        lines(here / f"text/{lang}.jsonl", {"text": "one"})
+    raw = copy.deepcopy(GOOD)
+    raw["corpus"]["source"] = CORPUS
+    config = build(raw)
+    check_files(config)
+    for lang in ("en", "vi", "hi"):
+        lines(here / f"resources/text/{lang}.jsonl", {"text": "one"})
+        record = {"settings": stage(config, "fetch_text", lang=lang)}
+        lines(here / f"logs/fetch_text/{lang}.json", record)
+    shutil.rmtree(here / "text")
+    check_files(config)
+    # Another path is another setting.
+    assert "corpus.source.path" in refused(put("corpus.source", CORPUS | {"path": "x/{code}.j"}))
+
+
+def test_the_command_line_names_every_missing_file(here, capsys):
+    raw = copy.deepcopy(GOOD)
+    raw["models"]["tiny"]["source"]["path"] = "nowhere"
+    raw["corpus"]["source"] = {"kind": "text", "path": "{lang}.txt"}
+    (here / "mine.yaml").write_text(json.dumps(raw))
+    assert main(["mine.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("corpus.source.path") == 3 and said.count("models.tiny.source.path") == 1
