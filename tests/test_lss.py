@@ -294,7 +294,10 @@ def test_cells_by_hand():
     assert (one["facts"], one["unusable"], one["ties"], one["n"]) == (4, 0, 1, 3)
     assert one["lss"] == pytest.approx(2 / 3) and one["margin"] == pytest.approx(2 / 3)
     assert one["low"] < one["lss"] < one["high"] < 1
-    assert one["margin_low"] == pytest.approx(-2) and one["margin_high"] == pytest.approx(3)
+    # Margins 1, -2, 3: standard deviation 2.5166, t of 2 degrees at 97.5 %: 4.302653.
+    half = 4.302653 * 2.516611 / math.sqrt(3)
+    assert one["margin_low"] == pytest.approx(2 / 3 - half, abs=1e-5)
+    assert one["margin_high"] == pytest.approx(2 / 3 + half, abs=1e-5)
     assert cells.loc[("bb", "aa"), "lss"] == pytest.approx(1 / 3)
     for lang in ("aa", "bb"):
         assert math.isnan(cells.loc[(lang, lang), "lss"]) and cells.loc[(lang, lang), "n"] == 0
@@ -359,8 +362,9 @@ def test_a_selection_equals_itself():
     generator = np.random.default_rng(1)
     same = {cell: generator.normal(0, 1, 30) for cell in MARGINS}
     row = summary_of(same, same).iloc[0]
-    assert row["difference"] == row["difference_low"] == row["difference_high"] == 0
-    assert row["p"] == 1
+    # No fact of 30 differs, so at most 1 - 0.025^(1/30) of all facts do.
+    assert row["difference"] == 0 and row["p"] == 1
+    assert row["difference_high"] == -row["difference_low"] == pytest.approx(1 - 0.025 ** (1 / 30))
 
 
 def test_intervals_draw_facts_jointly_in_all_cells():
@@ -372,7 +376,8 @@ def test_intervals_draw_facts_jointly_in_all_cells():
     single = lss_cells(records({("aa", "bb"): values}), about(n_facts=40), RESULTS)
     width = float(single["high"].max() - single["low"].min())
     assert agree["high"] - agree["low"] == pytest.approx(width, abs=0.06)
-    assert cancel["high"] - cancel["low"] == pytest.approx(0, abs=1e-9)
+    # Every fact counts one half: only the exact interval of facts that are all alike is left.
+    assert cancel["high"] - cancel["low"] == pytest.approx(1 - 0.025 ** (1 / 40))
     assert agree["lss"] == cancel["lss"] == 0.5
 
 

@@ -1,4 +1,5 @@
 import csv
+import json
 from math import exp, log
 
 import numpy as np
@@ -36,6 +37,8 @@ def test_overlap_counts():
     assert overlap["lang"].tolist() == ["en", "en", "fr"]
     assert overlap["shared"].tolist() == [1, 0, 0]
     assert overlap["jaccard"].tolist() == [0.25, 0, 0]
+    # English has 1 neuron in each layer of 4, French 1 and 2: 1 * 1 / 4 + 1 * 2 / 4.
+    assert overlap["chance"].tolist() == [0.75, 0, 0]
 
 
 def test_layer_counts():
@@ -76,16 +79,34 @@ def test_perplexity_change_by_hand():
     cell = cells.set_index(["deactivated", "evaluated"]).loc[("en", "en")]
     before = (2 * 60 + 3) / 60  # documents of 10, 20, 30 tokens; 0 + 1 + 2 nats on top
     assert cell["nll_baseline"] == pytest.approx(before)
-    assert [cell[name] for name in ("nll_change", "low", "high")] == pytest.approx([1, 1, 1])
+    # Every document changes by 1 nat per token: there is no spread, and no interval.
+    assert cell["nll_change"] == pytest.approx(1) and np.isnan([cell["low"], cell["high"]]).all()
     assert cell["ppl_change"] == pytest.approx(exp(before + 1) - exp(before))
     assert cell["bits_per_byte"] == pytest.approx(before * 60 / log(2) / 240)
     assert cell["bits_per_byte_change"] == pytest.approx(1 * 60 / log(2) / 240)
-    # Three documents prove nothing, whatever the replicates say; twenty do.
-    assert cell["p"] == 2 / 2**3 and cell["p_holm"] == 1
+    # Three documents prove nothing; twenty do.
+    assert cell["p"] == 2 / 2**3 and cell["p_holm"] == 1 == cell["p_least"]
     many = tables.perplexity_change(perplexity_records(documents=20), RESULTS)
     assert many.set_index(["deactivated", "evaluated"]).loc[("en", "en"), "p_holm"] < 0.05
     other = cells.set_index(["deactivated", "evaluated"]).loc[("en", "fr")]
     assert (other["nll_change"], other["p"], other["p_holm"]) == (0, 1, 1)
+    assert (many["p_least"] == 4 * 2.0**-19).all()
+
+
+def test_tables_say_which_families_no_cell_can_be_significant_in():
+    labels = dict.fromkeys(("model", "protocol", "languages", "selection"), "x")
+    frames = [
+        tables.perplexity_change(perplexity_records(documents=n), RESULTS).assign(
+            **labels, intervention=name
+        )
+        for n, name in ((4, "few"), (12, "many"))
+    ]
+    notes = tables.perplexity_notes(pd.concat(frames, ignore_index=True), RESULTS)
+    assert len(notes) == 2 and "Student's t over documents" in notes[0]
+    assert notes[1] == (
+        "x, x, x, x, few: with 4 documents no cell of 4 can reach 0.05: the smallest p is 0.12,"
+        " after Holm 0.5; use 8 documents or more."
+    )
 
 
 def test_perplexity_change_ignores_the_order_of_rows():
@@ -154,9 +175,12 @@ def test_task_scores_by_hand():
     assert zero["difference_low"] <= -5 / 8 <= zero["difference_high"]
     same = scores.loc[("accuracy", "mean")]
     assert (same["difference"], same["p"]) == (0, 1)
+    # No item of 8 changed: Tango's interval of none is z^2 / (n + z^2) to either side.
+    assert same["difference_high"] == -same["difference_low"] == pytest.approx(0.3244, abs=1e-4)
+    assert (scores["p_least"].dropna() == 2 * 2 / 2**8).all()
     untouched = scores.loc[("accuracy", "none")]
     assert np.isnan([untouched["difference"], untouched["p"], untouched["p_holm"]]).all()
-    assert scores.loc[("f1", "zero"), "test"] == "bootstrap"
+    assert scores.loc[("f1", "zero"), "test"] == "paired t"
     assert scores.loc[("f1", "zero"), "difference"] == pytest.approx(-5 / 16)
 
 
@@ -191,8 +215,9 @@ def test_corpus_metrics_are_scored_from_summed_counts():
         assert row["mean"] == pytest.approx(expected) and row["n"] == 3
         assert row["baseline"] == pytest.approx(1) == own.loc[(metric, "none"), "mean"]
         assert row["difference"] == pytest.approx(expected - 1)
-        assert row["low"] <= row["mean"] <= row["high"] < 1
-        assert row["difference_high"] < 0 and row["test"] == "bootstrap"
+        assert 0 <= row["low"] <= row["mean"] <= row["high"] <= 1
+        # Three sentences cannot reject, so the interval holds 0.
+        assert row["difference_high"] >= 0 and row["p"] >= 1 / 4 and row["test"] == "bootstrap t"
     mean_of_sentences = np.mean(
         [sentence_bleu(a, [b]) for a, b in zip(WORSE, SENTENCES, strict=True)]
     )
@@ -275,3 +300,38 @@ def test_selections_share_what_a_count_by_hand_says():
     assert table.loc["fr", "shared"] == 0
     other = tables.selection_overlap([(labels | {"selection": "a"}, first)])
     assert other.empty and "jaccard" in other
+
+
+def random_like(rows, match):
+    table = made(rows)
+    parameters = json.dumps({"like": "a", "match": match, "method": "random"})
+    table.metadata |= {"name": "r", "method": "random", "parameters": parameters}
+    return table
+
+
+@pytest.mark.parametrize(
+    "match, with_a, with_b, with_r",
+    [
+        # Model of 2 x 4 neurons; a holds 2 of layer 0 and 2 of layer 1, so 2 and 2 are free. In
+        # English the control has 2 of layer 0 and 1 of layer 1; b has 2 free ones of layer 0 and
+        # one of a's. Layer by layer: 2 x 2/2; r drawn twice: 2 x (2/2)^2 + 2 x (1/2)^2.
+        ("layer", 0.0, 2.0, 2.5),
+        # From all 4 free ones: 2 x 3/4; twice: 4 x (3/4)^2.
+        ("none", 0.0, 1.5, 2.25),
+    ],
+)
+def test_chance_counts_only_neurons_that_a_control_may_contain(match, with_a, with_b, with_r):
+    a = made([("en", 0, 0), ("en", 0, 1), ("en", 1, 3), ("fr", 1, 2)])
+    a.metadata["name"] = "a"
+    b = made([("en", 0, 1), ("en", 0, 2), ("en", 0, 3)])
+    r = random_like([("en", 0, 2), ("en", 0, 3), ("en", 1, 0)], match)
+    labels = {"model": "m", "languages": "s"}
+    members = [
+        (labels | {"selection": name}, one) for name, one in zip("abrs", (a, b, r, r), strict=True)
+    ]
+    table = tables.selection_overlap(members)
+    chance = table[table["lang"] == "en"].set_index(["selection", "other"])["chance"]
+    assert chance["a", "b"] == pytest.approx(3 * 3 / 8)
+    assert chance["a", "r"] == pytest.approx(with_a)
+    assert chance["b", "r"] == pytest.approx(with_b)
+    assert chance["r", "s"] == pytest.approx(with_r)

@@ -1,4 +1,3 @@
-from itertools import product
 from math import comb, sqrt
 
 import numpy as np
@@ -19,91 +18,223 @@ def test_counts_are_chunked_to_the_same_number_of_replicates(monkeypatch):
     assert [len(part) for part in parts] == [2, 2, 1]
 
 
-def test_bootstrap_is_deterministic_and_depends_on_the_seed():
-    values = np.random.default_rng(0).normal(size=40)
-    first, again = (u.bootstrap_mean(values, 300, 0.95, 5) for _ in range(2))
-    other = u.bootstrap_mean(values, 300, 0.95, 6)
-    assert first == again
-    assert first[1] != other[1]
-
-
-def test_bootstrap_mean_agrees_with_every_resample_of_three_values():
-    values = np.array([0.0, 1.0, 5.0])
-    means = sorted(np.mean(draw) for draw in product(values, repeat=3))  # all 27, equally likely
-    mean, low, high = u.bootstrap_mean(values, 40_000, 0.8, 0)
+def test_mean_interval_by_hand():
+    # Mean 2, standard error 2 / sqrt(3) / ... of 1, 2, 3: sd 1; t of 2 degrees at 97.5 %: 4.302653.
+    mean, low, high = u.mean_interval(np.array([1.0, 2.0, 3.0]), 0.95)
     assert mean == 2.0
-    assert low == pytest.approx(means[2])  # 10 % of 27 lies within the third value
-    assert high == pytest.approx(means[-3])
+    assert (low, high) == (
+        pytest.approx(2 - 4.302653 / sqrt(3), abs=1e-6),
+        pytest.approx(2 + 4.302653 / sqrt(3), abs=1e-6),
+    )
 
 
-def test_bootstrap_mean_of_columns_equals_each_column():
+def test_mean_interval_of_columns_equals_each_column():
     values = np.random.default_rng(0).normal(size=(30, 3))
-    together = u.bootstrap_mean(values, 200, 0.9, 2)
-    alone = u.bootstrap_mean(values[:, 1], 200, 0.9, 2)
+    together = u.mean_interval(values, 0.9)
+    alone = u.mean_interval(values[:, 1], 0.9)
     np.testing.assert_allclose([part[1] for part in together], alone)
 
 
 def test_one_value_has_no_interval():
-    mean, low, high = u.bootstrap_mean(np.array([3.0]), 100, 0.95, 0)
+    mean, low, high = u.mean_interval(np.array([3.0]), 0.95)
     assert mean == 3.0
     assert np.isnan([low, high]).all()
 
 
-def test_interval_covers_as_often_as_it_says():
+@pytest.mark.parametrize("n", [4, 12, 60])
+def test_intervals_cover_as_often_as_they_say(n):
     generator = np.random.default_rng(3)
-    hits = 0
-    for trial in range(300):
-        _, low, high = u.bootstrap_mean(generator.normal(size=60), 300, 0.9, trial)
-        hits += low <= 0 <= high
-    assert 0.82 < hits / 300 < 0.96
+    _, low, high = u.mean_interval(generator.normal(size=(n, 3000)), 0.9)
+    assert 0.88 < ((low <= 0) & (high >= 0)).mean() < 0.92
 
 
-def test_paired_ratio_change_weights_documents_by_tokens():
+def test_intervals_of_ratios_cover_as_often_as_they_say():
+    generator = np.random.default_rng(4)
+    hits = []
+    for _ in range(400):
+        weights = generator.integers(5, 40, 12).astype(float)
+        changed = weights[:, None] * generator.normal(0.3, 1, size=(12, 5))
+        _, low, high, _ = u.paired_ratio_change(np.zeros(12), changed, weights, 0.95)
+        hits.append((low <= 0.3) & (high >= 0.3))
+    assert 0.92 < np.mean(hits) < 0.975
+
+
+def test_paired_ratio_change_by_hand():
+    # Changes 2, 9 of 1 and 9 tokens: ratio 1.1; rests 0.9 and -0.9, error sqrt(1.62 * 2) / 10, so
+    # 0.18; t of 1 degree at 97.5 %: 12.7062. Two documents cannot reject, so 0 lies inside.
     baseline, tokens = np.array([2.0, 30.0]), np.array([1, 9])
     changed = np.array([[4.0, 2.0], [39.0, 30.0]])
-    change, low, high, p = u.paired_ratio_change(baseline, changed, tokens, 500, 0.95, 0)
-    np.testing.assert_allclose(change, [(43 - 32) / 10, 0.0])
-    # Resamples hold document 1 only (2 / 1), document 2 only (9 / 9) or both.
-    assert (low[0], high[0]) == (1.0, 2.0)
-    assert (low[1], high[1], p[1]) == (0.0, 0.0, 1.0)
+    change, low, high, p = u.paired_ratio_change(baseline, changed, tokens, 0.95)
+    np.testing.assert_allclose(change, [1.1, 0.0])
+    assert (low[0], high[0]) == (
+        pytest.approx(1.1 - 12.7062 * 0.18, abs=1e-4),
+        pytest.approx(1.1 + 12.7062 * 0.18, abs=1e-4),
+    )
+    assert p[0] == 0.5
+    # Nothing changed in any document: no spread, no interval, no evidence.
+    assert np.isnan([low[1], high[1]]).all() and p[1] == 1.0
+
+
+def test_an_interval_that_excludes_zero_needs_enough_documents():
+    # A change of -0.033 that two documents share nearly: the interval holds 0, as p = 0.5 says.
+    change, low, high, p = u.paired_difference([0.0, 0.0], [-0.0330, -0.0331], 0.95)
+    assert change == pytest.approx(-0.03305) and p == 0.5
+    assert low < change < 0.0 == high
 
 
 def test_pairing_removes_what_both_conditions_share():
     generator = np.random.default_rng(0)
-    baseline = generator.normal(0, 100, 50)
-    change, low, high, p = u.paired_difference(baseline, baseline + 1, 999, 0.95, 0)
-    assert (change, low, high) == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
-    assert p == pytest.approx(1 / 1000)
+    baseline, noise = generator.normal(0, 100, 50), generator.normal(0, 0.1, 50)
+    change, low, high, p = u.paired_difference(baseline, baseline + 1 + noise, 0.95)
+    assert 0.9 < low < change < high < 1.1
+    assert p == 2.0**-49
 
 
 def test_p_is_calibrated_when_nothing_changed():
     generator = np.random.default_rng(1)
-    zero, noise = np.zeros(80), generator.normal(size=(80, 400))
-    p = u.paired_ratio_change(zero, noise, np.ones(80), 400, 0.95, 0)[3]
-    assert 0.02 < (p < 0.05).mean() < 0.10
+    zero, noise = np.zeros(12), generator.normal(size=(12, 4000))
+    p = u.paired_ratio_change(zero, noise, np.ones(12), 0.95)[3]
+    assert 0.04 < (p < 0.05).mean() < 0.06
 
 
 def test_one_document_gives_no_evidence():
-    change, low, _, p = u.paired_ratio_change([1.0], [[3.0]], [2], 100, 0.95, 0)
+    change, low, _, p = u.paired_ratio_change([1.0], [[3.0]], [2], 0.95)
     assert change == 1.0 and np.isnan(low) and p == 1.0
 
 
-def test_documents_without_tokens():
+def test_documents_without_tokens_are_no_units():
     with pytest.raises(ValueError, match="positive weight"):
-        u.paired_ratio_change([0.0], [[0.0]], [0], 100, 0.95, 0)
-    change, low, high, _ = u.paired_ratio_change([1.0, 0.0], [[2.0], [0.0]], [1, 0], 99, 0.9, 0)
-    assert change == low == high == 1.0
+        u.paired_ratio_change([0.0], [[0.0]], [0], 0.95)
+    change, low, high, p = u.paired_ratio_change([1.0, 0.0], [[2.0], [0.0]], [1, 0], 0.9)
+    assert change == 1.0 and np.isnan([low, high]).all() and p == 1
 
 
-def test_bootstrap_p_counts_by_hand():
-    # Distances from the estimate 2: 0, 1, 2, 3; two are at least 2.
-    assert u.bootstrap_p(np.array([2.0]), np.array([[2.0], [1.0], [0.0], [5.0]])) == [3 / 5]
+# Interval and test -------------------------------------------------------------------------------
 
 
-def test_replicates_let_holm_reach_the_level():
-    n = u.resolving_replicates(1000, 441, 0.05)
-    assert 441 / (n + 1) < 0.05
-    assert u.resolving_replicates(1000, 3, 0.05) == 1000
+def agree(low, high, p, level):
+    """Say whether intervals exclude 0 exactly where p is below the level."""
+    low, high, p = (np.atleast_1d(one) for one in (low, high, p))
+    outside = (low > 0) | (high < 0)
+    known = ~np.isnan(low)
+    return (outside == (p < level))[known].all()
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.99])
+def test_intervals_and_tests_agree_on_random_small_samples(confidence):
+    generator = np.random.default_rng(11)
+    level = 1 - confidence
+    for trial in range(400):
+        n = int(generator.integers(2, 16))
+        shift, spread = generator.normal(0, 1), generator.exponential(0.5)
+        changed = generator.normal(shift, spread, size=(n, 6))
+        weights = generator.integers(1, 30, n).astype(float)
+        _, low, high, p = u.paired_ratio_change(np.zeros(n), changed, weights, confidence)
+        assert agree(low, high, p, level)
+        # Scores in 0..1 with many equal ones, as F1 has them.
+        scores = np.round(generator.beta(0.3, 0.3, size=(2, n)) * 2) / 2
+        for baseline, after in (scores, (scores[0], scores[0]), (np.zeros(n), np.full(n, 0.5))):
+            _, low, high, p = u.paired_difference(baseline, after, confidence, u.CHANGES)
+            assert agree(low, high, p, level)
+            assert -1 <= low < high <= 1 and p >= 2.0 ** (1 - n)
+        lost, won = generator.multinomial(n, [0.2, 0.5, 0.3])[:2]
+        low, high, p = u.paired_proportions(lost, won, n, confidence)
+        assert agree(low, high, p, level)
+        assert -1 <= low[0] <= (won - lost) / n <= high[0] <= 1 and low[0] < high[0]
+        others = [(generator.normal(k * shift, 1, n + k), np.ones(n + k)) for k in range(2)]
+        _, low, high, p = u.unpaired_ratio_change(*others, confidence)
+        assert agree(low, high, p, level)
+        sums = generator.integers(0, 9, size=(2, n, 2)).astype(float)
+        _, (_, low, high, p) = u.aggregate_change(
+            *sums, lambda one: one[..., 0] / (1 + one.sum(axis=-1)), 100, confidence, trial
+        )
+        assert agree(low, high, p, level)
+
+
+@pytest.mark.parametrize("n", range(2, 14))
+def test_all_tables_of_paired_scores_agree_with_mcnemar(n):
+    cells = [(lost, won) for lost in range(n + 1) for won in range(n + 1 - lost)]
+    lost, won = np.array(cells).T
+    for confidence in (0.9, 0.95, 0.99):
+        low, high, p = u.paired_proportions(lost, won, n, confidence)
+        assert agree(low, high, p, 1 - confidence)
+        assert (low < high).all()
+        np.testing.assert_allclose(p, [u.mcnemar(b, c) for b, c in cells])
+
+
+def test_paired_proportions_by_hand():
+    # No pair differs: the score interval is z^2 / (n + z^2) to either side (Tango 1998).
+    z2 = 1.959963984540054**2
+    low, high, p = u.paired_proportions(0, 0, 8, 0.95)
+    assert (low[0], high[0]) == pytest.approx((-z2 / (8 + z2), z2 / (8 + z2)))
+    assert p == 1.0
+    # Tango's own example: 1 against 7 of 14 pairs, 95 %: -0.7119 to -0.0207... and its mirror.
+    low, high, _ = u.paired_proportions(1, 7, 14, 0.95)
+    mirrored = u.paired_proportions(7, 1, 14, 0.95)
+    assert (low[0], high[0]) == pytest.approx((-mirrored[1][0], -mirrored[0][0]))
+    assert low[0] == 0.0  # McNemar: p = 18 / 256 = 0.07
+
+
+def test_paired_proportions_solve_the_score_equation():
+    n, b, c, delta = 40, 3, 15, None
+    low, high, _ = u.paired_proportions(b, c, n, 0.95)
+    for delta in (low[0], high[0]):
+        # The largest likelihood of rates (q + delta, q) of pairs won and lost, by search.
+        rates = np.linspace(1e-9, (1 - abs(delta)) / 2 - 1e-9, 400_001) + max(0.0, -delta)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rest = (n - b - c) * np.log(1 - 2 * rates - delta)
+            likelihood = c * np.log(rates + delta) + b * np.log(rates) + rest
+        q = rates[np.nanargmax(likelihood)]
+        score = (c - b - n * delta) / sqrt(n * (2 * q + delta - delta**2))
+        assert abs(score) == pytest.approx(1.96, abs=2e-3)
+
+
+def test_scores_that_are_all_alike_have_the_exact_interval():
+    # None of 8 items changed: at most 1 - 0.025^(1/8) = 0.369 of all items do, up or down.
+    change, low, high, p = u.paired_difference(np.zeros(8), np.zeros(8), 0.95, u.CHANGES)
+    assert (change, low, high, p) == (0.0, pytest.approx(-0.3694, abs=1e-4), -low, 1.0)
+    # All 8 rose from 0 to 1: an unseen item could fall by 2; p is that of 8 equal signs.
+    change, low, high, p = u.paired_difference(np.zeros(8), np.ones(8), 0.95, u.CHANGES)
+    assert (change, high, p) == (1.0, 1.0, 2.0**-7)
+    assert low == pytest.approx(1 - 2 * 0.3694, abs=1e-4)
+    mean, low, high = u.mean_interval(np.full(10, 0.25), 0.95, u.SCORES)
+    share = 1 - 0.025**0.1
+    assert (low, high) == pytest.approx((0.25 - 0.25 * share, 0.25 + 0.75 * share))
+
+
+# What a number of units can show ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, p", [(0, 1.0), (1, 1.0), (2, 0.5), (6, 2 / 64), (12, 2 / 4096)])
+def test_smallest_p_is_that_of_equal_signs(n, p):
+    assert u.smallest_p(n) == p
+
+
+def test_smallest_p_of_two_samples():
+    assert u.smallest_p_of_two(3, 3) == pytest.approx(2 / comb(6, 3))
+    assert u.smallest_p_of_two(8, 9) == pytest.approx(2 / comb(17, 8))
+    assert u.smallest_p_of_two(0, 9) == 1.0
+
+
+@pytest.mark.parametrize(
+    "family, level", [(81, 0.05), (1, 0.05), (32, 0.01), (441, 0.05), (2, 0.5)]
+)
+def test_units_needed_are_the_fewest_that_can_reach_the_level(family, level):
+    n = u.units_needed(family, level)
+    assert u.attainable(n, family, level)
+    assert n == 2 or not u.attainable(n - 1, family, level)
+
+
+def test_a_family_that_is_too_large_is_said_in_words():
+    assert u.units_needed(81, 0.05) == 12
+    assert u.shortfall(12, 81, 0.05, "documents") == ""
+    assert u.shortfall(8, 81, 0.05, "documents") == (
+        "With 8 documents no cell of 81 can reach 0.05: the smallest p is 0.0078, after Holm 0.63;"
+        " use 12 documents or more."
+    )
+    # 12 documents that agree in every respect are significant in every cell of the family.
+    p = np.full(81, u.paired_difference(np.zeros(12), np.arange(1.0, 13), 0.95)[3])
+    assert (u.holm(np.full(81, max(p[0], u.smallest_p(12)))) < 0.05).all()
 
 
 def test_mcnemar_by_hand():
@@ -142,16 +273,15 @@ def test_unpaired_change_is_the_difference_of_two_ratios():
     weights = generator.integers(5, 50, 80).astype(float)
     values = weights * generator.normal(3.0, 0.5, 80)
     shifted = values + 0.2 * weights
-    order = generator.permutation(80)
-    settings = (4000, 0.95, 0)
-    change, low, high, p = u.unpaired_ratio_change((values, weights), (shifted, weights), *settings)
+    order, noise = generator.permutation(80), generator.normal(0, 0.1, (80, 1))
+    change, low, high, p = u.unpaired_ratio_change((values, weights), (shifted, weights), 0.95)
     assert change == pytest.approx(0.2)
     assert low < change < high
     # The order of the second sample's units does not matter: nothing is paired.
-    other = u.unpaired_ratio_change((values, weights), (shifted[order], weights[order]), *settings)
+    other = u.unpaired_ratio_change((values, weights), (shifted[order], weights[order]), 0.95)
     assert other[0] == pytest.approx(change)
-    assert other[1:3] == pytest.approx((low, high), abs=0.02)
-    paired = u.paired_ratio_change(values, shifted[:, None], weights, *settings)
+    assert other[1:3] == pytest.approx((low, high))
+    paired = u.paired_ratio_change(values, shifted[:, None] + noise, weights, 0.95)
     assert high - low > 5 * float(paired[2][0] - paired[1][0])
     assert p > float(paired[3][0])
     # Two samples of independent units: the variances add.
@@ -163,16 +293,16 @@ def test_unpaired_change_is_the_difference_of_two_ratios():
 
 def test_aggregates_of_sums_equal_means_where_the_score_is_a_mean():
     generator = np.random.default_rng(4)
-    baseline, changed = generator.normal(size=(2, 25))
+    baseline, changed = generator.uniform(size=(2, 25))
     counts = [np.stack([values, np.ones(25)], axis=1) for values in (baseline, changed)]
 
     def mean(sums):
         return sums[..., 0] / sums[..., 1]
 
-    own, change = u.aggregate_change(*counts, mean, 400, 0.9, 7)
-    assert own == pytest.approx([float(x) for x in u.bootstrap_mean(changed, 400, 0.9, 7)])
-    assert change == pytest.approx(u.paired_difference(baseline, changed, 400, 0.9, 7))
-    alone, nothing = u.aggregate_change(None, counts[1], mean, 400, 0.9, 7)
+    own, change = u.aggregate_change(*counts, mean, 20_000, 0.9, 7)
+    assert own == pytest.approx([float(x) for x in u.mean_interval(changed, 0.9)], rel=0.02)
+    assert change == pytest.approx(u.paired_difference(baseline, changed, 0.9), rel=0.03)
+    alone, nothing = u.aggregate_change(None, counts[1], mean, 20_000, 0.9, 7)
     assert alone == own and np.isnan(nothing).all()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.tables import BASELINE, ITEM_COLUMNS, task_scores
-from langneurons.uncertainty import bootstrap_p, resampling_counts
+from langneurons.uncertainty import CHANGES, from_draws, resampling_counts
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "undecided", "not run"
 VERDICTS = (HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN)
@@ -39,26 +39,27 @@ def pooled(
     """Return mean, low, high and p of differences (items x cells, NaN where not scored).
 
     The mean is over cells of each cell's mean over items; items are resampled, all cells of an item
-    together. A bootstrap cannot see what no item shows, so the interval is never narrower than the
-    exact bound on the share of items with an effect when none of n shows one: 1 - tail^(1/n).
+    together, and Student's t takes the standard error of the replicates. No sample shows what no
+    item shows, so the interval is never narrower than the exact one of items that are all alike:
+    of n items at most a share u = 1 - tail^(1/n) differs, by 1 + |mean| toward 0. p is the larger
+    of the two tests'.
     """
     values = differences.to_numpy(np.float64)
     present = ~np.isnan(values)
     filled = np.where(present, values, 0.0)
-    mean = float((filled.sum(axis=0) / present.sum(axis=0)).mean())
-    if len(values) < 2:
+    mean, n = float((filled.sum(axis=0) / present.sum(axis=0)).mean()), len(values)
+    if n < 2:
         return mean, math.nan, math.nan, 1.0
     draws = []
-    for counts in resampling_counts(len(values), results["bootstrap"], results["seed"]):
+    for counts in resampling_counts(n, results["bootstrap"], results["seed"]):
         drawn = counts @ present
         with np.errstate(invalid="ignore", divide="ignore"):
             draws.append(np.nanmean((counts @ filled) / drawn, axis=1))
-    joined = np.concatenate(draws)
-    tail = (1 - results["confidence"]) / 2
-    low, high = np.nanquantile(joined, [tail, 1 - tail])
-    unseen = 1 - tail ** (1 / len(values))
-    low, high = min(low, mean - unseen), max(high, mean + unseen)
-    return mean, float(low), float(high), float(bootstrap_p(np.asarray(mean), joined))
+    joined, estimate = np.concatenate(draws), np.asarray(mean)
+    found = from_draws(estimate, joined, n, results["confidence"], CHANGES)
+    alike = from_draws(estimate, np.full(1, mean), n, results["confidence"], CHANGES)
+    low, high = min(found[0], alike[0]), max(found[1], alike[1])
+    return mean, float(low), float(high), float(max(found[2], alike[2]))
 
 
 def _columns(frame: pd.DataFrame, metric: str, keys: Sequence[str]) -> pd.DataFrame:
@@ -219,7 +220,7 @@ CLAIMS = {
     "interventions_do_not_help": Claim(
         "Test-time interventions do not help",
         "Holds if no cell scores significantly above the untouched model (exact McNemar or paired"
-        " bootstrap, Holm over the task) and the mean change over all cells has an upper limit"
+        " t, Holm over the task) and the mean change over all cells has an upper limit"
         " below the margin; contradicted if a cell is significantly better or the mean change lies"
         " above the margin.",
         interventions_do_not_help,

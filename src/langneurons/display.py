@@ -25,7 +25,9 @@ def neuron_tables(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
             "languages": show["labels"][path.parts[-2]],
             "selection": show["selections"][path.stem],
         }
-        result.append((labels, NeuronTable.from_parquet(path)))
+        table = NeuronTable.from_parquet(path)
+        table.metadata["name"] = path.stem
+        result.append((labels, table))
     return result
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from langneurons.uncertainty import holm, mcnemar, paired_difference, wilson
+from langneurons.uncertainty import CHANGES, holm, paired_difference, paired_proportions, wilson
 
 BASELINE = "none"
 UNITS = ["source", "id"]
@@ -74,8 +74,9 @@ def forcing_summary(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     """Return success against the untouched model, over all pairs and by target.
 
     Rows: all pairs of different languages, pairs of equal languages, and each target with the
-    other languages' questions. Per target the test is McNemar's on the same questions; over all,
-    the bootstrap over questions, each with the mean over its targets. Holm over the rows.
+    other languages' questions. Per target the test is McNemar's on the same questions, with
+    Tango's interval; over all, Student's t over questions, each with the mean over its targets.
+    Holm over the rows.
     """
     forced = _with_baseline(frame)
     other = forced[forced["source"] != forced["target"]]
@@ -85,13 +86,14 @@ def forcing_summary(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     for name, part in groups:
         if part.empty:
             continue
-        settings = (results["bootstrap"], results["confidence"], results["seed"])
         units = part.groupby(UNITS, sort=True)[["success", "before"]].mean()
         before, after = (units[key].to_numpy(np.float64) for key in ("before", "success"))
-        change, low, high, p = paired_difference(before, after, *settings)
+        change, low, high, p = paired_difference(before, after, results["confidence"], CHANGES)
         if name not in ("all others", "itself"):
-            pairs = part["success"].to_numpy(bool), part["before"].to_numpy(bool)
-            p = mcnemar(int((pairs[1] & ~pairs[0]).sum()), int((pairs[0] & ~pairs[1]).sum()))
+            after, before = part["success"].to_numpy(bool), part["before"].to_numpy(bool)
+            lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+            found = paired_proportions(lost, won, len(part), results["confidence"])
+            low, high, p = (float(one[0]) for one in found)
         rows.append(
             {
                 "target": name,

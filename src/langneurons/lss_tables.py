@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from langneurons.uncertainty import (
-    bootstrap_mean,
-    bootstrap_p,
+    CHANGES,
+    SCORES,
+    from_draws,
     holm,
+    mean_interval,
     resampling_counts,
-    resolving_replicates,
     wilson,
 )
 
@@ -46,11 +47,10 @@ def lss_cells(
     """Return one row per (base, target), diagonal included.
 
     facts: as prepared; unusable: without premise or object; ties: with equal objects; n: facts
-    that LSS is the share of. Wilson's interval for LSS, bootstrap over facts for the mean margin
+    that LSS is the share of. Wilson's interval for LSS, Student's t over facts for the mean margin
     (nats).
     """
     cells = dict(list(judged(frame, metadata).groupby(["base", "target"], sort=False)))
-    settings = (results["bootstrap"], results["confidence"], results["seed"])
     rows = []
     for base in metadata["bases"]:
         for target in metadata["targets"]:
@@ -66,7 +66,7 @@ def lss_cells(
                 continue
             kept = own[own["counted"]]
             n, shifted = len(kept), int(kept["shifted"].sum())
-            margin, low, high = bootstrap_mean(kept["margin"].to_numpy(), *settings)
+            margin, low, high = mean_interval(kept["margin"].to_numpy(), results["confidence"])
             row |= {"unusable": facts - len(own), "ties": int(own["tie"].sum()), "n": n}
             row |= {"lss": shifted / n if n else math.nan}
             row |= dict(
@@ -86,11 +86,12 @@ class _Averages:
     draws: dict[str, np.ndarray]
     cells: dict[str, int]
     n: dict[str, int]
+    facts: dict[str, int]
     low: dict[str, float]
     high: dict[str, float]
 
 
-def _averages(one: pd.DataFrame, facts: list[str], replicates: int, results: Mapping) -> _Averages:
+def _averages(one: pd.DataFrame, facts: list[str], results: Mapping) -> _Averages:
     """Average cells; a replicate draws facts, jointly in every cell that holds them."""
     kept = one[one["counted"]]
     cells = sorted(set(zip(kept["base"], kept["target"], strict=True)))
@@ -106,7 +107,7 @@ def _averages(one: pd.DataFrame, facts: list[str], replicates: int, results: Map
     for k, (_, target) in enumerate(cells):
         groups.setdefault(target, []).append(k)
     drawn = []
-    for counts in resampling_counts(len(facts), replicates, results["seed"]):
+    for counts in resampling_counts(len(facts), results["bootstrap"], results["seed"]):
         number = counts @ counted
         # A replicate without a fact of a cell says nothing of it.
         with np.errstate(invalid="ignore"):
@@ -119,14 +120,14 @@ def _averages(one: pd.DataFrame, facts: list[str], replicates: int, results: Map
         with np.errstate(invalid="ignore"):
             draws[name] = np.where(filled, part, 0.0).sum(1) / filled.sum(1)
     means = shifted.sum(0) / np.maximum(counted.sum(0), 1.0)
-    tail = (1 - results["confidence"]) / 2
-    many = {name: counted[:, own].any(axis=1).sum() > 1 for name, own in groups.items()}
+    lss = {name: float(means[own].mean()) if own else math.nan for name, own in groups.items()}
+    units = {name: int(counted[:, own].any(axis=1).sum()) for name, own in groups.items()}
     limits = {
-        name: np.nanquantile(values, [tail, 1 - tail]) if many[name] else (math.nan, math.nan)
-        for name, values in draws.items()
+        name: _limits(lss[name], draws[name], units[name], results, SCORES, tested=False)
+        for name in groups
     }
     return _Averages(
-        {name: float(means[own].mean()) if own else math.nan for name, own in groups.items()},
+        lss,
         {
             name: float(np.mean([margins[cells[k]] for k in own])) if own else math.nan
             for name, own in groups.items()
@@ -134,9 +135,25 @@ def _averages(one: pd.DataFrame, facts: list[str], replicates: int, results: Map
         draws,
         {name: len(own) for name, own in groups.items()},
         {name: int(counted[:, own].sum()) for name, own in groups.items()},
-        {name: float(limits[name][0]) for name in groups},
-        {name: float(limits[name][1]) for name in groups},
+        units,
+        {name: limits[name][0] for name in groups},
+        {name: limits[name][1] for name in groups},
     )
+
+
+def _limits(
+    value: float,
+    draws: np.ndarray,
+    units: int,
+    results: Mapping,
+    bounds: tuple[float, float],
+    tested: bool = True,
+) -> tuple[float, float, float]:
+    """Return low, high and p by Student's t with the replicates' standard error."""
+    kept, level = draws[np.isfinite(draws)], results["confidence"]
+    found = from_draws(np.asarray(value), kept, units, level, bounds, tested)
+    low, high, p = (float(one) for one in found)
+    return low, high, p
 
 
 def lss_summary(
@@ -146,20 +163,19 @@ def lss_summary(
 
     `controls` maps a random selection to the one that it mirrors (labels): each selection stands
     beside its random neurons on the same facts and cells, with the paired difference. Intervals
-    and tests resample facts, jointly in all cells and in both. Holm within a model, protocol and
+    and tests are Student's t over facts, with the standard error of resampled facts, jointly in all
+    cells and in both. Holm within a model, protocol and
     language set, over the averages of all cells or over those by target.
     """
     matrices = list(matrices)
     read = [(labels, judged(frame, metadata)) for labels, frame, metadata in matrices]
-    family = max(1, sum(len(metadata["targets"]) for _, _, metadata in matrices))
-    replicates = resolving_replicates(results["bootstrap"], family, results["alpha"])
     keys = ("model", "protocol", "languages", "intervention")
     found = {}
     for labels, one in read:
         place = tuple(labels[key] for key in keys)
         group = [each for other, each in read if tuple(other[key] for key in keys) == place]
         facts = sorted({fact for each in group for fact in each["fact"]})
-        found[place, labels["selection"]] = _averages(one, facts, replicates, results)
+        found[place, labels["selection"]] = _averages(one, facts, results)
     rows = []
     for labels, _ in read:
         place = tuple(labels[key] for key in keys)
@@ -182,6 +198,7 @@ def _summary_row(
     own: _Averages, target: str, control: str, other: _Averages | None, results: Mapping
 ) -> dict[str, Any]:
     row = {"target": target, "cells": own.cells[target], "n": own.n[target]}
+    row |= {"facts": own.facts[target]}
     row |= {"lss": own.lss[target], "low": own.low[target], "high": own.high[target]}
     row |= {"margin": own.margin[target], "control": control}
     empty = ("control_lss", "difference", "difference_low", "difference_high", "p")
@@ -189,13 +206,9 @@ def _summary_row(
         return row | dict.fromkeys(empty, math.nan)
     change = own.lss[target] - other.lss[target]
     draws = own.draws[target] - other.draws[target]
-    draws = draws[np.isfinite(draws)]
-    tail = (1 - results["confidence"]) / 2
-    low, high, p = math.nan, math.nan, 1.0
-    if len(draws) and math.isfinite(own.low[target]):
-        low, high = np.quantile(draws, [tail, 1 - tail])
-        p = float(bootstrap_p(np.asarray(change), draws))
-    values = (other.lss[target], change, float(low), float(high), p)
+    units = min(own.facts[target], other.facts[target])
+    low, high, p = _limits(change, draws, units, results, CHANGES)
+    values = (other.lss[target], change, low, high, p)
     return row | dict(zip(empty, values, strict=True))
 
 

@@ -23,7 +23,7 @@ from langneurons import histogram
 from langneurons.corpus_metrics import COUNTS, columns, score
 from langneurons.masks import SHARES, Counts, cells, correlations, read_counts
 from langneurons.tables import QUANTITIES, own_language
-from langneurons.uncertainty import aggregate_change, bootstrap_mean, wilson
+from langneurons.uncertainty import SCORES, aggregate_change, mean_interval, wilson
 
 if TYPE_CHECKING:
     from langneurons.neurons import NeuronTable
@@ -168,10 +168,10 @@ def _scored(group: pd.DataFrame, metric: str, results: Mapping) -> tuple[float, 
         counts = group[columns(metric)].to_numpy(np.float64)
         return aggregate_change(None, counts, lambda sums: score(metric, sums), *settings)[0]
     values = group[metric].to_numpy(np.float64)
-    if np.isin(values, (0.0, 1.0)).all():
+    if np.isin(values, SCORES).all():
         low, high = wilson(values.sum(), len(values), results["confidence"])
     else:
-        _, low, high = bootstrap_mean(values, *settings)
+        _, low, high = mean_interval(values, results["confidence"], SCORES)
     return float(values.mean()), float(low), float(high)
 
 

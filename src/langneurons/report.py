@@ -273,7 +273,8 @@ def _corpus(show: Mapping[str, Any]) -> dict[str, str]:
     about, results = show["about"], show["results"]
     return {
         "corpus": f"{about['corpus']}, up to {about['tokens']:,} tokens per language",
-        "intervals": f"{results['confidence']:.0%}, {results['bootstrap']} bootstrap replicates or"
-        f" more, seed {results['seed']}",
+        "intervals": f"{results['confidence']:.0%}: Student's t over documents or items, score"
+        f" intervals of 0/1 scores; {results['bootstrap']} bootstrap replicates, seed"
+        f" {results['seed']}, behind standard errors of corpus scores and averages of cells",
         "tests": f"level {results['alpha']:g} after Holm; margin {results['margin']:g}",
     }

@@ -6,6 +6,7 @@ intervention); p_holm is corrected over the whole matrix, or over the task and m
 """
 
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,16 @@ import pandas as pd
 from langneurons.corpus_metrics import COUNTS, columns, score
 from langneurons.io import write_text
 from langneurons.uncertainty import (
+    CHANGES,
+    SCORES,
     aggregate_change,
-    bootstrap_mean,
     holm,
-    mcnemar,
+    mean_interval,
+    paired_proportions,
     paired_ratio_change,
-    resolving_replicates,
+    shortfall,
+    smallest_p,
+    smallest_p_of_two,
     unpaired_ratio_change,
     wilson,
 )
@@ -152,29 +157,42 @@ def neuron_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFra
 
 
 def overlap_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
-    """Return one row per table and unordered pair of languages: shared neurons and Jaccard."""
+    """Return one row per table and unordered pair of languages: shared neurons and Jaccard.
+
+    chance: how many neurons two random sets with as many neurons in each layer share on average.
+    """
     rows = []
     for labels, table in tables:
         shared, jaccard = table.overlap().to_numpy(), table.jaccard().to_numpy()
+        chance = expected_overlap(table).to_numpy()
         for i, first in enumerate(table.languages):
             for j in range(i + 1, len(table.languages)):
                 pair = {"lang": first, "other": table.languages[j]}
-                values = {"shared": int(shared[i, j]), "jaccard": float(jaccard[i, j])}
-                rows.append({**labels, **pair, **values})
-    columns = ["lang", "other", "shared", "jaccard"]
+                values = {"shared": int(shared[i, j]), "chance": float(chance[i, j])}
+                rows.append({**labels, **pair, **values, "jaccard": float(jaccard[i, j])})
+    columns = ["lang", "other", "shared", "chance", "jaccard"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def expected_overlap(table: "NeuronTable") -> pd.DataFrame:
+    """Return how many neurons two languages share if each draws its own number in each layer."""
+    counts = table.layer_counts().to_numpy(np.float64)
+    chance = counts @ counts.T / table.d_mlp
+    return pd.DataFrame(chance, table.languages, table.languages)
 
 
 def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
     """Return one row per model, language and pair of selections on one language set.
 
-    shared: neurons that both assign to the language; chance: how many two random sets of these
-    sizes share on average.
+    shared: neurons that both assign to the language; chance: how many they would share on average
+    if both were random sets of these sizes, or, of a random selection, if it were drawn again: of
+    the neurons that it may contain, in the layers that it follows.
     """
     rows, groups = [], {}
     for labels, table in tables:
         groups.setdefault((labels["model"], labels["languages"]), []).append((labels, table))
     for (model, languages), members in groups.items():
+        named = {table.metadata.get("name"): table for _, table in members}
         for (first, one), (second, other) in itertools.combinations(members, 2):
             for lang in one.languages:
                 masks = one.mask(lang), other.mask(lang)
@@ -184,10 +202,43 @@ def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.Dat
                 row = {"model": model, "languages": languages, "lang": lang}
                 row |= {"selection": first["selection"], "other": second["selection"]}
                 row |= {"neurons": sizes[0], "other_neurons": sizes[1], "shared": shared}
-                row |= {"chance": sizes[0] * sizes[1] / masks[0].size}
+                row |= {"chance": _chance(one, other, lang, named)}
                 rows.append(row | {"jaccard": shared / union if union else math.nan})
     columns = ["model", "languages", "lang", "selection", "other", "neurons", "other_neurons"]
     return pd.DataFrame(rows, columns=[*columns, "shared", "chance", "jaccard"])
+
+
+def _chance(
+    one: "NeuronTable", other: "NeuronTable", lang: str, named: "Mapping[str, NeuronTable]"
+) -> float:
+    """Return how many neurons of a language two tables share on average; NaN if not known."""
+    pair = one, other
+    drawn = [table.metadata.get("method") == "random" for table in pair]
+    if not any(drawn):
+        sizes = [table.mask(lang).sum() for table in pair]
+        return float(sizes[0] * sizes[1] / one.mask(lang).size)
+    parts = [
+        _inclusion(table, lang, named) if random else table.mask(lang).astype(np.float64)
+        for table, random in zip(pair, drawn, strict=True)
+    ]
+    return math.nan if any(part is None for part in parts) else float((parts[0] * parts[1]).sum())
+
+
+def _inclusion(
+    table: "NeuronTable", lang: str, named: "Mapping[str, NeuronTable]"
+) -> np.ndarray | None:
+    """Return the probability of each neuron (n_layers, d_mlp) to be in a random selection."""
+    mask, settings = table.mask(lang), json.loads(table.metadata.get("parameters", "{}"))
+    free = np.ones_like(mask)
+    if settings.get("like") is not None:
+        like = named.get(settings["like"])
+        if like is None:
+            return None
+        free[like.frame["layer"], like.frame["neuron"]] = False
+        if settings.get("match", "layer") != "none":
+            number, room = mask.sum(axis=1, keepdims=True), free.sum(axis=1, keepdims=True)
+            return free * number / np.maximum(room, 1)
+    return free * mask.sum() / max(free.sum(), 1)
 
 
 def layer_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
@@ -236,15 +287,14 @@ def _wide(frame: pd.DataFrame, evaluated: str) -> tuple[pd.DataFrame, np.ndarray
 def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = False) -> pd.DataFrame:
     """Return one row per (deactivated, evaluated); NLL in nats per token.
 
-    Intervals are over documents, resampled jointly with and without the intervention, or each by
-    itself where every cell read a sample of its own (`sampled`). `results` holds bootstrap,
-    confidence, alpha and seed; replicates are raised where Holm needs more.
+    Intervals and tests are over documents, paired with and without the intervention, or of two
+    samples where every cell read a sample of its own (`sampled`). `results` holds confidence.
+    p_least is the smallest p after Holm that the cell's number of documents allows.
     """
     if sampled:
         return _sampled_change(frame, results)
     cells = frame[["deactivated", "evaluated"]].drop_duplicates()
     family = int((cells["deactivated"] != BASELINE).sum())
-    replicates = resolving_replicates(results["bootstrap"], family, results["alpha"])
     parts = []
     for evaluated, part in frame.groupby("evaluated", sort=True):
         nll, tokens, size = _wide(part, evaluated)
@@ -253,12 +303,7 @@ def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = Fal
         if not conditions:
             continue
         change, low, high, p = paired_ratio_change(
-            baseline,
-            nll[conditions].to_numpy(),
-            tokens,
-            replicates,
-            results["confidence"],
-            results["seed"],
+            baseline, nll[conditions].to_numpy(), tokens, results["confidence"]
         )
         before = baseline.sum() / tokens.sum()
         with np.errstate(over="ignore"):
@@ -278,12 +323,13 @@ def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = Fal
             "bits_per_byte": baseline.sum() / (math.log(2) * size.sum()),
             "bits_per_byte_change": change * tokens.sum() / (math.log(2) * size.sum()),
             "p": p,
+            "p_least": min(1.0, smallest_p(int((tokens > 0).sum())) * family),
         }
         parts.append(pd.DataFrame(columns))
     if not parts:
         raise ValueError("no intervened condition in the perplexity records")
     cells = pd.concat(parts, ignore_index=True)
-    cells["p_holm"] = holm(cells["p"].to_numpy())
+    cells.insert(len(cells.columns) - 1, "p_holm", holm(cells["p"].to_numpy()))
     return cells.sort_values(["deactivated", "evaluated"], ignore_index=True)
 
 
@@ -291,15 +337,12 @@ def _sampled_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     """Return what `perplexity_change` does, of cells that read different samples."""
     groups = {key: part for key, part in frame.groupby(["deactivated", "evaluated"], sort=True)}
     conditions = [key for key in groups if key[0] != BASELINE]
-    replicates = resolving_replicates(results["bootstrap"], len(conditions), results["alpha"])
     rows = []
     for deactivated, evaluated in conditions:
         samples = groups[BASELINE, evaluated], groups[deactivated, evaluated]
         change, low, high, p = unpaired_ratio_change(
             *((one["nll"].to_numpy(), one["tokens"].to_numpy()) for one in samples),
-            replicates,
             results["confidence"],
-            results["seed"],
         )
         plain, tokens = samples[0]["nll"].sum(), samples[0]["tokens"].sum()
         before = plain / tokens
@@ -311,10 +354,53 @@ def _sampled_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
         row |= {"ppl_baseline": np.exp(before), "ppl_change": after - np.exp(before)}
         bits = [one["nll"].sum() / (math.log(2) * one["bytes"].sum()) for one in samples]
         row |= {"bits_per_byte": bits[0], "bits_per_byte_change": bits[1] - bits[0], "p": p}
-        rows.append(row)
+        least = smallest_p_of_two(*map(len, samples)) * len(conditions)
+        rows.append(row | {"p_least": min(1.0, least)})
     cells = pd.DataFrame(rows)
-    cells["p_holm"] = holm(cells["p"].to_numpy())
+    cells.insert(len(cells.columns) - 1, "p_holm", holm(cells["p"].to_numpy()))
     return cells
+
+
+def thin_evidence(cells: pd.DataFrame, alpha: float, unit: str, groups: Sequence[str]) -> list[str]:
+    """Return a sentence for each family of tests of which no cell can reach the level.
+
+    `groups` are the columns that tell families apart; `cells` have p, p_least and documents or n.
+    """
+    counted = "documents" if "documents" in cells else "n"
+    tested = cells[cells["p"].notna()]
+    notes = []
+    for values, part in tested.groupby(list(groups), sort=False) if groups else [((), tested)]:
+        if part.empty or (part["p_least"] < alpha).any():
+            continue
+        where = ", ".join(str(value) for value in values)
+        text = shortfall(int(part[counted].max()), len(part), alpha, unit)
+        if text:
+            notes.append(f"{where}: {text[0].lower()}{text[1:]}" if where else text)
+    return notes
+
+
+def perplexity_notes(cells: pd.DataFrame, results: Mapping) -> list[str]:
+    """Return what stands under the table of changes of perplexity."""
+    note = (
+        "The same text with and without (protocol point perplexity_text: paper: a sample of its own"
+        " for every cell, unpaired); NLL in nats per token. Intervals and p: Student's t over"
+        f" documents, paired (Welch's, unpaired), confidence {results['confidence']:g}; Holm within"
+        " a matrix; p_least: the smallest p after Holm that so many documents allow."
+    )
+    groups = ("model", "protocol", "languages", "selection", "intervention")
+    return [note, *thin_evidence(cells, results["alpha"], "documents", groups)]
+
+
+def task_notes(scores: pd.DataFrame, results: Mapping) -> list[str]:
+    """Return what stands under the table of task scores."""
+    note = (
+        "Differences to the untouched model on the same n items, with intervals of confidence"
+        f" {results['confidence']:g}; test: McNemar (exact, with Tango's interval), paired t"
+        " (Student's, over items), or bootstrap t (with the bootstrap's standard error); Holm"
+        " within task and metric; p_least: the smallest p after Holm that so many items allow."
+    )
+    groups = ("model", "protocol", "task", "metric")
+    return [note, *thin_evidence(scores, results["alpha"], "items", groups)]
 
 
 def matrix(cells: pd.DataFrame, value: str, order: Sequence[str]) -> pd.DataFrame:
@@ -380,32 +466,37 @@ def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
 
 
 EMPTY = ("baseline", "difference", "difference_low", "difference_high", "p")
+# The test of a difference, which names its interval too (`uncertainty`).
+TESTS = {True: "McNemar", False: "paired t"}
+BOOTSTRAPPED = "bootstrap t"
 
 
 def _mean_rows(
-    baseline: np.ndarray | None, values: np.ndarray, results: Mapping, replicates: int
+    baseline: np.ndarray | None, values: np.ndarray, results: Mapping
 ) -> dict[str, np.ndarray | list]:
     """Return columns of rows, one row per condition; values (n, conditions) of one metric."""
-    settings = (replicates, results["confidence"], results["seed"])
-    binary = bool(np.isin(values, (0.0, 1.0)).all())
-    binary = binary and (baseline is None or bool(np.isin(baseline, (0.0, 1.0)).all()))
+    confidence = results["confidence"]
+    binary = bool(np.isin(values, SCORES).all())
+    binary = binary and (baseline is None or bool(np.isin(baseline, SCORES).all()))
     if binary:
-        pairs = [wilson(won, len(values), results["confidence"]) for won in values.sum(axis=0)]
+        pairs = [wilson(won, len(values), confidence) for won in values.sum(axis=0)]
         low, high = np.array(pairs).T
     else:
-        _, low, high = bootstrap_mean(values, *settings)
+        _, low, high = mean_interval(values, confidence, SCORES)
     rows = {"mean": values.mean(axis=0), "low": low, "high": high}
     if baseline is None:
         return rows | dict.fromkeys(EMPTY, math.nan) | {"test": ""}
-    difference, below, above, p = paired_ratio_change(
-        baseline, values, np.ones(len(values)), *settings
-    )
     if binary:
         change = values - baseline[:, None]
-        p = [mcnemar(int((one < 0).sum()), int((one > 0).sum())) for one in change.T]
+        lost, won = (change < 0).sum(axis=0), (change > 0).sum(axis=0)
+        below, above, p = paired_proportions(lost, won, len(values), confidence)
+        difference = change.mean(axis=0)
+    else:
+        difference, below, above, p = paired_ratio_change(
+            baseline, values, np.ones(len(values)), confidence, CHANGES
+        )
     found = (baseline.mean(), difference, below, above, p)
-    test = "McNemar" if binary else "bootstrap"
-    return rows | dict(zip(EMPTY, found, strict=True)) | {"test": test}
+    return rows | dict(zip(EMPTY, found, strict=True)) | {"test": TESTS[binary]}
 
 
 def _corpus_rows(
@@ -413,21 +504,20 @@ def _corpus_rows(
     counts: np.ndarray,
     metric: str,
     results: Mapping,
-    replicates: int,
 ) -> dict[str, np.ndarray | float | str]:
     """Return the same of a metric of the whole corpus; counts (n, conditions, counts)."""
     own, change = aggregate_change(
         baseline,
         counts,
         lambda sums: score(metric, sums),
-        replicates,
+        results["bootstrap"],
         results["confidence"],
         results["seed"],
     )
     rows = dict(zip(("mean", "low", "high"), own, strict=True))
     rows["baseline"] = math.nan if baseline is None else float(score(metric, baseline.sum(axis=0)))
     rows |= dict(zip(EMPTY[1:], change, strict=True))
-    return rows | {"test": "" if baseline is None else "bootstrap"}
+    return rows | {"test": "" if baseline is None else BOOTSTRAPPED}
 
 
 def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
@@ -435,9 +525,10 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
 
     `mean` is the mean over items or, for metrics of a whole corpus (`corpus_metrics`), the score of
     their summed counts. Differences are to the untouched model on the same items. 0/1 metrics:
-    Wilson interval and exact McNemar test; others: bootstrap over items for both, the same draws
-    under all conditions of a language. Holm runs within a task and metric. `target` is the language
-    whose neurons are overwritten.
+    Wilson's interval, of differences Tango's with the exact McNemar test; others: Student's t over
+    items; corpus metrics: t with the bootstrap's standard error, the same draws under all
+    conditions of a language. Holm runs within a task and metric. `target` is the language whose
+    neurons are overwritten. p_least is the smallest p after Holm that the number of items allows.
     """
     plain = [key for key in ("lang", "adapter") if key in frame]
     condition = [key for key in CONDITION if key in frame]
@@ -447,10 +538,6 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
             scored = of_task[of_task[held].notna().all(axis=1)]
             touched = scored[scored["intervention"] != BASELINE]
             family = len(touched[[*plain, *condition]].drop_duplicates())
-            replicates = results["bootstrap"]
-            binary = metric not in COUNTS and scored[metric].isin([0.0, 1.0]).all()
-            if not binary:
-                replicates = resolving_replicates(replicates, family, results["alpha"])
             for place, own in scored.groupby(plain, sort=True):
                 labels = {"task": task} | dict(zip(plain, place, strict=True))
                 what = f"{task} {labels['lang']} {metric}"
@@ -473,20 +560,23 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                     )
                     given = None if before is None else before.to_numpy(np.float64)
                     if metric in COUNTS:
-                        rows = _corpus_rows(given, stacked, metric, results, replicates)
+                        rows = _corpus_rows(given, stacked, metric, results)
                     else:
                         given = None if given is None else given[:, 0]
-                        rows = _mean_rows(given, stacked[..., 0], results, replicates)
+                        rows = _mean_rows(given, stacked[..., 0], results)
+                    least = (
+                        math.nan if before is None else min(1.0, smallest_p(len(index)) * family)
+                    )
                     made = pd.DataFrame(members, columns=condition).assign(
-                        **labels, metric=metric, n=len(index), **rows
+                        **labels, metric=metric, n=len(index), **rows, p_least=least
                     )
                     parts.append(made)
     order = ["task", *plain, *condition, "metric", "n", "mean", "low", "high", *EMPTY, "test"]
-    table = pd.concat(parts, ignore_index=True)[order]
+    table = pd.concat(parts, ignore_index=True)[[*order, "p_least"]]
     table["p_holm"] = table.groupby(["task", "metric"], sort=False)["p"].transform(
         lambda p: pd.Series(holm(p.to_numpy()), index=p.index)
     )
-    return table
+    return table[[*order, "p_holm", "p_least"]]
 
 
 def _intervened(name: tuple, condition: Sequence[str]) -> bool:

@@ -1,9 +1,17 @@
-"""Intervals and tests for means, paired changes and matrices of them.
+"""Intervals and tests for means, paired changes and matrices of them; each interval with its test.
 
-Percentile bootstrap over documents or items: a replicate draws n of n with replacement, which is
-one row of counts, so all replicates of all conditions are one matrix product
-(replicates x n) @ (n x conditions). Paired tests resample the same documents in both conditions.
-Exact McNemar for 0/1 scores, Holm (1979) over families of tests, Wilson (1927) for proportions.
+An interval excludes 0 exactly where its test gives p below 1 - confidence:
+
+- means and ratios over units (documents, items): Student's t on the units' differences, with the
+  linearised standard error of a ratio (Cochran 1977, 6.4); two samples: Welch (1947);
+- scores of summed counts and averages of cells: Student's t with the bootstrap's standard error;
+- 0/1 scores: McNemar's exact test, and the score interval of paired proportions (Tango 1998, which
+  is Wilson's for differences); Wilson (1927) for a single proportion.
+
+No test of n units gives p below 2 / 2^n, the least p of a test that flips the signs of units: three
+items prove nothing. Where that is above 1 - confidence, the interval holds 0. Scores in 0..1 that
+are equal in all units have no spread; the interval is then the exact one (Clopper and Pearson 1934)
+of the share of units that may differ. Holm (1979) runs over families of tests.
 """
 
 import math
@@ -13,8 +21,195 @@ from statistics import NormalDist
 import numpy as np
 
 CHUNK = 4_000_000  # entries of the count matrix held at once (32 MB)
-MOST = 10_000  # replicates at most; p beyond what they resolve is a tail's
-FEW = 10  # replicates in a tail below which its share is no estimate
+SCORES = (0.0, 1.0)  # the least and the greatest score of an item
+CHANGES = (-1.0, 1.0)
+Bounds = tuple[float, float]
+
+
+# What a number of units can show ---------------------------------------------------------------
+
+
+def smallest_p(units: int) -> float:
+    """Return the smallest p that a paired test of n units can give: 2 / 2^n, at most 1."""
+    return min(1.0, 2.0 ** (1 - units))
+
+
+def smallest_p_of_two(first: int, second: int) -> float:
+    """Return the smallest p of a test of two samples: 2 / (number of ways to divide the units)."""
+    if min(first, second) < 1:
+        return 1.0
+    ways = math.lgamma(first + second + 1) - math.lgamma(first + 1) - math.lgamma(second + 1)
+    return min(1.0, 2.0 * math.exp(-ways))
+
+
+def units_needed(family: int, level: float) -> int:
+    """Return the least number of units with which one of `family` tests can be below `level`."""
+    return max(2, math.floor(1 + math.log2(family / level)) + 1)
+
+
+def attainable(units: int, family: int, level: float) -> bool:
+    """Return whether a test of `units` units can be below `level` after Holm over `family`."""
+    return smallest_p(units) * family < level
+
+
+def shortfall(units: int, family: int, level: float, unit: str, cells: str = "cell") -> str:
+    """Return a sentence if no test of a family can reach the level with so few units, else ""."""
+    if attainable(units, family, level):
+        return ""
+    plural = unit if units != 1 else unit.removesuffix("s")
+    return (
+        f"With {units} {plural} no {cells} of {family} can reach {level:g}: the smallest p is"
+        f" {smallest_p(units):.2g}, after Holm {min(1.0, smallest_p(units) * family):.2g};"
+        f" use {units_needed(family, level)} {unit} or more."
+    )
+
+
+# Student's t ------------------------------------------------------------------------------------
+
+
+def student(
+    estimate: np.ndarray,
+    error: np.ndarray,
+    freedom: float | np.ndarray,
+    confidence: float,
+    floor: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return low, high and the two-sided p of estimates with standard errors.
+
+    p is not below `floor`; where the floor is not below 1 - confidence the interval holds 0.
+    Without spread (error 0) there is no interval: NaN.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    estimate, error = np.broadcast_arrays(
+        np.asarray(estimate, np.float64), np.asarray(error, np.float64)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        half = stdtrit(freedom, 0.5 + confidence / 2) * np.where(error > 0, error, np.nan)
+        t = np.where(estimate == 0, 0.0, np.abs(estimate) / error)
+        p = 2 * stdtr(freedom, -t)
+    low, high = estimate - half, estimate + half
+    if floor >= 1 - confidence:
+        low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    p = np.where(np.isnan(estimate), np.nan, np.maximum(p, floor))
+    return low, high, p
+
+
+def _bounded(
+    estimate: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    p: np.ndarray,
+    alike: np.ndarray,
+    units: int,
+    bounds: Bounds,
+    confidence: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return limits within the bounds; where all units are alike, the exact ones, and their p.
+
+    If none of n units differs, at most a share u = 1 - (tail)^(1/n) of all units does, by as much
+    as the bounds allow. p is the level at which that interval reaches 0.
+    """
+    least, most = bounds
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / units)
+    low = np.where(alike, estimate - (estimate - least) * unseen, np.maximum(low, least))
+    high = np.where(alike, estimate + (most - estimate) * unseen, np.minimum(high, most))
+    far = np.where(estimate >= 0, -least, most)  # how far an unseen unit may lie beyond 0
+    size = np.abs(estimate)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(size > 0, size / (size + far), 0.0)
+    exact = np.minimum(1.0, 2 * (1 - share) ** units)
+    return low, high, np.where(alike, np.maximum(exact, smallest_p(units)), p)
+
+
+def mean_interval(
+    values: np.ndarray, confidence: float, bounds: Bounds | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean, low and high of `values` (n,) or (n, columns).
+
+    With fewer than two values there is no interval (NaN), nor where all are equal and no bounds
+    are known.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)
+    if len(values) < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    error = values.std(axis=0, ddof=1) / math.sqrt(len(values))
+    low, high, p = student(mean, error, len(values) - 1, confidence)
+    if bounds is not None:
+        alike = values.max(axis=0) == values.min(axis=0)
+        low, high, _ = _bounded(mean, low, high, p, alike, len(values), bounds, confidence)
+    return mean, low, high
+
+
+def paired_ratio_change(
+    baseline: np.ndarray,
+    changed: np.ndarray,
+    weights: np.ndarray,
+    confidence: float,
+    bounds: Bounds | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return change, low, high and p of sum(changed) / sum(weights) against the baseline.
+
+    `baseline` and `weights` are (n,), `changed` is (n, conditions); the units (documents) are
+    paired. All results are (conditions,). `bounds` are those of a unit's change.
+    """
+    baseline, weights = (np.asarray(one, dtype=np.float64) for one in (baseline, weights))
+    difference = np.asarray(changed, dtype=np.float64) - baseline[:, None]
+    if not len(weights) or weights.sum() <= 0:
+        raise ValueError("a ratio needs at least one unit of positive weight")
+    kept = weights > 0
+    difference, weights = difference[kept], weights[kept]
+    change, n = difference.sum(axis=0) / weights.sum(), len(weights)
+    if n < 2:
+        nan = np.full_like(change, np.nan)
+        return change, nan, nan, np.ones_like(change)
+    rest = difference - change * weights[:, None]
+    error = np.sqrt((rest**2).sum(axis=0) * n / (n - 1)) / weights.sum()
+    error = np.where(error > 1e-12 * np.abs(change), error, 0.0)  # what rounding leaves
+    low, high, p = student(change, error, n - 1, confidence, smallest_p(n))
+    if bounds is not None:
+        low, high, p = _bounded(change, low, high, p, error == 0, n, bounds, confidence)
+    return change, low, high, p
+
+
+def paired_difference(
+    baseline: np.ndarray, changed: np.ndarray, confidence: float, bounds: Bounds | None = None
+) -> tuple[float, float, float, float]:
+    """Return mean(changed - baseline), low, high and p; the units (n,) are paired."""
+    column = np.asarray(changed, dtype=np.float64)[:, None]
+    found = paired_ratio_change(baseline, column, np.ones(len(column)), confidence, bounds)
+    change, low, high, p = (float(one[0]) for one in found)
+    return change, low, high, p
+
+
+def unpaired_ratio_change(
+    baseline: tuple[np.ndarray, np.ndarray],
+    changed: tuple[np.ndarray, np.ndarray],
+    confidence: float,
+) -> tuple[float, float, float, float]:
+    """Return change, low, high and p of sum(values) / sum(weights) between two samples.
+
+    Each sample is (values, weights) of its own units.
+    """
+    ratios, variances, sizes = [], [], []
+    for values, weights in (baseline, changed):
+        values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
+        n, ratio = len(values), values.sum() / weights.sum()
+        rest = ((values - ratio * weights) ** 2).sum()
+        variances.append(rest * n / (n - 1) / weights.sum() ** 2 if n > 1 else math.nan)
+        ratios.append(ratio)
+        sizes.append(n)
+    change, variance = ratios[1] - ratios[0], sum(variances)
+    if min(sizes) < 2:
+        return float(change), math.nan, math.nan, 1.0
+    parts = sum(one**2 / (n - 1) for one, n in zip(variances, sizes, strict=True))
+    freedom = variance**2 / parts if parts > 0 else min(sizes) - 1
+    found = student(change, math.sqrt(variance), freedom, confidence, smallest_p_of_two(*sizes))
+    return float(change), *(float(one) for one in found)
+
+
+# Bootstrap ---------------------------------------------------------------------------------------
 
 
 def resampling_counts(n: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
@@ -29,134 +224,31 @@ def resampling_counts(n: int, replicates: int, seed: int) -> Iterator[np.ndarray
         yield counts.reshape(size, n).astype(np.float64)
 
 
-def resolving_replicates(replicates: int, family: int, alpha: float) -> int:
-    """Return enough replicates for a Holm-corrected bootstrap p to fall below alpha.
-
-    The smallest bootstrap p is 1 / (replicates + 1) and Holm multiplies it by the number of tests:
-    with too few replicates no test of a large matrix could ever be significant. No more than
-    `MOST` are drawn for that; see `bootstrap_p` for what lies beyond.
-    """
-    return max(replicates, min(MOST, math.ceil(2 * family / alpha)))
-
-
-def _interval(draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return low, high
-
-
-def bootstrap_mean(
-    values: np.ndarray, replicates: int, confidence: float, seed: int
+def from_draws(
+    estimate: np.ndarray,
+    draws: np.ndarray,
+    units: int,
+    confidence: float,
+    bounds: Bounds | None = None,
+    tested: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, low and high of `values` (n,) or (n, columns).
+    """Return low, high and p of an estimate with its bootstrap replicates (replicates, ...).
 
-    With fewer than two values there is no interval: low and high are NaN.
+    The standard error is that of the replicates, corrected for n units. An estimate that is not
+    `tested` against 0 (a score, not a change) has no floor of its p.
     """
-    values = np.asarray(values, dtype=np.float64)
-    mean = values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)
-    if len(values) < 2:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    counts = resampling_counts(len(values), replicates, seed)
-    draws = np.concatenate([chunk @ values for chunk in counts]) / len(values)
-    return mean, *_interval(draws, confidence)
-
-
-def paired_ratio_change(
-    baseline: np.ndarray,
-    changed: np.ndarray,
-    weights: np.ndarray,
-    replicates: int,
-    confidence: float,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return change, low, high and p of sum(changed) / sum(weights) against the baseline.
-
-    `baseline` and `weights` are (n,), `changed` is (n, conditions); units (documents) are
-    resampled jointly in both. All results are (conditions,).
-    """
-    baseline, weights = (np.asarray(one, dtype=np.float64) for one in (baseline, weights))
-    difference = np.asarray(changed, dtype=np.float64) - baseline[:, None]
-    if not len(weights) or weights.sum() <= 0:
-        raise ValueError("a ratio needs at least one unit of positive weight")
-    change = difference.sum(axis=0) / weights.sum()
-    if len(weights) < 2:
-        nan = np.full_like(change, np.nan)
-        return change, nan, nan, np.ones_like(change)
-    draws = []
-    for counts in resampling_counts(len(weights), replicates, seed):
-        total = counts @ weights
-        # A replicate that drew only units without weight has no ratio.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            draws.append((counts @ difference) / np.where(total > 0, total, np.nan)[:, None])
-    drawn = np.concatenate(draws)
-    drawn = drawn[~np.isnan(drawn).all(axis=1)] if np.isnan(drawn).any() else drawn
-    if not len(drawn):
-        nan = np.full_like(change, np.nan)
-        return change, nan, nan, np.ones_like(change)
-    return change, *_interval(drawn, confidence), bootstrap_p(change, drawn, len(weights))
-
-
-def unpaired_ratio_change(
-    baseline: tuple[np.ndarray, np.ndarray],
-    changed: tuple[np.ndarray, np.ndarray],
-    replicates: int,
-    confidence: float,
-    seed: int,
-) -> tuple[float, float, float, float]:
-    """Return change, low, high and p of sum(values) / sum(weights) between two samples.
-
-    Each sample is (values, weights) of its own units, resampled by itself.
-    """
-    draws, ratios = [], []
-    for number, (values, weights) in enumerate((baseline, changed)):
-        values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
-        ratios.append(values.sum() / weights.sum())
-        parts = [
-            (counts @ values) / (counts @ weights)
-            for counts in resampling_counts(len(values), replicates, seed + number)
-        ]
-        draws.append(np.concatenate(parts))
-    change = ratios[1] - ratios[0]
-    if min(len(baseline[0]), len(changed[0])) < 2:
-        return float(change), math.nan, math.nan, 1.0
-    drawn = draws[1] - draws[0]
-    low, high = _interval(drawn, confidence)
-    return float(change), float(low), float(high), float(bootstrap_p(np.asarray(change), drawn))
-
-
-def bootstrap_p(estimate: np.ndarray, draws: np.ndarray, units: int | None = None) -> np.ndarray:
-    """Return the two-sided p of `estimate` against 0: (1 + k) / (replicates + 1).
-
-    k counts replicates at least as far from the estimate as the estimate is from 0 (Efron and
-    Tibshirani 1993, ch. 16: the null distribution is the bootstrap's, shifted to 0).
-
-    With `units`, the number of units that were resampled, p is never below 2 / 2**units, the
-    smallest p of a test that flips signs of units: three items prove nothing. And of at least
-    `MOST` replicates of which fewer than `FEW` lie beyond, it is the normal tail with the draws'
-    standard deviation if that is smaller.
-    """
-    extreme = (np.abs(draws - estimate) >= np.abs(estimate)).sum(axis=0)
-    p = (1 + extreme) / (len(draws) + 1)
-    if units is not None and len(draws) >= MOST:
-        spread = np.std(draws, axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.abs(estimate) / spread
-        tail = np.vectorize(lambda one: math.erfc(one / math.sqrt(2)))(np.nan_to_num(z))
-        p = np.where((extreme < FEW) & (spread > 0), np.minimum(p, tail), p)
-    if units is not None:
-        p = np.maximum(p, 2.0 ** (1 - units))
-    return np.where(np.isnan(estimate), np.nan, p)
-
-
-def paired_difference(
-    baseline: np.ndarray, changed: np.ndarray, replicates: int, confidence: float, seed: int
-) -> tuple[float, float, float, float]:
-    """Return mean(changed - baseline), low, high and bootstrap p; the units (n,) are paired."""
-    column = np.asarray(changed, dtype=np.float64)[:, None]
-    one = np.ones(len(column))
-    results = paired_ratio_change(baseline, column, one, replicates, confidence, seed)
-    change, low, high, p = (float(result[0]) for result in results)
-    return change, low, high, p
+    estimate = np.asarray(estimate, np.float64)
+    if units < 2 or not len(draws):
+        nan = np.full_like(estimate, np.nan)
+        return nan, nan, np.ones_like(estimate)
+    error = np.std(draws, axis=0) * math.sqrt(units / (units - 1))
+    error = np.where(error > 1e-12 * np.abs(estimate), error, 0.0)
+    floor = smallest_p(units) if tested else 0.0
+    low, high, p = student(estimate, error, units - 1, confidence, floor)
+    if bounds is not None:
+        alike = error == 0
+        low, high, p = _bounded(estimate, low, high, p, alike, units, bounds, confidence)
+    return low, high, p
 
 
 def aggregate_change(
@@ -167,7 +259,7 @@ def aggregate_change(
     confidence: float,
     seed: int,
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """Return (score, low, high) and (change, low, high, p) of scores of summed counts.
+    """Return (score, low, high) and (change, low, high, p) of scores (in 0..1) of summed counts.
 
     `changed` is (n, counts) or (n, conditions, counts), `baseline` (n, counts) of the same items;
     all are resampled jointly. `score` maps sums (..., counts) to scores (...,). Results are
@@ -192,14 +284,16 @@ def aggregate_change(
     if n >= 2:
         parts = [scored(chunk @ stacked) for chunk in resampling_counts(n, replicates, seed)]
         draws, differences = (np.concatenate(part) for part in zip(*parts, strict=True))
-        own = (value, *_interval(draws, confidence))
-        moved = (change, *_interval(differences, confidence))
-        moved += (bootstrap_p(change, differences, n),)
+        own = (value, *from_draws(value, draws, n, confidence, SCORES, tested=False)[:2])
+        moved = (change, *from_draws(change, differences, n, confidence, CHANGES))
     if baseline is None:
         moved = (nan,) * 4
     if single:
         own, moved = (tuple(float(one[0]) for one in part) for part in (own, moved))
     return own, moved
+
+
+# Proportions -------------------------------------------------------------------------------------
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -214,15 +308,37 @@ def mcnemar(b: int, c: int) -> float:
     return min(1.0, 2 * math.fsum(math.exp(term) for term in log_terms))
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return Holm-corrected p: monotone in p, at most 1. NaN is no test and stays NaN."""
-    p = np.asarray(p, dtype=np.float64)
-    result = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    scaled = p[order] * np.arange(len(order), 0, -1)
-    result[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return result
+def paired_proportions(
+    lost: np.ndarray, won: np.ndarray, n: int, confidence: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return low, high and p of (won - lost) / n, of pairs of 0/1 scores; all (conditions,).
+
+    `lost` pairs fell from 1 to 0, `won` pairs rose. Tango's score interval, widened to hold 0
+    where McNemar's exact test does not reject; it has a width even if no pair differs.
+    """
+    lost, won = (np.atleast_1d(np.asarray(one, np.float64)) for one in (lost, won))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+
+    def score(delta: np.ndarray) -> np.ndarray:
+        b = (2 * n - won + lost) * delta - won - lost
+        c = -lost * delta * (1 - delta)
+        rate = (np.sqrt(np.maximum(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+        variance = n * (2 * rate + delta * (1 - delta))
+        return (won - lost - n * delta) / np.sqrt(np.maximum(variance, 1e-300))
+
+    ends = []
+    for wanted in (z, -z):  # the score falls as delta grows
+        below, above = np.full(lost.shape, -1.0), np.full(lost.shape, 1.0)
+        for _ in range(60):
+            middle = (below + above) / 2
+            under = score(middle) > wanted
+            below, above = np.where(under, middle, below), np.where(under, above, middle)
+        ends.append((below + above) / 2)
+    p = np.array([mcnemar(int(b), int(c)) for b, c in zip(lost, won, strict=True)])
+    weak = p >= 1 - confidence
+    low = np.where(weak, np.minimum(ends[0], 0.0), ends[0])
+    high = np.where(weak, np.maximum(ends[1], 0.0), ends[1])
+    return low, high, p
 
 
 def wilson(successes: float, n: int, confidence: float) -> tuple[float, float]:
@@ -235,3 +351,14 @@ def wilson(successes: float, n: int, confidence: float) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
     low, high = (centre - half) / (1 + spread), (centre + half) / (1 + spread)
     return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return Holm-corrected p: monotone in p, at most 1. NaN is no test and stays NaN."""
+    p = np.asarray(p, dtype=np.float64)
+    result = np.full(p.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    result[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return result

@@ -29,12 +29,18 @@ def main(snakemake) -> None:
         "Neurons per language",
         "unique: distinct neurons; pairs: (language, neuron) pairs, as a neuron may have several.",
     )
-    write_table(overlap_counts(tables), folder / "overlap", "Neurons that two languages share")
+    write_table(
+        overlap_counts(tables),
+        folder / "overlap",
+        "Neurons that two languages share",
+        "chance: shared on average by random sets with as many neurons in each layer.",
+    )
     write_table(
         selection_overlap(tables),
         folder / "selections",
         "Neurons that two selections share",
-        "Of one language, on one language set; chance: shared by two random sets of these sizes.",
+        "Of one language, on one language set; chance: shared on average by two random sets of"
+        " these sizes, or with a control drawn anew from the neurons that it may contain.",
     )
     write_table(layer_counts(tables), folder / "layers", "Neurons per language and layer")
     job.done()

@@ -7,7 +7,7 @@ import pandas as pd
 
 from langneurons.display import perplexity_matrices, with_labels
 from langneurons.runtime import start
-from langneurons.tables import perplexity_change, perplexity_summary, write_table
+from langneurons.tables import perplexity_change, perplexity_notes, perplexity_summary, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,12 +23,9 @@ def main(snakemake) -> None:
         change = perplexity_change(frame, show["results"], sampled)
         summaries.append(with_labels(labels, perplexity_summary(change)))
         cells.append(with_labels(labels, change))
-    notes = (
-        "The same text with and without (protocol point perplexity_text: paper: a sample of its own"
-        " for every cell, unpaired); NLL in nats per token; intervals by bootstrap over"
-        " documents; p by paired bootstrap, Holm within a matrix."
-    )
-    write_table(pd.concat(cells), folder / "perplexity", "Change of perplexity", notes)
+    table, results = pd.concat(cells, ignore_index=True), show["results"]
+    notes = perplexity_notes(table, results)
+    write_table(table, folder / "perplexity", "Change of perplexity", notes)
     write_table(pd.concat(summaries), folder / "perplexity_summary", "Own against other languages")
     job.done()
 

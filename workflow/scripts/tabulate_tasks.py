@@ -7,7 +7,7 @@ import pandas as pd
 
 from langneurons.display import scores_of
 from langneurons.runtime import start
-from langneurons.tables import write_table
+from langneurons.tables import task_notes, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,13 +18,9 @@ def main(snakemake) -> None:
     job = start(snakemake)
     path = Path(snakemake.output[0])
     frames = [scores_of(one)[1] for one in snakemake.input]
-    write_table(
-        pd.concat(frames, ignore_index=True),
-        path.with_suffix(""),
-        "Task scores",
-        "Differences to the untouched model on the same items; Holm within task and metric. A"
-        " bootstrap p below what the replicates resolve is a normal tail's.",
-    )
+    table = pd.concat(frames, ignore_index=True)
+    notes = task_notes(table, snakemake.params.cfg["results"])
+    write_table(table, path.with_suffix(""), "Task scores", notes)
     job.done()
 
 

@@ -213,10 +213,15 @@ class FigureEntry(Frozen):
 class ResultsConfig(Frozen):
     """How results are summed up."""
 
-    bootstrap: int = Field(1000, ge=100, le=100_000, description="Bootstrap replicates.")
+    bootstrap: int = Field(
+        1000,
+        ge=100,
+        le=100_000,
+        description="Replicates behind standard errors of corpus scores and averages of cells.",
+    )
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Level of the intervals.")
     alpha: float = Field(0.05, ge=1e-6, le=0.5, description="Level of the tests, after Holm.")
-    seed: Seed = Field(0, description="Seed of the bootstrap.")
+    seed: Seed = Field(0, description="Seed of the bootstrap and of permutation tests.")
     published: str | None = Field(
         None,
         description="YAML file of published numbers (scores, statistics, counts of neurons), to"
