@@ -9,9 +9,24 @@ from langneurons.claims import CLAIMS, HOLDS, VERDICTS, decide, pooled, spearman
 RESULTS = {"bootstrap": 500, "confidence": 0.95, "alpha": 0.05, "seed": 0, "margin": 0.01}
 SHOW = {
     "results": RESULTS,
-    "roles": {"zero": ["zero"], "low": ["p10"], "random": ["random"]},
+    "roles": {"zero": ["zero"], "low": ["p10"], "random": {"random": "lape"}},
     "models": {"m": "M"},
     "tasks": {"t": "T"},
+    "adapter_fields": {
+        "+".join(("x+y", choice, *rest)): dict(
+            zip(
+                ("finetuning", "choice", "selection", "langset", "target"),
+                ("x+y", choice, *(rest or (None, None, None))),
+                strict=True,
+            )
+        )
+        for choice, *rest in (
+            ("none",),
+            ("target", "lape", "s", "vi"),
+            ("target", "random", "s", "vi"),
+            ("target", "other", "s", "vi"),
+        )
+    },
 }
 NONE = ("none", "none", "none")
 
@@ -126,9 +141,11 @@ def test_perplexity_that_carries_over_is_seen():
 def trained(language, random, n=4000):
     return pd.concat(
         [
-            cell("x+none", "vi", NONE, scores(n // 2, n)),
-            cell("x+target+lape+s+vi", "vi", NONE, scores(language, n)),
-            cell("x+target+random+s+vi", "vi", NONE, scores(random, n)),
+            cell("x+y+none", "vi", NONE, scores(n // 2, n)),
+            cell("x+y+target+lape+s+vi", "vi", NONE, scores(language, n)),
+            cell("x+y+target+random+s+vi", "vi", NONE, scores(random, n)),
+            # A selection that the random neurons do not mirror stands beside none of them.
+            cell("x+y+target+other+s+vi", "vi", NONE, scores(n // 4, n)),
         ]
     )
 

@@ -40,10 +40,10 @@ def test_scores_follow_the_configuration():
 
 
 def test_a_result_belongs_to_every_protocol_that_agrees_on_its_points(tmp_path):
-    path = tmp_path / "evaluation/corrected/base/t/vi.parquet"
-    assert protocols(path, "evaluation", -4, SHOW) == ["corrected", "answers"]
-    path = tmp_path / "evaluation/intervention_site/base/t/vi.parquet"
-    assert protocols(path, "evaluation", -4, SHOW) == ["site"]
+    path = tmp_path / "m/evaluation/corrected/base/t/vi.parquet"
+    assert protocols(path, "evaluation", SHOW) == ["corrected", "answers"]
+    path = tmp_path / "m/evaluation/intervention_site/base/t/vi.parquet"
+    assert protocols(path, "evaluation", SHOW) == ["site"]
 
 
 def test_records_of_a_corpus_metric_hold_its_counts(tmp_path):

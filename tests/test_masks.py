@@ -202,10 +202,13 @@ def test_a_table_stands_beside_a_published_mask(spec):
     assert neurons["printed"].to_dict() == {"vi": 3, "en": 2, "zh": 4}
     assert neurons["ours"].to_dict() == {"vi": 4, "en": 2, "zh": 2}
     assert neurons.loc["zh", "ratio"] == 0.5
-    assert (value(frame, "shared", "en+vi", "printed"), value(frame, "shared", "en+vi")) == (1, 2)
-    assert value(frame, "jaccard", "en+vi", "printed") == pytest.approx(1 / 4)
-    assert value(frame, "jaccard", "en+vi") == pytest.approx(2 / 4)
-    assert np.isnan(value(frame, "shared", "vi+zh", "ratio"))  # none was published
+    assert (value(frame, "shared", "en + vi", "printed"), value(frame, "shared", "en + vi")) == (
+        1,
+        2,
+    )
+    assert value(frame, "jaccard", "en + vi", "printed") == pytest.approx(1 / 4)
+    assert value(frame, "jaccard", "en + vi") == pytest.approx(2 / 4)
+    assert np.isnan(value(frame, "shared", "vi + zh", "ratio"))  # none was published
     layers = [(value(frame, f"layer_{i}", column="printed"), value(frame, f"layer_{i}"))
               for i in range(4)]  # fmt: skip
     assert layers == [(2, 2), (0, 0), (1, 1), (4, 2)]

@@ -193,19 +193,26 @@ def spearman(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float]:
 def language_neurons_equal_random(
     frame: pd.DataFrame, metric: str, show: Mapping[str, Any], **_: Any
 ) -> dict[str, Any]:
-    """Fine-tuning the target's neurons scores no otherwise than fine-tuning random ones."""
+    """Fine-tuning the target's neurons scores as fine-tuning random ones.
+
+    A selection is set beside the random neurons that mirror it, or that mirror none.
+    """
     results, random = show["results"], show["roles"]["random"]
     untouched = frame[frame["intervention"] == BASELINE]
     wide = _columns(untouched, metric, ["adapter", "lang"])
     pairs = {}
+    fields = show["adapter_fields"]
+    named = {tuple(sorted(one.items(), key=str)): name for name, one in fields.items()}
     for adapter, lang in wide.columns:
-        parts = str(adapter).split("+")
-        if len(parts) < 4 or parts[1] != "target" or parts[2] in random:
+        one = fields.get(adapter)
+        if one is None or one["choice"] != "target" or one["selection"] in random:
             continue
-        for name in random:
-            twin = "+".join([*parts[:2], name, *parts[3:]]), lang
-            if twin in wide.columns:
-                pairs[(adapter, name, lang)] = wide[(adapter, lang)] - wide[twin]
+        for name, like in random.items():
+            if like not in (None, one["selection"]):
+                continue
+            twin = named.get(tuple(sorted((one | {"selection": name}).items(), key=str)))
+            if (twin, lang) in wide.columns:
+                pairs[(adapter, name, lang)] = wide[(adapter, lang)] - wide[(twin, lang)]
     if not pairs:
         return {"verdict": NOT_RUN}
     differences = pd.DataFrame(pairs)

@@ -1,6 +1,8 @@
 """From result files to what tables and figures show: labels of models, sets, selections."""
 
 import itertools
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,44 +16,74 @@ from langneurons.neurons import NeuronTable
 from langneurons.statistics import Statistics
 
 Labelled = tuple[dict[str, str], Any]
+# Where results lie below their folder: the names of a file's cell, which its labels are of.
+LAYOUTS = {
+    "activations": "{model}/activations/{lang}.safetensors",
+    "neurons": "{model}/neurons/{langset}/{selection}.parquet",
+    "perplexity": "{model}/perplexity/{points}/{langset}/{selection}/{intervention}.parquet",
+    "steering": "{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet",
+    "evaluation": "{model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet",
+    "generation": "{model}/judged/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet",
+    "lens": "{model}/lens/{points}/{langset}.parquet",
+}
+
+
+def names_of(path: str | os.PathLike, kind: str) -> dict[str, str]:
+    """Return the names that a result's path holds, by the layout of its kind (`LAYOUTS`)."""
+    parts = re.split(r"\{(\w+)\}", LAYOUTS[kind])
+    pattern = "".join(
+        f"(?P<{part}>[^/]+)" if number % 2 else re.escape(part) for number, part in enumerate(parts)
+    )
+    match = re.search(rf"(?:^|/){pattern}$", Path(path).as_posix())
+    if match is None:
+        raise ValueError(f"{path} does not lie where results of its kind do: {LAYOUTS[kind]}")
+    return match.groupdict()
 
 
 def neuron_tables(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
     """Read tables at results/{model}/neurons/{langset}/{selection}.parquet with their labels."""
     result = []
-    for path in map(Path, paths):
+    for path in paths:
+        names = names_of(path, "neurons")
         labels = {
-            "model": show["models"][path.parts[-4]],
-            "languages": show["labels"][path.parts[-2]],
-            "selection": show["selections"][path.stem],
+            "model": show["models"][names["model"]],
+            "languages": show["labels"][names["langset"]],
+            "selection": show["selections"][names["selection"]],
         }
         table = NeuronTable.from_parquet(path)
-        table.metadata["name"] = path.stem
+        table.metadata["name"] = names["selection"]
         result.append((labels, table))
     return result
 
 
 def statistics(paths: Iterable[str], show: dict[str, Any]) -> Iterable[Labelled]:
     """Yield statistics at results/{model}/activations/{lang}.safetensors, one at a time."""
-    for path in map(Path, paths):
-        yield {"model": show["models"][path.parts[-3]]}, Statistics.read(path, lang=path.stem)
+    for path in paths:
+        names = names_of(path, "activations")
+        labels = {"model": show["models"][names["model"]]}
+        yield labels, Statistics.read(path, lang=names["lang"])
 
 
-def protocols(path: Path, stage: str, place: int, show: dict[str, Any]) -> list[str]:
-    """Return the protocols to which a result belongs: its folder holds the points of a stage."""
-    found = show["protocols"].items()
-    return [name for name, points in found if points[stage] == path.parts[place]]
+def protocols(
+    path: str | os.PathLike, kind: str, show: dict[str, Any], stage: str | None = None
+) -> list[str]:
+    """Return the protocols to which a result belongs: those with its points of a stage.
+
+    `kind` is that of its layout, and the stage where it has no other name.
+    """
+    points = names_of(path, kind)["points"]
+    return [name for name, one in show["protocols"].items() if one[stage or kind] == points]
 
 
 def perplexity_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dict[str, Any]]]:
     """Read and check matrices at .../{points}/{langset}/{selection}/{intervention}.parquet."""
     result = []
     for path in map(Path, paths):
-        model, langset, selection = path.parts[-6], *path.parts[-3:-1]
-        who = {"model": model, "langset": langset, "selection": selection}
+        names = names_of(path, "perplexity")
+        who = {key: names[key] for key in ("model", "langset", "selection", "intervention")}
         columns = ("deactivated", "evaluated", "document")
         numbers = ("nll", "tokens", "bytes")
-        frame, metadata = read_records(path, columns, numbers, **who, intervention=path.stem)
+        frame, metadata = read_records(path, columns, numbers, **who)
         result.append((path, frame, metadata))
     return result
 
@@ -62,8 +94,8 @@ def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
     columns += ("item", "prediction", "gold")
     result = []
     for path in map(Path, paths):
-        model, adapter, task = path.parts[-6], *path.parts[-3:-1]
-        who = {"model": model, "adapter": adapter, "task": task, "lang": path.stem}
+        names = names_of(path, "evaluation")
+        who = {key: names[key] for key in ("model", "adapter", "task", "lang")}
         metadata = read_records(path, columns, (), **who)[1]
         grouped = [one for one in metadata["metrics"] if one in GROUPED]
         whole = (one for one in metadata["metrics"] if one not in GROUPED)
@@ -85,7 +117,7 @@ def perplexity_matrices(
     read = perplexity_files(paths)
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
-        if name not in protocols(path, "perplexity", -4, show) or protocol not in (None, name):
+        if name not in protocols(path, "perplexity", show) or protocol not in (None, name):
             continue
         labels = {
             "model": show["models"][metadata["model"]],
@@ -98,6 +130,11 @@ def perplexity_matrices(
     return result
 
 
+def _condition(path: str, kind: str) -> dict[str, str]:
+    names = names_of(path, kind)
+    return {key: names[key] for key in ("selection", "intervention")}
+
+
 def lss_matrices(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[tuple[dict[str, str], pd.DataFrame, dict[str, Any]]]:
@@ -107,12 +144,11 @@ def lss_matrices(
     """
     columns = ("base", "target", "fact")
     read = [
-        (path, *read_records(path, columns, (), intervention=path.stem, selection=path.parts[-2]))
-        for path in map(Path, paths)
+        (path, *read_records(path, columns, (), **_condition(path, "steering"))) for path in paths
     ]
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
-        if name not in protocols(path, "steering", -4, show) or protocol not in (None, name):
+        if name not in protocols(path, "steering", show) or protocol not in (None, name):
             continue
         labels = {
             "model": show["models"][metadata["model"]],
@@ -142,7 +178,7 @@ def task_records(
             adapter=frame["adapter"].map(show["adapters"]),
             task=show["tasks"][metadata["task"]],
         )
-        for name in protocols(path, "evaluation", -4, show):
+        for name in protocols(path, "evaluation", show):
             if protocol in (None, name):
                 frames.setdefault((show["models"][metadata["model"]], name), []).append(frame)
     return [
@@ -166,12 +202,12 @@ def generation_records(
     Returns one frame per file and protocol (or of one protocol), with its labels.
     """
     read = [
-        (path, *read_records(path, ("text",), (), intervention=path.stem, selection=path.parts[-2]))
-        for path in map(Path, paths)
+        (path, *read_records(path, ("text",), (), **_condition(path, "generation")))
+        for path in paths
     ]
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
-        if name not in protocols(path, "generation", -4, show) or protocol not in (None, name):
+        if name not in protocols(path, "generation", show) or protocol not in (None, name):
             continue
         labels = {
             "model": show["models"][metadata["model"]],
@@ -195,7 +231,7 @@ def lens_records(
     read = [(path, *read_records(path, columns, ())) for path in map(Path, paths)]
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
-        if name not in protocols(path, "generation", -2, show) or protocol not in (None, name):
+        if name not in protocols(path, "lens", show, "generation") or protocol not in (None, name):
             continue
         labels = {
             "model": show["models"][metadata["model"]],

@@ -26,6 +26,7 @@ TOTALS, LANGUAGES, PAIRS, LAYERS = (
     "Shared neurons",
     "Neurons per layer",
 )
+PAIR = " + "  # joins the languages of a pair; no code holds a space
 SHARES = ("first_two_layers", "last_quarter", "jaccard")
 
 
@@ -104,7 +105,7 @@ def read_counts(folder: str | os.PathLike, files: Mapping[str, str]) -> dict[str
 
 
 def cells(counts: Counts) -> list[dict[str, Any]]:
-    """Return every number that is compared: item, lang (`en+vi` for a pair), metric, value."""
+    """Return every number that is compared: item, lang (`en + vi` for a pair), metric, value."""
     totals = {
         "unique": counts.unique,
         "pairs": int(counts.neurons.sum()),
@@ -118,7 +119,7 @@ def cells(counts: Counts) -> list[dict[str, Any]]:
     found += [(LANGUAGES, lang, "neurons", value) for lang, value in own]
     jaccard = counts.jaccard()
     for (i, one), (j, other) in itertools.combinations(enumerate(counts.languages), 2):
-        pair = "+".join(sorted((one, other)))
+        pair = PAIR.join(sorted((one, other)))
         found.append((PAIRS, pair, "shared", int(counts.shared[i, j])))
         found.append((PAIRS, pair, "jaccard", float(jaccard[i, j])))
     layers = enumerate(counts.distinct.tolist())

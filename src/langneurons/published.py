@@ -21,7 +21,7 @@ import pandas as pd
 
 from langneurons import histogram
 from langneurons.corpus_metrics import COUNTS, columns, score
-from langneurons.masks import SHARES, Counts, cells, correlations, read_counts
+from langneurons.masks import PAIR, SHARES, Counts, cells, correlations, read_counts
 from langneurons.tables import QUANTITIES, own_language
 from langneurons.uncertainty import SCORES, aggregate_change, mean_interval, wilson
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from langneurons.neurons import NeuronTable
     from langneurons.statistics import Statistics
 
-KEYS = ("model", "task", "choice", "selection", "lang", "intervention", "metric")
+KEYS = ("model", "task", "finetuning", "choice", "selection", "lang", "intervention", "metric")
 OWN = ["n", "ours", "low", "high"]
 TOKEN_IDS = {"exact_match": "token_id_exact_match", "f1": "token_id_f1"}
 STATISTIC_TASK = "activations"
@@ -105,21 +105,21 @@ def published_masks(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _neuron_cell(model: str, selection: str, cell: Mapping) -> dict[str, Any]:
-    empty = {"task": NEURON_TASK, "choice": "", "intervention": "none"}
+    empty = {"task": NEURON_TASK, "finetuning": "", "choice": "", "intervention": "none"}
     ours = {"model": model, "selection": selection, "lang": cell["lang"], "metric": cell["metric"]}
     return empty | ours
 
 
 def _printed(spec: Mapping, table: Mapping, row: Mapping, column: str, metric: str) -> dict:
     cell = {"item": table["item"], "model": spec["models"].get(row["model"], row["model"])}
-    cell |= {"task": table["task"], "choice": "", "selection": ""}
+    cell |= {"task": table["task"], "finetuning": "", "choice": "", "selection": ""}
     cell |= {"lang": row.get("eval_language", row.get("language")), "intervention": "none"}
     if table["task"] == STATISTIC_TASK:
         return cell | {"metric": metric, "printed": float(row[column])}
     intervention = str(row.get("intervention", "none"))
     trained = row.get("finetune_language")
-    choice = "none" if trained is None else _choice(trained, row["eval_language"])
-    cell["choice"] = f"{table['finetuning']}+{choice}"
+    cell["finetuning"] = table["finetuning"]
+    cell["choice"] = "none" if trained is None else _choice(trained, row["eval_language"])
     cell["selection"] = table.get("selection") or row["method"]
     cell["intervention"] = spec["interventions"].get(intervention, intervention)
     return cell | {"metric": metric, "printed": float(row[column]) / 100}
@@ -134,12 +134,14 @@ def _choice(trained: str, lang: str) -> str:
 
 
 def own_cells(
-    frames: Iterable[tuple[Mapping[str, Any], pd.DataFrame]], results: Mapping
+    frames: Iterable[tuple[Mapping[str, Any], pd.DataFrame]],
+    results: Mapping,
+    adapters: Mapping[str, Mapping[str, str | None]],
 ) -> pd.DataFrame:
     """Return our cells: the columns of `KEYS`, n, ours, low, high.
 
-    `frames` are evaluation records with their metadata. The untouched model counts for every
-    selection on which its adapter was evaluated.
+    `frames` are evaluation records with their metadata, `adapters` the fields of each adapter. The
+    untouched model counts for every selection on which its adapter was evaluated.
     """
     rows = []
     for metadata, frame in frames:
@@ -148,12 +150,12 @@ def own_cells(
         selections = sorted(set(frame["selection"]) - {"none"})
         keys = ["adapter", "task", "lang", "langset", "selection", "intervention"]
         for (adapter, task, lang, _, selection, intervention), group in frame.groupby(keys):
-            parts = adapter.split("+")
-            choice = "+".join(parts[:2])
-            trained_on = parts[2:3]
+            fields = adapters.get(adapter, {"finetuning": "", "choice": adapter})
+            trained_on = [one for one in [fields.get("selection")] if one is not None]
             for metric in metrics:
                 mean, low, high = _scored(group, metric, results)
-                row = {"model": metadata["model"], "task": task, "choice": choice, "lang": lang}
+                row = {"model": metadata["model"], "task": task, "lang": lang}
+                row |= {key: fields[key] for key in ("finetuning", "choice")}
                 row |= {"intervention": intervention, "metric": metric, "n": len(group)}
                 row |= {"ours": mean, "low": low, "high": high}
                 names = [selection] if selection != "none" else trained_on or selections
@@ -201,7 +203,8 @@ def own_statistics(
                 value = one.value(name, "gate")
                 error = float(np.mean(histogram.bin_width(value)))
                 low, high = value.mean() - error, value.mean() + error
-            row = {"model": model, "task": STATISTIC_TASK, "choice": "", "selection": ""}
+            row = {"model": model, "task": STATISTIC_TASK, "selection": ""}
+            row |= {"finetuning": "", "choice": ""}
             row |= {"lang": one.lang, "intervention": "none", "metric": name, "n": one.tokens}
             rows.append(row | {"ours": float(value.mean()), "low": low, "high": high})
     return pd.DataFrame(rows, columns=[*KEYS, *OWN])
@@ -341,14 +344,14 @@ _HEADS = {"lang": "language", "choice": "trained neurons"}
 
 
 def _label(key: str, value: str, show: Mapping[str, Any]) -> str:
-    if key == "lang" and "+" in value:
-        return ", ".join(_label(key, one, show) for one in value.split("+"))
+    if key == "lang" and PAIR in value:
+        return ", ".join(_label(key, one, show) for one in value.split(PAIR))
     known = {
         "model": show["models"],
         "selection": show["selections"],
         "intervention": show["interventions"] | {"none": "none"},
         "lang": show["language_names"],
-        "choice": {value: value.partition("+")[2].replace("_", " + ")},
+        "choice": {value: value.replace("_", " + ")},
         "metric": {value: value.removeprefix("token_id_").replace("_", " ")},
     }
     return known.get(key, {}).get(value, value)

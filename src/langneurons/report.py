@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 
 from langneurons.claims import CLAIMS
+from langneurons.display import names_of
 from langneurons.io import read_parquet
 from langneurons.page import Picture, Table, Verdict, write_page
 from langneurons.provenance import versions
@@ -190,7 +191,7 @@ def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -
     """Return every figure once: those with a name of their own first, under that name."""
     named, others, sources = [], [], set()
     for path in map(Path, figures):
-        if path.stem in show["figures"] and path.parent.name == show["name"]:
+        if not _parts(path, show) and path.stem in show["figures"]:
             one = show["figures"][path.stem]
             source = Path(one["source"])
             sources.add(source)
@@ -198,7 +199,7 @@ def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -
             title = f"{one['item']}. {found[0]}" if one["item"] else found[0]
             named.append(Picture(title, found[1], str(path), path.stem, PAPER_FIGURES))
     for path in map(Path, figures):
-        if path.stem in show["figures"] and path.parent.name == show["name"]:
+        if not _parts(path, show) and path.stem in show["figures"]:
             continue
         if path in sources:
             continue
@@ -211,7 +212,12 @@ def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -
 
 
 def _parts(path: Path, show: Mapping[str, Any]) -> tuple[str, ...]:
-    return path.parts[path.parts.index(show["name"], 1) + 1 : -1]
+    """Return the folders between figures/{name} and a figure."""
+    folder = f"figures/{show['name']}/"
+    above, found, below = f"/{path.as_posix()}".partition(f"/{folder}")
+    if not found:
+        raise ValueError(f"{path} does not lie under {folder}")
+    return tuple(below.split("/")[:-1])
 
 
 def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str, str, str]:
@@ -260,8 +266,8 @@ def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str
 def _weights(neurons: Sequence[str], show: Mapping[str, Any]) -> dict[str, str]:
     """Return the repository and commit (or digest) of each model's weights."""
     rows = {}
-    for path in map(Path, neurons):
-        model, metadata = path.parts[-4], read_parquet(path)[1]
+    for path in neurons:
+        model, metadata = names_of(path, "neurons")["model"], read_parquet(path)[1]
         text = f"{metadata['model']} at {metadata['revision']}"
         if model in show["newest"]:
             text += ", the newest commit when it was prepared: pin it to repeat this run"

@@ -11,6 +11,7 @@ from typing import Any
 from langneurons.config.corpus import TextSource
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.interventions import percentile
+from langneurons.config.labels import adapter_labels, shown
 from langneurons.config.load import project_file
 from langneurons.config.models import NEWEST
 from langneurons.config.protocols import STAGES, Protocol, from_points
@@ -288,11 +289,12 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "families": config.language_families(),
         "order": list(config.language_names()),
         "language_sets": {key: list(value) for key, value in config.language_sets.items()},
-        "models": {key: entry.label or key for key, entry in config.models.items()},
-        "selections": {key: entry.label or key for key, entry in config.selections.items()},
-        "tasks": {key: entry.label or key for key, entry in config.tasks.items()},
-        "adapters": _adapter_labels(config),
-        "interventions": {key: entry.label or key for key, entry in config.interventions.items()},
+        "models": shown(config, "models"),
+        "selections": shown(config, "selections"),
+        "tasks": shown(config, "tasks"),
+        "adapters": adapter_labels(config),
+        "adapter_fields": _adapter_fields(config),
+        "interventions": shown(config, "interventions"),
         "results": config.results.model_dump(mode="json"),
         "site": config.statistics.histograms[0] if config.statistics.histograms else None,
         "sweeps": config.sweeps(),
@@ -307,12 +309,9 @@ def show(config: Config, **_: str) -> dict[str, Any]:
 @_stage
 def show_lss(config: Config, **_: str) -> dict[str, Any]:
     """Return what the steering shift's tables and figures take: labels, and controls by label."""
-    labels = {name: one.label or name for name, one in config.selections.items()}
+    labels = shown(config, "selections")
     controls = {
-        labels[name]: labels[other]
-        for name, one in config.selections.items()
-        if one.method == "random"
-        for other in one.depends_on
+        labels[name]: labels[like] for name, like in _controls(config).items() if like is not None
     }
     return show(config) | {"controls": controls}
 
@@ -357,7 +356,13 @@ def figure_path(config: Config, name: str) -> str:
     return f"{folder}/{one.languages}/{one.selection}/{one.kind}.svg"
 
 
-def roles(config: Config) -> dict[str, list[str]]:
+def _controls(config: Config) -> dict[str, str | None]:
+    """Return of each random selection the one that it mirrors, None if it mirrors none."""
+    random = {name: one for name, one in config.selections.items() if one.method == "random"}
+    return {name: next(iter(one.depends_on), None) for name, one in random.items()}
+
+
+def roles(config: Config) -> dict[str, Any]:
     """Return what claims speak of: interventions that write 0 or a low quantile, random neurons."""
     lone = {name: one.steps[0] for name, one in config.interventions.items() if len(one.steps) == 1}
     sets = {name: step for name, step in lone.items() if step.operation == "set"}
@@ -365,22 +370,11 @@ def roles(config: Config) -> dict[str, list[str]]:
     return {
         "zero": [name for name, step in sets.items() if step.value == 0],
         "low": [name for name, step in sets.items() if step.statistic in low],
-        "random": [name for name, one in config.selections.items() if one.method == "random"],
+        "random": _controls(config),
     }
 
 
-def _adapter_labels(config: Config) -> dict[str, str]:
-    """Return what is shown of each adapter: fine-tuning, neurons, their selection and set."""
-    labels = {"base": "base"}
-    for model in config.models:
-        for name, one in config.adapters(model).items():
-            entry = config.finetunings[one.finetuning]
-            whose = one.choice
-            if one.selection is not None:
-                langs = "+".join(one.languages(entry.language))
-                selection = config.selections[one.selection].label or one.selection
-                whose = f"{selection} {langs}"
-                if len(config.language_sets) > 1:
-                    whose += f" ({config.labels()[one.langset]})"
-            labels[name] = f"{entry.label or one.finetuning}: {whose}"
-    return labels
+def _adapter_fields(config: Config) -> dict[str, dict[str, str | None]]:
+    """Return of each adapter its fine-tuning, choice, selection, set folder and target."""
+    found = {name: one for model in config.models for name, one in config.adapters(model).items()}
+    return {name: one.model_dump() for name, one in found.items()}

@@ -31,7 +31,7 @@ def main(snakemake) -> None:
     perplexity: dict = {}
     for name, points in show["protocols"].items():
         for path, frame, metadata in read:
-            if name in protocols(path, "evaluation", -4, show):
+            if name in protocols(path, "evaluation", show):
                 # Claims are about means over items, not scores of a whole corpus.
                 metric = next((one for one in metadata["metrics"] if one in frame), None)
                 if metric is None:
@@ -41,7 +41,7 @@ def main(snakemake) -> None:
                 key = (name, metadata["model"], metadata["task"])
                 records.setdefault(key, (metric, []))[1].append(own_language(frame))
         for path, _, metadata in matrices:
-            if name in protocols(path, "perplexity", -4, show):
+            if name in protocols(path, "perplexity", show):
                 perplexity.setdefault((name, metadata["model"]), []).append(changes[path])
     table = decide(
         show["results"]["claims"],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import evaluation_files, protocols
+from langneurons.display import evaluation_files, names_of, protocols
 from langneurons.neurons import NeuronTable
 from langneurons.published import (
     CORRELATIONS,
@@ -49,8 +49,9 @@ def main(snakemake) -> None:
     results, stand_ins = show["results"], show["results"]["stand_ins"]
     records = evaluation_files(snakemake.input.records)
     tables = [
-        (Path(path).parts[-4], Path(path).stem, NeuronTable.from_parquet(path))
+        (names["model"], names["selection"], NeuronTable.from_parquet(path))
         for path in snakemake.input.get("neurons", [])
+        for names in [names_of(path, "neurons")]
     ]
     masks = published_masks(spec)
     neurons, related = own_neurons(masks, tables, stand_ins)
@@ -60,16 +61,17 @@ def main(snakemake) -> None:
         quantiles = points["quantiles"]
         if quantiles not in known:
             files = (
-                (Path(p).parts[-3], Statistics.read(p, lang=Path(p).stem))
-                for p in snakemake.input.statistics
+                (names["model"], Statistics.read(path, lang=names["lang"]))
+                for path in snakemake.input.statistics
+                for names in [names_of(path, "activations")]
             )
             known[quantiles] = own_statistics(files, quantiles)
         frames = [
             (metadata, frame)
             for path, frame, metadata in records
-            if name in protocols(path, "evaluation", -4, show)
+            if name in protocols(path, "evaluation", show)
         ]
-        kinds = [own_cells(frames, results), known[quantiles], neurons]
+        kinds = [own_cells(frames, results, show["adapter_fields"]), known[quantiles], neurons]
         ours = pd.concat([one for one in kinds if len(one)] or kinds[:1], ignore_index=True)
         printed = printed_cells(spec, points["answers"], stand_ins)
         parts.append(compare(printed, ours).assign(protocol=name))

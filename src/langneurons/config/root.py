@@ -11,6 +11,7 @@ from langneurons.config.corpus import CorpusConfig
 from langneurons.config.finetuning import Adapter, FinetuneEntry
 from langneurons.config.generation import FallbackConfig, ForcingConfig, LensConfig, Prompted
 from langneurons.config.interventions import ROLES, InterventionEntry, Step, percentile
+from langneurons.config.labels import check_labels
 from langneurons.config.languages import KNOWN_LANGUAGES, Language
 from langneurons.config.lss import LssConfig
 from langneurons.config.models import ModelEntry
@@ -468,6 +469,7 @@ def check(config: Config) -> None:
     _check_mini(config)
     _check_use(config)
     _check_figures(config)
+    check_labels(config)
 
 
 FIGURE_KEYS = {
