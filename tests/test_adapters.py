@@ -5,9 +5,10 @@ import torch
 from tiny import D_MLP, FAMILIES, HIDDEN, VOCAB_SIZE, tiny_config, tiny_model
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
-from langneurons.adapters import ADAPTERS, MlpSites
+from langneurons.adapters import ADAPTERS, MlpSites, adapter_for
+from langneurons.checkpoint import check_config, check_modules
 
 GELU_TANH = ("gemma", "gemma2", "gemma3_text", "gemma3", "bloom", "gpt2", "phi")
 
@@ -20,7 +21,7 @@ def tokens() -> torch.Tensor:
 def nonlinearity(family: str, x: torch.Tensor) -> torch.Tensor:
     if family in GELU_TANH:
         return functional.gelu(x, approximate="tanh")
-    if family == "gpt_neox":
+    if family in ("gpt_neox", "xglm"):
         return functional.gelu(x)
     return functional.relu(x) if family == "opt" else x * torch.sigmoid(x)
 
@@ -99,6 +100,8 @@ def test_backbone_and_head_make_up_the_model(family):
         logits = torch.tanh(logits / cap) * cap
     if family.startswith("cohere"):
         logits = logits * sites.config.logit_scale
+    if family == "granite":
+        logits = logits / 4.0
     torch.testing.assert_close(output.logits, logits)
 
 
@@ -144,6 +147,32 @@ def test_unknown_family_names_the_nearest_and_the_file():
     model.config.model_type = "qwen22"
     with pytest.raises(ValueError, match=r"'qwen22'.*Nearest: qwen2.*adapters\.py"):
         MlpSites(model)
+
+
+@pytest.mark.parametrize(
+    "model_type, config, reason",
+    [
+        ("phi3", None, "fuses gate and up"),
+        ("mixtral", None, "mixture of experts"),
+        ("qwen9_moe", None, "mixture of experts"),
+        ("unheard_of", {"num_local_experts": 8}, "mixture of experts"),
+        ("mt5", None, "an encoder and a decoder"),
+        ("unheard_of", {"is_encoder_decoder": True}, "an encoder and a decoder"),
+        ("bert", None, "is an encoder"),
+        ("falcon_mamba", None, "is recurrent"),
+    ],
+)
+def test_families_that_no_line_can_add_are_refused_with_the_reason(model_type, config, reason):
+    given = None if config is None else PreTrainedConfig(**config)
+    with pytest.raises(ValueError, match=rf"'{model_type}' .*{reason}.*no line in ADAPTERS"):
+        adapter_for(model_type, given)
+
+
+@pytest.mark.parametrize("family", sorted(ADAPTERS))
+def test_supported_families_pass_the_check_of_their_configuration(family):
+    config = tiny_config(family)
+    check_config(config)
+    assert check_modules(config).n_layers == 2
 
 
 def test_unresolved_path_is_named():

@@ -13,13 +13,18 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     OPTConfig,
     PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    XGLMConfig,
 )
 
 VOCAB_SIZE = 100
@@ -56,6 +61,16 @@ FAMILIES = {
     "gemma3": (Gemma3Config, {"mm_tokens_per_image": 4}),
     "cohere": (CohereConfig, _GATED),
     "cohere2": (Cohere2Config, _GATED),
+    "granite": (GraniteConfig, _GATED | {"logits_scaling": 4.0}),
+    "olmo2": (Olmo2Config, _GATED),
+    "smollm3": (SmolLM3Config, _GATED),
+    "stablelm": (StableLmConfig, _GATED),
+    "xglm": (
+        XGLMConfig,
+        _IDS
+        | {"d_model": HIDDEN, "num_layers": 2, "attention_heads": 4, "ffn_dim": D_MLP}
+        | {"max_position_embeddings": 128},
+    ),
     "bloom": (BloomConfig, _IDS | {"hidden_size": HIDDEN, "n_layer": 2, "n_head": 4}),
     "gpt_neox": (GPTNeoXConfig, _PLAIN | {"intermediate_size": D_MLP}),
     "gpt2": (

@@ -6,7 +6,7 @@ A gated MLP computes down(act(gate(x)) * up(x)), a plain one down(act(up(x))). I
 leading axes are (batch, pos) or, in OPT, may be flattened to (tokens,).
 
 A model family whose MLP has these parts as modules of their own is added by one line in ADAPTERS.
-Left out: families that fuse gate and up into one projection (phi3), and mixtures of experts.
+Families whose neurons cannot be reached so are refused with the reason (`unreachable`).
 """
 
 import copy
@@ -49,6 +49,11 @@ ADAPTERS = {
     "gemma3": Adapter("layers", *GATED, text="language_model"),
     "cohere": Adapter("layers", *GATED),
     "cohere2": Adapter("layers", *GATED),
+    "granite": Adapter("layers", *GATED),
+    "olmo2": Adapter("layers", *GATED),
+    "smollm3": Adapter("layers", *GATED),
+    "stablelm": Adapter("layers", *GATED),
+    "xglm": Adapter("layers", None, "fc1", "activation_fn", "fc2", norm="layer_norm"),
     "bloom": Adapter(
         "h", None, "mlp.dense_h_to_4h", "mlp.gelu_impl", "mlp.dense_4h_to_h", norm="ln_f"
     ),
@@ -65,15 +70,71 @@ ADAPTERS = {
 }
 
 
-def adapter_for(model_type: str) -> Adapter:
-    """Return the adapter of a model type."""
+# Why the neurons of a family cannot be reached by a line of the table.
+EXPERTS = (
+    "is a mixture of experts: its neurons lie in fused expert weights, each read by few tokens"
+)
+FUSED = "fuses gate and up into one projection, so the site `gate` is not a module's output"
+SEQ2SEQ = "has an encoder and a decoder; only decoder-only language models are read"
+ENCODER = "is an encoder; only decoder-only language models are read"
+RECURRENT = "is recurrent: its blocks have states in place of (only) attention and MLPs"
+UNREACHABLE = {
+    FUSED: ("phi3", "glm", "glm4", "youtu"),
+    SEQ2SEQ: ("t5", "mt5", "umt5", "bart", "mbart", "m2m_100", "nllb-moe", "pegasus", "marian"),
+    ENCODER: ("bert", "roberta", "xlm-roberta", "modernbert", "distilbert", "electra"),
+    RECURRENT: (
+        "mamba",
+        "mamba2",
+        "falcon_mamba",
+        "falcon_h1",
+        "rwkv",
+        "recurrent_gemma",
+        "xlstm",
+        "bamba",
+        "jamba",
+        "zamba",
+        "zamba2",
+        "nemotron_h",
+        "lfm2",
+    ),
+}
+EXPERT_KEYS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+    "num_experts_per_tok",
+    "ffn_config",
+)
+
+
+def unreachable(model_type: str, config=None) -> str | None:
+    """Return why a family cannot be added to the table, if it is known why."""
+    text = config if config is None else config.get_text_config(decoder=True)
+    moe = any(getattr(text, key, None) for key in EXPERT_KEYS) if text is not None else False
+    if moe or "moe" in model_type or model_type in ("mixtral", "gpt_oss", "dbrx", "llama4"):
+        return EXPERTS
+    if getattr(config, "is_encoder_decoder", False):
+        return SEQ2SEQ
+    return next((why for why, types in UNREACHABLE.items() if model_type in types), None)
+
+
+def adapter_for(model_type: str, config=None) -> Adapter:
+    """Return the adapter of a model type; with its config, a refusal knows more of the reason."""
     if model_type in ADAPTERS:
         return ADAPTERS[model_type]
+    reason = unreachable(model_type, config)
+    if reason is not None:
+        raise ValueError(
+            f"model type {model_type!r} {reason}. It is not supported, and no line in ADAPTERS can"
+            f" change that; supported: {', '.join(sorted(ADAPTERS))}."
+        )
     close = difflib.get_close_matches(model_type, sorted(ADAPTERS), n=3, cutoff=0.5)
     hint = f" Nearest: {', '.join(close)}." if close else ""
     raise ValueError(
         f"model type {model_type!r} has no adapter; known: {', '.join(sorted(ADAPTERS))}.{hint}"
-        " Add a line to ADAPTERS in src/langneurons/adapters.py."
+        " If gate, up, nonlinearity and down are modules of their own, add a line to ADAPTERS in"
+        " src/langneurons/adapters.py (docs/adding.md)."
     )
 
 
@@ -91,7 +152,7 @@ class MlpSites:
     def __init__(self, model: nn.Module):
         """Find the modules; a path that leads nowhere is a ValueError that names it."""
         model = _without_peft(model)
-        self.adapter = adapter_for(model.config.model_type)
+        self.adapter = adapter_for(model.config.model_type, model.config)
         self.backbone = _resolve(model.base_model, self.adapter.text, model)
         self.config = self.backbone.config
         self.head: nn.Module | None = model.get_output_embeddings()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METADATA_KEY = b"langneurons"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class DamagedFile(ValueError):

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import logging
+import pickle
 import re
 import shutil
 import time
@@ -25,6 +26,16 @@ import transformers
 from safetensors import SafetensorError
 
 from langneurons.adapters import MlpSites, adapter_for
+from langneurons.checkpoint import (
+    GENERATION,
+    check_config,
+    check_files,
+    check_modules,
+    check_tokenizer,
+    facts,
+    generation_settings,
+    pad_within,
+)
 from langneurons.errors import InputError
 from langneurons.io import DamagedFile, read_json, write_json
 from langneurons.paths import user_path
@@ -49,6 +60,8 @@ PICKLED = re.compile(r"pytorch_model([-_]\d+[-_]of[-_]\d+)?\.bin")
 TERMS = ("LICENSE*", "NOTICE*", "*TERMS*")
 SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", *TERMS)
 GGUF_WORK = ".gguf"
+GGUF_TYPE = ".gguf.json"
+FULL = "full"
 KEPT_COMMIT = ".newest.json"
 REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
 # Bytes of 4-bit weights with their scales, as a share of 16-bit ones.
@@ -63,14 +76,16 @@ def prepare_model(entry: "ModelEntry", directory: Path) -> dict[str, Any]:
     (directory / MANIFEST).unlink(missing_ok=True)
     start = time.monotonic()
     folder, names, revision = _PREPARE[entry.source.kind](entry.source, directory)
-    config = _supported_config(folder)
-    manifest = {
+    check_files(folder, names)
+    config = _checked_config(folder)
+    tokenizer = _checked_tokenizer(folder, config)
+    manifest = facts(config, check_modules(config), tokenizer) | {
         "path": "." if folder == directory else str(folder.resolve()),
         "revision": revision,
-        "model_type": config.model_type,
-        "n_layers": config.get_text_config(decoder=True).num_hidden_layers,
         "files": {name: (folder / name).stat().st_size for name in sorted(names)},
-        "tokenizer_hash": tokenizer_hash(_read_tokenizer(folder)),
+        "tokenizer_hash": tokenizer_hash(tokenizer),
+        "generation": generation_settings(folder),
+        "weights": weights_format(entry.source, directory),
         "source": entry.source.model_dump(mode="json"),
     }
     write_json(directory / MANIFEST, manifest)
@@ -112,7 +127,7 @@ def load_model(
         )
     if len(devices) > 1:
         with torch.device("meta"):
-            empty = transformers.AutoModelForCausalLM.from_config(_supported_config(folder))
+            empty = transformers.AutoModelForCausalLM.from_config(_read_config(folder))
         options["device_map"] = spread(empty, devices, entry.quantization)
     elif devices[0].type != "cpu" or options or packed:
         options["device_map"] = {"": devices[0]}
@@ -262,13 +277,37 @@ def source_name(source: "ModelSource") -> str:
 
 
 def identity(entry: "ModelEntry", manifest: dict[str, Any]) -> dict[str, str]:
-    """Return the header keys that say which model, in which numeric format, made a file."""
+    """Return the header keys that say which model, in which numeric format, made a file.
+
+    quantization: of the weights as they were stored, and as they are loaded.
+    """
+    kinds = (manifest["weights"], entry.quantization)
+    found = [kind for kind in kinds if kind not in (FULL, "none")]
     return {
         "model": source_name(entry.source),
         "revision": manifest["revision"],
         "dtype": entry.dtype,
-        "quantization": entry.quantization,
+        "quantization": " and ".join(found) or "none",
     }
+
+
+def weights_format(source: "ModelSource", directory: Path) -> str:
+    """Return how the weights were stored: `full`, or the type of a quantised GGUF file."""
+    kept = Path(directory) / GGUF_TYPE
+    return read_json(kept)["type"] if source.kind == "gguf" and kept.is_file() else FULL
+
+
+def _gguf_type(path: Path) -> str:
+    """Return the type of most of a GGUF file's matrices, such as Q4_K, or `full`."""
+    import gguf
+
+    sizes: dict[str, int] = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        if len(tensor.shape) > 1:
+            name = tensor.tensor_type.name
+            sizes[name] = sizes.get(name, 0) + int(tensor.n_elements)
+    most = max(sizes, key=sizes.get)
+    return FULL if most in ("F32", "F16", "BF16") else most
 
 
 def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
@@ -293,7 +332,7 @@ def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
     _remove_others(directory, {*small, *weights})
     # Small files first: a family that is not supported is refused before the weights come.
     hub.download(
-        source.repo, revision, (small, weights), directory, lambda: _supported_config(directory)
+        source.repo, revision, (small, weights), directory, lambda: _checked_small(directory)
     )
     return directory, small + weights, revision
 
@@ -309,7 +348,8 @@ def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:
             f"{folder}: needs {CONFIG} and weights named model*.safetensors or"
             f" pytorch_model*.bin; it holds {', '.join(small + weights) or 'nothing of the kind'}"
         )
-    contents = {name: file_digest(folder / name, 64) for name in [CONFIG, *weights]}
+    deciding = [CONFIG, *({GENERATION} & set(small)), *weights]
+    contents = {name: file_digest(folder / name, 64) for name in deciding}
     return folder, small + weights, digest(contents, 64)
 
 
@@ -337,6 +377,7 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
         if source.terms is not None:
             log.info("%s: TERMS OF USE APPLY, see %s", source_name(source), source.terms)
         _convert(path, directory)
+        write_json(directory / GGUF_TYPE, {"type": _gguf_type(path)})
     finally:
         shutil.rmtree(work)
     small, weights = _needed(path.name for path in directory.iterdir() if path.is_file())
@@ -446,7 +487,7 @@ def _convert(path: Path, directory: Path) -> None:
         dtype=torch.float32,
         quantization_config=transformers.GgufConfig(dequantize=True),
     )
-    adapter_for(loaded.config.model_type)
+    adapter_for(loaded.config.model_type, loaded.config)
     config = copy.deepcopy(loaded.config)
     for key in ("quantization_config", "_model_name_or_path"):
         if hasattr(config, key):
@@ -481,12 +522,44 @@ def _remove_others(directory: Path, keep: set[str]) -> None:
         (directory / name).unlink()
 
 
-def _supported_config(folder: Path) -> transformers.PretrainedConfig:
-    config = transformers.AutoConfig.from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True
-    )
-    adapter_for(config.model_type)
+def _read_config(folder: Path) -> transformers.PretrainedConfig:
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder / CONFIG}: cannot be read ({_first_line(error)})") from error
+
+
+def _checked_config(folder: Path) -> transformers.PretrainedConfig:
+    """Return a model's configuration; one that cannot be looked into is named with its folder."""
+    config = _read_config(folder)
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     return config
+
+
+def _checked_tokenizer(
+    folder: Path, config: transformers.PretrainedConfig
+) -> transformers.PreTrainedTokenizerBase:
+    """Return a model's tokenizer, before anything is computed with it."""
+    tokenizer = _read_tokenizer(folder)
+    try:
+        check_tokenizer(tokenizer, config)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    return tokenizer
+
+
+def _checked_small(folder: Path) -> None:
+    """Look at the small files of a model that is being fetched, before its weights come."""
+    _checked_tokenizer(folder, _checked_config(folder))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _checked_folder(manifest_path: Path) -> Path:
@@ -510,12 +583,20 @@ def _read_tokenizer(folder: Path) -> transformers.PreTrainedTokenizerBase:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except OSError as error:
-        raise DamagedFile(f"{folder}: tokenizer cannot be read ({error}). {REBUILD}") from error
+    except Exception as error:  # tokenizers raises bare exceptions, transformers many kinds
+        raise DamagedFile(
+            f"{folder}: the tokenizer cannot be read ({_first_line(error)}). {_remedy(folder)}"
+        ) from error
     tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    pad_within(tokenizer, _read_config(folder))
     return tokenizer
+
+
+def _remedy(folder: Path) -> str:
+    """Say what to do about a file that cannot be read: make ours anew, look at the user's own."""
+    if (folder / MANIFEST).exists() or folder.parent.name == "models":
+        return REBUILD
+    return "Check the files of that folder."
 
 
 def _from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedModel:
@@ -529,12 +610,14 @@ def _from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMod
             output_loading_info=True,
             **options,
         )
-    except (OSError, SafetensorError) as error:
-        raise DamagedFile(f"{folder}: weights cannot be read ({error}). {REBUILD}") from error
+    except (OSError, SafetensorError, EOFError, pickle.UnpicklingError) as error:
+        raise DamagedFile(
+            f"{folder}: the weights cannot be read ({_first_line(error)}). {_remedy(folder)}"
+        ) from error
     absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if absent:
         raise DamagedFile(
-            f"{folder}: weights lack {len(absent)} tensors of the model, such as {absent[0]}."
-            f" {REBUILD}"
+            f"{folder}: the weights lack {len(absent)} tensors of the model, such as {absent[0]}."
+            f" {_remedy(folder)}"
         )
     return model

@@ -12,14 +12,16 @@ python -m langneurons.neurons MASKS.pth TABLE.parquet --languages tang2024 --neu
 import argparse
 import json
 import os
+import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from langneurons.io import DamagedFile, damaged, expect, read_parquet, write_parquet
+from langneurons.io import LFS_POINTER, DamagedFile, damaged, expect, read_parquet, write_parquet
 from langneurons.orders import ORDERS
 
 COLUMNS = ("lang", "layer", "neuron", "score")
@@ -159,7 +161,7 @@ class NeuronTable:
         """
         import torch
 
-        nested = torch.load(path, map_location="cpu", weights_only=True)
+        nested = _load_lists(Path(path))
         lists = isinstance(nested, list) and all(isinstance(one, list) for one in nested)
         if not lists or not nested:
             raise ValueError(f"{path}: not a list over languages of lists over layers")
@@ -201,6 +203,36 @@ class NeuronTable:
             "parameters": json.dumps({"file": os.path.basename(path)}),
         }
         return cls(frame, metadata)
+
+
+def _load_lists(path: Path) -> Any:
+    """Return what a file of `torch.save` holds, if that is tensors, lists and numbers only."""
+    import pickle
+    import zipfile
+
+    import torch
+
+    with path.open("rb") as opened:
+        start = opened.read(len(LFS_POINTER))
+    if not start:
+        raise ValueError(f"{path}: the file is empty")
+    if start == LFS_POINTER:
+        raise ValueError(
+            f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+        )
+    if not zipfile.is_zipfile(path) and start[:1] != b"\x80":
+        raise ValueError(f"{path}: not a file of torch.save, which is a zip archive or a pickle")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise ValueError(
+            f"{path}: it holds objects other than tensors, lists and numbers{what}, which are not"
+            " unpickled. Save it as a list over languages of lists over layers of LongTensors."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def union(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

@@ -34,14 +34,43 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(np.asarray(x, np.float64), 0.0)
 
 
+def quick_gelu(x: np.ndarray) -> np.ndarray:
+    """X * sigmoid(1.702 x)."""
+    x = np.asarray(x, np.float64)
+    return x * 0.5 * (1.0 + np.tanh(1.702 * x / 2))
+
+
+def relu2(x: np.ndarray) -> np.ndarray:
+    """max(x, 0) squared."""
+    return relu(x) ** 2
+
+
+def relu6(x: np.ndarray) -> np.ndarray:
+    """min(max(x, 0), 6)."""
+    return np.minimum(relu(x), 6.0)
+
+
+def mish(x: np.ndarray) -> np.ndarray:
+    """X * tanh(log(1 + exp(x)))."""
+    x = np.asarray(x, np.float64)
+    return x * np.tanh(np.logaddexp(0.0, x))
+
+
 NONLINEARITIES = {
     "silu": silu,
     "swish": silu,
     "gelu": gelu,
+    "gelu_python": gelu,
+    "gelu_python_tanh": gelu_tanh,
+    "gelu_accurate": gelu_tanh,
     "gelu_new": gelu_tanh,
     "gelu_fast": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": relu,
+    "relu2": relu2,
+    "relu6": relu6,
+    "quick_gelu": quick_gelu,
+    "mish": mish,
 }
 
 

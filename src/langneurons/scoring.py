@@ -58,6 +58,9 @@ def _adjust(logits: torch.Tensor, config) -> torch.Tensor:
     scale = getattr(config, "logit_scale", None)
     if scale is not None:
         logits = logits * scale
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor is not None:
+        logits = logits / divisor
     cap = getattr(config, "final_logit_softcapping", None)
     if cap is not None:
         logits = torch.tanh(logits / cap) * cap

@@ -1,0 +1,162 @@
+"""What a checkpoint is, by its own files: asked once, when it is prepared, before anything runs.
+
+Refused, each with the reason: weights that are quantised already, families whose neurons are not
+modules of their own, nonlinearities that are unknown or are not what the configuration names,
+tokenizers that have no token for an empty prompt or tokens that the model has no embedding for,
+files that are pointers to files.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from langneurons.adapters import MlpSites, adapter_for
+from langneurons.encoding import Encoder, control_words, max_positions, name_of
+from langneurons.io import LFS_POINTER
+from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
+
+log = logging.getLogger(__name__)
+GENERATION = "generation_config.json"
+# What a generation configuration may ask for beyond greedy decoding; a task names its own penalty.
+IGNORED = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "encoder_repetition_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "sequence_bias",
+    "suppress_tokens",
+)
+
+
+def is_pointer(path: Path) -> bool:
+    """Tell whether a file is a Git LFS pointer in place of the file itself."""
+    with Path(path).open("rb") as opened:
+        return opened.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Refuse empty files and Git LFS pointers among a model's files."""
+    for name in names:
+        path = Path(folder) / name
+        if not path.stat().st_size:
+            raise ValueError(f"{path}: the file is empty")
+        if is_pointer(path):
+            raise ValueError(
+                f"{path}: a Git LFS pointer, not the file itself. Fetch the file with `git lfs"
+                " pull` in that folder, or name the repository on the hub as the source."
+            )
+
+
+def check_config(config: transformers.PretrainedConfig) -> None:
+    """Refuse a configuration whose model this project cannot look into."""
+    adapter_for(config.model_type, config)
+    own = getattr(config, "quantization_config", None)
+    if own is not None:
+        raise ValueError(
+            f"the weights are quantised already ({described(own)}), and results would not say so."
+            " Use the repository of the unquantised weights; `quantization: nf4` makes 4-bit"
+            " weights of them."
+        )
+    nonlinearity_name(config.get_text_config(decoder=True))
+
+
+def described(quantization: Any) -> str:
+    """Return the words that a checkpoint has for its own quantisation."""
+    given = quantization if isinstance(quantization, Mapping) else quantization.to_dict()
+    method = str(given.get("quant_method", "unknown method")).rpartition(".")[2].lower()
+    if given.get("load_in_4bit"):
+        return f"{method}, 4 bits, {given.get('bnb_4bit_quant_type', 'fp4')}"
+    if given.get("load_in_8bit"):
+        return f"{method}, 8 bits"
+    bits = given.get("bits") or given.get("w_bit")
+    return f"{method}, {bits} bits" if bits else method
+
+
+def check_modules(config: transformers.PretrainedConfig) -> MlpSites:
+    """Refuse a model without the modules of its family, or with another nonlinearity than named.
+
+    The model is built without memory for its weights; its nonlinearities have none.
+    """
+    with torch.device("meta"):
+        sites = MlpSites(transformers.AutoModelForCausalLM.from_config(config))
+    name = nonlinearity_name(sites.config)
+    values = torch.linspace(-6, 6, 49)
+    with torch.no_grad():
+        found = sites.act[0](values)
+    if not np.allclose(found.numpy(), NONLINEARITIES[name](values.numpy()), atol=2e-4):
+        raise ValueError(
+            f"model type {config.model_type!r}: its configuration names the activation function"
+            f" {name!r}, and the model computes another ({type(sites.act[0]).__name__})"
+        )
+    return sites
+
+
+def check_tokenizer(tokenizer, config: transformers.PretrainedConfig) -> None:
+    """Refuse a tokenizer that cannot begin an empty prompt, or whose tokens the model lacks."""
+    Encoder(tokenizer).start()
+    rows = int(config.get_text_config(decoder=True).vocab_size)
+    beyond = {w: n for w, n in tokenizer.get_vocab().items() if n >= rows}
+    # Added words are read where a template names them; padding is never embedded (`pad_within`).
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    used = {tokenizer.bos_token, tokenizer.eos_token} | (beyond.keys() - added)
+    beyond = {word: number for word, number in beyond.items() if word in used}
+    if beyond:
+        word = min(beyond, key=beyond.get)
+        raise ValueError(
+            f"tokenizer {name_of(tokenizer)}: {len(beyond)} of its tokens have no embedding, such"
+            f" as {word!r} ({beyond[word]}); the model has {rows} embeddings. The tokenizer belongs"
+            " to another model, or was extended without it."
+        )
+
+
+def pad_within(tokenizer, config: transformers.PretrainedConfig) -> None:
+    """Pad with EOS where there is no padding token, or the model has no embedding for it."""
+    rows = int(config.get_text_config(decoder=True).vocab_size)
+    if tokenizer.pad_token is not None and tokenizer.pad_token_id >= rows:
+        log.warning(
+            "%s: the padding token %r has no embedding; padded with EOS",
+            name_of(tokenizer),
+            tokenizer.pad_token,
+        )
+        tokenizer.pad_token = None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+
+
+def generation_settings(folder: Path) -> dict[str, Any]:
+    """Return what a model's own files say of its answers: their end, and a repetition penalty.
+
+    What greedy decoding here leaves out is logged.
+    """
+    path = Path(folder) / GENERATION
+    given = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    left_out = {key: given[key] for key in IGNORED if given.get(key)}
+    if left_out:
+        log.warning("%s asks for %s, which is not applied here", GENERATION, left_out)
+    return {
+        "eos_token_id": given.get("eos_token_id"),
+        "repetition_penalty": given.get("repetition_penalty"),
+        "not_applied": left_out,
+    }
+
+
+def facts(config: transformers.PretrainedConfig, sites: MlpSites, tokenizer) -> dict[str, Any]:
+    """Return what later jobs ask of a model before they load it."""
+    return {
+        "model_type": config.model_type,
+        "n_layers": sites.n_layers,
+        "d_mlp": sites.d_mlp,
+        "max_positions": max_positions(sites.config),
+        "nonlinearity": nonlinearity_name(sites.config),
+        "control_words": len(control_words(tokenizer)),
+    }
