@@ -5,7 +5,12 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
-.PHONY: demo test cluster soak lint unit workflow plan efficiency bench bench-gpu report graph clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test cluster soak lint unit workflow plan efficiency bench bench-gpu report graph clean
+
+help:                      ## this list; nothing is installed
+	@echo "usage: make TARGET [CONFIG=config/config.yaml] [CORES=2]"; echo
+	@sed -n 's/^\([a-z-][a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .venv/installed: requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
@@ -36,13 +41,13 @@ test: .venv/harness .venv/nvrtc ## lint, unit tests, workflow tests
 	$(MAKE) -j 2 unit workflow
 
 # The two halves of the tests, side by side: those of the finished graph, and all others.
-unit: .venv/harness .venv/nvrtc
+unit: .venv/harness .venv/nvrtc ## the tests without the finished graph
 	$(BIN)/python -m pytest -m "not workflow and not slow and not slurm"
 
-workflow: .venv/harness .venv/nvrtc
+workflow: .venv/harness .venv/nvrtc ## the tests of the finished graph
 	$(BIN)/python -m pytest -m "workflow and not slow and not slurm"
 
-lint: .venv/installed
+lint: .venv/installed      ## ruff, snakefmt, snakemake --lint, generated files
 	$(BIN)/ruff check src workflow/scripts tests benchmarks
 	$(BIN)/ruff format --check src workflow/scripts tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
@@ -81,14 +86,21 @@ bench: .bench/installed resources/models/gemma3-270m/manifest.json ## the benchm
 bench-gpu: .venv/installed ## check and time everything that a GPU is asked for (MINUTES=9 for a limit)
 	$(BIN)/python benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
 
-report: .venv/installed
+report: .venv/installed    ## one HTML file of every result with the job that made it
 	$(SNAKEMAKE) --report results/report.html
 
-graph: .venv/installed     ## the picture of the rule graph (needs graphviz)
-	$(SNAKEMAKE) --nolock --rulegraph dot \
-	  | sed -e '/^\t0\[/d' -e '/-> 0$$/d' -e 's/rounded,/"rounded,filled", fillcolor="#f4f6fa", color="#3b5b92",/' \
-	    -e 's/, color = "[^"]*", style="[^"]*"//' -e 's/penwidth=2/penwidth=1.2/' -e 's/margin=0/rankdir=LR, nodesep=0.15, margin=0/' \
-	  | dot -Tsvg > docs/images/rulegraph.svg
+RULEGRAPH := docs/images/rulegraph.svg
+.PHONY: graphviz
+graphviz:
+	@command -v dot >/dev/null 2>&1 || { echo "make graph draws with graphviz, and there is no command 'dot'. Install graphviz (apt, dnf, brew or conda: package graphviz) and run it again; $(RULEGRAPH) is unchanged."; exit 1; }
 
-clean:
+graph: graphviz .venv/installed ## the picture of the rule graph (needs graphviz)
+	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
+	  $(SNAKEMAKE) --nolock --rulegraph dot > "$$made/graph.dot"; \
+	  sed -e '/^\t0\[/d' -e '/-> 0$$/d' -e 's/rounded,/"rounded,filled", fillcolor="#f4f6fa", color="#3b5b92",/' \
+	    -e 's/, color = "[^"]*", style="[^"]*"//' -e 's/penwidth=2/penwidth=1.2/' -e 's/margin=0/rankdir=LR, nodesep=0.15, margin=0/' \
+	    "$$made/graph.dot" > "$$made/styled.dot"; \
+	  dot -Tsvg "$$made/styled.dot" > "$$made/graph.svg"; test -s "$$made/graph.svg"; cat "$$made/graph.svg" > $(RULEGRAPH)
+
+clean:                     ## remove results, resources, logs and measured times
 	rm -rf results resources logs benchmarks/results

@@ -45,10 +45,12 @@ def test_the_report_says_what_to_ask_for(run, capsys):
     assert "runtime_minutes: 135, mem_mb: 1500" in line
 
 
-def test_nothing_has_run(tmp_path, capsys):
+def test_without_a_run_it_says_what_to_do(tmp_path, capsys):
     (tmp_path / "small.yaml").write_text(CONFIG)
-    assert main([str(tmp_path / "small.yaml"), "--directory", str(tmp_path)]) == 1
-    assert "no finished jobs" in capsys.readouterr().err
+    file = str(tmp_path / "small.yaml")
+    assert main([file, "--directory", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "No job has finished here" in said and f"snakemake --configfile {file}" in said
 
 
 SAID = """\

@@ -43,6 +43,6 @@ def test_variables_that_are_not_set_and_braces_are_named():
 def test_a_corpus_below_home_is_read(tmp_path):
     (tmp_path / "en.jsonl").write_text('{"text": "one"}\n')
     source = JsonlText(kind="jsonl", path="~/{lang}.jsonl")
-    assert [text for _, text in documents(source, "en")] == ["one"]
+    assert [row["text"] for row in documents(source, "en")] == ["one"]
     source = JsonlText(kind="jsonl", path="${HOME}/{lang}.jsonl")
-    assert [text for _, text in documents(source, "en")] == ["one"]
+    assert [row["text"] for row in documents(source, "en")] == ["one"]

@@ -256,3 +256,17 @@ def test_gpus_belong_to_no_job_and_weights_to_their_format():
     whole = raw["models"][model] | {"quantization": "none"}
     plain = build(raw | {"models": raw["models"] | {model: whole}})
     assert plain.manifest(model) == f"resources/models/{model}/manifest.json"
+
+
+def test_the_default_of_the_project_is_planned_before_anything_runs(tmp_path, capsys):
+    assert main([str(ROOT / "config/config.yaml"), "--directory", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "collect_statistics" in said and "gemma3-270m" in said
+
+
+def test_every_shipped_model_has_a_size():
+    papers = sorted((ROOT / "config/papers").glob("*.yaml"))
+    for path in [ROOT / "config/config.yaml", *papers]:
+        planner = Planner(read_configs([path]), ASSUMED, Path("nowhere"))
+        for model in planner.config.models:
+            assert planner.geometry(model).layers > 0

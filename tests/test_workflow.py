@@ -1,11 +1,15 @@
 """The graph on a tiny random model: full run, reruns of exactly what an edit touches, dry runs."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -138,6 +142,42 @@ SECRETS = {
 }
 
 
+IDLE_SECONDS = 900  # without a word of Snakemake or of a job; each takes seconds
+
+
+def patiently(
+    command: list[str], folder: Path, environment: dict, idle: float = IDLE_SECONDS
+) -> subprocess.CompletedProcess:
+    """Run a command for as long as it says something now and then, whatever it takes in all.
+
+    Raises:
+        AssertionError: it said nothing for `idle` seconds; its processes are ended.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
+        ) as process:
+            said, since = 0, time.monotonic()
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(min(1.0, idle))
+                size = os.fstat(out.fileno()).st_size + os.fstat(err.fileno()).st_size
+                if size != said:
+                    said, since = size, time.monotonic()
+                elif time.monotonic() - since > idle:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    break
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    if process.returncode == -signal.SIGKILL and time.monotonic() - since > idle:
+        last = "\n".join("".join(texts).splitlines()[-20:])
+        raise AssertionError(f"{command}: nothing was said for {idle:g} s; its last words:\n{last}")
+    return subprocess.CompletedProcess(command, process.returncode, *texts)
+
+
 class Checkout:
     """A copy of the project in which Snakemake runs, with its own configuration."""
 
@@ -163,9 +203,7 @@ class Checkout:
             "NUMBA_CACHE_DIR": str(self.path / ".numba"),
             **SECRETS,
         }
-        done = subprocess.run(
-            command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=900
-        )
+        done = patiently(command, self.path, environment)
         if check and done.returncode:
             raise AssertionError(f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}")
         return done
@@ -220,6 +258,20 @@ def save_tiny_model(folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def test_a_command_may_take_long_but_not_fall_silent(tmp_path):
+    script = "import time\nfor _ in range(6): print('on', flush=True); time.sleep(0.3)"
+    done = patiently([sys.executable, "-c", script], tmp_path, dict(os.environ), idle=1.2)
+    assert done.returncode == 0 and done.stdout.split() == ["on"] * 6
+    script = "import time\nprint('last word', flush=True); time.sleep(60)"
+    with pytest.raises(AssertionError, match=r"nothing was said for 1\.2 s(.|\n)*last word"):
+        patiently([sys.executable, "-c", script], tmp_path, dict(os.environ), idle=1.2)
+
+
+def test_the_shared_graph_ends(finished):
+    _, failure = finished
+    assert failure is None, failure
 
 
 def test_full_run_makes_every_result(checkout):

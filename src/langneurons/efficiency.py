@@ -26,7 +26,7 @@ from langneurons.config import Config, read_configs
 from langneurons.errors import ConfigError
 
 MODEL_RULES = (
-    *("collect_statistics", "measure_perplexity", "finetune", "evaluate_task"),
+    *("collect_statistics", "measure_perplexity", "measure_lss", "finetune", "evaluate_task"),
     *("force_language", "fall_back", "read_layers"),
 )
 FOLDER = "benchmarks/results"
@@ -183,7 +183,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     rules = used(Path(given.directory) / FOLDER)
     if not rules:
-        print(f"{given.directory}/{FOLDER}: no finished jobs.", file=sys.stderr)
+        print(
+            f"No job has finished here: {Path(given.directory) / FOLDER} holds no measured times."
+            f" Run `snakemake --configfile {' '.join(given.config)} -c 2` first (or name the"
+            " folder of a run with --directory). What a run would cost: `make plan`.",
+            file=sys.stderr,
+        )
         return 1
     print(table(rules, config))
     jobs = accounts(Path(given.directory))

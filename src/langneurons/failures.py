@@ -1,13 +1,12 @@
 """What the end of a failed run says: per failed job its reason, its logs, and the next command."""
 
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ERROR = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n?)+)", re.MULTILINE)
-FINISHED = re.compile(r"^Finished jobid: (\d+)", re.MULTILINE)
 TIME = re.compile(r"^\d\d:\d\d:\d\d ")
 SHOWN = 10
 WIDTH = 300
@@ -34,44 +33,68 @@ class Failure:
         return self.message or "no log was written: killed, or never started"
 
 
-def failures(text: str) -> list[Failure]:
-    """Return the jobs that failed in Snakemake's log and did not finish later, in order."""
-    failed: dict[str, Failure] = {}
-    events = [(match.start(), match) for match in (*ERROR.finditer(text), *FINISHED.finditer(text))]
-    for _, match in sorted(events, key=lambda event: event[0]):
-        if match.re is FINISHED:
-            failed.pop(match.group(1), None)
-            continue
-        fields = dict(re.findall(r"^[ \t]+(\w+): (.*)$", match.group(2), re.MULTILINE))
-        logs = fields.get("log", "").split(" (check log")[0]
-        message = fields.get("message")
-        failed[fields.get("jobid", "")] = Failure(
-            match.group(1),
-            fields.get("output", "").split(", ")[0],
-            tuple(path for path in logs.split(", ") if path),
-            None if message in (None, "None") else message,
-        )
-    return list(failed.values())
+class Watch(logging.Handler):
+    """A handler of Snakemake's logger that keeps the jobs that failed and did not finish later.
+
+    It reads the events themselves, so that `--quiet` and the form of messages do not matter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._failed: dict[int, Failure] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a failed job; drop one that has finished after all."""
+        event = getattr(getattr(record, "event", None), "value", None)
+        if event == "job_finished":
+            self._failed.pop(record.job_id, None)
+        elif event == "job_error":
+            message = getattr(record, "rule_msg", None)
+            self._failed[record.jobid] = Failure(
+                record.rule_name,
+                next(iter(map(str, record.output)), ""),
+                tuple(str(path).split(" (check log")[0] for path in record.log),
+                str(message) if message else None,
+            )
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The jobs that failed, in the order in which they did first."""
+        return list(self._failed.values())
 
 
-def describe(logs: Iterable[str], arguments: Sequence[str]) -> str:
+def watch(logger: logging.Logger) -> Watch:
+    """Watch a logger, once."""
+    for handler in logger.handlers:
+        if isinstance(handler, Watch):
+            return handler
+    found = Watch()
+    logger.addHandler(found)
+    return found
+
+
+def describe(
+    failures: Sequence[Failure], arguments: Sequence[str], logs: Iterable[str] = ()
+) -> str:
     """Return the closing words of a failed run.
 
-    logs: Snakemake's own log files; arguments: the command's, without the program.
+    arguments: the command's, without the program; logs: Snakemake's own log files.
     """
-    found = []
-    for path in map(Path, logs):
-        if path.is_file():
-            found += failures(path.read_text(encoding="utf-8", errors="replace"))
-    lines = [f"langneurons: {len(found)} job(s) failed; everything that has finished is kept."]
-    for one in found[:SHOWN]:
+    command = shlex.join(["snakemake", *arguments])
+    if not failures:
+        lines = ["langneurons: the run ended early, and no job had failed; finished jobs are kept."]
+        lines += [f"  log: {path}" for path in logs]
+    else:
+        lines = [
+            f"langneurons: {len(failures)} job(s) failed; everything that has finished is kept."
+        ]
+    for one in failures[:SHOWN]:
         lines += ["", f"  {one.rule} -> {one.output}", f"    reason: {one.reason}"]
         if one.message:
             lines.append(f"    SLURM or Snakemake: {one.message[:WIDTH]}")
         lines += [f"    log: {path}" for path in one.logs]
-    if len(found) > SHOWN:
-        lines.append(f"  ... and {len(found) - SHOWN} more")
-    command = shlex.join(["snakemake", *arguments])
+    if len(failures) > SHOWN:
+        lines.append(f"  ... and {len(failures) - SHOWN} more")
     lines += [
         "",
         "Known reasons and cures: docs/troubleshooting.md. Then run again:",

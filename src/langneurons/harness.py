@@ -20,12 +20,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval import __version__ as harness_version
-from lm_eval import simple_evaluate
-from lm_eval.api.registry import register_model
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from lm_eval.utils import simple_parse_args_string
+try:
+    from lm_eval import __version__ as harness_version
+    from lm_eval import simple_evaluate
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import simple_parse_args_string
+except ModuleNotFoundError as error:
+    hint = (
+        f"langneurons.harness needs the EleutherAI harness, and the module {error.name!r} is not"
+        " installed. Install it with: pip install --no-deps -r requirements-harness.txt"
+        " (in a clone: make .venv/harness)."
+    )
+    if __name__ == "__main__":
+        sys.exit(hint)
+    raise ModuleNotFoundError(hint, name=error.name) from None
 
 from langneurons import __version__
 from langneurons.adapters import MlpSites

@@ -123,7 +123,7 @@ def measure_perplexity(
     protocol = from_points("perplexity", points)
     return {
         "intervention": _intervention(config, intervention, protocol),
-        "tokens": config.perplexity.tokens,
+        "tokens": None if config.perplexity is None else config.perplexity.tokens,
         "sampled": protocol.perplexity_text == "paper",
         "model": _model(config, model),
     }

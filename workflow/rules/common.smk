@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from langneurons.config import ConfigError, project_file, read_configs
 from langneurons.config.files import check_files, needed_layers
 from langneurons.config.protocols import STAGES, from_points
 from langneurons.config.root import entry_languages
+from langneurons.failures import describe, watch
 from langneurons.provenance import SOURCES, code_digests
 from langneurons.published import kinds, table_names
 from langneurons.stages import figure_path, stage as stage_parameters
@@ -28,6 +30,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
+WATCH = watch(logger)
 SOURCES.keep_in(Path.cwd() / ".snakemake" / "sources.json")
 SETS = cfg.directory_languages()
 LABELS = cfg.labels()
@@ -311,6 +314,4 @@ onsuccess:
 
 
 onerror:
-    from langneurons.failures import describe
-
-    print(describe(log, sys.argv[1:]), file=sys.stderr)
+    print(describe(WATCH.failures, sys.argv[1:], log), file=sys.stderr)
