@@ -297,3 +297,32 @@ def test_every_cell_reads_its_own_sample_if_asked(tmp_path):
     assert same.groupby("evaluated")["document"].nunique().max() < 20
     texts = same.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
     assert texts.groupby("evaluated").nunique().eq(1).all()
+
+
+@pytest.mark.parametrize("documents", [1, 2, 3, 5, 99])
+def test_the_first_documents_are_read_as_in_the_whole_text(documents):
+    model, text = tiny_model("llama"), corpus("aa", 3, sizes=(5, 9, 1, 14, 3, 8))
+    everything = document_nll(model, text, None, 64)
+    some = document_nll(model, text, None, 64, documents=documents)
+    assert some["document"].tolist() == [f"aa{k}" for k in range(min(documents, 6))]
+    pd.testing.assert_frame_equal(some, everything[:documents], rtol=1e-5)
+    part = text.heldout.first(None, documents)
+    # Nothing after the last of them is read, not even the rest of its block.
+    last = part.document[-1, part.lengths[-1] - 1]
+    assert last == min(documents, 6) - 1
+
+
+def test_a_matrix_of_first_documents_is_kept_apart_from_that_of_all(tmp_path, caplog):
+    corpora, plans = setting()
+    store, model = SideStore(tmp_path, "perplexity"), tiny_model("llama")
+    frames = [
+        measure(model, corpora, plans, store, {"model": "tiny"}, None, 32, documents=documents)
+        for documents in (2, None, 2)
+    ]
+    assert frames[0].groupby("evaluated")["document"].nunique().eq(2).all()
+    assert frames[1].groupby("evaluated")["document"].nunique().eq(4).all()
+    pd.testing.assert_frame_equal(frames[0], frames[2])
+    # Two languages: four cells need eight documents; it is said before anything is read.
+    few = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert "aa: With 2 documents no cell of 4 can reach 0.05" in few[0]
+    assert few[0].endswith("use 8 documents or more.")

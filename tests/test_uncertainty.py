@@ -3,6 +3,7 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
+from langneurons import power
 from langneurons import uncertainty as u
 
 
@@ -207,34 +208,34 @@ def test_scores_that_are_all_alike_have_the_exact_interval():
 
 @pytest.mark.parametrize("n, p", [(0, 1.0), (1, 1.0), (2, 0.5), (6, 2 / 64), (12, 2 / 4096)])
 def test_smallest_p_is_that_of_equal_signs(n, p):
-    assert u.smallest_p(n) == p
+    assert power.smallest_p(n) == p
 
 
 def test_smallest_p_of_two_samples():
-    assert u.smallest_p_of_two(3, 3) == pytest.approx(2 / comb(6, 3))
-    assert u.smallest_p_of_two(8, 9) == pytest.approx(2 / comb(17, 8))
-    assert u.smallest_p_of_two(0, 9) == 1.0
+    assert power.smallest_p_of_two(3, 3) == pytest.approx(2 / comb(6, 3))
+    assert power.smallest_p_of_two(8, 9) == pytest.approx(2 / comb(17, 8))
+    assert power.smallest_p_of_two(0, 9) == 1.0
 
 
 @pytest.mark.parametrize(
     "family, level", [(81, 0.05), (1, 0.05), (32, 0.01), (441, 0.05), (2, 0.5)]
 )
 def test_units_needed_are_the_fewest_that_can_reach_the_level(family, level):
-    n = u.units_needed(family, level)
-    assert u.attainable(n, family, level)
-    assert n == 2 or not u.attainable(n - 1, family, level)
+    n = power.units_needed(family, level)
+    assert power.attainable(n, family, level)
+    assert n == 2 or not power.attainable(n - 1, family, level)
 
 
 def test_a_family_that_is_too_large_is_said_in_words():
-    assert u.units_needed(81, 0.05) == 12
-    assert u.shortfall(12, 81, 0.05, "documents") == ""
-    assert u.shortfall(8, 81, 0.05, "documents") == (
+    assert power.units_needed(81, 0.05) == 12
+    assert power.shortfall(12, 81, 0.05, "documents") == ""
+    assert power.shortfall(8, 81, 0.05, "documents") == (
         "With 8 documents no cell of 81 can reach 0.05: the smallest p is 0.0078, after Holm 0.63;"
         " use 12 documents or more."
     )
     # 12 documents that agree in every respect are significant in every cell of the family.
     p = np.full(81, u.paired_difference(np.zeros(12), np.arange(1.0, 13), 0.95)[3])
-    assert (u.holm(np.full(81, max(p[0], u.smallest_p(12)))) < 0.05).all()
+    assert (u.holm(np.full(81, max(p[0], power.smallest_p(12)))) < 0.05).all()
 
 
 def test_mcnemar_by_hand():

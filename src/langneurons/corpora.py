@@ -53,7 +53,7 @@ def split_of(identifier: str, fraction: float, seed: int) -> str:
 def documents(source, lang: str, key: str = "corpus.source") -> reading.Rows:
     """Return the rows of a language from the source of a configuration key."""
     if source.kind == "mini":
-        return reading.read({"kind": "mini"}, key, lang, mini=MINI / "corpus" / f"{lang}.jsonl")
+        return reading.read({"kind": "mini"}, key, lang, mini=MINI / source.texts / f"{lang}.jsonl")
     fields = [field for field in _fields(source) if field is not None]
     code = source.codes.get(lang, lang)
     return reading.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)
@@ -228,12 +228,33 @@ class Part:
             self.document_bytes,
         )
 
-    def first(self, tokens: int | None) -> "Part":
-        """Return the first blocks that hold `tokens` scored tokens (whole blocks), or all."""
+    def first(self, tokens: int | None, documents: int | None = None) -> "Part":
+        """Return the first blocks that hold `tokens` scored tokens (whole blocks), or all.
+
+        Of these, with `documents`, only the first documents: what follows them is cut off.
+        """
+        if documents is not None:
+            return self.first(tokens)._first_documents(documents)
         if tokens is None:
             return self
         counts = np.cumsum(self.scored.sum(axis=1))
         n_blocks = min(int(np.searchsorted(counts, tokens)) + 1, len(counts))
+        return self._cut(n_blocks)
+
+    def _first_documents(self, number: int) -> "Part":
+        kept = (self.document >= 0) & (self.document < number)
+        blocks = np.flatnonzero(kept.any(axis=1))
+        if not len(blocks):
+            return self._cut(0)
+        part = self._cut(int(blocks[-1]) + 1)
+        inside = kept[: len(part.lengths)]
+        ends = inside.shape[1] - np.argmax(inside[:, ::-1], axis=1)  # past each block's last one
+        part.lengths = np.where(inside.any(axis=1), np.minimum(part.lengths, ends), 1)
+        part.lengths = part.lengths.astype(self.lengths.dtype)
+        part.scored = part.scored & inside
+        return part
+
+    def _cut(self, n_blocks: int) -> "Part":
         return Part(
             self.tokens[:n_blocks],
             self.lengths[:n_blocks],

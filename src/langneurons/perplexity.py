@@ -18,12 +18,14 @@ from langneurons.adapters import MlpSites
 from langneurons.branches import Branched, branched, portions
 from langneurons.corpora import Corpus, Part
 from langneurons.interventions import Plan, applied
+from langneurons.power import shortfall
 from langneurons.progress import Progress
 from langneurons.scoring import token_nll
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)
 BASELINE = "none"
+LEVEL = 0.05  # of the warning alone: the level of the tests changes no record
 
 
 def plan_digest(plan: Plan) -> str:
@@ -45,22 +47,32 @@ def document_nll(
     batch_tokens: int,
     on_forward=None,
     seed: int | None = None,
+    documents: int | None = None,
 ) -> pd.DataFrame:
     """Return per document of the held-out part: document, nll (sum), tokens, bytes.
 
     `seed` draws the blocks at random instead of taking the first.
     """
-    part = corpus.heldout.first(tokens) if seed is None else corpus.heldout.sample(tokens, seed)
+    part = (
+        corpus.heldout.first(tokens, documents)
+        if seed is None
+        else corpus.heldout.sample(tokens, seed)
+    )
     scored = _scored(part)
     nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, on_forward=on_forward)
     return _documents(corpus, part, nll)
 
 
 def branch_nll(
-    model, corpus: Corpus, tokens: int | None, batch_tokens: int, branches: Branched
+    model,
+    corpus: Corpus,
+    tokens: int | None,
+    batch_tokens: int,
+    branches: Branched,
+    documents: int | None = None,
 ) -> list[pd.DataFrame]:
     """Return what `document_nll` returns, under each plan."""
-    part = corpus.heldout.first(tokens)
+    part = corpus.heldout.first(tokens, documents)
     scored = _scored(part)
     nll = token_nll(model, part.tokens, part.lengths, scored, batch_tokens, branches=branches)
     return [_documents(corpus, part, of_plan) for of_plan in nll]
@@ -107,6 +119,7 @@ def measure(
     tokens: int | None,
     batch_tokens: int,
     sampled: bool = False,
+    documents: int | None = None,
 ) -> pd.DataFrame:
     """Return the records of one matrix, rows `none` (untouched) and each language of `plans`.
 
@@ -116,11 +129,14 @@ def measure(
     sites = MlpSites(model)
     rows = {BASELINE: Plan(BASELINE), **plans}
     digests = {name: plan_digest(plan) for name, plan in rows.items()}
-    sizes = {lang: int(one.heldout.first(tokens).scored.sum()) for lang, one in corpora.items()}
+    parts = {lang: one.heldout.first(tokens, documents) for lang, one in corpora.items()}
+    sizes = {lang: int(part.scored.sum()) for lang, part in parts.items()}
+    _warn_of_few(parts, len(plans) * len(corpora))
     progress = Progress("perplexity", sum(sizes.values()) * len(rows), "tokens")
     found: dict[tuple[str, str], pd.DataFrame] = {}
     for lang, corpus in corpora.items():
         text = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"], "tokens": tokens}
+        text |= {} if documents is None else {"documents": documents}
         seeds = {name: _cell_seed(name, lang) if sampled else None for name in rows}
         same: dict[tuple, str] = {}  # equal plans on equal text are run once
         for name in rows:
@@ -134,7 +150,9 @@ def measure(
         progress.update(sizes[lang] * (len(rows) - len(pending)))
         for names in _portions(sites, corpus, pending, batch_tokens, sampled):
             chosen = {name: pending[name] for name in names}
-            computed = _computed(model, sites, corpus, chosen, tokens, batch_tokens, seeds)
+            computed = _computed(
+                model, sites, corpus, chosen, tokens, batch_tokens, seeds, documents
+            )
             for name, frame in computed.items():
                 if not np.isfinite(frame["nll"]).all():
                     intervention = rows[name].name
@@ -154,6 +172,16 @@ def measure(
     return pd.concat(labelled, ignore_index=True)[columns]
 
 
+def _warn_of_few(parts: Mapping[str, Part], family: int) -> None:
+    """Say before anything is read where no cell of the matrix can be significant."""
+    for lang, part in parts.items():
+        scored = _scored(part)
+        scored[:, 0] = False
+        units = len(np.unique(part.document[scored]))
+        if few := shortfall(units, family, LEVEL, "documents"):
+            log.warning("%s: %s", lang, few)
+
+
 def _portions(
     sites, corpus: Corpus, plans: Mapping[str, Plan], batch_tokens: int, sampled: bool
 ) -> list[list[str]]:
@@ -167,14 +195,16 @@ def _portions(
 
 
 def _computed(
-    model, sites, corpus: Corpus, plans: Mapping[str, Plan], tokens, batch_tokens, seeds
+    model, sites, corpus: Corpus, plans: Mapping[str, Plan], tokens, batch_tokens, seeds, documents
 ) -> dict[str, pd.DataFrame]:
     """Return the records of one text under each plan."""
     if len(plans) > 1:
         with branched(sites, list(plans.values())) as running:
-            found = branch_nll(model, corpus, tokens, batch_tokens, running)
+            found = branch_nll(model, corpus, tokens, batch_tokens, running, documents)
         return dict(zip(plans, found, strict=True))
     ((name, plan),) = plans.items()
     with applied(sites, plan) as running:
-        found = document_nll(model, corpus, tokens, batch_tokens, running.on_forward, seeds[name])
+        found = document_nll(
+            model, corpus, tokens, batch_tokens, running.on_forward, seeds[name], documents
+        )
     return {name: found}

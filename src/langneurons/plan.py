@@ -22,6 +22,7 @@ from typing import Any
 
 from langneurons import geometry
 from langneurons.config import Config, parse_yaml, project_file, read_configs
+from langneurons.config.evidence import thin_evidence
 from langneurons.config.finetuning import Adapter, FinetuneEntry, Training
 from langneurons.config.protocols import from_points
 from langneurons.config.root import entry_languages
@@ -590,6 +591,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps([asdict(stage) for stage in stages], indent=1))
     else:
         print(text(stages, planner))
+        for warning in thin_evidence(planner.config):
+            print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 

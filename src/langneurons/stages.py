@@ -126,7 +126,7 @@ def measure_perplexity(
         "tokens": None if config.perplexity is None else config.perplexity.tokens,
         "sampled": protocol.perplexity_text == "paper",
         "model": _model(config, model),
-    }
+    } | ({"documents": config.perplexity.documents} if config.perplexity.documents else {})
 
 
 @_stage

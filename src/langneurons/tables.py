@@ -17,6 +17,7 @@ import pandas as pd
 
 from langneurons.corpus_metrics import COUNTS, columns, score
 from langneurons.io import write_text
+from langneurons.power import shortfall, smallest_p, smallest_p_of_two
 from langneurons.uncertainty import (
     CHANGES,
     SCORES,
@@ -25,9 +26,6 @@ from langneurons.uncertainty import (
     mean_interval,
     paired_proportions,
     paired_ratio_change,
-    shortfall,
-    smallest_p,
-    smallest_p_of_two,
     unpaired_ratio_change,
     wilson,
 )

@@ -303,6 +303,10 @@ onstart:
         " Logs: logs/, results: results/.",
         file=sys.stderr,
     )
+    from langneurons.config.evidence import thin_evidence
+
+    for text in thin_evidence(cfg):
+        print(f"langneurons: warning: {text}", file=sys.stderr)
 
 
 onsuccess:

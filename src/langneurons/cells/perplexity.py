@@ -42,6 +42,7 @@ def perplexity_cell(
         cfg["tokens"],
         batch_tokens,
         cfg["sampled"],
+        cfg.get("documents"),
     )
     names = {key: wildcards[key] for key in ("model", "langset", "selection", "intervention")}
     more = {"languages": table.languages, "sampled": cfg["sampled"], "identity": who}

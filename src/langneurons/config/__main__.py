@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from langneurons.config.evidence import thin_evidence
 from langneurons.config.files import check_files
 from langneurons.config.load import read_configs
 from langneurons.config.reference import files
@@ -58,6 +59,8 @@ def _summary(paths: list[str]) -> int:
             f"{config.name}: {model}: {len(langs)} languages, {len(config.cells(model))} neuron"
             f" tables, {len(cells)} perplexity matrices, {len(config.tasks)} tasks"
         )
+    for text in thin_evidence(config):
+        print(f"warning: {text}", file=sys.stderr)
     return 0
 
 

@@ -11,6 +11,10 @@ class MiniText(Frozen):
     """The parallel sentences that come with the package (nine languages)."""
 
     kind: Literal["mini"]
+    texts: Literal["corpus", "parallel"] = Field(
+        "corpus",
+        description="corpus: 265 sentences of about 35 tokens; parallel: 60 others of about 13.",
+    )
 
 
 CODES = Field(

@@ -88,7 +88,7 @@ def named_files(config: Config) -> Iterator[Named]:
             path, job = user_path(source.path, names), ("fetch_text", {"lang": lang})
             made = f"resources/text/{lang}.jsonl"
             yield Named(f"corpus.{part}.path", source.path, path, what, lang, made, job)
-    for one in _row_sources(config):
+    for one in row_sources(config):
         what = "folder" if one.source.kind == "folder" else "file"
         names = {"lang": one.lang, "code": one.code}
         for key, template in source_paths(one.source).items():
@@ -120,7 +120,8 @@ class RowSource:
     job: tuple[str, Mapping[str, str]]
 
 
-def _row_sources(config: Config) -> Iterator[RowSource]:
+def row_sources(config: Config) -> Iterator[RowSource]:
+    """Yield the rows of every task and fine-tuning in every language."""
     for points in config.points("items"):
         for name in config.tasks:
             entry, key = _under(config, "tasks", name, points)
@@ -397,7 +398,7 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     from langneurons.tasks import build, load_task
 
     tasks: dict[Path, Any] = {}
-    for one in _row_sources(config):
+    for one in row_sources(config):
         named = Named(one.key, "", Path(), "file", one.lang, one.made, one.job)
         if not one.definition.is_file() or _prepared(config, named, work):
             continue
@@ -559,10 +560,10 @@ def _reads(definition: Path) -> list[str]:
 
 def _check_shares(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield the shares of rows that select none of as many as there are."""
-    for one in _row_sources(config):
+    for one in row_sources(config):
         if tuple(one.entry.rows) == (0.0, 1.0):
             continue
-        number = _number_of_rows(one)
+        number = number_of_rows(one)
         if number is None:
             continue
         first, last = (round(share * number) for share in one.entry.rows)
@@ -576,7 +577,8 @@ def _check_shares(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             )
 
 
-def _number_of_rows(one: RowSource) -> int | None:
+def number_of_rows(one: RowSource) -> int | None:
+    """Return how many rows a source has, None where that is not known before a run."""
     kind, path = one.source.kind, None
     if kind == "mini":
         path = _mini_file(one)

@@ -730,6 +730,12 @@ def _check_protocols(config: Config) -> None:
             raise ConfigError(f"protocols.{name}: the same as protocols.{seen[protocol]}.")
         seen[protocol] = name
         if protocol.perplexity_text == "paper" and config.perplexity is not None:
+            if config.perplexity.documents is not None:
+                raise ConfigError(
+                    f"perplexity.documents: {config.perplexity.documents}, but under"
+                    f" protocols.{name} every cell samples blocks (perplexity_text: paper); leave"
+                    " it out, or set perplexity_text to corrected."
+                )
             tokens = config.perplexity.tokens
             if tokens is None or tokens >= config.corpus.heldout_tokens:
                 raise ConfigError(

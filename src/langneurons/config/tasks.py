@@ -17,6 +17,12 @@ class PerplexityConfig(Frozen):
     tokens: int | None = Field(
         None, ge=1, description="Held-out tokens per language; all that are packed if left out."
     )
+    documents: int | None = Field(
+        None,
+        ge=2,
+        description="The first documents of the held-out text, of the tokens above; all if left"
+        " out. They are the units of intervals and tests: a matrix of nine languages needs 12.",
+    )
 
 
 class MiniTask(Frozen):
