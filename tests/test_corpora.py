@@ -383,3 +383,9 @@ def test_round_trip_and_refusal_of_another_tokenizer(tmp_path):
         assert (one.documents, one.document_bytes) == (other.documents, other.document_bytes)
     with pytest.raises(DamagedFile, match="tokenizer_hash is .hash., expected .other."):
         Corpus.read(path, tokenizer_hash="other")
+
+
+def test_blocks_longer_than_the_model_reads_are_refused_before_anything_is_packed(tmp_path):
+    config = CorpusConfig(source={"kind": "mini"}, block_size=512, heldout_block_size=128)
+    with pytest.raises(ValueError, match=r"corpus.block_size: 512 tokens; the model reads 128"):
+        pack_corpus(config, "en", tmp_path / "none.jsonl", tiny_tokenizer(), "hash", 128)

@@ -10,7 +10,7 @@ from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from langneurons import tasks
+from langneurons import reading, tasks
 from langneurons.adapters import MlpSites
 from langneurons.errors import ConfigError
 from langneurons.interventions import NoEffect, Plan, Write, applied
@@ -105,7 +105,7 @@ def model(tokenizer):
 
 
 def _mini(name, lang):
-    return read_jsonl(tasks.MINI / name / f"{lang}.jsonl")
+    return read_jsonl(reading.MINI / name / f"{lang}.jsonl")
 
 
 def cases():

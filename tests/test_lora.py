@@ -315,3 +315,24 @@ def test_saved_files_follow_the_umask_and_leave_nothing_beside_them(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     for path in (tmp_path / "adapter").iterdir():
         assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_head_with_the_weights_of_the_embeddings_gets_no_lora():
+    tied = tiny.tiny_model("llama", tie_word_embeddings=True)
+    with pytest.raises(ValueError, match=r"'lm_head' has the weights of 'model.embed_tokens'"):
+        attach(tied, ["q_proj", "lm_head"])
+    assert attach(tiny.tiny_model("llama", tie_word_embeddings=False), ["lm_head"])
+
+
+def test_what_is_saved_names_the_base_model_and_is_the_same_in_every_run(tmp_path):
+    who = {"model": "owner/name", "revision": "0123"}
+    for name in ("first", "second"):
+        model = tiny.tiny_model("llama")
+        model.name_or_path = model.config._name_or_path = str(tmp_path / name)
+        wrapped = attach(model, ["v_proj", "q_proj", "o_proj", "k_proj"], rank=2)
+        save_adapter(wrapped, tmp_path / name, who)
+    for file in ("README.md", "adapter_config.json", "adapter_model.safetensors"):
+        first, second = ((tmp_path / name / file).read_bytes() for name in ("first", "second"))
+        assert first == second and str(tmp_path).encode() not in first
+    card = (tmp_path / "first" / "README.md").read_text()
+    assert "owner/name at revision 0123" in card and 'base_model: "owner/name"' in card

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langneurons import reading
-from langneurons.encoding import Encoder, plain_text, separator_tokens
+from langneurons.encoding import Encoder, check_length, plain_text, separator_tokens
 from langneurons.errors import InputError
 from langneurons.io import (
     DamagedFile,
@@ -390,9 +390,19 @@ def bos_policy(asked: str, tokenizer, lang: str) -> str:
 
 
 def pack_corpus(
-    config: "CorpusConfig", lang: str, text_path: str | os.PathLike, tokenizer, tokenizer_hash: str
+    config: "CorpusConfig",
+    lang: str,
+    text_path: str | os.PathLike,
+    tokenizer,
+    tokenizer_hash: str,
+    limit: int | None = None,
 ) -> Corpus:
-    """Tokenise and pack the documents that `fetch_text` wrote."""
+    """Tokenise and pack the documents that `fetch_text` wrote.
+
+    limit: how many tokens the model reads at most; longer blocks are refused.
+    """
+    for key in ("block_size", "heldout_block_size"):
+        check_length(getattr(config, key), limit, f"corpus.{key}")
     bos = bos_policy(config.bos, tokenizer, lang)
     eos = tokenizer.eos_token_id
     if config.separator == "eos" and eos is None:

@@ -17,6 +17,7 @@ Shapes: A (r, in_features), B (out_features, r); chosen neurons per layer are as
 """
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -40,6 +41,7 @@ from langneurons.io import DamagedFile, atomic, damaged, expect, read_json, writ
 log = logging.getLogger(__name__)
 ADAPTER = "default"
 CONFIG_NAME = "adapter_config.json"
+CARD = "README.md"
 # Standard deviation of A before training; B starts at zero (Mondal et al. 2025, public code).
 INITIAL_STD = 0.01
 
@@ -183,6 +185,7 @@ def attach(
     from peft import LoraConfig, get_peft_model
 
     targets = _plain_targets(model, modules)
+    _check_shared(model, targets)
     masked = neuron_modules(model, neurons)
     both = sorted(set(targets) & set(masked))
     if both:
@@ -261,6 +264,27 @@ def _plain_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
     return [name for name in linear if name.rsplit(".", 1)[-1] in modules]
 
 
+def _check_shared(model: nn.Module, targets: Sequence[str]) -> None:
+    """Refuse LoRA on a layer whose weights are another module's too, such as a tied head.
+
+    Unmerged, the update acts on the layer alone; merged, it would change the other module as well,
+    so that the saved adapter would be two different models.
+    """
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append(name)
+    for target in targets:
+        weight = model.get_submodule(target)._parameters.get("weight")
+        others = [name for name in owners.get(id(weight), ()) if name != target]
+        if others:
+            raise ValueError(
+                f"modules: {target!r} has the weights of {others[0]!r} (tied embeddings), which a"
+                " merged adapter would change as well. Leave it out of training.modules."
+            )
+
+
 def _restrict(layer: nn.Module, site: str, chosen: np.ndarray) -> None:
     """Put the compact half into one of PEFT's LoRA layers."""
     key, kind = ("lora_A", ColumnLinear) if site == "down" else ("lora_B", RowLinear)
@@ -318,13 +342,31 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".adapter.", dir=folder.parent) as temporary:
         wrapped.save_pretrained(temporary, state_dict=dense_state(wrapped), safe_serialization=True)
-        if who is not None:
-            path = Path(temporary, CONFIG_NAME)
-            write_json(path, read_json(path) | _base(who))
+        path = Path(temporary, CONFIG_NAME)
+        config = read_json(path) | (_base(who) if who is not None else {})
+        # PEFT keeps names of modules in a set, which has no order.
+        for key in ("target_modules", "modules_to_save"):
+            if isinstance(config[key], list):
+                config[key] = sorted(config[key])
+        write_json(path, config)
+        Path(temporary, CARD).write_text(_card(config), encoding="utf-8")
         files = sorted(Path(temporary).iterdir(), key=lambda file: file.suffix == ".safetensors")
         for file in files:
             with atomic(folder / file.name) as whole:
                 shutil.copyfile(file, whole)
+
+
+def _card(config: Mapping[str, Any]) -> str:
+    """Return the card of an adapter: its base model, revision and size, and how it is loaded."""
+    base, revision = config["base_model_name_or_path"], config.get("revision")
+    at = f" at revision {revision}" if revision else ""
+    return (
+        f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\ntags: [lora]\n---\n"
+        f"# LoRA adapter\n\nBase model: {base}{at}. Rank {config['r']}, alpha"
+        f" {config['lora_alpha']}, on {len(config['target_modules'])} modules.\n\n"
+        "    from peft import PeftModel\n\n"
+        "    model = PeftModel.from_pretrained(base_model, folder_of_this_file)\n"
+    )
 
 
 def _base(who: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from langneurons.config.corpus import CorpusConfig
 from langneurons.corpora import pack_corpus
+from langneurons.io import read_json
 from langneurons.loading import load_tokenizer, tokenizer_hash
 from langneurons.runtime import start
 
@@ -23,6 +24,7 @@ def main(snakemake) -> None:
         snakemake.input.text,
         tokenizer,
         tokenizer_hash(tokenizer),
+        read_json(snakemake.input.manifest)["max_positions"],
     )
     corpus.write(snakemake.output[0])
     job.done(tokens=corpus.header["tokens"])
