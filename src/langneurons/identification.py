@@ -2,11 +2,12 @@
 
 `py3langid` (Barbaresi, after Lui and Baldwin 2012; BSD) brings its model in the package: naive
 Bayes on byte n-grams, 140 labels. `fasttext` reads a file such as lid.176.bin, which Gurgurov et
-al. 2025 use. Labels are brought to the codes of the configuration by `ALIASES`; so written Wu is
-Chinese, Arabic dialects are Arabic, both written norms of Norwegian are Norwegian, and Tibetan
-script is Tibetan. Not told apart: Tibetan and Dzongkha; weakly: Indonesian and Malay (5 % of
-FLORES sentences go astray), Danish and Norwegian in a few words, and any text of under five words.
-Text without a letter has no language: `UNDETERMINED`.
+al. 2025 use. Labels are brought to the codes of the configuration by `ALIASES`: Wu and Cantonese
+are Chinese (short Mandarin is often called Cantonese), Arabic dialects are Arabic, both written
+norms of Norwegian are Norwegian, and Tibetan script is Tibetan. Not told apart: Tibetan and
+Dzongkha; weakly: Indonesian and Malay (5 % of FLORES sentences go astray), Danish and Norwegian in
+a few words, and any text of under five words. Text without a letter has no language:
+`UNDETERMINED`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from langneurons.paths import user_path
 
 UNDETERMINED = "und"
-ALIASES = {"wuu": "zh", "dz": "bo", "nb": "no", "nn": "no", "zxx": UNDETERMINED}
+ALIASES = {"wuu": "zh", "yue": "zh", "dz": "bo", "nb": "no", "nn": "no", "zxx": UNDETERMINED}
 # Three letters, as in the labels of NLLB's lid218e (`__label__deu_Latn`).
 _THREE = """
 ara ar arb ar ary ar arz ar afr af ben bn bod bo bul bg ces cs cmn zh zho zh cym cy dan da deu de
@@ -35,7 +36,7 @@ ace af am an ar as az ba bcl be bg bn bo br bs ca crh cs cy da de el en eo es et
 fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab
 kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl no nso oc om or
 pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk
-ur uz uzs vec vi vo wa xh yo yue zh zu
+ur uz uzs vec vi vo wa xh yo zh zu
 """.split()
 )
 

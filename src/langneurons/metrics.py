@@ -1,17 +1,24 @@
 """Answers against references: exact match and F1, in the official and in the token-id form.
 
-The official SQuAD normalisation (lower case, no punctuation, no articles, single spaces) is
-English; MLQA (Lewis et al. 2020) extends it to other languages: their own articles, Unicode
-punctuation, and characters as tokens where words are not spaced.
+MLQA (Lewis et al. 2020) extends the SQuAD normalisation (lower case, no punctuation, no articles,
+single spaces) to other languages: their own articles, Unicode punctuation everywhere, and each Han
+character of Chinese as a word; other words of a Chinese text stay words. The same is done here for
+every script without spaces. Two answers without a word agree exactly, and their F1 is 0.
+
+`unicode` compares answers that Unicode counts as the same text: composed as by NFC, which gives
+every letter one spelling (NFC takes apart U+095E as well), without characters that are not seen.
 """
 
+import functools
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 
-from langneurons.scripts import base_language, is_unspaced
+from langneurons.scripts import base_language, character_class, is_unspaced, script_of
+
+JOINERS = "\u200c\u200d"
 
 ARTICLES = {
     "en": r"\b(a|an|the)\b",
@@ -27,44 +34,45 @@ def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
-def normalise(text: str, lang: str = "en") -> str:
-    """Return text in lower case without punctuation, articles of the language, double spaces."""
-    text = text.lower()
-    base = base_language(lang)
-    if base == "en":
-        text = "".join(c for c in text if c not in string.punctuation)
-    else:
-        text = "".join(c for c in text if not _is_punctuation(c))
-    if base in ARTICLES:
-        text = re.sub(ARTICLES[base], " ", text)
-    return " ".join(text.split())
+def unicode_form(text: str) -> str:
+    """Return text in NFC without zero-width spaces, marks of direction and soft hyphens.
+
+    Joiners stay: they change what is read in Persian and in scripts of India.
+    """
+    return "".join(
+        c
+        for c in unicodedata.normalize("NFC", text)
+        if unicodedata.category(c) != "Cf" or c in JOINERS
+    )
+
+
+@functools.cache
+def _unspaced(lang: str) -> re.Pattern:
+    """Return a pattern of one character of the language's own script."""
+    return re.compile(f"([{character_class([script_of(lang)])}])")
 
 
 def answer_tokens(text: str, lang: str = "en") -> list[str]:
-    """Return the units that F1 counts: words; characters where words are not spaced."""
-    words = normalise(text, lang).split()
-    if not is_unspaced(lang):
-        return words
-    units: list[str] = []
-    for word in words:
-        run = ""
-        for character in word:
-            if character.isascii():
-                run += character
-                continue
-            if run:
-                units.append(run)
-                run = ""
-            units.append(character)
-        if run:
-            units.append(run)
-    return units
+    """Return the units that F1 counts: words; characters of a script without spaces.
+
+    Lower case, without punctuation and the articles of the language.
+    """
+    text = "".join(c for c in text.lower() if not _is_punctuation(c))
+    base = base_language(lang)
+    if base in ARTICLES:
+        text = re.sub(ARTICLES[base], " ", text)
+    if is_unspaced(lang):
+        text = _unspaced(lang).sub(r" \1 ", text)
+    return text.split()
+
+
+def normalise(text: str, lang: str = "en") -> str:
+    """Return the units of a text with a space between them."""
+    return " ".join(answer_tokens(text, lang))
 
 
 def f1(predicted: Sequence[Hashable], gold: Sequence[Hashable]) -> float:
-    """Return the F1 of two bags, with multiplicity; two empty bags agree."""
-    if not predicted or not gold:
-        return float(list(predicted) == list(gold))
+    """Return the F1 of two bags, with multiplicity; 0 if nothing is shared."""
     shared = sum((Counter(predicted) & Counter(gold)).values())
     if not shared:
         return 0.0
@@ -88,7 +96,7 @@ def plain_scores(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
     """Return exact match and F1 as Gurgurov et al. 2025 score XQuAD, whatever the language.
 
     Lower case, no ASCII punctuation, words between spaces, articles kept. Their F1 counts a shared
-    word once but divides by all words, so that a repetition costs twice.
+    word once but divides by all words, so that a repetition costs twice; two empty answers have 1.
     """
 
     def words(text: str) -> list[str]:
@@ -97,6 +105,7 @@ def plain_scores(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
     own, exact, best = words(prediction), 0.0, 0.0
     for gold in map(words, golds):
         exact = max(exact, float(own == gold))
+        best = max(best, float(not own and not gold))
         shared = len(set(own) & set(gold))
         if shared:
             precision, recall = shared / len(own), shared / len(gold)

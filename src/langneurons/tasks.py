@@ -41,6 +41,8 @@ ANSWER_METRICS = (
     "f1",
     "token_id_exact_match",
     "token_id_f1",
+    "unicode_exact_match",
+    "unicode_f1",
     "plain_exact_match",
     "plain_f1",
 )
@@ -570,6 +572,11 @@ def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict
             result[metric] = ids[metric == "token_id_f1"]
         elif metric.startswith("plain"):
             result[metric] = metrics.plain_scores(answer, golds)[metric == "plain_f1"]
+        elif metric.startswith("unicode"):
+            own, others = metrics.unicode_form(answer), [*map(metrics.unicode_form, golds)]
+            exact = metric == "unicode_exact_match"
+            score = metrics.answer_exact_match if exact else metrics.answer_f1
+            result[metric] = score(own, others, lang)
         elif metric == "exact_match":
             result[metric] = metrics.answer_exact_match(answer, golds, lang)
         elif metric == "f1":

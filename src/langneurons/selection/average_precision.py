@@ -7,8 +7,9 @@ neurons at both ends of the list in equal numbers; Rahmanisa et al. the top, as 
 to its largest language (`like`), or all that reach a threshold and do so in one language only.
 
 Documents of which no token was counted are left out. Rahmanisa et al. round the means to half
-precision first (`rounding: half`), which makes ties of values that differ here, and sort upwards,
-so that of equal neurons at the top those of higher index are kept (`ties: last`).
+precision first (`rounding: half`), which makes ties of values that differ here. Of equal neurons at
+the cut-off those of lower (layer, neuron) are kept, as by their stable sort in falling order.
+Their threshold is to be exceeded; here it is to be reached.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -48,11 +49,6 @@ class AveragePrecision(SelectionBase):
     )
     rounding: Literal["none", "half"] = Field(
         "none", description="half: means are rounded to half precision first (the papers' code)."
-    )
-    ties: Literal["first", "last"] = Field(
-        "first",
-        description="Of equal neurons at the cut-off of the top: those of lower, or of higher"
-        " (layer, neuron) (the papers' code).",
     )
     exclusive: bool = Field(False, description="Drop neurons that are taken in another language.")
     site: Literal["gate", "act", "product"] = Field("act", description="Site of the means.")
@@ -105,7 +101,7 @@ class AveragePrecision(SelectionBase):
             return np.flatnonzero(above)
         found = []
         if self.side != "bottom":
-            found.append(highest(scores, number, self.ties == "last"))
+            found.append(highest(scores, number))
         if self.side != "top":
             found.append(lowest(scores, number))
         return np.unique(np.concatenate(found))

@@ -101,15 +101,12 @@ def exclusive(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame[~frame.duplicated(["layer", "neuron"], keep=False)].reset_index(drop=True)
 
 
-def highest(scores: np.ndarray, number: int, last: bool = False) -> np.ndarray:
-    """Return flat indices of the `number` largest scores; ties go to the lower index, or the last.
+def highest(scores: np.ndarray, number: int) -> np.ndarray:
+    """Return flat indices of the `number` largest scores; ties go to the lower index.
 
     Infinite scores are never kept.
     """
-    flat = -scores.ravel()
-    if not last:
-        return lowest(flat, number)
-    return np.sort(len(flat) - 1 - lowest(flat[::-1], number))
+    return lowest(-scores.ravel(), number)
 
 
 def lowest(scores: np.ndarray, number: int, include_ties: bool = False) -> np.ndarray:
