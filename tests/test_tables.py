@@ -335,3 +335,32 @@ def test_chance_counts_only_neurons_that_a_control_may_contain(match, with_a, wi
     assert chance["a", "r"] == pytest.approx(with_a)
     assert chance["b", "r"] == pytest.approx(with_b)
     assert chance["r", "s"] == pytest.approx(with_r)
+
+
+def test_only_metrics_are_summed_up_and_items_that_lost_tokens_are_counted():
+    rows = []
+    for intervention, right in (("none", 1.0), ("zero", 0.0)):
+        for item, (cut, apart) in enumerate([(0, 0), (7, 0), (3, 2)]):
+            rows.append(
+                {
+                    "task": "toy",
+                    "lang": "en",
+                    "adapter": "base",
+                    "langset": "none" if intervention == "none" else "s",
+                    "selection": "none" if intervention == "none" else "lape",
+                    "intervention": intervention,
+                    "target": "none" if intervention == "none" else "en",
+                    "item": str(item),
+                    "prediction": "0",
+                    "gold": "0",
+                    "accuracy": right,
+                    "cut": cut,
+                    "apart": apart,
+                    "loglikelihood_0": -1.5,
+                    "length_0": 3,
+                }
+            )
+    results = {"bootstrap": 100, "confidence": 0.95, "alpha": 0.05, "seed": 0}
+    table = tables.task_scores(pd.DataFrame(rows), results)
+    assert set(table["metric"]) == {"accuracy"}
+    assert table["cut"].tolist() == [2, 2] and table["apart"].tolist() == [1, 1]

@@ -18,6 +18,7 @@ import pandas as pd
 from langneurons.corpus_metrics import COUNTS, columns, score
 from langneurons.io import write_text
 from langneurons.power import shortfall, smallest_p, smallest_p_of_two
+from langneurons.tasks import METRICS
 from langneurons.uncertainty import (
     CHANGES,
     SCORES,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 BASELINE = "none"
 QUANTITIES = ("mean", "p75", "p90", "p95", "p05", "p10", "p25")
 CONDITION = ["langset", "selection", "intervention", "target"]
-ITEM_COLUMNS = {"task", "lang", "adapter", "item", "prediction", "gold", *CONDITION}
+ALL_METRICS = frozenset(metric for names in METRICS.values() for metric in names)
+# Items of which something was cut, or encoded otherwise than asked for.
+COUNTED = ("cut", "apart")
+ITEM_COLUMNS = {"task", "lang", "adapter", "item", "prediction", "gold", *CONDITION, *COUNTED}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -445,16 +449,14 @@ def own_language(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Return each metric of an evaluation frame with its columns (numeric, not empty).
+    """Return each metric of an evaluation frame with its columns (not empty).
 
     A metric of the whole corpus has the columns of its counts, any other its own.
     """
     present = [
         column
         for column in frame
-        if column not in ITEM_COLUMNS
-        and pd.api.types.is_numeric_dtype(frame[column])
-        and frame[column].notna().any()
+        if column.partition(":")[0] in ALL_METRICS and frame[column].notna().any()
     ]
     found: dict[str, list[str]] = {}
     for column in present:
@@ -527,6 +529,7 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     items; corpus metrics: t with the bootstrap's standard error, the same draws under all
     conditions of a language. Holm runs within a task and metric. `target` is the language whose
     neurons are overwritten. p_least is the smallest p after Holm that the number of items allows.
+    cut and apart are the items that lost tokens, or of which a choice was encoded by itself.
     """
     plain = [key for key in ("lang", "adapter") if key in frame]
     condition = [key for key in CONDITION if key in frame]
@@ -568,13 +571,17 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                     made = pd.DataFrame(members, columns=condition).assign(
                         **labels, metric=metric, n=len(index), **rows, p_least=least
                     )
+                    for column in COUNTED:
+                        known = groups[members[0]].get(column)
+                        made[column] = 0 if known is None else int((known.fillna(0) > 0).sum())
                     parts.append(made)
     order = ["task", *plain, *condition, "metric", "n", "mean", "low", "high", *EMPTY, "test"]
-    table = pd.concat(parts, ignore_index=True)[[*order, "p_least"]]
+    last = ["p_least", *COUNTED]
+    table = pd.concat(parts, ignore_index=True)[[*order, *last]]
     table["p_holm"] = table.groupby(["task", "metric"], sort=False)["p"].transform(
         lambda p: pd.Series(holm(p.to_numpy()), index=p.index)
     )
-    return table[[*order, "p_holm", "p_least"]]
+    return table[[*order, "p_holm", *last]]
 
 
 def _intervened(name: tuple, condition: Sequence[str]) -> bool:
