@@ -191,3 +191,47 @@ def test_a_quantised_gguf_file_is_called_so_in_every_result():
     nf4 = entry.model_copy(update={"quantization": "nf4"})
     assert loading.identity(nf4, manifest)["quantization"] == "Q4_K and nf4"
     assert loading.identity(nf4, manifest | {"weights": "full"})["quantization"] == "nf4"
+
+
+def test_an_index_that_names_absent_files_is_refused(folder):
+    model = tiny_model("llama")
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    shards[1].unlink()
+    with pytest.raises(ValueError, match=rf"index.json: 1 of the .* such as {shards[1].name}"):
+        prepare(folder)
+
+
+def test_weights_that_broke_off_are_refused(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="model.safetensors: not a whole safetensors file"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize(
+    "values, tensor",
+    [({"num_hidden_layers": 1}, "model.layers.1"), ({"attention_bias": False}, "k_proj.bias")],
+)
+def test_weights_of_layers_that_the_configuration_lacks_are_refused(folder, values, tensor):
+    tiny_model("llama", attention_bias=True).save_pretrained(folder)
+    change(folder, **values)
+    prepare(folder)
+    entry = ModelEntry(source={"kind": "local", "path": str(folder)}, dtype="float32")
+    with pytest.raises(ValueError, match=f"no place in the model, such as .*{tensor}"):
+        loading.load_model(entry, folder.parent / "out" / "manifest.json", "cpu")
+
+
+def test_an_adapter_is_not_taken_for_a_model(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(ValueError, match="an adapter, not a model"):
+        prepare(folder)
+
+
+def test_code_of_a_repository_is_named_and_not_run(folder, caplog):
+    change(folder, auto_map={"AutoModelForCausalLM": "modeling_other.OtherForCausalLM"})
+    with caplog.at_level(logging.WARNING):
+        prepare(folder)
+    assert "modeling_other.OtherForCausalLM" in caplog.text

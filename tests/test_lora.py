@@ -336,3 +336,10 @@ def test_what_is_saved_names_the_base_model_and_is_the_same_in_every_run(tmp_pat
         assert first == second and str(tmp_path).encode() not in first
     card = (tmp_path / "first" / "README.md").read_text()
     assert "owner/name at revision 0123" in card and 'base_model: "owner/name"' in card
+
+
+def test_a_module_is_not_trained_twice():
+    model = tiny.tiny_model("llama")
+    model.score = torch.nn.Linear(tiny.HIDDEN, 3)
+    with pytest.raises(ValueError, match="'score' is trained as a whole already"):
+        attach(model, ["q_proj", "score"], train_fully=["score"])

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 
 from langneurons.adapters import MlpSites, adapter_for
 from langneurons.encoding import Encoder, control_words, max_positions, name_of
-from langneurons.io import LFS_POINTER
+from langneurons.io import LFS_POINTER, read_json
 from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
 
 log = logging.getLogger(__name__)
@@ -55,11 +56,44 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
                 f"{path}: a Git LFS pointer, not the file itself. Fetch the file with `git lfs"
                 " pull` in that folder, or name the repository on the hub as the source."
             )
+        if name.endswith(".safetensors"):
+            _check_safetensors(path)
+        if name.endswith(".index.json"):
+            _check_shards(path)
+
+
+def _check_safetensors(path: Path) -> None:
+    """Refuse a file whose header does not fit its length, as of a download that broke off."""
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            opened.keys()
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def _check_shards(index: Path) -> None:
+    """Refuse an index that names files which are not there."""
+    shards = set(read_json(index).get("weight_map", {}).values())
+    absent = sorted(name for name in shards if not (index.parent / name).is_file())
+    # A repository may hold the same weights twice; those of the other format are not needed.
+    if absent and len(absent) < len(shards):
+        raise ValueError(
+            f"{index}: {len(absent)} of the {len(shards)} files that it names are not there, such"
+            f" as {absent[0]}"
+        )
 
 
 def check_config(config: transformers.PretrainedConfig) -> None:
     """Refuse a configuration whose model this project cannot look into."""
     adapter_for(config.model_type, config)
+    code = getattr(config, "auto_map", None) or {}
+    if "AutoModelForCausalLM" in code:
+        log.warning(
+            "the repository brings code of its own (%s), which is not run: the model is that of"
+            " transformers for %r",
+            code["AutoModelForCausalLM"],
+            config.model_type,
+        )
     own = getattr(config, "quantization_config", None)
     if own is not None:
         raise ValueError(
@@ -148,6 +182,26 @@ def generation_settings(folder: Path) -> dict[str, Any]:
         "repetition_penalty": given.get("repetition_penalty"),
         "not_applied": left_out,
     }
+
+
+# Buffers that older checkpoints store and models compute.
+COMPUTED = ("inv_freq", "masked_bias", ".attn.bias", ".attention.bias", "position_ids")
+
+
+def check_unused(names: Iterable[str], layers: str) -> None:
+    """Refuse weights of layers that the model does not have; log others that it does not use.
+
+    names: of the tensors that loading left over; layers: the path of the layers, dotted.
+    """
+    left = sorted(name for name in names if not name.endswith(COMPUTED))
+    own = [name for name in left if f".{layers}." in f".{name}"]
+    if own:
+        raise ValueError(
+            f"{len(own)} tensors of the layers have no place in the model, such as {own[0]}: its"
+            " configuration describes another model than its weights"
+        )
+    if left:
+        log.warning("%d tensors are not part of the text model, such as %s", len(left), left[0])
 
 
 def facts(config: transformers.PretrainedConfig, sites: MlpSites, tokenizer) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from langneurons import histogram as bins
 from langneurons.adapters import MlpSites
 from langneurons.batching import batches
 from langneurons.corpora import Corpus, Part
+from langneurons.encoding import check_length, max_positions
 from langneurons.io import read_tensors, write_tensors
 from langneurons.kernels import LIMB, MOMENTS, accumulate
 from langneurons.memory import TooLarge, out_of_memory, release
@@ -345,6 +346,8 @@ def collect(
     mlp = MlpSites(model)
     part = corpus.identification
     n_blocks, block_size = part.tokens.shape
+    nonlinearity = nonlinearity_name(mlp.config)
+    check_length(int(part.lengths.max()), max_positions(mlp.config), f"blocks of {corpus.lang}")
     groups = batches_of(part, settings)
     todo = shard_batches(len(groups), shard, n_shards)
     n_documents = min(len(part.documents), settings.max_documents) if settings.document_means else 0
@@ -397,7 +400,7 @@ def collect(
         "tokenizer_hash": corpus.header["tokenizer_hash"],
         "corpus_hash": corpus.header["corpus_hash"],
         "bos": corpus.header["bos"],
-        "nonlinearity": nonlinearity_name(mlp.config),
+        "nonlinearity": nonlinearity,
         "n_layers": mlp.n_layers,
         "d_mlp": mlp.d_mlp,
         "sites": list(settings.sites),

@@ -494,6 +494,10 @@ def train(
         longest = max(len(item["input_ids"]) for item in items)
     check_length(longest, max_positions(MlpSites(model).config), "training.max_length")
     if classes:
+        if "lm_head" in training.modules and training.parameters == "lora":
+            raise ValueError(
+                "training.modules: 'lm_head' has no part in a classification; leave it out"
+            )
         add_head(model, classes, training.seed)
     wrapped = _attached(model, training, neurons, (HEAD,) if classes else ())
     if training.recompute:

@@ -32,6 +32,7 @@ from langneurons.checkpoint import (
     check_files,
     check_modules,
     check_tokenizer,
+    check_unused,
     facts,
     generation_settings,
     pad_within,
@@ -343,6 +344,11 @@ def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:
     if not folder.is_dir():
         raise ValueError(f"source path {source.path!r} is not a folder")
     small, weights = _needed(path.name for path in folder.iterdir() if path.is_file())
+    if CONFIG not in small and (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder}: an adapter, not a model. Merge it into its base model and save that, or"
+            " name the base model."
+        )
     if CONFIG not in small or not weights:
         raise ValueError(
             f"{folder}: needs {CONFIG} and weights named model*.safetensors or"
@@ -620,4 +626,9 @@ def _from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMod
             f"{folder}: the weights lack {len(absent)} tensors of the model, such as {absent[0]}."
             f" {_remedy(folder)}"
         )
+    adapter = adapter_for(model.config.model_type, model.config)
+    try:
+        check_unused(map(str, info["unexpected_keys"]), adapter.layers)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
     return model

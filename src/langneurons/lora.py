@@ -187,6 +187,11 @@ def attach(
     targets = _plain_targets(model, modules)
     _check_shared(model, targets)
     masked = neuron_modules(model, neurons)
+    whole = sorted({name for name in targets if name.rsplit(".", 1)[-1] in train_fully})
+    if whole:
+        raise ValueError(
+            f"modules: {whole[0]!r} is trained as a whole already; leave it out of training.modules"
+        )
     both = sorted(set(targets) & set(masked))
     if both:
         raise ValueError(f"{both[0]}: named in modules and restricted to neurons; choose one")
