@@ -26,6 +26,7 @@ def records(answers, loops=()):
             "identified": lang,
             "degenerate": ((source, target), number) in loops,
             "tokens": 10 + number,
+            "cut": 5 * (number == 1),
         }
         for (source, target), langs in answers.items()
         for number, lang in enumerate(langs)
@@ -49,6 +50,7 @@ def test_success_of_pairs_with_and_without_loops():
     assert len(pairs) == 4
     one = pairs.loc[("aa", "bb")]
     assert one["n"] == 4 and one["success"] == 0.75 and one["degenerate"] == 0.5
+    assert one["cut"] == 1
     assert one["intact"] == 0.5 and one["baseline"] == 0.25 and one["tokens"] == 11.5
     assert (one["low"], one["high"]) == pytest.approx(wilson(3, 4, 0.95))
     assert (one["intact_low"], one["intact_high"]) == pytest.approx(wilson(2, 4, 0.95))
@@ -89,12 +91,14 @@ def test_fallback_shares_sum_to_one():
             "neurons": [0] * 4 + [7] * 4,
             "identified": ["en"] * 4 + ["en", "de", "de", "und"],
             "degenerate": [False] * 4 + [False, False, True, True],
+            "cut": [0] * 7 + [3],
         }
     )
     table = fallback_shares(frame, RESULTS)
     assert table.groupby("step")["share"].sum().tolist() == [1.0, 1.0]
     german = table[(table["step"] == 1) & (table["language"] == "de")].iloc[0]
     assert german["share"] == 0.5 and german["intact"] == 0.25 and german["degenerate"] == 0.5
+    assert german["cut"] == 1
     assert (german["low"], german["high"]) == pytest.approx(wilson(2, 4, 0.95))
     assert german["neurons"] == 7
 

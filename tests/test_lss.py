@@ -280,7 +280,7 @@ def records(margins, ties=()):
             row = {"base": base, "target": target, "fact": f"f{k}", "predicate": "P1"}
             row |= {"tie": (base, target, f"f{k}") in ties, "own_before": -1.0}
             row |= {"target_before": -3.0, "own_after": -1.0 - value / 2}
-            rows.append(row | {"target_after": -3.0 + value / 2})
+            rows.append(row | {"target_after": -3.0 + value / 2, "cut": 0})
     return pd.DataFrame(rows)
 
 

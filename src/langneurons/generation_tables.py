@@ -24,6 +24,11 @@ def _share(hits: np.ndarray, results: Mapping, name: str = "") -> dict[str, floa
     return {"share": float(hits.mean()), f"{name}low": low, f"{name}high": high}
 
 
+def _cut(part: pd.DataFrame) -> int:
+    """Return how many of the answers are to prompts that lost tokens."""
+    return int((part["cut"] > 0).sum())
+
+
 def _with_baseline(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the answers under the intervention with success, and the untouched model's."""
     untouched = frame[frame["target"] == BASELINE].set_index(UNITS)
@@ -65,6 +70,7 @@ def forcing_pairs(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                 "degenerate": float(part["degenerate"].mean()),
                 "baseline": float(part["before"].mean()),
                 "tokens": float(part["tokens"].mean()),
+                "cut": _cut(part),
             }
         )
     return pd.DataFrame(rows)
@@ -103,6 +109,7 @@ def forcing_summary(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                 "degenerate": float(part["degenerate"].mean()),
                 "baseline": float(part["before"].mean()),
                 "baseline_intact": float(part["before_intact"].mean()),
+                "cut": _cut(part),
                 "difference": change,
                 "low": low,
                 "high": high,
@@ -138,6 +145,7 @@ def fallback_shares(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                     **found,
                     "intact": float(sound.mean()),
                     "degenerate": float(part["degenerate"].mean()),
+                    "cut": _cut(part),
                 }
             )
     return pd.DataFrame(rows)

@@ -33,7 +33,7 @@ from langneurons.sidestore import SideStore
 log = logging.getLogger(__name__)
 Way = Literal["paper", "corrected"]
 Pair = tuple[str, str]
-COLUMNS = ["base", "target", "fact", "predicate", "tie"]
+COLUMNS = ["base", "target", "fact", "predicate", "tie", "cut"]
 SCORES = ["own_before", "target_before", "own_after", "target_after"]
 
 
@@ -82,8 +82,8 @@ class _Scorer:
         self.facts, self.way, self.store, self.key = facts, way, store, key
         self.batch_tokens, self.progress = batch_tokens, progress
 
-    def scores(self, plan: Plan, pairs: Iterable[Pair]) -> dict[Pair, pd.Series]:
-        """Return the scores by fact for each (base, candidate); all that lack in one pass."""
+    def scores(self, plan: Plan, pairs: Iterable[Pair]) -> dict[Pair, pd.DataFrame]:
+        """Return score and cut by fact for each (base, candidate); all that lack in one pass."""
         written = plan_digest(plan)
         wanted = {pair: requests(self.facts[pair[0]], *pair, self.way) for pair in pairs}
         keys = {
@@ -94,20 +94,21 @@ class _Scorer:
         lacking = [pair for pair in wanted if found[pair] is None and wanted[pair]]
         if lacking:
             asked = [request for pair in lacking for request in wanted[pair].values()]
-            values = self._computed(plan, asked)
+            values, cuts = self._computed(plan, asked)
             ends = np.cumsum([len(wanted[pair]) for pair in lacking])
-            for pair, part in zip(lacking, np.split(values, ends[:-1]), strict=True):
-                found[pair] = pd.DataFrame({"score": part})
+            pieces = zip(np.split(values, ends[:-1]), np.split(cuts, ends[:-1]), strict=True)
+            for pair, (part, cut) in zip(lacking, pieces, strict=True):
+                found[pair] = pd.DataFrame({"score": part, "cut": cut})
                 self.store.put(keys[pair], found[pair])
         self.progress.update()
         return {
-            pair: pd.Series(found[pair]["score"].to_numpy(), index=list(asked)).dropna()
+            pair: found[pair].set_index(pd.Index(list(asked))).dropna(subset="score")
             for pair, asked in wanted.items()
             if asked
         }
 
-    def _computed(self, plan: Plan, asked: list[Pair]) -> np.ndarray:
-        """Return the model's scores, NaN where the premise and the object share a token."""
+    def _computed(self, plan: Plan, asked: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the model's scores, NaN where premise and object share a token; tokens cut."""
         values = np.full(len(asked), np.nan)
         encoded = encode_requests(self.sites, self.tokenizer, asked, controls={})
         report_cuts("premises", [one.cut for one in encoded], max_positions(self.sites.config))
@@ -129,7 +130,7 @@ class _Scorer:
             values[clean] = [value for value, _ in scored]
             if not np.isfinite(values[clean]).all():
                 raise RuntimeError(f"a log-probability under {plan.name} is not finite")
-        return values
+        return values, np.array([one.cut for one in encoded], np.int64)
 
 
 def measure(
@@ -146,6 +147,7 @@ def measure(
 
     `facts` are prepared facts by base language, `plans` by target language. own_*: the object in
     the base language, target_*: in the target language, in nats; tie: they are the same string.
+    cut: tokens that the premise lost because it did not fit.
     Facts are left out that lack a premise or an object, or whose object shares a token with the
     premise.
     """
@@ -210,9 +212,10 @@ def _records(rows, base: str, target: str, before: Mapping, after: Mapping) -> p
         "fact": names,
         "predicate": [about[name]["predicate"] for name in names],
         "tie": [same(one[base], one[target]) for one in objects],
-        "own_before": before[base, base].loc[names].to_numpy(),
-        "target_before": before[base, target].loc[names].to_numpy(),
-        "own_after": after[base, base].loc[names].to_numpy(),
-        "target_after": after[base, target].loc[names].to_numpy(),
+        "own_before": before[base, base].loc[names, "score"].to_numpy(),
+        "target_before": before[base, target].loc[names, "score"].to_numpy(),
+        "own_after": after[base, base].loc[names, "score"].to_numpy(),
+        "target_after": after[base, target].loc[names, "score"].to_numpy(),
+        "cut": np.maximum(*(before[base, o].loc[names, "cut"].to_numpy() for o in (base, target))),
     }
     return pd.DataFrame(columns)

@@ -46,9 +46,9 @@ def lss_cells(
 ) -> pd.DataFrame:
     """Return one row per (base, target), diagonal included.
 
-    facts: as prepared; unusable: without premise or object; ties: with equal objects; n: facts
-    that LSS is the share of. Wilson's interval for LSS, Student's t over facts for the mean margin
-    (nats).
+    facts: as prepared; unusable: without premise or object; ties: with equal objects; cut: with a
+    premise that lost tokens; n: facts that LSS is the share of. Wilson's interval for LSS,
+    Student's t over facts for the mean margin (nats).
     """
     cells = dict(list(judged(frame, metadata).groupby(["base", "target"], sort=False)))
     rows = []
@@ -59,7 +59,7 @@ def lss_cells(
             own = cells.get((base, target))
             if own is None:
                 failed = base == target and metadata["way"] == "paper"
-                empty = {"unusable": 0 if base == target else facts, "ties": 0, "n": 0}
+                empty = {"unusable": 0 if base == target else facts, "ties": 0, "cut": 0, "n": 0}
                 values = dict.fromkeys(("lss", "low", "high", "margin"), math.nan)
                 values |= dict.fromkeys(("margin_low", "margin_high"), math.nan)
                 rows.append(row | empty | values | ({"lss": 0.0} if failed else {}))
@@ -67,7 +67,8 @@ def lss_cells(
             kept = own[own["counted"]]
             n, shifted = len(kept), int(kept["shifted"].sum())
             margin, low, high = mean_interval(kept["margin"].to_numpy(), results["confidence"])
-            row |= {"unusable": facts - len(own), "ties": int(own["tie"].sum()), "n": n}
+            row |= {"unusable": facts - len(own), "ties": int(own["tie"].sum())}
+            row |= {"cut": int((kept["cut"] > 0).sum()), "n": n}
             row |= {"lss": shifted / n if n else math.nan}
             row |= dict(
                 zip(("low", "high"), wilson(shifted, n, results["confidence"]), strict=True)
