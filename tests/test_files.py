@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -370,3 +371,18 @@ def test_the_command_line_names_every_missing_file(here, capsys):
     assert main(["mine.yaml"]) == 1
     said = capsys.readouterr().err
     assert said.count("corpus.source.path") == 3 and said.count("models.tiny.source.path") == 1
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (put("corpus.block_size", 512), r"corpus.block_size: 512 tokens, and models.tiny reads 64"),
+        (put("corpus.heldout_block_size", 65), "corpus.heldout_block_size: 65 tokens"),
+    ],
+)
+def test_lengths_beyond_what_a_model_reads(here, change, words):
+    sizes = SMALL | {"n_positions": 64}
+    (here / "tiny-model/config.json").write_text(json.dumps(sizes))
+    small = [put("corpus.block_size", 64), put("corpus.heldout_block_size", 64)]
+    said = refused(*small, change)
+    assert re.search(words, said) and "legal: up to 64" in said

@@ -10,6 +10,7 @@ from typing import Any
 from langneurons.paths import user_path
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+POSITIONS = ("max_position_embeddings", "n_positions")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,20 @@ def from_config(raw: Mapping[str, Any]) -> Geometry:
 
 def depth(folder: Path) -> int | None:
     """Return the number of layers that the config.json of a folder names, None without one."""
+    return _number(folder, LAYERS)
+
+
+def positions(folder: Path) -> int | None:
+    """Return how many tokens the model of a folder reads at most, None if no limit is known."""
+    return _number(folder, POSITIONS)
+
+
+def _number(folder: Path, keys: tuple[str, ...]) -> int | None:
+    """Return the first of the keys that a folder's config.json has."""
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         raw = raw.get("text_config") or raw
-        return next((int(raw[key]) for key in LAYERS if raw.get(key)), None)
+        return next((int(raw[key]) for key in keys if raw.get(key)), None)
     except (OSError, ValueError, AttributeError, TypeError):
         return None
 

@@ -24,6 +24,7 @@ SIBLINGS = 2000  # names of a folder among which the most similar one is looked 
 SHOWN = 10
 COUNTED_BYTES = 2**26  # larger files of rows are not counted before a run
 SIZES = "config/plan.yaml"
+PROMPT = 2  # tokens of the shortest prompt: what begins a text, and one more
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,14 @@ def check_files(config: Config, work: Path = Path()) -> None:
         if reason is not None:
             missing.add(named.key)
             wrong.append(reason)
-    for check in (_check_printed, _check_layers, _check_rows, _check_shares, _check_split):
+    for check in (
+        _check_printed,
+        _check_layers,
+        _check_lengths,
+        _check_rows,
+        _check_shares,
+        _check_split,
+    ):
         for key, reason in check(config, work):
             if not any(key.startswith(f"{one}") or one.startswith(key) for one in missing):
                 wrong.append(reason)
@@ -387,6 +395,48 @@ def _check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     for model, layers in depths(config, work).items():
         for reason in layer_errors(model, layers, deepest_layers(config, model)):
             yield reason.split(":")[0], reason
+
+
+# Lengths ------------------------------------------------------------------------------------------
+
+
+def _lengths(config: Config) -> Iterator[tuple[str, int, int]]:
+    """Yield (key, tokens, tokens that must fit beside them) of every length that is fixed."""
+    from langneurons.tasks import load_task
+
+    yield "corpus.block_size", config.corpus.block_size, 0
+    yield "corpus.heldout_block_size", config.corpus.heldout_block_size, 0
+    for part in ("forcing", "fallback"):
+        entry = getattr(config, part)
+        if entry is not None:
+            yield f"{part}.max_new_tokens", entry.max_new_tokens, PROMPT
+    for name, entry in config.tasks.items():
+        try:
+            task = load_task(definition_file(name, entry.definition))
+        except (ConfigError, OSError):
+            continue  # told elsewhere
+        if task.kind == "generation":
+            yield f"tasks.{name}: max_new_tokens of its definition", task.max_new_tokens, PROMPT
+    for name, entry in config.finetunings.items():
+        yield f"finetunings.{name}.training.max_length", entry.training.max_length, 0
+
+
+def _check_lengths(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield lengths beyond what a model reads, where that is known."""
+    lengths = None
+    for name, entry in config.models.items():
+        found = map(geometry.positions, geometry.folders(name, entry.source, work))
+        limit = next(filter(None, found), None)
+        if limit is None:
+            continue
+        lengths = list(_lengths(config)) if lengths is None else lengths
+        for key, tokens, beside in lengths:
+            if tokens + beside > limit:
+                yield (
+                    key,
+                    f"{key}: {tokens} tokens, and models.{name} reads {limit} at most; legal: up to"
+                    f" {limit - beside}.",
+                )
 
 
 # Rows ---------------------------------------------------------------------------------------------
