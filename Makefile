@@ -6,7 +6,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cluster soak lint unit workflow plan efficiency bench bench-gpu report graph clean
+.PHONY: help demo test cluster soak lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
 
 help:                      ## this list; nothing is installed
 	@echo "usage: make TARGET [CONFIG=config/config.yaml] [CORES=2]"; echo
@@ -82,6 +82,12 @@ resources/models/gemma3-270m/manifest.json: | .venv/model
 BENCH ?=
 bench: .bench/installed resources/models/gemma3-270m/manifest.json ## the benchmarks of benchmarks/, beside their peers (BENCH="intervention memory" for some)
 	.bench/bin/python benchmarks/run.py $(BENCH)
+
+DRAWS ?= 500
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+fuzz: .venv/harness        ## configurations drawn anew: refused in words, or planned; some run to the end (SEED=... repeats)
+	@echo "make fuzz DRAWS=$(DRAWS) SEED=$(SEED)"
+	LANGNEURONS_DRAWS=$(DRAWS) LANGNEURONS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/test_fuzz_config.py tests/test_fuzz_jobs.py
 
 bench-gpu: .venv/installed ## check and time everything that a GPU is asked for (MINUTES=9 for a limit)
 	$(BIN)/python benchmarks/gpu.py $(if $(MINUTES),--minutes $(MINUTES))

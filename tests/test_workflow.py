@@ -480,7 +480,18 @@ SHIPPED = sorted(
 
 def test_local_copies_of_the_tasks_replace_the_mini_ones(checkout):
     files = "config/papers/mondal2025_small.yaml", "config/overlays/local_xnli_xquad.yaml"
+    done = checkout.run("-n", "--configfile", *files, check=False)
+    assert done.returncode and "data/xnli/vi/test.jsonl" in done.stdout + done.stderr
+    nli = {"premise": "a", "hypothesis": "b", "label": 0}
+    qa = {"context": "a b", "question": "a?", "answers": {"text": ["a"]}, "id": "1"}
+    found = [("xnli/vi/test", nli), ("xnli/en/validation", nli)]
+    found += [(f"xquad/{lang}/validation", qa) for lang in ("en", "vi", "zh")]
+    for name, row in found:
+        path = checkout.path / f"data/{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     done = checkout.run("-n", "--configfile", *files, "--quiet", "rules")
+    shutil.rmtree(checkout.path / "data")
     assert "evaluate_task" in done.stdout + done.stderr
 
 

@@ -31,6 +31,7 @@ from langneurons.errors import ConfigError, nearest
 from langneurons.geometry import Geometry
 from langneurons.histogram import N_BINS
 from langneurons.paths import user_path
+from langneurons.tasks import mini_file
 
 GB = 1e9
 ASSUMPTIONS = "config/plan.yaml"
@@ -427,7 +428,7 @@ class Planner:
             split = source.split or hub.get("split", "test")
             rows = sizes.get(split, self.assumed["default_rows"])
         elif source.kind == "mini":
-            path = Path(__file__).parent / "mini" / (source.name or task["name"]) / f"{lang}.jsonl"
+            path = mini_file(source.name or task["name"], lang)
             rows = sum(1 for _ in path.open("rb"))
         else:
             code = task.get("codes", {}).get(lang, lang)

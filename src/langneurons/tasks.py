@@ -598,8 +598,7 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> reading.Rows
     fields, needed = task.reads, {*task.fields, task.gold}
     if source["kind"] == "mini":
         name = source.get("name") or task.name
-        folder = "parallel" if name == "flores" else name
-        rows = reading.read(source, key, lang, mini=reading.MINI / folder / f"{lang}.jsonl")
+        rows = reading.read(source, key, lang, mini=mini_file(name, lang))
         if name != "flores":
             return rows
         pairs = (
@@ -611,6 +610,11 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> reading.Rows
         source, code = _of_hub(task, source, lang)
         return reading.read(source, key, lang, code, fields=fields, needed=needed)
     return reading.read(source, key, lang, task.code(lang))
+
+
+def mini_file(name: str, lang: str) -> Path:
+    """Return the file of a task's rows among the mini data."""
+    return reading.MINI / ("parallel" if name == "flores" else name) / f"{lang}.jsonl"
 
 
 def _of_hub(task: Task, source: Mapping[str, Any], lang: str) -> tuple[dict[str, Any], str]:

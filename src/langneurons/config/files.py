@@ -18,6 +18,7 @@ from langneurons.config.root import Config, entry_languages
 from langneurons.config.tasks import source_paths
 from langneurons.errors import ConfigError, nearest
 from langneurons.paths import unset, user_path
+from langneurons.tasks import build, load_task, mini_file
 
 MINI = Path(__file__).resolve().parents[1] / "mini"
 SIBLINGS = 2000  # names of a folder among which the most similar one is looked for
@@ -149,8 +150,10 @@ def row_sources(config: Config) -> Iterator[RowSource]:
             lang = entry.language
             made = f"resources/training/{points}/{name}.jsonl"
             job = ("prepare_training", {"points": points, "finetuning": name})
+            content = _content(file)
             code = _codes(file).get(lang, lang)
-            yield RowSource(key, entry, entry.source, file, name, lang, code, made, job)
+            task = str(content.get("name", name))  # what the mini data is called
+            yield RowSource(key, entry, entry.source, file, task, lang, code, made, job)
 
 
 def _under(config: Config, section: str, name: str, points: str) -> tuple[Any, str]:
@@ -165,10 +168,14 @@ def _under(config: Config, section: str, name: str, points: str) -> tuple[Any, s
     return entry, f"{section}.{name}.{inner}"
 
 
-def _codes(definition: Path) -> Mapping[str, str]:
+def _content(definition: Path) -> Mapping[str, Any]:
     if not definition.is_file():
         return {}
-    codes = parse_yaml(definition.read_text(encoding="utf-8-sig"), str(definition)).get("codes")
+    return parse_yaml(definition.read_text(encoding="utf-8-sig"), str(definition))
+
+
+def _codes(definition: Path) -> Mapping[str, str]:
+    codes = _content(definition).get("codes")
     return codes if isinstance(codes, Mapping) else {}
 
 
@@ -445,7 +452,6 @@ def _check_lengths(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield what the first row of a source lacks of what its reader needs."""
     from langneurons.facts import read_facts
-    from langneurons.tasks import build, load_task
 
     tasks: dict[Path, Any] = {}
     for one in row_sources(config):
@@ -561,17 +567,12 @@ def _columns(folder: Path) -> list[str] | str | None:
         return None
 
 
-def _mini_file(one: RowSource) -> Path:
-    name = one.source.name or one.task
-    return MINI / ("parallel" if name == "flores" else name) / f"{one.lang}.jsonl"
-
-
 def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
     """Return where the first row of a task's source stands, and the row."""
     kind = one.source.kind
     names = {"lang": one.lang, "code": one.code}
     if kind == "mini":
-        row = _first_row(_mini_file(one))
+        row = _first_row(mini_file(one.source.name or one.task, one.lang))
         if isinstance(row, dict) and (one.source.name or one.task) == "flores":
             row = {"sentence_src": row["english"], "sentence_tgt": row["text"]}
         return (f"the mini data of {one.source.name or one.task}", row) if row else None
@@ -631,7 +632,7 @@ def number_of_rows(one: RowSource) -> int | None:
     """Return how many rows a source has, None where that is not known before a run."""
     kind, path = one.source.kind, None
     if kind == "mini":
-        path = _mini_file(one)
+        path = mini_file(one.source.name or one.task, one.lang)
     elif kind in ("jsonl", "text"):
         template = next(iter(source_paths(one.source).values()))
         path = user_path(template, {"lang": one.lang, "code": one.code})

@@ -15,7 +15,7 @@ from langneurons.config.base import bare, blocks
 from langneurons.config.effects import check_effects
 from langneurons.config.interventions import InterventionEntry
 from langneurons.config.printed import Printed
-from langneurons.config.root import NAMED, Config, check
+from langneurons.config.root import NAMED, Config, check, check_mini_rows
 from langneurons.config.sweeps import write_out
 from langneurons.errors import ConfigError, nearest, unknown
 from langneurons.paths import user_path
@@ -96,8 +96,13 @@ def explained(
     error: ValidationError, raw: Mapping[str, Any], root: type[BaseModel] = Config
 ) -> ConfigError:
     """Return the error of a definition in the user's terms, one line per mistake."""
-    lines = dict.fromkeys(_explain(item, raw, root) for item in _causes(error))
+    lines = dict.fromkeys(_printable(_explain(item, raw, root)) for item in _causes(error))
     return ConfigError("\n".join(lines))
+
+
+def _printable(line: str) -> str:
+    """Return a line in which what does not print, such as a line break, is written out."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in line)
 
 
 def _check_conversions(given: Any, made: Any, path: str) -> None:
@@ -188,9 +193,11 @@ def _explain(item: Mapping[str, Any], raw: Mapping[str, Any], root: type[BaseMod
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
         return f"{path}: {shown} does not have the form {pattern}.{place.meaning}"
-    if isinstance(value, float) and not math.isfinite(value):
+    wanted = _EXPECTED.get(kind, "number")
+    if isinstance(value, float) and not math.isfinite(value) and "number" in wanted:
         return f"{path}: {value} is not legal; expected a finite number."
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    message = re.sub(r"^(String|Tuple|List|Dictionary|Value) should", "should", message)
     message = _EXPECTED.get(kind, message).rstrip(".")
     word, _, rest = message.partition(": ")
     if kind == "value_error" and word in place.keys:
@@ -299,11 +306,14 @@ def _check_definitions(config: Config) -> None:
     """Refuse a task that nothing defines, and a language for which it has no prompt."""
     kinds = {}
     for name, task in config.tasks.items():
-        kind = _definition("tasks", name, task.definition, task.languages, "languages")
+        own = _definition("tasks", name, task.definition, task.languages, "languages")
+        kind = own and own.kind
+        _check_hub(f"tasks.{name}", task.source, own)
         if task.paper is not None and task.paper.definition is not None:
-            other = _definition(
+            paper = _definition(
                 "tasks", name, task.paper.definition, task.languages, "languages", "paper."
             )
+            other = paper and paper.kind
             if (kind == "classification") != (other == "classification"):
                 raise ConfigError(
                     f"tasks.{name}.paper.definition: of kind {other}, the task's own of kind"
@@ -331,7 +341,11 @@ def _check_training(config: Config, name: str) -> str | None:
     entry = config.finetunings[name]
     kind = "text"
     if not entry.is_text:
-        kind = _definition("finetunings", name, entry.definition, [entry.language], "language")
+        task = _definition("finetunings", name, entry.definition, [entry.language], "language")
+        kind = task and task.kind
+        _check_hub(f"finetunings.{name}", entry.source, task)
+        if task is not None:
+            check_mini_rows(f"finetunings.{name}", entry, task.name, [entry.language], "language")
     if kind == "multiple_choice":
         raise ConfigError(
             f"finetunings.{name}.definition: a multiple_choice task cannot be trained; legal:"
@@ -401,8 +415,8 @@ def _definition(
     langs: Sequence[str],
     key: str,
     prefix: str = "",
-) -> str | None:
-    """Return the kind of the task that a file defines, after checking its languages."""
+):
+    """Return the task that a file defines, after checking its languages."""
     place = f"{section}.{name}"
     if given is not None:
         path = project_file(given)
@@ -421,7 +435,16 @@ def _definition(
     for lang in langs:
         if lang not in task.words:
             raise unknown(f"{section}.{name}.{key}", lang, f"language of {path.name}", task.words)
-    return task.kind
+    return task
+
+
+def _check_hub(path: str, source: Any, task: Any) -> None:
+    """Refuse rows of the hub where neither source nor definition names a data set."""
+    if source.kind == "hub" and source.dataset is None and task is not None and task.hub is None:
+        raise ConfigError(
+            f"{path}.source: the definition of {task.name!r} names no data set of the hub. Name"
+            " one: {kind: hub, dataset: owner/name, revision: ...}, or use another kind of source."
+        )
 
 
 def read_definition(path: Path, place: str | None = None):

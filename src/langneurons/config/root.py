@@ -1105,16 +1105,26 @@ def _check_mini(config: Config) -> None:
             if lang not in config.language_names():
                 raise unknown(f"{path}.codes", lang, "language", config.language_names())
     for name, task in config.tasks.items():
-        if task.source.kind == "mini":
-            known = MINI_TASK_LANGUAGES.get(task.source.name or name)
-            if known is None:
-                known = MINI_TASK_LANGUAGES
-                raise unknown(f"tasks.{name}.source", name, "task of the mini data", known)
-            for lang in task.languages:
-                if lang not in known:
-                    raise unknown(
-                        f"tasks.{name}.languages", lang, "language of the mini task", known
-                    )
+        check_mini_rows(f"tasks.{name}", task, name, task.languages, "languages")
+
+
+def check_mini_rows(
+    path: str, entry: TaskEntry | FinetuneEntry, name: str, langs: Iterable[str], key: str
+) -> None:
+    """Refuse rows of the mini data, also those under `paper`, that are not among them.
+
+    name: what the mini data is called where the source does not say.
+    """
+    for place, source in _sources(path, entry):
+        if source.kind != "mini":
+            continue
+        known = MINI_TASK_LANGUAGES.get(source.name or name)
+        if known is None:
+            error = unknown(place, name, "task of the mini data", MINI_TASK_LANGUAGES)
+            raise ConfigError(f"{error} Name one: {{kind: mini, name: ...}}.")
+        for lang in langs:
+            if lang not in known:
+                raise unknown(f"{path}.{key}", lang, f"language of the mini data ({place})", known)
 
 
 def _check_use(config: Config) -> None:
