@@ -1,5 +1,6 @@
 """The whole configuration: its keys, the checks across keys, and what follows from them."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -399,6 +400,11 @@ def statistic_site(step: Step, protocol: Protocol) -> str:
 
 def set_directory(languages: Iterable[str]) -> str:
     """Name a language set by its content: sorted codes, or their number and a digest if long."""
+    return _set_directory(tuple(languages))
+
+
+@functools.cache
+def _set_directory(languages: tuple[str, ...]) -> str:
     codes = sorted(languages)
     name = "-".join(codes)
     if len(name) <= 100:
