@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.figure import Figure
 
 from langneurons import figures
 from langneurons.neurons import NeuronTable
 from langneurons.tables import by_layer
 
 NAMES = {"en": "English", "fr": "French"}
+RESULTS = {"alpha": 0.05, "confidence": 0.95}
 
 
 def neuron_table(n_langs=3, n_layers=4, d_mlp=32, per=20):
@@ -35,7 +37,8 @@ def cells(langs, largest=3.0):
         for one in langs
         for two in langs
     ]
-    return pd.DataFrame(rows, columns=["deactivated", "evaluated", "nll_change", "p_holm"])
+    frame = pd.DataFrame(rows, columns=["deactivated", "evaluated", "nll_change", "p_holm"])
+    return frame.assign(documents=16, p=frame["p_holm"] / len(frame), p_least=0.001)
 
 
 def task_scores(metrics=("accuracy",)):
@@ -50,7 +53,7 @@ def task_scores(metrics=("accuracy",)):
                     shared
                     | {"langset": "s", "selection": "LAPE", "intervention": intervention}
                     | {"difference": -0.1, "difference_low": -0.2, "difference_high": 0.0}
-                    | {"p_holm": p}
+                    | {"p_holm": p, "p": p / 4, "p_least": 0.01, "n": 20}
                 )
     return pd.DataFrame(rows)
 
@@ -61,13 +64,28 @@ def factors():
         for intervention in ("zero", "max")
         for selection, high in (("LAPE", 0.7), ("random", np.nan))
     ]
-    return pd.DataFrame(rows, columns=["intervention", "selection", "lss", "low", "high"])
+    return pd.DataFrame(rows, columns=["intervention", "selection", "lss", "low", "high"]).assign(
+        facts=48
+    )
 
 
 def activations():
     row = dict(zip(("p05", "p10", "p25", "p75", "p90", "p95"), range(-3, 3), strict=True))
     return pd.DataFrame([{"model": "m", "lang": lang, "site": "act", "mean": 0.1, **row}
                          for lang in ("en", "fr")])  # fmt: skip
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Return the figures that are drawn."""
+    made = []
+
+    def figure(*args, **kwargs):
+        made.append(Figure(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(figures, "Figure", figure)
+    return made
 
 
 def every_figure(folder):
@@ -79,7 +97,7 @@ def every_figure(folder):
     figures.draw_layers(table, order, "Title", folder / "layers")
     figures.draw_venn(table, [order], "Title", folder / "venn")
     panels = [("one", cells(order)), ("two", cells(order, 0.1))]
-    figures.draw_perplexity(panels, order, "Title", folder / "perplexity")
+    figures.draw_perplexity(panels, order, "Title", folder / "perplexity", RESULTS)
     shares = pd.DataFrame([[np.nan, 0.5], [1.0, np.nan]], ["l0", "l1"], ["l0", "l1"])
     figures.draw_lss([("one", shares), ("two", 1 - shares)], "Title", folder / "lss")
     figures.draw_lss_factors(factors(), "Title", folder / "lss_factors")
@@ -128,12 +146,14 @@ def test_empty_selections_are_drawn(tmp_path):
 def test_large_matrices_are_drawn_without_numbers(tmp_path):
     table = neuron_table(n_langs=30, n_layers=80)
     figures.draw_layers(table, table.languages, "Large", tmp_path / "layers")
-    figures.draw_perplexity([("", cells(table.languages))], table.languages, "", tmp_path / "p")
+    figures.draw_perplexity(
+        [("", cells(table.languages))], table.languages, "", tmp_path / "p", RESULTS
+    )
 
 
 def test_cells_that_were_not_measured_stay_blank(tmp_path):
     some = cells(["a", "b"]).iloc[:3]
-    figures.draw_perplexity([("", some)], ["a", "b"], "", tmp_path / "p")
+    figures.draw_perplexity([("", some)], ["a", "b"], "", tmp_path / "p", RESULTS)
     assert (tmp_path / "p.png").stat().st_size > 0
 
 
@@ -158,24 +178,133 @@ def test_venn_counts_by_hand():
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.0, "0.00"), (-0.001, "0.00"), (0.123, "0.12"), (-1.26, "−1.3"), (9.97, "10"),
-     (0.999, "1.0"), (345.6, "346"), (3e5, "3e5"), (np.nan, ""), (np.inf, "∞")],
+     (0.999, "1.0"), (345.6, "346"), (np.nan, ""), (np.inf, "∞"), (999.4, "999"), (999.6, "1.0k"),
+     (6452, "6.5k"), (-12345, "−12k"), (3e5, "300k"), (2.1e6, "2.1M"), (4e9, "4.0G"),
+     (3e14, "300T"),
+     (3e17, "3e17")],
 )  # fmt: skip
 def test_short_numbers(value, text):
     assert figures._short(value) == text
 
 
-def test_change_norm_is_centred_and_logarithmic_only_when_wide():
-    narrow = figures.change_norm(np.array([0.1, -0.3, 0.2]))
+def test_change_norm_is_centred_and_logarithmic_only_for_ratios():
+    narrow, extend = figures.change_norm(np.array([0.1, -0.3, 0.2]))
     assert type(narrow) is Normalize and (narrow.vmin, narrow.vmax) == (-0.3, 0.3)
-    wide = figures.change_norm(np.array([0.01] * 20 + [5.0, np.nan]))
-    assert isinstance(wide, SymLogNorm) and wide(0.0) == pytest.approx(0.5)
-    assert figures.change_norm(np.zeros(3)).vmax == 1.0
+    assert extend == "neither"
+    values = np.array([0.01] * 20 + [5.0, 4.0, np.nan])
+    wide, extend = figures.change_norm(values, ratios=True)
+    assert isinstance(wide, SymLogNorm) and wide(0.0) == pytest.approx(0.5) and extend == "neither"
+    assert figures.change_norm(np.zeros(3))[0].vmax == 1.0
+    assert figures.change_norm(np.array([np.nan]))[0].vmax == 1.0
 
 
-def test_ink_contrasts_with_the_cell():
-    cmap, norm = figures._cmap("cividis"), Normalize(0, 1)
-    assert figures._ink(cmap, norm, 0.0) == "white"
-    assert figures._ink(cmap, norm, 1.0) == "black"
+def test_one_huge_cell_does_not_wash_out_the_diagonal():
+    langs = [f"l{k}" for k in range(9)]
+    matrix = np.full((9, 9), 0.05)
+    np.fill_diagonal(matrix, np.linspace(1.5, 2.5, 9))
+    plain, _ = figures.change_norm(matrix.ravel())
+    assert plain.vmax == 2.5  # the diagonal is no outlier
+    matrix[3, 7] = 2e6
+    norm, extend = figures.change_norm(matrix.ravel())
+    assert (norm.vmin, norm.vmax, extend) == (-2.5, 2.5, "max")
+    colour = figures._cmap("PuOr_r")(norm(2.0))
+    assert figures.luminance(colour) < 0.5 * figures.luminance((1, 1, 1))
+    assert figures._described_scale(norm, extend) == "cells beyond ±2.5 have the colour of the end"
+    matrix[3, 6] = -1e5
+    assert figures.change_norm(matrix.ravel())[1] == "both"
+    assert len(langs) == len(matrix)
+
+
+def test_a_logarithmic_scale_says_that_it_is_one():
+    norm, extend = figures.change_norm(np.array([5.0] * 30 + [3e3, -900, 1e3]), ratios=True)
+    assert figures._described_scale(norm, extend) == "symmetric-log scale, linear within ±1.0"
+    norm, extend = figures.change_norm(np.array([5.0] * 30 + [2e6, 900, 1e3]), ratios=True)
+    assert figures._described_scale(norm, extend) == (
+        "symmetric-log scale, linear within ±0.10; cells beyond ±1.0k have the colour of the end"
+    )
+
+
+@pytest.mark.parametrize("name", ["cividis", "PuOr", "PuOr_r"])
+def test_numbers_on_colours_have_a_contrast_of_at_least_4_5(name):
+    cmap, norm = figures._cmap(name), Normalize(0, 1)
+    for value in np.linspace(0, 1, 1001):
+        ink = {"black": 0.0, "white": 1.0}[figures._ink(cmap, norm, value)]
+        ground = figures.luminance(cmap(norm(value)))
+        light, dark = max(ink, ground) + 0.05, min(ink, ground) + 0.05
+        assert light / dark >= 4.5, (value, ground)
+    grey = figures.luminance(cmap.get_bad())
+    assert (grey + 0.05) / 0.05 >= 4.5  # black on cells without a value
+
+
+def test_every_text_of_a_heat_map_is_black_or_white(tmp_path, kept):
+    order = ["en", "fr"]
+    figures.draw_perplexity(
+        [("one", cells(order))], order, "T", tmp_path / "p", RESULTS, names=NAMES
+    )
+    axis = kept[0].axes[0]
+    assert {text.get_color() for text in axis.texts} <= {"black", "white"}
+    faces = {(text.get_fontstyle(), text.get_fontweight()) for text in axis.texts}
+    assert faces <= {("italic", "normal"), ("normal", "bold")}
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["English (en)", "French (fr)"]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["English (en)", "French (fr)"]
+    note = " ".join(kept[0].get_supxlabel().split())
+    assert "n = 16 documents per language" in note and "of 4 cells" in note
+
+
+def test_a_figure_says_that_no_cell_can_be_significant(tmp_path, kept):
+    order = [f"l{k}" for k in range(9)]
+    thin = cells(order).assign(documents=8, p_least=81 * 2.0**-7)
+    figures.draw_perplexity([("LAPE", thin)], order, "T", tmp_path / "p", RESULTS)
+    note = " ".join(kept[0].get_supxlabel().split())
+    assert "LAPE: with 8 documents no cell of 81 can reach 0.05" in note
+    assert "use 12 documents or more" in note
+    items = task_scores().assign(n=3, p_least=0.5)
+    figures.draw_tasks(items, ["en", "fr"], "T", tmp_path / "t", NAMES)
+    note = " ".join(kept[1].get_supxlabel().split())
+    assert "n = 3 items per language" in note and "95% intervals over items" in note
+    assert "accuracy: with 3 items no cell of 4 can reach 0.05" in note
+
+
+@pytest.mark.parametrize(
+    ("top", "ticks"), [(0, [0]), (1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3]), (46, None)]
+)
+def test_ticks_of_counts_are_whole_and_each_stands_once(top, ticks):
+    found = figures._count_ticks(top)
+    assert ticks is None or found == ticks
+    assert len(set(found)) == len(found) <= 7 and all(isinstance(one, int) for one in found)
+
+
+def test_colour_bars_of_few_neurons_have_whole_ticks(tmp_path, kept):
+    table = neuron_table(per=2)
+    figures.draw_overlap(table, table.languages, "T", tmp_path / "overlap")
+    figures.draw_layers(table, table.languages, "T", tmp_path / "layers")
+    bars = [axis for figure in kept for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    for axis in bars:
+        if "Jaccard" in axis.get_ylabel():
+            continue
+        ticks = [text.get_text() for text in axis.get_yticklabels()]
+        assert len(set(ticks)) == len(ticks), ticks
+        assert all(tick.replace(",", "").isdigit() for tick in ticks)
+
+
+def test_overlap_stands_beside_chance(tmp_path, kept):
+    # Two languages with the same 4 of 8 neurons in one layer: chance is 4 x 4 / 8 = 2.
+    rows = [(lang, 0, neuron) for lang in ("en", "fr") for neuron in range(4)]
+    frame = pd.DataFrame(rows, columns=["lang", "layer", "neuron"]).assign(score=0.0)
+    metadata = {
+        "languages": ["en", "fr"],
+        "n_layers": 1,
+        "d_mlp": 8,
+        "tokens": {"en": 900, "fr": 1000},
+    }
+    figures.draw_overlap(
+        NeuronTable(frame, metadata), ["en", "fr"], "T", tmp_path / "o", None, NAMES
+    )
+    times = kept[0].axes[2]
+    assert [text.get_text() for text in times.texts] == ["", "2.0", "2.0", ""]
+    note = " ".join(kept[0].get_supxlabel().split())
+    assert "text of n = 900 to 1,000 tokens per language" in note
+    assert "share 2.0 to 2.0, 2.0 on average" in note
 
 
 def _image_size(path):
@@ -188,6 +317,7 @@ def test_scores_by_target_and_by_layer(tmp_path):
     rows = [
         {"metric": "accuracy", "lang": lang, "target": target, "selection": "LAPE"}
         | {"intervention": f"p.L0{layer}", "difference": value, "p_holm": 0.2}
+        | {"n": 20, "p": 0.05, "p_least": 0.001}
         for layer in (0, 1)
         for lang, target, value in (
             ("en", "en", 0.1 * layer),
@@ -217,6 +347,7 @@ def test_many_adapters_become_a_matrix(tmp_path):
                 row = {"adapter": f"a{number}", "lang": lang, "intervention": intervention}
                 row |= {"langset": "s", "selection": "lape", "metric": "accuracy"}
                 row |= {"difference": 0.01 * number, "difference_low": 0.0, "p_holm": 0.5}
+                row |= {"n": 20, "p": 0.05, "p_least": 0.001}
                 rows.append(row | {"difference_high": 0.1, "baseline": 0.5})
     few = pd.DataFrame(rows[:8])
     figures.draw_tasks(few, ["en", "vi"], "few", tmp_path / "few")
@@ -229,6 +360,8 @@ def test_many_adapters_become_a_matrix(tmp_path):
 def test_perplexity_and_cross_entropy_are_two_figures(tmp_path):
     panels = [("LAPE", cells(["en", "vi", "hi"]).assign(ppl_change=lambda one: one.nll_change * 9))]
     for value in ("nll_change", "ppl_change"):
-        figures.draw_perplexity(panels, ["en", "vi", "hi"], "title", tmp_path / value, value=value)
+        figures.draw_perplexity(
+            panels, ["en", "vi", "hi"], "title", tmp_path / value, RESULTS, value
+        )
     first, second = ((tmp_path / f"{v}.svg").read_bytes() for v in ("nll_change", "ppl_change"))
     assert first != second

@@ -36,6 +36,11 @@ def labels(axis):
     return tuple([tick.get_text() for tick in side] for side in ticks)
 
 
+def note(drawn):
+    """Return the note of the figure, in one line."""
+    return " ".join(drawn[0].get_supxlabel().split())
+
+
 def test_families_stay_together_in_the_order_of_their_first_language():
     families = {"en": "Germanic", "fr": "Romance", "de": "Germanic", "es": "Romance", "xx": ""}
     langs, borders = figures.by_family(["fr", "en", "xx", "es", "de"], families)
@@ -60,7 +65,7 @@ def test_overlap_by_family(tmp_path, drawn):
 
 def test_forcing_is_source_by_target(tmp_path, drawn):
     rows = [
-        {"source": s, "target": t, "success": v, "intact": v / 2, "baseline": 0.1}
+        {"source": s, "target": t, "success": v, "intact": v / 2, "baseline": 0.1, "n": 6}
         for (s, t), v in {
             ("fr", "en"): 0.25,
             ("fr", "fr"): 1.0,
@@ -72,6 +77,7 @@ def test_forcing_is_source_by_target(tmp_path, drawn):
     both(tmp_path / "f")
     first, second, third = drawn[0].axes[:3]
     assert labels(first) == (["fr", "en"], ["fr", "en"])
+    assert "n = 6 questions per cell" in note(drawn)
     np.testing.assert_allclose(first.images[0].get_array(), [[100, 25], [50, 75]])
     np.testing.assert_allclose(second.images[0].get_array(), [[50, 12.5], [25, 37.5]])
     np.testing.assert_allclose(third.images[0].get_array(), 10.0)
@@ -80,7 +86,14 @@ def test_forcing_is_source_by_target(tmp_path, drawn):
 def test_fallback_sums_up_rare_languages(tmp_path, drawn):
     shares = {"en": (0.9, 0.2), "fr": (0.05, 0.5), "xx": (0.05, 0.0), "yy": (0.0, 0.3)}
     rows = [
-        {"step": k, "added": ("none", "en")[k], "language": lang, "share": s[k], "degenerate": 0.5}
+        {
+            "step": k,
+            "added": ("none", "en")[k],
+            "language": lang,
+            "share": s[k],
+            "degenerate": 0.5,
+            "n": 9,
+        }
         for lang, s in shares.items()
         for k in (0, 1)
     ]
@@ -90,8 +103,9 @@ def test_fallback_sums_up_rare_languages(tmp_path, drawn):
     both(tmp_path / "f")
     axis = drawn[0].axes[0]
     steps, langs = labels(axis)
+    assert "n = 9 answers per row" in note(drawn)
     assert steps == ["untouched", "+ English (en)"]
-    assert langs == ["fr", "en", "yy", "rest", "degenerate"]
+    assert langs == ["fr", "English (en)", "yy", "rest", "degenerate"]
     expected = [[5, 90, 0, 5, 50], [50, 20, 30, 0, 50]]
     np.testing.assert_allclose(axis.images[0].get_array(), expected, atol=1e-9)
 
@@ -102,6 +116,7 @@ def lens_rows():
     return pd.DataFrame(
         [
             {"selection": s, "intervention": i, "target": t, "lang": lang, "layer": layer}
+            | {"prompts": 4}
             | dict(zip(columns, generator.random(5), strict=True))
             for s, i, t in (("none", "none", "none"), ("LAPE", "x", "fr"), ("LAPE", "x", "hi"))
             for lang in ("en", "fr", "hi")
@@ -116,6 +131,7 @@ def test_lens_has_a_panel_per_prompt_language(tmp_path, drawn):
     both(tmp_path / "f")
     panels = drawn[0].axes[:3]
     assert [axis.get_title() for axis in panels] == ["Hindi (hi)", "en", "fr"]
+    assert "Means over n = 4 prompts per language" in note(drawn)
     own = frame[(frame["target"] == "none") & (frame["lang"] == "hi")]["mass_own"]
     np.testing.assert_allclose(panels[0].lines[0].get_ydata(), own)
 
@@ -126,6 +142,7 @@ def test_lens_change_averages_over_the_other_languages(tmp_path, drawn):
     both(tmp_path / "f")
     panels = drawn[0].axes[:2]
     assert [axis.get_title() for axis in panels] == ["LAPE: fr", "LAPE: hi"]
+    assert "other languages, n = 8 prompts" in note(drawn)
     touched = frame[(frame["target"] == "fr") & (frame["lang"] != "fr")]
     plain = frame[(frame["target"] == "none") & (frame["lang"] != "fr")]
     solid, dashed = panels[0].lines[:2]

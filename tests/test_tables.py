@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from math import exp, log
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_layer_counts():
 
 
 class FakeStatistics:
-    lang = "en"
+    lang, tokens = "en", 900
 
     def value(self, name, site):
         assert site == "act"
@@ -247,7 +248,7 @@ def test_write_table(tmp_path):
     assert "**50 % & more**" in markdown and r"a\|b" in markdown and "<0.001" in markdown
     latex = open(f"{stem}.tex").read()
     assert r"\caption{50 \% \& more}" in latex and r"c\_d & 20 &  \\" in latex
-    assert r"$<$0.001" in latex and r"\toprule" in latex and "One note." in latex
+    assert r"\textless{}0.001" in latex and r"\toprule" in latex and "One note." in latex
     assert sorted(path.name for path in stem.parent.iterdir()) == [
         "table.v1.csv", "table.v1.md", "table.v1.tex",
     ]  # fmt: skip
@@ -259,10 +260,56 @@ def test_long_and_empty_tables():
     assert "| a | b |" in tables.to_markdown(pd.DataFrame(columns=["a", "b"]))
 
 
-def test_latex_escapes_every_special_character():
-    assert tables.escape_latex(r"\~^&%$#_{}<") == (
-        r"\textbackslash{}\textasciitilde{}\textasciicircum{}\&\%\$\#\_\{\}$<$"
-    )
+@pytest.mark.parametrize(
+    "text, escaped",
+    [
+        (
+            r"\~^&%$#_{}<>|`",
+            r"\textbackslash{}\textasciitilde{}\textasciicircum{}\&\%\$\#\_\{\}\textless{}"
+            r"\textgreater{}\textbar{}\textasciigrave{}",
+        ),
+        ("a\r\nb", "a b"),
+        ("[x] * y", "{}[x] * y"),
+        ("*", "{}*"),
+        ("a--b", "a-{}-b"),
+        ("\N{MINUS SIGN}3", "$-$3"),
+        ("中文", "中文"),
+    ],
+)
+def test_latex_shows_text_as_it_is(text, escaped):
+    assert tables.escape_latex(text) == escaped
+
+
+@pytest.mark.parametrize(
+    "text, escaped",
+    [
+        ("$$", r"\$\$"),
+        ("10% $^ 20% $_", r"10% \$^ 20% \$\_"),
+        ("a|b", r"a\|b"),
+        ("a\r\nb\n\nc", "a b c"),
+        ("**bold** _em_ `code`", r"\*\*bold\*\* \_em\_ \`code\`"),
+        ("p_holm", "p_holm"),
+        ("<b>x</b> & &amp; <0.001", r"\<b>x\</b> & \&amp; <0.001"),
+        ("[0.1, 0.2]", "[0.1, 0.2]"),
+        ("[text](address)", r"[text]\(address)"),
+        ("# head", r"\# head"),
+        ("> quote", r"\> quote"),
+        ("- item", r"\- item"),
+        ("-0.3", "-0.3"),
+        ("1. first", r"1\. first"),
+        ("1.5", "1.5"),
+        (r"a\b", r"a\\b"),
+        ("~~gone~~", r"\~\~gone\~\~"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text, escaped):
+    assert tables.escape_markdown(text) == escaped
+    assert tables.plain_markdown(escaped) == " ".join(text.split())
+    table = tables.to_markdown(pd.DataFrame({text: [text], "n": [1]}), text, [text])
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(lines) == 3
+    bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines]
+    assert bars == [3, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ Gurgurov et al. 2025 draw overlap by language family, the success of language fo
 target, the identified languages at every step of deactivation, and the logit lens by layer.
 Every function takes values and a stem and writes stem.svg and stem.png; equal input gives equal
 files. Counts are in cividis, changes in a diverging map centred at 0 (orange is worse), categories
-in the colours of Okabe and Ito: all are told apart without colour vision. Matrices are labelled
-with language codes, lists with English names.
+in the colours of Okabe and Ito: all are told apart without colour vision. Numbers on colours have a
+contrast of 4.5:1. Axes show names and codes, and every figure says of how many units its numbers
+are. Labels are text, in any script (`lettering`).
 """
 
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,8 @@ from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from langneurons.io import atomic
-from langneurons.tables import BASELINE, matrix
+from langneurons.lettering import FAMILY, letter, one_line
+from langneurons.tables import BASELINE, expected_overlap, matrix, thin_evidence
 
 if TYPE_CHECKING:
     from langneurons.neurons import NeuronTable
@@ -41,7 +43,8 @@ MAX_ADAPTERS = 4  # adapters up to which task scores are drawn as points with in
 MAX_NUMBERED = 21  # rows or columns up to which cells hold their numbers
 CELL = 0.44  # inches, side of a numbered cell
 STYLE = {
-    "font.family": "DejaVu Sans",
+    "font.family": FAMILY,
+    "text.parse_math": False,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -67,6 +70,7 @@ def _canvas(
     """Yield a figure of the given inches; save it as stem.svg and stem.png afterwards."""
     with matplotlib.rc_context(STYLE):
         columns = max(20, int(width * 11))
+        title, note = one_line(title), one_line(note)
         title, note = textwrap.fill(title, columns), textwrap.fill(note, int(columns * 1.15))
         lines = (title.count("\n") + 1 if title else 0) + (note.count("\n") + 1 if note else 0)
         figure = Figure(figsize=(width, height + 0.18 * lines), layout="constrained")
@@ -77,6 +81,7 @@ def _canvas(
         if note:
             figure.supxlabel(note, fontsize=8, color="0.25")
         yield figure
+        letter(figure)
         metadata = {"svg": {"Date": None}, "png": {"Software": None}}
         for kind in ("svg", "png"):
             with atomic(f"{os.fspath(stem)}.{kind}") as temporary:
@@ -97,8 +102,31 @@ def _panels(figure: Figure, rows: int, columns: int, used: int, **options) -> li
 
 
 def _named(lang: str, names: Mapping[str, str] | None) -> str:
-    name = (names or {}).get(lang)
+    name = one_line((names or {}).get(lang) or "")
     return f"{name} ({lang})" if name and name != lang else lang
+
+
+def _with_names(frame: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
+    """Return a matrix of languages with names beside its codes; many columns keep their codes."""
+    kept = frame.set_axis([_named(lang, names) for lang in frame.index], axis=0)
+    if frame.shape[1] <= MAX_NUMBERED:
+        kept = kept.set_axis([_named(lang, names) for lang in frame.columns], axis=1)
+    return kept
+
+
+def _head(text: object, width: int) -> str:
+    """Return a panel's title, broken into lines of at most `width` characters."""
+    return textwrap.fill(one_line(text), width)
+
+
+def _units(numbers: Iterable[object], unit: str) -> str:
+    """Return how many units numbers are of: `n = 16 documents`, or the range over languages."""
+    found = sorted({int(one) for one in numbers if one == one})
+    if not found:
+        return ""
+    plain = unit if found[-1] != 1 else unit.removesuffix("s")
+    low, high = found[0], found[-1]
+    return f"n = {low:,} {plain}" if low == high else f"n = {low:,} to {high:,} {plain}"
 
 
 def _plain(axis: Axes, grid: str = "x") -> None:
@@ -108,30 +136,84 @@ def _plain(axis: Axes, grid: str = "x") -> None:
 
 
 def _short(value: float) -> str:
-    """Return a change in at most five characters: 0.02, −0.13, 4.1, 57, 3e5."""
+    """Return a change in at most five characters: 0.02, −0.13, 4.1, 57, 6.5k, 30k, 2.1M.
+
+    From 1000 on in thousands, millions and so on; past 1e15 as a power of ten.
+    """
     size = abs(value)
     if not math.isfinite(value):
         return "" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if size >= 9999.5:
-        text = f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
-    else:
-        text = f"{value:.{2 if size < 0.995 else 1 if size < 9.95 else 0}f}"
+    for power, letter_ in ((15, None), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if size >= 999.5 * 10.0 ** (power - 3):
+            if letter_ is None:
+                text = f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+            else:
+                part = value / 10.0**power
+                text = f"{part:.{1 if abs(part) < 9.95 else 0}f}{letter_}"
+            return text.replace("-", "−")
+    text = f"{value:.{2 if size < 0.995 else 1 if size < 9.95 else 0}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _count_ticks(top: float, most: int = 5) -> list[int]:
+    """Return whole numbers from 0 to `top`, at most about `most` of them, each once."""
+    ticks = MaxNLocator(most, integer=True).tick_values(0, top)
+    return sorted({int(tick) for tick in ticks if tick <= top and tick == int(tick)})
+
+
+def _whole_ticks(axis, top: float, most: int = 5) -> None:
+    """Put whole numbers on an axis of counts."""
+    axis.set_major_locator(FixedLocator(_count_ticks(top, most)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _keys(labels: Sequence[object], size: float, line: bool = False) -> list[Line2D]:
+    """Return a coloured marker for each label, in the order of the colours."""
+    return [
+        Line2D(
+            [],
+            [],
+            color=OKABE_ITO[number % 7],
+            marker=MARKERS[number % 7],
+            markersize=size,
+            linestyle="-" if line else "",
+            label=one_line(label),
+        )
+        for number, label in enumerate(labels)
+    ]
+
+
+def _legend(figure: Figure, handles: Sequence, title: str = "", place: str = "", **more) -> None:
+    """Draw a legend outside the panels; labels are text, whatever they begin with."""
+    labels = [handle.get_label() for handle in handles]
+    legend = figure.legend(
+        handles=handles,
+        labels=[f" {label}" if label.startswith("_") else label for label in labels],
+        loc=place or "outside right center",
+        frameon=False,
+        title=title or None,
+        **more,
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(textwrap.fill(label, 40))
 
 
 # Heat maps -------------------------------------------------------------------------------------
 
 
-def _ink(cmap: Colormap, norm: Normalize, value: float, faint: bool = False) -> str:
-    """Return the text colour that stands out from the cell's colour (WCAG relative luminance)."""
+def luminance(colour: Sequence[float]) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2)."""
     red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-        for part in cmap(norm(value))[:3]
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]
     )
-    dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2
-    if faint:
-        return "0.82" if dark else "0.38"
-    return "white" if dark else "black"
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _ink(cmap: Colormap, norm: Normalize, value: float) -> str:
+    """Return black or white, whichever stands out more: at least 4.58:1 on any colour."""
+    light = luminance(cmap(norm(value)))
+    return "black" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "white"
 
 
 def _heat_map(
@@ -140,9 +222,12 @@ def _heat_map(
     cmap: Colormap,
     norm: Normalize,
     text: np.ndarray | None = None,
-    faint: np.ndarray | None = None,
+    weak: np.ndarray | None = None,
 ) -> None:
-    """Draw a frame as cells with its index and columns as labels; `text` fills the cells."""
+    """Draw a frame as cells with its index and columns as labels; `text` fills the cells.
+
+    With `weak` (bool), cells that are not weak are bold, and weak ones in italics.
+    """
     values = np.ma.masked_invalid(frame.to_numpy(np.float64))
     axis.imshow(values, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
     axis.set_xticks(range(frame.shape[1]), frame.columns)
@@ -158,7 +243,9 @@ def _heat_map(
     if text is None:
         return
     for (row, column), label in np.ndenumerate(text):
-        weak = bool(faint is not None and faint[row, column])
+        face = {}
+        if weak is not None:
+            face = {"fontstyle": "italic"} if weak[row, column] else {"fontweight": "bold"}
         bad = values.mask is not np.ma.nomask and np.ma.getmaskarray(values)[row, column]
         axis.text(
             column,
@@ -167,8 +254,8 @@ def _heat_map(
             ha="center",
             va="center",
             fontsize=8,
-            fontstyle="italic" if weak else "normal",
-            color="0.25" if bad else _ink(cmap, norm, values[row, column], weak),
+            color="black" if bad else _ink(cmap, norm, values[row, column]),
+            **face,
         )
 
 
@@ -185,9 +272,11 @@ def _side(n: int) -> float:
     return n * (CELL if n <= MAX_NUMBERED else 0.24)
 
 
-def _bar(figure: Figure, axes, cmap: Colormap, norm: Normalize, label: str):
+def _bar(figure: Figure, axes, cmap: Colormap, norm: Normalize, label: str, extend="neither"):
     mappable = ScalarMappable(norm=norm, cmap=cmap)
-    bar = figure.colorbar(mappable, ax=axes, label=label, fraction=0.05, pad=0.02, aspect=30)
+    bar = figure.colorbar(
+        mappable, ax=axes, label=label, fraction=0.05, pad=0.02, aspect=30, extend=extend
+    )
     bar.outline.set_linewidth(0.4)
     return bar
 
@@ -201,17 +290,18 @@ def draw_neurons(
     title: str,
     stem: str | os.PathLike,
     names: Mapping[str, str] | None = None,
+    note: str = "",
 ) -> None:
     """Draw neurons per language, bars with their values, one group of bars per selection.
 
     `counts` has lang, selection, neurons. Groups have their own scale: selections differ in size
-    by orders of magnitude.
+    by orders of magnitude. `note` says of how many tokens they were selected (`read_on`).
     """
     selections = list(dict.fromkeys(counts["selection"]))
     langs = [lang for lang in order if lang in set(counts["lang"])]
     rows, columns = _grid(len(selections), 4)
     width, height = 1.4 + 2.5 * columns, rows * (0.75 + 0.24 * len(langs))
-    with _canvas(stem, max(4.5, width), height, title) as figure:
+    with _canvas(stem, max(4.5, width), height, title, note) as figure:
         axes = _panels(figure, rows, columns, len(selections), sharey=True)
         for number, (axis, selection) in enumerate(zip(axes, selections, strict=True)):
             own = counts[counts["selection"] == selection].set_index("lang")["neurons"]
@@ -225,14 +315,21 @@ def draw_neurons(
                     end = value + 0.02 * top
                     axis.text(end, place, f"{int(value):,}", va="center", fontsize=8)
             axis.set_xlim(0, 1.3 * top)
-            axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            axis.set_title(textwrap.fill(str(selection), 30))
+            _whole_ticks(axis.xaxis, top, 3)
+            axis.set_title(_head(selection, 30))
             axis.set_yticks(places, [_named(lang, names) for lang in langs])
             axis.set_xlabel("neurons")
             axis.tick_params(axis="y", length=0)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylim(len(langs) - 0.4, -0.6)
+
+
+def read_on(table: "NeuronTable") -> str:
+    """Return on how many tokens per language the neurons of a table were selected."""
+    tokens = table.metadata.get("tokens") or {}
+    return (
+        f"Selected on text of {_units(tokens.values(), 'tokens')} per language." if tokens else ""
+    )
 
 
 def draw_overlap(
@@ -241,11 +338,13 @@ def draw_overlap(
     title: str,
     stem: str | os.PathLike,
     families: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Draw how many neurons two languages share (diagonal: their own) and the Jaccard index.
 
-    With `families` languages stand by family, in the order of each family's first language, lines
-    between them.
+    A third panel sets the shared ones beside chance: how many two random sets with as many neurons
+    in each layer share. With `families` languages stand by family, in the order of each family's
+    first language, lines between them.
     """
     langs = [lang for lang in order if lang in table.languages]
     if families is not None:
@@ -254,23 +353,48 @@ def draw_overlap(
     jaccard = 100 * table.jaccard().loc[langs, langs].to_numpy(np.float64)
     np.fill_diagonal(jaccard, np.nan)
     jaccard = pd.DataFrame(jaccard, langs, langs)
+    chance = expected_overlap(table).loc[langs, langs].to_numpy(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.where(chance > 0, shared.to_numpy(np.float64) / chance, np.nan)
+    np.fill_diagonal(times, np.nan)
     side, cmap = max(2.4, _side(len(langs))), _cmap("cividis")
+    pairs = chance[~np.eye(len(langs), dtype=bool)]
+    note = read_on(table)
+    if pairs.size:
+        note += (
+            f" Chance: random sets with as many neurons in each layer share {_short(pairs.min())}"
+            f" to {_short(pairs.max())}, {_short(pairs.mean())} on average."
+        )
+    top = max(1, int(shared.to_numpy().max(initial=0)))
     highest = np.nanmax(jaccard.to_numpy(), initial=0.0)
-    with _canvas(stem, 2 * side + 2.6, side + 0.75, title) as figure:
-        axes = _panels(figure, 1, 2, 2)
-        norm = PowerNorm(0.5, 0, max(1, int(shared.to_numpy().max(initial=0))))
-        text = shared.map(str).to_numpy() if _numbered(shared) else None
-        _heat_map(axes[0], shared, cmap, norm, text)
-        axes[0].set_title("Shared neurons (diagonal: own)")
-        bar = _bar(figure, axes[0], cmap, norm, "neurons (square-root scale)")
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
-        norm = Normalize(0, highest if highest > 0 else 1.0)
-        text = jaccard.map(lambda one: "" if math.isnan(one) else f"{one:.1f}").to_numpy()
-        text = text if _numbered(jaccard) else None
-        _heat_map(axes[1], jaccard, cmap, norm, text)
-        axes[1].set_title("Jaccard index: shared / union, in %")
-        _bar(figure, axes[1], cmap, norm, "Jaccard index (%)")
+    most = np.nanmax(np.where(np.isfinite(times), times, np.nan), initial=0.0)
+    panels = (
+        (shared, PowerNorm(0.5, 0, top), str, "Shared neurons (diagonal: own)"),
+        (
+            jaccard,
+            Normalize(0, highest if highest > 0 else 1.0),
+            lambda one: "" if math.isnan(one) else f"{one:.1f}",
+            "Jaccard index: shared / union, in %",
+        ),
+        (
+            pd.DataFrame(times, langs, langs),
+            PowerNorm(0.5, 0, max(1.0, most)),
+            _short,
+            "Shared, in multiples of chance",
+        ),
+    )
+    bars = ("neurons (square-root scale)", "Jaccard index (%)", "times chance (square-root scale)")
+    with _canvas(stem, 3 * side + 5.6, side + 1.4, title, note) as figure:
+        axes = _panels(figure, 1, 3, 3)
+        for axis, (frame, norm, shown, head), label in zip(axes, panels, bars, strict=True):
+            text = frame.map(shown).to_numpy() if _numbered(frame) else None
+            _heat_map(axis, _with_names(frame, names), cmap, norm, text)
+            axis.set_title(head)
+            bar = _bar(figure, axis, cmap, norm, label)
+            if frame is not jaccard:
+                _whole_ticks(bar.ax.yaxis, norm.vmax)
+        for axis in axes[1:]:
+            axis.tick_params(labelleft=False)
         for axis in axes if families is not None else ():
             _separate(axis, langs, borders, families)
 
@@ -320,12 +444,11 @@ def draw_layers(
     across = table.n_layers * (CELL if numbered else max(0.13, min(0.24, 9 / table.n_layers)))
     below = max(0.9, len(langs) * 0.27)
     counts.index = [_named(lang, names) for lang in langs]
-    with _canvas(stem, max(2.5, across) + 2.8, below + 1.9, title) as figure:
+    with _canvas(stem, max(2.5, across) + 2.8, below + 1.9, title, read_on(table)) as figure:
         profile, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1.0, below])
         profile.bar(range(table.n_layers), distinct, width=0.8, color="0.45")
         profile.set_ylabel("distinct\nneurons")
-        profile.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        profile.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        _whole_ticks(profile.yaxis, max(1, distinct.max()), 3)
         profile.set_ylim(0, max(1, 1.08 * distinct.max()))
         _plain(profile, "y")
         text = counts.map(str).to_numpy() if numbered else None
@@ -337,8 +460,7 @@ def draw_layers(
         axis.tick_params(axis="x", labelrotation=0)
         axis.set_xlabel("layer (0 is nearest to the input)")
         bar = _bar(figure, axis, cmap, norm, "neurons")
-        bar.locator = MaxNLocator(5, integer=True)
-        bar.update_ticks()
+        _whole_ticks(bar.ax.yaxis, norm.vmax)
 
 
 # Centres of the circles and of the regions, keyed by membership (first, second, third).
@@ -372,7 +494,7 @@ def draw_venn(
     if not triples:
         raise ValueError("no triples of languages to draw; name them under results.venn")
     rows, columns = _grid(len(triples), 4)
-    note = "Numbers are neurons; areas are not to scale."
+    note = f"Numbers are neurons; areas are not to scale. {read_on(table)}"
     with _canvas(stem, max(3.6, 2.9 * columns), 2.9 * rows, title, note) as figure:
         for axis, triple in zip(_panels(figure, rows, columns, len(triples)), triples, strict=True):
             masks = [table.mask(lang) for lang in triple]
@@ -394,24 +516,31 @@ def draw_venn(
 # Perplexity ------------------------------------------------------------------------------------
 
 
-def change_norm(values: np.ndarray, ratios: bool = False) -> Normalize:
-    """Return a colour scale symmetric about 0; symmetric-logarithmic where the range is wide.
+def change_norm(values: np.ndarray, ratios: bool = False) -> tuple[Normalize, str]:
+    """Return a colour scale symmetric about 0, and at which ends values lie beyond it.
 
-    Wide: the largest change exceeds ten times the median of the changes that are not tiny. With
-    `ratios` (changes that grow by factors, as of perplexity) all four decades are told apart.
+    Few cells (5 %) that are more than four times the next largest do not stretch the scale: they
+    have the colour of its end (`extend` of a colour bar: neither, min, max or both). With `ratios`
+    (changes that grow by factors, as of perplexity) the scale is symmetric-logarithmic where the
+    largest change exceeds ten times the median of those that are not tiny; four decades are told
+    apart.
     """
-    sizes = np.abs(values[np.isfinite(values)])
-    limit = float(sizes.max(initial=0.0))
+    finite = values[np.isfinite(values)]
+    sizes = np.sort(np.abs(finite))[::-1]
+    limit = float(sizes[0]) if len(sizes) else 0.0
     if limit == 0:
-        return Normalize(-1.0, 1.0)
-    large = sizes[sizes > limit * 1e-4]
-    typical = float(np.median(large))
-    if limit <= 10 * typical:
-        return Normalize(-limit, limit)
-    # Linear, thus pale, up to the decade of the typical change; at most four decades above.
-    lowest = math.ceil(math.log10(limit)) - 4
-    threshold = 10.0 ** (lowest if ratios else max(math.ceil(math.log10(typical)), lowest))
-    return SymLogNorm(min(threshold, limit / 2), linscale=1.0, vmin=-limit, vmax=limit, base=10)
+        return Normalize(-1.0, 1.0), "neither"
+    for place in range(min(max(1, len(sizes) // 20), len(sizes) - 1)):
+        if sizes[place] > 4 * sizes[place + 1] > 0:
+            limit = float(sizes[place + 1])
+    ends = bool(finite.min() < -limit), bool(finite.max() > limit)
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
+    found = extend.get(ends, "both")
+    inside = sizes[(sizes <= limit) & (sizes > limit * 1e-4)]
+    if ratios and limit > 10 * float(np.median(inside)):
+        threshold = min(10.0 ** (math.ceil(math.log10(limit)) - 4), limit / 2)
+        return SymLogNorm(threshold, linscale=1.0, vmin=-limit, vmax=limit, base=10), found
+    return Normalize(-limit, limit), found
 
 
 def _change_ticks(norm: Normalize) -> list[float] | None:
@@ -423,49 +552,72 @@ def _change_ticks(norm: Normalize) -> list[float] | None:
     return [-tick for tick in reversed(positive)] + [0.0] + positive
 
 
+def _described_scale(norm: Normalize, extend: str) -> str:
+    """Return what a reader must know of a scale of changes; "" of a plain one."""
+    found = []
+    if isinstance(norm, SymLogNorm):
+        found.append(f"symmetric-log scale, linear within ±{_short(norm.linthresh)}")
+    if extend != "neither":
+        found.append(f"cells beyond ±{_short(norm.vmax)} have the colour of the end")
+    return "; ".join(found)
+
+
 def draw_perplexity(
     panels: Sequence[tuple[str, pd.DataFrame]],
     order: Sequence[str],
     title: str,
     stem: str | os.PathLike,
-    alpha: float = 0.05,
+    results: Mapping[str, float],
     value: str = "nll_change",
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the change of NLL or of perplexity, rows deactivated and columns evaluated.
 
     A panel is a title and cells as `tables.perplexity_change` returns them; all share one scale.
-    `value` is nll_change (cross-entropy) or ppl_change.
+    `value` is nll_change (cross-entropy) or ppl_change; `results` holds alpha and confidence.
     """
+    alpha = results["alpha"]
     frames = [(name, matrix(cells, value, order)) for name, cells in panels]
     weak = [~(matrix(cells, "p_holm", order).to_numpy() < alpha) for _, cells in panels]
     values = np.concatenate([frame.to_numpy().ravel() for _, frame in frames])
-    cmap, norm = _cmap("PuOr_r"), change_norm(values, value == "ppl_change")
+    cmap, (norm, extend) = _cmap("PuOr_r"), change_norm(values, value == "ppl_change")
     across = max(2.6, _side(max(frame.shape[1] for _, frame in frames)))
     down = max(2.0, _side(max(frame.shape[0] for _, frame in frames)) * 0.8)
     rows, columns = _grid(len(frames), max(1, int(21 // (across + 0.6))))
-    note = f"Grey italics: not significant (bootstrap over documents, Holm, level {alpha:g})."
-    note = note if any(_numbered(frame) for _, frame in frames) else ""
-    size = (columns * (across + 0.6) + 1.2, rows * (down + 0.8))
+    documents = [one for _, cells in panels for one in cells["documents"]]
+    note = f"Held-out text, {_units(documents, 'documents')} per language."
+    if any(_numbered(frame) for _, frame in frames):
+        found = [int((~one).sum()) for one in weak]
+        note += (
+            f" Bold: different from 0 (paired t over documents, Holm over a panel, level {alpha:g}:"
+            f" {', '.join(map(str, found))} of {weak[0].size} cells); italics: not."
+        )
+    for name, cells in panels:
+        for few in thin_evidence(cells, alpha, "documents", ()):
+            note += f" {name}: {few[0].lower()}{few[1:]}"
+    size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
     with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(frames))
         for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
             text = frame.map(_short).to_numpy() if _numbered(frame) else None
-            _heat_map(axis, frame, cmap, norm, text, weak[number])
-            axis.set_title(textwrap.fill(str(name), max(24, int(across * 11))))
+            _heat_map(axis, _with_names(frame, names), cmap, norm, text, weak[number])
+            axis.set_title(_head(name, max(24, int(across * 11))))
             axis.set_xlabel("evaluated language")
             if number % columns == 0:
                 axis.set_ylabel("language whose neurons are overwritten")
+            else:
+                axis.tick_params(labelleft=False)
         shown = {
             "nll_change": "change of NLL (nats per token)",
             "ppl_change": "change of perplexity",
         }
-        bar = _bar(figure, axes, cmap, norm, shown[value])
+        scale = _described_scale(norm, extend)
+        label = f"{shown[value]}\n{scale}" if scale else shown[value]
+        bar = _bar(figure, axes, cmap, norm, label, extend)
         ticks = _change_ticks(norm)
         if ticks is not None:
             bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
-            bar.ax.yaxis.set_major_formatter(
-                FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
-            )
+            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
             bar.ax.yaxis.set_minor_locator(NullLocator())
 
 
@@ -473,39 +625,50 @@ def draw_perplexity(
 
 
 def draw_lss(
-    panels: Sequence[tuple[str, pd.DataFrame]], title: str, stem: str | os.PathLike
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+    facts: Iterable[object] = (),
 ) -> None:
     """Draw LSS in 0..1, rows base languages and columns target languages, a panel per selection.
 
-    A panel is a title and a frame base x target (`lss_tables.matrix`); NaN cells stay grey.
+    A panel is a title and a frame base x target (`lss_tables.matrix`); NaN cells stay grey. `facts`
+    holds the number of facts of the cells.
     """
     cmap, norm = _cmap("cividis"), Normalize(0.0, 1.0)
     across = max(2.6, _side(max(frame.shape[1] for _, frame in panels)))
     down = max(2.0, _side(max(frame.shape[0] for _, frame in panels)) * 0.8)
     rows, columns = _grid(len(panels), max(1, int(21 // (across + 0.6))))
-    with _canvas(stem, columns * (across + 0.6) + 1.2, rows * (down + 0.8), title) as figure:
+    counts = _units((one for one in facts if one), "facts")
+    note = f"{counts} per cell." if counts else ""
+    size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
+    with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(panels))
         for number, (axis, (name, frame)) in enumerate(zip(axes, panels, strict=True)):
             text = frame.map(_short).to_numpy() if _numbered(frame) else None
-            _heat_map(axis, frame, cmap, norm, text)
-            axis.set_title(textwrap.fill(str(name), max(24, int(across * 11))))
+            _heat_map(axis, _with_names(frame, names), cmap, norm, text)
+            axis.set_title(_head(name, max(24, int(across * 11))))
             axis.set_xlabel("target: neurons that are overwritten")
             if number % columns == 0:
                 axis.set_ylabel("base: language of the premise")
         _bar(figure, axes, cmap, norm, "share of facts that shift to the target (LSS)")
 
 
-def draw_lss_factors(summary: pd.DataFrame, title: str, stem: str | os.PathLike) -> None:
+def draw_lss_factors(
+    summary: pd.DataFrame, title: str, stem: str | os.PathLike, confidence: float = 0.95
+) -> None:
     """Draw mean LSS of each intervention with its interval, one colour per selection.
 
-    `summary` holds intervention, selection, lss, low, high: one row of each pair.
+    `summary` holds intervention, selection, lss, low, high, facts: one row of each pair.
     """
     factors, selections = (
         list(dict.fromkeys(summary[key])) for key in ("intervention", "selection")
     )
     step = 0.76 / len(selections)
     height = 0.9 + len(factors) * max(0.3, 0.16 * len(selections) + 0.08)
-    with _canvas(stem, 6.6, height, title) as figure:
+    note = f"Lines: {confidence:.0%} intervals over facts, {_units(summary['facts'], 'facts')}."
+    with _canvas(stem, 6.6, height, title, note) as figure:
         axis = figure.subplots()
         for place in range(0, len(factors), 2):
             axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
@@ -516,14 +679,14 @@ def draw_lss_factors(summary: pd.DataFrame, title: str, stem: str | os.PathLike)
             colour, marker = OKABE_ITO[number % 7], MARKERS[number % 7]
             heights = np.asarray(places) + offset
             axis.hlines(heights, own["low"], own["high"], color=colour, linewidth=1.3)
-            axis.plot(own["lss"], heights, marker, color=colour, markersize=5, label=str(selection))
-        axis.set_yticks(range(len(factors)), factors)
+            axis.plot(own["lss"], heights, marker, color=colour, markersize=5)
+        axis.set_yticks(range(len(factors)), [one_line(one) for one in factors])
         axis.set_ylim(len(factors) - 0.5, -0.5)
         axis.set_xlim(-0.02, 1.02)
         axis.tick_params(axis="y", length=0)
         axis.set_xlabel("LSS, mean over base and target languages")
         _plain(axis)
-        figure.legend(loc="outside right center", frameon=False, title="neurons")
+        _legend(figure, _keys(selections, 5), "neurons")
 
 
 # Generation -----------------------------------------------------------------------------------
@@ -552,6 +715,7 @@ def draw_forcing(
     order: Sequence[str],
     title: str,
     stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Draw success, success without degenerate answers, and the untouched model, by selection.
 
@@ -569,15 +733,18 @@ def draw_forcing(
     ]
     first = frames[0][1]
     across, down = max(2.4, _side(first.shape[1])), max(2.0, 0.8 * _side(first.shape[0]))
-    size = (3 * (across + 0.6) + 1.2, len(selections) * (down + 1.0))
+    size = (3 * (across + 0.6) + 2.4, len(selections) * (down + 1.8))
     colours, norm = _cmap("cividis"), Normalize(0, 100)
-    note = "Per cent of answers. Diagonal: the language of the question itself is forced."
+    asked = _units((one for _, pairs in selections for one in pairs["n"]), "questions")
+    note = (
+        f"Per cent of answers, {asked} per cell. Diagonal: the question's own language is forced."
+    )
     with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, len(selections), 3, len(frames))
         for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
-            numbered = max(frame.shape) <= MAX_NUMBERED
-            _heat_map(axis, frame, colours, norm, _percent(frame) if numbered else None)
-            axis.set_title(textwrap.fill(name, max(24, int(across * 9))))
+            text = _percent(frame) if _numbered(frame) else None
+            _heat_map(axis, _with_names(frame, names), colours, norm, text)
+            axis.set_title(_head(name, max(24, int(across * 9))))
             axis.set_xlabel("target language")
             if number % 3 == 0:
                 axis.set_ylabel("language of the question")
@@ -614,16 +781,19 @@ def draw_fallback(
     widest = max(frame.shape[1] for _, frame in frames)
     tallest = max(frame.shape[0] for _, frame in frames)
     rows, columns = _grid(len(frames), max(1, int(18 // (_side(widest) + 1.8))))
-    size = (columns * (_side(widest) + 1.8) + 0.9, rows * (0.32 * tallest + 1.5))
+    size = (columns * (_side(widest) + 1.8) + 0.9, rows * (0.32 * tallest + 2.2))
     colours, norm = _cmap("cividis"), Normalize(0, 100)
+    answers = _units((one for _, table in selections for one in table["n"]), "answers")
     note = (
-        "Columns: identified language (und: no letter); the last is the share of degenerate ones."
+        f"{answers} per row. Columns: identified language (und: no letter); the last is the share"
+        " of degenerate ones."
     )
     with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(frames))
         for axis, (name, frame) in zip(axes, frames, strict=True):
-            _heat_map(axis, frame, colours, norm, _percent(frame))
-            axis.set_title(name)
+            shown = frame.set_axis([_named(lang, names) for lang in frame.columns], axis=1)
+            _heat_map(axis, shown, colours, norm, _percent(frame))
+            axis.set_title(_head(name, 40))
             axis.axvline(frame.shape[1] - 1.5, color="black", linewidth=1.2)
             axis.set_ylabel("neurons overwritten, cumulated")
         _bar(figure, axes, colours, norm, "share of answers (%)")
@@ -644,7 +814,10 @@ def draw_lens(
     layers = layers[layers["target"] == BASELINE]
     langs = [lang for lang in order if lang in set(layers["lang"])]
     rows, columns = _grid(len(langs), 5)
-    note = "Dotted, right axis: entropy in nats. Layer 0 is nearest to the input."
+    note = (
+        f"Means over {_units(layers['prompts'], 'prompts')} per language. Dotted, right axis:"
+        " entropy in nats. Layer 0 is nearest to the input."
+    )
     with _canvas(stem, 2.7 * columns + 1.8, 2.3 * rows + 0.5, title, note) as figure:
         axes = _panels(figure, rows, columns, len(langs), sharex=True, sharey=True)
         highest = 1.05 * float(layers["entropy"].max())
@@ -674,7 +847,7 @@ def draw_lens(
             right.spines["top"].set_visible(False)
             last = place % columns == columns - 1 or place == len(langs) - 1
             right.tick_params(labelright=last)
-        figure.legend(handles=handles, loc="outside right center", frameon=False)
+        _legend(figure, handles)
 
 
 def draw_lens_change(
@@ -698,7 +871,11 @@ def draw_lens_change(
         without = before.groupby(level="layer")[["mass_own", "mass_english"]].mean()
         frames.append((f"{selection}: {_named(target, names)}", mean, without))
     rows, columns = _grid(len(frames), 4)
-    note = "Solid: neurons written; dashed: untouched. Mean over prompts of the other languages."
+    prompts = _units(touched.groupby(["selection", "target", "layer"])["prompts"].sum(), "prompts")
+    note = (
+        "Solid: neurons written; dashed: untouched. Means over the prompts of the other languages,"
+        f" {prompts}."
+    )
     with _canvas(stem, 3.1 * columns + 2.2, 2.5 * rows + 0.5, title, note) as figure:
         axes = _panels(figure, rows, columns, len(frames), sharex=True, sharey=True)
         for axis, (name, mean, without) in zip(axes, frames, strict=True):
@@ -709,12 +886,11 @@ def draw_lens_change(
                 if key in without:
                     axis.plot(without.index, without[key], "--", color=colour, linewidth=1.0)
             _finish(axis, name)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
+        _legend(figure, axes[0].get_legend_handles_labels()[0])
 
 
 def _finish(axis: Axes, title: str) -> None:
-    axis.set_title(title)
+    axis.set_title(_head(title, 36))
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("layer")
     axis.set_ylabel("probability")
@@ -733,6 +909,7 @@ def draw_tasks(
     stem: str | os.PathLike,
     names: Mapping[str, str] | None = None,
     alpha: float = 0.05,
+    confidence: float = 0.95,
 ) -> None:
     """Draw differences to the untouched model with intervals, for one task.
 
@@ -762,9 +939,12 @@ def draw_tasks(
     line = max(0.26, 0.13 * len(interventions) + 0.08)
     size = (1.9 + 3.0 * len(heads), len(lines) * (0.8 + line * len(langs)) + 0.4)
     note = (
-        "Filled markers: significant after Holm over the task and metric "
-        f"(level {alpha:g}). In parentheses: score of the untouched model."
+        f"Lines: {confidence:.0%} intervals over items, {_units(changed['n'], 'items')} per"
+        f" language. Filled markers: significant after Holm over the task and metric (level"
+        f" {alpha:g}). In parentheses: score of the untouched model."
     )
+    for few in thin_evidence(scores, alpha, "items", ("metric",)):
+        note += f" {few}"
     with _canvas(stem, max(5.0, size[0]), size[1], title, note) as figure:
         axes = figure.subplots(len(lines), len(heads), squeeze=False, sharex="row", sharey="row")
         for row, (metric, adapter) in enumerate(lines):
@@ -789,21 +969,13 @@ def draw_tasks(
                 axis.xaxis.set_major_locator(MaxNLocator(3))
                 axis.set_xlabel(f"difference in {metric.replace('_', ' ')}")
                 if row == 0:
-                    axis.set_title(textwrap.fill(head, 36))
+                    axis.set_title(_head(head, 36))
                 _plain(axis)
             axes[row, 0].set_ylim(len(langs) - 0.5, -0.5)
             if adapters != ["base"]:
-                label = textwrap.fill(adapter, 18)
+                label = _head(adapter, 18)
                 axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
-        handles = [
-            Line2D(
-                [], [], color=OKABE_ITO[k % 7], marker=MARKERS[k % 7], markersize=5, label=str(name)
-            )
-            for k, name in enumerate(interventions)
-        ]
-        figure.legend(
-            handles=handles, loc="outside right center", frameon=False, title="intervention"
-        )
+        _legend(figure, _keys(interventions, 5, line=True), "intervention")
 
 
 def draw_targets(
@@ -812,6 +984,7 @@ def draw_targets(
     title: str,
     stem: str | os.PathLike,
     alpha: float = 0.05,
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Draw 100 x difference to the untouched model: evaluated (rows) x target languages.
 
@@ -831,15 +1004,19 @@ def draw_targets(
         wide, p = 100 * wide.reindex(**place), p.reindex(**place)
         panels.append((str(selection), wide, ~(p.to_numpy() < alpha)))
     cmap = _cmap("PuOr")
-    norm = change_norm(np.concatenate([frame.to_numpy().ravel() for _, frame, _ in panels]))
+    values = np.concatenate([frame.to_numpy().ravel() for _, frame, _ in panels])
+    norm, extend = change_norm(values)
     across = max(2.4, max(_side(frame.shape[1]) for _, frame, _ in panels))
     down = max(2.3, 0.8 * max(_side(frame.shape[0]) for _, frame, _ in panels))
     rows, columns = _grid(len(panels), max(1, int(21 // (across + 0.6))))
     note = (
-        f"Points of {metric}. Grey italics: not significant (Holm over the task and metric, level"
-        f" {alpha:g}). Framed: a language's own neurons."
+        f"Points of {metric}, {_units(scores['n'], 'items')} per language. Bold: significant (Holm"
+        f" over the task and metric, level {alpha:g}); italics: not. Framed: a language's own"
+        " neurons."
     )
-    size = (columns * (across + 0.6) + 1.4, rows * (down + 0.9))
+    for few in thin_evidence(scores, alpha, "items", ()):
+        note += f" {few}"
+    size = (columns * (across + 0.6) + 2.6, rows * (down + 1.7))
     with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(panels))
         for number, (axis, (name, frame, weak)) in enumerate(zip(axes, panels, strict=True)):
@@ -847,16 +1024,21 @@ def draw_targets(
             if _numbered(frame):
                 text = frame.map(lambda one: "" if math.isnan(one) else f"{one:+.1f}")
                 text = text.map(lambda one: one.replace("-", "\N{MINUS SIGN}")).to_numpy()
-            _heat_map(axis, frame, cmap, norm, text, weak)
+            _heat_map(axis, _with_names(frame, names), cmap, norm, text, weak)
             for row, lang in enumerate(frame.index):
                 if lang in frame.columns:
                     corner = (frame.columns.get_loc(lang) - 0.5, row - 0.5)
                     axis.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=1.3, zorder=3))
-            axis.set_title(textwrap.fill(name, max(24, int(across * 11))))
+            axis.set_title(_head(name, max(24, int(across * 11))))
             axis.set_xlabel("target: neurons that are overwritten")
             if number % columns == 0:
                 axis.set_ylabel("evaluated language")
-        _bar(figure, axes, cmap, norm, "difference to the untouched model (points)")
+        _points_bar(figure, axes, cmap, norm, extend)
+
+
+def _points_bar(figure: Figure, axes, cmap: Colormap, norm: Normalize, extend: str) -> None:
+    label, scale = "difference to the untouched model (points)", _described_scale(norm, extend)
+    _bar(figure, axes, cmap, norm, f"{label}\n{scale}" if scale else label, extend)
 
 
 def draw_layer_curves(
@@ -866,10 +1048,12 @@ def draw_layer_curves(
     stem: str | os.PathLike,
     zero: float | None = None,
     limits: tuple[float, float] | None = None,
+    note: str = "",
 ) -> None:
     """Draw curves over layers with their bands, one panel per `panel` if there is that column.
 
-    `curves` holds curve, layers (such as 03 or 00-08), value, low, high; `zero` draws a line.
+    `curves` holds curve, layers (such as 03 or 00-08), value, low, high; `zero` draws a line;
+    `note` says what bands are of.
     """
     places = sorted(set(curves["layers"].dropna()))
     single = all("-" not in place for place in places)
@@ -880,7 +1064,7 @@ def draw_layer_curves(
     rows, columns = _grid(len(panels), 3)
     width = min(5.2, max(3.4, 0.2 * len(places) + 0.9))
     size = (columns * width + 1.9, rows * 2.9 + 0.4)
-    with _canvas(os.path.splitext(stem)[0], *size, title) as figure:
+    with _canvas(os.path.splitext(stem)[0], *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(panels), sharey=True)
         for axis, (panel, own) in zip(axes, panels, strict=True):
             if zero is not None:
@@ -896,17 +1080,13 @@ def draw_layer_curves(
             axis.set_xticks(range(0, len(places), every), labels[::every])
             axis.tick_params(axis="x", labelrotation=0 if single else 90)
             axis.set_xlabel("layer" if single else "layers")
-            axis.set_title(textwrap.fill(str(panel), 40))
+            axis.set_title(_head(panel, 40))
             if limits is not None:
                 axis.set_ylim(*limits)
             _plain(axis, "y")
         for axis in axes[::columns]:
             axis.set_ylabel(value)
-        handles = [
-            Line2D([], [], color=OKABE_ITO[k % 7], marker=MARKERS[k % 7], markersize=4, label=name)
-            for k, name in enumerate(names)
-        ]
-        figure.legend(handles=handles, loc="outside right center", frameon=False, title="neurons")
+        _legend(figure, _keys(names, 4, line=True), "neurons")
 
 
 def _draw_task_matrix(
@@ -923,7 +1103,7 @@ def _draw_task_matrix(
     langs = [lang for lang in order if lang in set(changed["lang"])]
     several = changed.groupby("adapter")["column"].nunique() > 1
     rows = [
-        f"{adapter} | {column}" if several[adapter] else adapter
+        one_line(f"{adapter} | {column}" if several[adapter] else adapter)
         for adapter, column in zip(changed["adapter"], changed["column"], strict=True)
     ]
     changed = changed.assign(row=rows)
@@ -937,23 +1117,27 @@ def _draw_task_matrix(
         place = {"index": kept, "columns": interventions}
         panels.append((100 * wide.reindex(**place), ~(weak.reindex(**place).to_numpy() < alpha)))
     cmap = _cmap("PuOr")
-    norm = change_norm(np.concatenate([frame.to_numpy().ravel() for frame, _ in panels]))
+    norm, extend = change_norm(np.concatenate([frame.to_numpy().ravel() for frame, _ in panels]))
     across = 0.44 * len(interventions)
     label = 0.062 * max(len(row) for row in rows)
     tall = [0.23 * len(frame) + 1.0 for frame, _ in panels]
     note = (
-        f"Grey italics: not significant (Holm over the task and metric, level {alpha:g})."
-        " Columns: interventions; rows: fine-tuned neurons, and whose are overwritten."
+        f"{_units(changed['n'], 'items')} per language. Bold: significant (Holm over the task and"
+        f" metric, level {alpha:g}); italics: not. Columns: interventions; rows: fine-tuned"
+        " neurons, and whose are overwritten."
     )
+    for few in thin_evidence(changed, alpha, "items", ("metric",)):
+        note += f" {few}"
     with _canvas(stem, across + label + 1.8, sum(tall) + 0.3, title, note) as figure:
         ratios = [len(frame) for frame, _ in panels]
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios).ravel()
         for axis, (metric, lang), (frame, weak) in zip(axes, cells, panels, strict=True):
             text = frame.map(lambda one: "" if math.isnan(one) else f"{one:+.1f}")
             text = text.map(lambda one: one.replace("-", "\N{MINUS SIGN}")).to_numpy()
+            frame = frame.set_axis([one_line(one) for one in frame.columns], axis=1)
             _heat_map(axis, frame, cmap, norm, text, weak)
             axis.set_title(f"{_named(lang, names)}: {metric.replace('_', ' ')}")
-        _bar(figure, list(axes), cmap, norm, "difference to the untouched model (points)")
+        _points_bar(figure, list(axes), cmap, norm, extend)
 
 
 def _whiskers(
@@ -1001,7 +1185,9 @@ def draw_activations(
     handles: list[Line2D] = []
     rows, columns = _grid(len(models), 3)
     size = (max(5.5, 2.6 + 3.0 * columns), rows * (0.8 + 0.25 * len(langs)) + 0.1)
-    with _canvas(stem, *size, title) as figure:
+    tokens = _units(frame["tokens"], "tokens") if "tokens" in frame else ""
+    note = f"Per neuron over {tokens} of a language, then averaged over neurons." if tokens else ""
+    with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(models), sharey=True)
         for axis, model in zip(axes, models, strict=True):
             own = frame[frame["model"] == model].set_index("lang").reindex(langs)
@@ -1022,13 +1208,13 @@ def draw_activations(
             axis.tick_params(axis="y", length=0)
             axis.xaxis.set_major_locator(MaxNLocator(5))
             axis.set_xlabel(f"{site}, averaged over neurons")
-            axis.set_title(textwrap.fill(str(model), 36) if len(models) > 1 else "")
+            axis.set_title(_head(model, 36) if len(models) > 1 else "")
             _plain(axis)
         axes[0].set_ylim(len(langs) - 0.4, -0.6)
         handles.append(
             Line2D([], [], color="#E69F00", marker="o", linestyle="", markersize=5.5, label="mean")
         )
-        figure.legend(handles=handles, loc="outside right center", frameon=False)
+        _legend(figure, handles)
 
 
 def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.PathLike) -> None:
@@ -1036,7 +1222,8 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.P
 
     `curves` by label are what `finetune.finetune` returns.
     """
-    with _canvas(stem, 8.5, 3.2 + 0.12 * len(curves), title) as figure:
+    note = "One run per line; averaged over the steps between two points."
+    with _canvas(stem, 8.5, 3.4 + 0.12 * len(curves), title, note) as figure:
         axes = figure.subplots(1, 2)
         for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
             for number, (label, frame) in enumerate(curves.items()):
@@ -1048,11 +1235,10 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.P
                     color=OKABE_ITO[number % 7],
                     # Curves that coincide show as bands inside each other.
                     linewidth=1.3 + 0.7 * max(0, min(len(curves), 7) - 1 - number),
-                    label=label,
+                    label=one_line(label),
                 )
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axis.set_xlabel("step")
             axis.set_ylabel(f"training {key}")
             _plain(axis, "y")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=2)
+        _legend(figure, axes[0].get_lines(), place="outside lower center", ncols=2)

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,20 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "\N{MINUS SIGN}": r"$-$",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
+# Punctuation that Markdown (CommonMark, and GitHub's tables and formulas) could read as markup.
+_MARKDOWN = re.compile(
+    r"[\\`*|~$]"
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+    r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<=\])\("
+    r"|^[>#](?=.)|^[+-](?=\s)|(?<=^\d)[.)](?=\s)|(?<=^\d\d)[.)](?=\s)"
+)
 
 
 # Writing ---------------------------------------------------------------------------------------
@@ -99,8 +112,9 @@ def _formatted(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[bool]]:
 def to_markdown(frame: pd.DataFrame, caption: str = "", notes: Sequence[str] = ()) -> str:
     """Return a Markdown table with its caption above and its notes below."""
     text, numeric = _formatted(frame)
+    text = text.map(escape_markdown)
+    text.columns = [escape_markdown(column) for column in text.columns]
     if len(text):
-        text = text.map(lambda cell: cell.replace("|", r"\|").replace("\n", " "))
         table = text.to_markdown(
             index=False,
             disable_numparse=True,
@@ -108,13 +122,30 @@ def to_markdown(frame: pd.DataFrame, caption: str = "", notes: Sequence[str] = (
         )
     else:
         table = "| " + " | ".join(text.columns) + " |\n|" + "---|" * len(text.columns)
-    parts = [f"**{caption}**"] if caption else []
-    return "\n\n".join([*parts, table, *notes]) + "\n"
+    parts = [f"**{escape_markdown(caption)}**"] if caption else []
+    return "\n\n".join([*parts, table, *map(escape_markdown, notes)]) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Return text in one line in which Markdown's special characters stand for themselves.
+
+    What cannot be markup where it stands keeps its form: `p_holm`, `<0.001`, `[0.1, 0.2]`.
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def plain_markdown(text: str) -> str:
+    """Return what `escape_markdown` was given, in one line."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
 
 
 def escape_latex(text: str) -> str:
-    """Return text in which LaTeX's special characters stand for themselves."""
-    return "".join(_LATEX.get(character, character) for character in text).replace("<", "$<$")
+    """Return text in one line in which LaTeX's special characters stand for themselves."""
+    line = " ".join(text.split())
+    escaped = "".join(_LATEX.get(character, character) for character in line)
+    # A row may not begin with what `\\\\` before it takes for its argument; dashes stay apart.
+    escaped = re.sub(r"-(?=-)", "-{}", escaped)
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def to_latex(frame: pd.DataFrame, caption: str = "", notes: Sequence[str] = ()) -> str:
@@ -258,11 +289,11 @@ def layer_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFram
 def activation_statistics(
     statistics: "Iterable[tuple[Mapping, Statistics]]", site: str
 ) -> pd.DataFrame:
-    """Return one row per model and language: each statistic averaged over all neurons."""
+    """Return one row per model and language: tokens, each statistic averaged over all neurons."""
     rows = []
     for labels, one in statistics:
         values = {name: float(np.mean(one.value(name, site))) for name in QUANTITIES}
-        rows.append({**labels, "lang": one.lang, "site": site, **values})
+        rows.append({**labels, "lang": one.lang, "site": site, "tokens": one.tokens, **values})
     return pd.DataFrame(rows)
 
 

@@ -23,7 +23,7 @@ def main(snakemake) -> None:
     ]
     first = records[0][0]
     title = f"{first['model']}: language forcing, intervention {first['intervention']}"
-    draw_forcing(panels, order(show, wildcards.label), title, stem)
+    draw_forcing(panels, order(show, wildcards.label), title, stem, show["language_names"])
     job.done()
 
 

@@ -18,7 +18,8 @@ def main(snakemake) -> None:
     ((labels, table),) = neuron_tables(snakemake.input, show)
     title = f"{labels['model']}, {labels['selection']}: neurons by language and layer"
     stem = Path(snakemake.output.svg).with_suffix("")
-    draw_layers(table, order(show, snakemake.wildcards.label), title, stem)
+    langs, names = order(show, snakemake.wildcards.label), show["language_names"]
+    draw_layers(table, langs, title, stem, names)
     job.done()
 
 

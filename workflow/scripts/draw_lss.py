@@ -18,15 +18,16 @@ def main(snakemake) -> None:
     show = snakemake.params.cfg
     matrices = lss_matrices(snakemake.input, show, snakemake.wildcards.protocol)
     langs = order(show, snakemake.wildcards.label)
-    panels = [
-        (labels["selection"], matrix(lss_cells(frame, metadata, show["results"]), langs))
-        for labels, frame, metadata in matrices
-    ]
+    cells = [lss_cells(frame, metadata, show["results"]) for _, frame, metadata in matrices]
+    pairs = zip(matrices, cells, strict=True)
+    panels = [(labels["selection"], matrix(own, langs)) for (labels, _, _), own in pairs]
+    facts = [number for own in cells for number in own["n"]]
     first = matrices[0][0]
     title = f"{first['model']}: Language Steering Shift, intervention {first['intervention']}"
     if len(show["protocols"]) > 1:
         title += f", protocol {first['protocol']}"
-    draw_lss(panels, title, Path(snakemake.output.svg).with_suffix(""))
+    stem = Path(snakemake.output.svg).with_suffix("")
+    draw_lss(panels, title, stem, show["language_names"], facts)
     job.done()
 
 

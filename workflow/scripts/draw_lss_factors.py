@@ -23,7 +23,8 @@ def main(snakemake) -> None:
     title = f"{first['model']}: Language Steering Shift by intervention"
     if len(show["protocols"]) > 1:
         title += f", protocol {first['protocol']}"
-    draw_lss_factors(means, title, Path(snakemake.output.svg).with_suffix(""))
+    stem = Path(snakemake.output.svg).with_suffix("")
+    draw_lss_factors(means, title, stem, show["results"]["confidence"])
     job.done()
 
 

@@ -27,7 +27,10 @@ def main(snakemake) -> None:
         title += f", protocol {first['protocol']}"
     curves = curves.rename(columns={"selection": "curve"})
     value = "LSS, mean over base and target languages"
-    draw_layer_curves(curves, value, title, Path(snakemake.output.svg), limits=(-0.02, 1.02))
+    level = show["results"]["confidence"]
+    note = f"Bands: {level:.0%} intervals over facts, n = {means['facts'].max()} facts."
+    path = Path(snakemake.output.svg)
+    draw_layer_curves(curves, value, title, path, limits=(-0.02, 1.02), note=note)
     job.done()
 
 

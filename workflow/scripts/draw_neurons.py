@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.display import neuron_tables, order
-from langneurons.figures import draw_neurons
+from langneurons.figures import draw_neurons, read_on
 from langneurons.runtime import start
 from langneurons.tables import neuron_counts
 
@@ -20,7 +20,8 @@ def main(snakemake) -> None:
     tables = neuron_tables(snakemake.input, show)
     title = f"{tables[0][0]['model']}: neurons per language"
     stem = Path(snakemake.output.svg).with_suffix("")
-    draw_neurons(neuron_counts(tables), order(show, label), title, stem, show["language_names"])
+    langs, names = order(show, label), show["language_names"]
+    draw_neurons(neuron_counts(tables), langs, title, stem, names, read_on(tables[0][1]))
     job.done()
 
 

@@ -19,7 +19,8 @@ def main(snakemake) -> None:
     title = f"{labels['model']}, {labels['selection']}: neurons that languages share"
     stem = Path(snakemake.output.svg).with_suffix("")
     families = show["families"] if show["results"]["group_by"] == "family" else None
-    draw_overlap(table, order(show, snakemake.wildcards.label), title, stem, families)
+    langs, names = order(show, snakemake.wildcards.label), show["language_names"]
+    draw_overlap(table, langs, title, stem, families, names)
     job.done()
 
 

@@ -22,14 +22,16 @@ def main(snakemake) -> None:
         for labels, frame, sampled in matrices
     ]
     first = matrices[0][0]
-    langs, alpha = order(show, snakemake.wildcards.label), show["results"]["alpha"]
+    langs, names = order(show, snakemake.wildcards.label), show["language_names"]
     drawn = (("perplexity", "ppl_change", snakemake.output.svg),)
     drawn += (("NLL (cross-entropy)", "nll_change", snakemake.output.nll_svg),)
     for what, value, path in drawn:
         title = f"{first['model']}: change of {what}, intervention {first['intervention']}"
         if len(show["protocols"]) > 1:
             title += f", protocol {first['protocol']}"
-        draw_perplexity(panels, langs, title, Path(path).with_suffix(""), alpha, value)
+        draw_perplexity(
+            panels, langs, title, Path(path).with_suffix(""), show["results"], value, names
+        )
     job.done()
 
 

@@ -22,7 +22,8 @@ def main(snakemake) -> None:
     if len(show["protocols"]) > 1:
         title += f", protocol {labels['protocol']}"
     stem = Path(snakemake.output.svg).with_suffix("")
-    draw_targets(scores[shown], order(show), title, stem, show["results"]["alpha"])
+    alpha, names_of = show["results"]["alpha"], show["language_names"]
+    draw_targets(scores[shown], order(show), title, stem, alpha, names_of)
     job.done()
 
 

@@ -24,7 +24,10 @@ def main(snakemake) -> None:
     if len(show["protocols"]) > 1:
         title += f", protocol {labels['protocol']}"
     value = f"difference in {metric.replace('_', ' ')} (points)"
-    draw_layer_curves(by_layer(shown, sweep), value, title, Path(snakemake.output.svg), zero=0.0)
+    items = shown["n"].max()
+    note = f"Means and quartiles over evaluated and target languages, n = {items} items each."
+    curves = by_layer(shown, sweep)
+    draw_layer_curves(curves, value, title, Path(snakemake.output.svg), zero=0.0, note=note)
     job.done()
 
 

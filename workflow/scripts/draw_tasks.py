@@ -25,8 +25,8 @@ def main(snakemake) -> None:
     if len(show["protocols"]) > 1:
         title += f", protocol {labels['protocol']}"
     stem = Path(snakemake.output.svg).with_suffix("")
-    names, alpha = show["language_names"], show["results"]["alpha"]
-    draw_tasks(scores, order(show), title, stem, names, alpha)
+    names, results = show["language_names"], show["results"]
+    draw_tasks(scores, order(show), title, stem, names, results["alpha"], results["confidence"])
     job.done()
 
 

@@ -1,0 +1,138 @@
+"""Text in figures: markup stands for itself, in every script."""
+
+import logging
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from test_figures import RESULTS, activations, cells, neuron_table, task_scores
+
+from langneurons import figures, lettering
+
+SIGNS = [
+    "$$",
+    "10% $^ 20% $_",
+    "lr=$LR, wd=$WD",
+    r"a\b ^c {d} _e_ %f #g &h",
+    "_under",
+    "x < y > z | `code` **bold**",
+    "\r\ntwo\r\nlines",
+    "'\"",
+    "]]> <svg>",
+]
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    made = []
+
+    def figure(*args, **kwargs):
+        made.append(Figure(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(figures, "Figure", figure)
+    return made
+
+
+def draw_all(label, folder):
+    """Draw figures in which a label stands at every place: title, panel, legend, axis, name."""
+    names = {"en": label, "fr": "French"}
+    figures.draw_perplexity([(label, cells(["en", "fr"]))], ["en", "fr"], label, folder / "p",
+                            RESULTS, names=names)  # fmt: skip
+    scores = task_scores().replace({"zero": label, "LAPE": label})
+    figures.draw_tasks(scores, ["en", "fr"], label, folder / "t", names)
+    figures.draw_activations(activations().replace({"m": label}), ["en", "fr"], label,
+                             folder / "a", names)  # fmt: skip
+    steps = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "accuracy": [0.1, 0.9]})
+    figures.draw_curves({label: steps, "other": steps}, label, folder / "c")
+    table = neuron_table()
+    figures.draw_venn(table, [table.languages], label, folder / "v", {"l0": label})
+    counts = table.counts()
+    frame = pd.DataFrame({"lang": counts.index, "selection": label, "neurons": counts.to_numpy()})
+    figures.draw_neurons(frame, table.languages, label, folder / "n", {"l0": label})
+
+
+@pytest.mark.parametrize("label", SIGNS)
+def test_signs_of_markup_stand_for_themselves(label, tmp_path, kept):
+    draw_all(label, tmp_path)
+    shown = " ".join(label.split())
+    for figure in kept:
+        texts = figure.findobj(Text)
+        assert not any(text.get_parse_math() for text in texts)
+        drawn = {" ".join(text.get_text().split()) for text in texts}
+        assert any(shown in text for text in drawn), drawn
+    legend = kept[1].legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [shown, "mean"]
+    assert [text.get_text() for text in kept[3].legends[0].get_texts()] == [shown, "other"]
+    for path in tmp_path.glob("*.svg"):
+        ElementTree.parse(path)
+
+
+def families():
+    found = []
+    samples = {
+        "Noto Sans CJK SC": "中文",
+        "Noto Sans CJK JP": "日本語ひらがな",
+        "Noto Sans CJK KR": "한국어",
+        "Noto Sans Devanagari": "हिन्दी",
+        "Noto Sans Tamil": "தமிழ்",
+        "Noto Sans Thai": "ภาษาไทย",
+        "Noto Sans Arabic": "العربية",
+        "Noto Sans Khmer": "ខ្មែរ",
+        "Noto Sans Myanmar": "မြန်မာ",
+        "Noto Serif Tibetan": "བོད",
+        "Noto Sans Lao": "ລາວ",
+        "Noto Sans Bengali": "বাংলা",
+    }
+    for name, text in samples.items():
+        installed = lettering._path(name) is not None
+        why = f"{name} is not installed"
+        found.append(pytest.param(text, marks=pytest.mark.skipif(not installed, reason=why)))
+    return found
+
+
+@pytest.mark.parametrize("text", families())
+def test_labels_of_every_script_are_drawn_with_a_font_that_has_them(text, tmp_path, kept, caplog):
+    with caplog.at_level(logging.WARNING), np.testing.suppress_warnings() as record:
+        record.record(UserWarning)
+        draw_all(text, tmp_path)
+    assert not record.log and not caplog.records
+    title = kept[0]._suptitle
+    characters = [lettering._characters(family) for family in title.get_fontfamily()]
+    assert all(any(ord(one) in known for known in characters) for one in text)
+
+
+def test_a_character_that_no_font_draws_is_named_in_the_log(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(lettering, "fonts_for", lambda script: ("Noto Sans Nowhere",))
+    lettering._path.cache_clear()
+    figure = Figure()
+    figure.text(0, 0, "ok ภาษา")
+    with caplog.at_level(logging.WARNING):
+        lettering.letter(figure)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "no installed font draws 3 characters (ภ า ษ) of 'ok ภาษา': the figure shows boxes in their"
+        " place; install Noto Sans Nowhere and draw it again"
+    )
+
+
+def test_latin_greek_and_cyrillic_need_no_other_font():
+    assert lettering.families_of("Ünïcödé ελ рус ±−…")[0] == "DejaVu Sans"
+    assert lettering._undrawn("Ünïcödé ελ рус ±−…", ["DejaVu Sans"]) == []
+
+
+@pytest.mark.parametrize(
+    "text, line", [("a\r\nb", "a b"), (" a\t b\n", "a b"), ("a\x1bb", "ab"), (3, "3")]
+)
+def test_a_label_is_one_line(text, line):
+    assert lettering.one_line(text) == line
+
+
+def test_drawing_leaves_the_settings_of_markup_alone(tmp_path):
+    before = matplotlib.rcParams["text.parse_math"]
+    draw_all("x", tmp_path)
+    assert matplotlib.rcParams["text.parse_math"] == before
