@@ -164,9 +164,19 @@ def test_units_of_answers_follow_the_script(lang, expected):
     assert metrics.answer_tokens("北京 2008年", lang) == expected
 
 
-@pytest.mark.parametrize("lang", ["tha_Thai", "km", "lo", "my", "bo"])
-def test_answers_of_every_unspaced_language_are_counted_by_characters(lang):
-    assert metrics.answer_f1("ກຂຄ", ["ກຂ"], lang) == pytest.approx(0.8)
+@pytest.mark.parametrize(
+    "lang, text",
+    [
+        ("tha_Thai", "กขค"),
+        ("km", "កខគ"),
+        ("lo", "ກຂຄ"),
+        ("my", "ကခဂ"),
+        ("bo", "ཀཁག"),
+        ("yue", "中文人"),
+    ],
+)
+def test_answers_of_every_unspaced_language_are_counted_by_characters(lang, text):
+    assert metrics.answer_f1(text, [text[:2]], lang) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("lang", ["es", "es-MX", "spa_Latn", "ES"])
