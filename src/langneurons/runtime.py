@@ -53,7 +53,7 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     sys.excepthook = _log_traceback
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
-    take(snakemake.resources.get("gpu", 0))
+    take(snakemake.resources.get("gpu", 0) or snakemake.resources.get("gres_gpu", 0))
     if offline:
         os.environ.update(OFFLINE)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

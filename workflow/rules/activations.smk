@@ -21,6 +21,8 @@ rule collect_statistics:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),

@@ -107,8 +107,19 @@ def weights(wc):
 
 
 def gpus(wildcards):
-    """Return the GPUs of a model's job."""
-    return cfg.gpus(wildcards.model)
+    """Return the GPUs of a model's job; 0 where they are asked for by `--gres`."""
+    return 0 if cfg.runtime.gres else cfg.gpus(wildcards.model)
+
+
+def gres_gpus(wildcards):
+    """Return the GPUs of a model's job that are asked for by `--gres`, for a cap on these."""
+    return cfg.gpus(wildcards.model) if cfg.runtime.gres else 0
+
+
+def gres(wildcards):
+    """Return what a model's job asks for by `--gres`, such as gpu:2; empty without `runtime.gres`."""
+    number = gres_gpus(wildcards)
+    return f"{cfg.runtime.gres}:{number}" if number else ""
 
 
 def layers_needed(wildcards):

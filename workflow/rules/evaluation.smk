@@ -20,6 +20,8 @@ rule evaluate_task:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

@@ -55,6 +55,8 @@ rule force_language:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
@@ -86,6 +88,8 @@ rule fall_back:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
@@ -141,6 +145,8 @@ rule read_layers:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

@@ -48,6 +48,8 @@ rule measure_lss:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

@@ -23,6 +23,8 @@ rule measure_perplexity:
     threads: cfg.runtime.threads
     resources:
         gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,

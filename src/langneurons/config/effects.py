@@ -24,6 +24,12 @@ def check_effects(config: Config) -> None:
     _check_conditions(config)
     _check_trained(config)
     _check_results(config)
+    if config.runtime.gres is not None and not any(map(config.gpus, config.models)):
+        raise _useless(
+            "runtime.gres",
+            "no model asks for a GPU",
+            "Set runtime.gpu (or `gpus` of a model) to 1 or more, or leave it out.",
+        )
 
 
 def count_jobs(config: Config) -> dict[str, int]:

@@ -273,3 +273,20 @@ class RuntimeConfig(Frozen):
     )
     runtime_minutes: int = Field(120, ge=1, le=86_400, description="Time limit of a model job.")
     gpu: int = Field(0, ge=0, le=64, description="GPUs of a model job.")
+    gres: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$",
+        description="For clusters that take only `--gres`: what SLURM calls a GPU, such as `gpu` or"
+        " `gpu:a100`. Model jobs then ask for `--gres=gpu:a100:N`, N of `gpu`, and for no `--gpus`."
+        " Left out: `--gpus=N`.",
+    )
+
+    @field_validator("gres")
+    @classmethod
+    def _no_number(cls, value: str | None) -> str | None:
+        if value is not None and value.partition(":")[2].isdigit():
+            raise ValueError(
+                f"gres: {value!r} holds a number; the number of GPUs is `runtime.gpu` (or `gpus` of"
+                " a model). Write the name alone, such as gpu or gpu:a100"
+            )
+        return value
