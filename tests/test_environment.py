@@ -56,7 +56,8 @@ def imported(*folders):
                     names = [node.module]
                 for name in names:
                     found.setdefault(name.split(".")[0], path.relative_to(ROOT))
-    own = {"langneurons", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    helpers = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")]
+    own = {"langneurons", *(name for path in helpers for name in (path.parts[0], path.stem))}
     return {k: v for k, v in found.items() if k not in sys.stdlib_module_names | own}
 
 

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import json
 import logging
-import pickle
 import re
 import shutil
 import time
@@ -616,7 +615,10 @@ def _from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMod
             output_loading_info=True,
             **options,
         )
-    except (OSError, SafetensorError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # of the unpickler, which is not imported for the class's sake
+        known = isinstance(error, OSError | SafetensorError | EOFError)
+        if not known and type(error).__name__ != "UnpicklingError":
+            raise
         raise DamagedFile(
             f"{folder}: the weights cannot be read ({_first_line(error)}). {_remedy(folder)}"
         ) from error

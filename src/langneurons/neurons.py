@@ -207,7 +207,6 @@ class NeuronTable:
 
 def _load_lists(path: Path) -> Any:
     """Return what a file of `torch.save` holds, if that is tensors, lists and numbers only."""
-    import pickle
     import zipfile
 
     import torch
@@ -224,15 +223,17 @@ def _load_lists(path: Path) -> Any:
         raise ValueError(f"{path}: not a file of torch.save, which is a zip archive or a pickle")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # of the unpickler, which is not imported for the class's sake
+        if isinstance(error, RuntimeError | EOFError | OSError):
+            raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        if type(error).__name__ != "UnpicklingError":
+            raise
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({found[1]})" if found else ""
         raise ValueError(
             f"{path}: it holds objects other than tensors, lists and numbers{what}, which are not"
             " unpickled. Save it as a list over languages of lists over layers of LongTensors."
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def union(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
