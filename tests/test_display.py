@@ -17,6 +17,13 @@ SHOW = {
     "selections": {"lape": "LAPE", "control": "control"},
     "labels": {"en-vi": "two"},
     "interventions": {"p90": "P90", "zero": "0"},
+    "sequence": {
+        "models": ["m"],
+        "language_sets": ["two"],
+        "selections": ["lape", "control"],
+        "interventions": ["zero", "p90"],
+        "tasks": ["t"],
+    },
     "protocols": {
         "corrected": {"evaluation": "corrected", "perplexity": "corrected"},
         "site": {"evaluation": "intervention_site", "perplexity": "intervention_site"},
@@ -36,7 +43,7 @@ def test_scores_follow_the_configuration():
     ]
     frame = pd.DataFrame(rows, columns=["lang", "langset", "selection", "intervention"])
     frame = frame.assign(task="T", metric="accuracy", adapter="base", mean=range(6))
-    assert in_order(frame, SHOW)["mean"].tolist() == [5, 4, 3, 0, 2, 1]
+    assert in_order(frame, SHOW)["mean"].tolist() == [5, 4, 3, 0, 1, 2]
 
 
 def test_a_result_belongs_to_every_protocol_that_agrees_on_its_points(tmp_path):

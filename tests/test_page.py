@@ -56,6 +56,7 @@ def content(tmp_path):
     ]
     return {
         "title": "Results & more",
+        "found": [("Zero costs 2.4 nats <i>.", "figure-1"), ("Nothing else.", "small")],
         "lead": ["First paragraph.", "Second <em>."],
         "facts": {"models": "2", "neurons": "1,246"},
         "verdicts": verdicts,
@@ -225,7 +226,7 @@ def test_search_filters_the_headings(opened):
 
 def test_figures_load_and_open_large(opened):
     report, _ = opened
-    assert report["images"] == [80] * 3
+    assert report["images"] == [80] * 4  # one beside the findings
     assert report["dialog"] == [True, "Figure 1", "Figure 2", False]
     assert report["picture"] > 300
 

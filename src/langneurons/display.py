@@ -40,10 +40,26 @@ def names_of(path: str | os.PathLike, kind: str) -> dict[str, str]:
     return match.groupdict()
 
 
+def in_sequence(paths: Iterable[str], kind: str, show: dict[str, Any]) -> list[str]:
+    """Sort the paths of results as the configuration lists models, selections, interventions."""
+    sections = ("model", "selection", "intervention")
+    places = {
+        key: {name: place for place, name in enumerate(show["sequence"][f"{key}s"])}
+        for key in sections
+    }
+
+    def place(path: str) -> tuple:
+        names = names_of(path, kind)
+        ranks = (places[key].get(names[key], 0) for key in sections if key in names)
+        return (*ranks, Path(path).as_posix())
+
+    return sorted(map(str, paths), key=place)
+
+
 def neuron_tables(paths: Iterable[str], show: dict[str, Any]) -> list[Labelled]:
     """Read tables at results/{model}/neurons/{langset}/{selection}.parquet with their labels."""
     result = []
-    for path in paths:
+    for path in in_sequence(paths, "neurons", show):
         names = names_of(path, "neurons")
         labels = {
             "model": show["models"][names["model"]],
@@ -114,7 +130,7 @@ def perplexity_matrices(
     Returns labels, records and whether every cell read a sample of its own; of all protocols, or
     of one.
     """
-    read = perplexity_files(paths)
+    read = perplexity_files(in_sequence(paths, "perplexity", show))
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
         if name not in protocols(path, "perplexity", show) or protocol not in (None, name):
@@ -144,7 +160,8 @@ def lss_matrices(
     """
     columns = ("base", "target", "fact")
     read = [
-        (path, *read_records(path, columns, (), **_condition(path, "steering"))) for path in paths
+        (path, *read_records(path, columns, (), **_condition(path, "steering")))
+        for path in in_sequence(paths, "steering", show)
     ]
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
@@ -203,7 +220,7 @@ def generation_records(
     """
     read = [
         (path, *read_records(path, ("text",), (), **_condition(path, "generation")))
-        for path in paths
+        for path in in_sequence(paths, "generation", show)
     ]
     result = []
     for name, (path, frame, metadata) in itertools.product(show["protocols"], read):
@@ -246,16 +263,21 @@ def lens_records(
     return result
 
 
+def _listed(show: dict[str, Any], section: str) -> list[str]:
+    """Return the labels of a section in the configuration's order."""
+    return [show[section][name] for name in show["sequence"][section]]
+
+
 def in_order(scores: pd.DataFrame, show: dict[str, Any]) -> pd.DataFrame:
     """Sort task scores as the configuration lists tasks, adapters, languages and conditions."""
     orders = {
-        "task": show["tasks"].values(),
+        "task": _listed(show, "tasks"),
         "metric": dict.fromkeys(scores["metric"]),
         "adapter": show["adapters"].values(),
         "lang": show["order"],
-        "selection": ["none", *show["selections"].values()],
+        "selection": ["none", *_listed(show, "selections")],
         "langset": ["none", *show["labels"].values()],
-        "intervention": ["none", *show["interventions"].values()],
+        "intervention": ["none", *_listed(show, "interventions")],
         "target": ["none", *show["order"]],
     }
     ranks = {

@@ -79,6 +79,7 @@ class Picture:
 def write_page(
     path: str | os.PathLike,
     title: str,
+    found: Sequence[tuple[str, str]],
     lead: Sequence[str],
     facts: Mapping[str, str],
     verdicts: Sequence[Verdict],
@@ -89,13 +90,18 @@ def write_page(
 ) -> None:
     """Write the page; what is empty leaves out its section.
 
-    `agreement` has label columns and the counts printed, run and inside (of our interval). Groups
-    stand in the order of their first member.
+    `found` holds findings, each with the anchor of what shows it; the first figure that one points
+    at stands beside them. `agreement` has label columns and the counts printed, run and inside (of
+    our interval). Groups stand in the order of their first member.
     """
     _check(verdicts, [*tables, *pictures])
+    places = [anchor for _, anchor in found]
+    first = next((one for one in pictures if one.anchor in places), None)
     has_agreement = agreement is not None and len(agreement) > 0
     text = _template().render(
         title=title,
+        found=list(found),
+        first=None if first is None else _picture(first),
         lead=list(lead),
         facts=dict(facts),
         claims=[_claim(number, one) for number, one in enumerate(verdicts, 1)],

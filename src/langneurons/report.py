@@ -15,9 +15,11 @@ import pandas as pd
 
 from langneurons.claims import CLAIMS
 from langneurons.display import names_of
+from langneurons.findings import findings
 from langneurons.io import read_parquet
 from langneurons.page import Picture, Table, Verdict, write_page
 from langneurons.provenance import versions
+from langneurons.tables import plain_markdown
 
 CAPTIONS = {
     "cross_entropy": "perplexity",
@@ -51,6 +53,28 @@ PAPER_FIGURES = "Figures in the paper's order"
 PAPER_TABLES = "Tables in the paper's order"
 PACKAGES = ("langneurons", "torch", "transformers", "peft", "bitsandbytes", "snakemake")
 SUMMARIES = ("claims", "published_summary")
+# The order of tables on the page, and what stands first in each.
+ORDER = (
+    *("perplexity_summary", "perplexity", "tasks", "lss_summary", "lss", "forcing_summary"),
+    *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "layers", "activations"),
+)
+MAIN = {
+    "perplexity": ("nll_change", "low", "high", "p_holm", "documents"),
+    "tasks": ("difference", "difference_low", "difference_high", "p_holm", "baseline", "mean", "n"),
+    "perplexity_summary": ("mean_own", "mean_others"),
+    "lss_summary": ("lss", "difference", "difference_low", "difference_high", "p_holm", "facts"),
+    "lss": ("lss", "low", "high", "n", "margin"),
+    "forcing_summary": ("success", "baseline", "difference", "low", "high", "p_holm", "n"),
+    "forcing": ("success", "low", "high", "n", "intact"),
+    "overlap": ("shared", "chance", "jaccard"),
+    "selections": ("shared", "chance", "jaccard"),
+    "neurons": ("neurons",),
+}
+
+
+def one_line(text: object) -> str:
+    """Return a label in one line."""
+    return " ".join(str(text).split())
 
 
 class _Names(dict):
@@ -79,19 +103,22 @@ def write_report(
         for column in numeric.select_dtypes("number"):
             frames[name][column] = numeric[column]
     agreement = frames.get("published_summary")
+    pictures = _pictures(figures, show, Path(captions))
+    shown = [
+        _table(table, frames[Path(table).stem], path)
+        for table in sorted(tables, key=_place)
+        if Path(table).stem not in SUMMARIES
+    ]
     write_page(
         path,
-        show["title"] or show["name"],
+        one_line(show["title"] or show["name"]),
+        _found(frames, show, pictures, shown),
         _lead(show),
         _facts(show, frames),
         _verdicts(show, frames.get("claims")),
         agreement,
-        [
-            _table(table, frames[Path(table).stem], path)
-            for table in sorted(tables, key=lambda one: not _printed(one))
-            if Path(table).stem not in SUMMARIES
-        ],
-        _pictures(figures, show, Path(captions)),
+        shown,
+        pictures,
         {
             "configuration": show["name"],
             **_weights(neurons, show),
@@ -101,6 +128,37 @@ def write_report(
     )
 
 
+def _found(
+    frames: Mapping[str, pd.DataFrame],
+    show: Mapping[str, Any],
+    pictures: Sequence[Picture],
+    tables: Sequence[Table],
+) -> list[tuple[str, str]]:
+    """Return each finding with the anchor of the figure or table that shows it."""
+    places = {
+        "cross_entropy": ("cross_entropy", "perplexity"),
+        "scores": ("scores", "tasks"),
+        "overlap": ("overlap", "overlap"),
+        "lss_factors": ("lss_factors", "lss_summary"),
+        "claims": ("", "claims"),
+    }
+    anchors = {one.anchor for one in tables}
+    result = []
+    for one in findings(frames, show):
+        kind, table = places[one.shown]
+        found = [picture.anchor for picture in pictures if picture.group == TITLES.get(kind)]
+        fallback = f"table-{table}" if f"table-{table}" in anchors else "page-claims"
+        result.append((one.text, found[0] if found else fallback))
+    return result
+
+
+def _place(path: str) -> tuple[int, str]:
+    """Return where a table stands: those like printed ones, then by what matters."""
+    stem = Path(path).stem
+    order = ORDER.index(stem) if stem in ORDER else len(ORDER)
+    return (-1 if _printed(path) else order, stem)
+
+
 def _lead(show: Mapping[str, Any]) -> list[str]:
     about = show["about"]
     models = ", ".join(show["models"].values())
@@ -108,7 +166,7 @@ def _lead(show: Mapping[str, Any]) -> list[str]:
     text = (
         f"Language-specific neurons of {models} in {len(show['language_names'])} languages"
         f" ({langs}). Activations were measured on up to {about['tokens']:,} tokens per language of"
-        f" {about['corpus']}; selections: {', '.join(show['selections'].values())}."
+        f" {_local(about['corpus'])}; selections: {', '.join(show['selections'].values())}."
     )
     lines = [text]
     if len(show["protocols"]) > 1 or "corrected" not in show["protocols"]:
@@ -178,13 +236,50 @@ def _table(path: str, frame: pd.DataFrame, page: str | os.PathLike) -> Table:
     notes = [part for part in parts if not part.startswith("|")]
     title = stem.name
     if notes and notes[0].startswith("**"):
-        title, notes = notes[0].strip("*"), notes[1:]
+        title, notes = plain_markdown(notes[0][2:-2]), notes[1:]
+    notes = [plain_markdown(note) for note in notes]
     files = tuple(
         os.path.relpath(stem.with_suffix(f".{kind}"), Path(page).parent)
         for kind in ("csv", "md", "tex")
     )
+    if not _printed(path):
+        frame, same = folded(frame, MAIN.get(stem.name, ()))
+        notes += [f"In all rows: {same}."] if same else []
     group = PAPER_TABLES if _printed(path) else "All results"
     return Table(title, " ".join(notes), frame, f"table-{stem.name}", group, files)
+
+
+def folded(frame: pd.DataFrame, main: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Return a table as the page shows it, and in words what is the same in all rows.
+
+    Labels that do not vary are left out, what the table is about (`main`) stands right of the first
+    label; with more than two labels these stand together in a first column as well.
+    """
+    labels = [
+        str(column)
+        for column in frame
+        if column not in main and not pd.api.types.is_numeric_dtype(frame[column])
+    ]
+    constant = []
+    if len(frame) > 1:
+        constant = [column for column in labels if frame[column].nunique(dropna=False) == 1]
+        if len(constant) == len(labels):
+            constant = constant[:-1]
+    words = {column: str(frame[column].iloc[0]) for column in constant}
+    same = ", ".join(
+        f"{column.replace('_', ' ')} {one_line(value)}" for column, value in words.items() if value
+    )
+    varying = [column for column in labels if column not in constant]
+    first = [column for column in main if column in frame]
+    leading = [column for column in frame if column in varying][:2]
+    rest = [column for column in frame if column not in (*constant, *first, *leading)]
+    kept = frame[[*leading, *first, *rest]]
+    together = [column for column in varying if column != "test"]
+    if first and len(together) > 2:
+        joined = frame[together].astype(str).agg(", ".join, axis=1)
+        kept = frame[[*first, *leading, *rest]].copy()
+        kept.insert(0, "of", joined.where(joined.str.len() < 400, joined.str[:400]))
+    return kept, same
 
 
 def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -> list[Picture]:
@@ -257,10 +352,18 @@ def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str
         for section in [section or "names"]
     ]
     template = (captions / f"{CAPTIONS.get(kind, kind)}.rst").read_text(encoding="utf-8")
-    given = _Names(wildcards=wildcards, params=_Names(cfg=show), config={"title": show["title"]})
-    text = jinja2.Template(template).render(snakemake=given)
-    caption = " ".join(text.replace("``", "").split())
-    return f"{TITLES[kind]}: {', '.join(shown)}", caption, TITLES[kind]
+    cfg = show | {"caption": _plain(show["caption"])}
+    given = _Names(wildcards=wildcards, params=_Names(cfg=cfg), config={"title": show["title"]})
+    text = jinja2.Template(template, undefined=jinja2.StrictUndefined).render(snakemake=given)
+    caption = " ".join(text.split())
+    return f"{TITLES[kind]}: {', '.join(map(one_line, shown))}", caption, TITLES[kind]
+
+
+def _plain(value: Any) -> Any:
+    """Return captions' texts without the marks that keep reStructuredText from reading them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return re.sub(r"\\(.)", r"\1", value)
 
 
 def _weights(neurons: Sequence[str], show: Mapping[str, Any]) -> dict[str, str]:
@@ -268,17 +371,27 @@ def _weights(neurons: Sequence[str], show: Mapping[str, Any]) -> dict[str, str]:
     rows = {}
     for path in neurons:
         model, metadata = names_of(path, "neurons")["model"], read_parquet(path)[1]
-        text = f"{metadata['model']} at {metadata['revision']}"
+        text = f"{_local(metadata['model'])} at {metadata['revision']}"
         if model in show["newest"]:
             text += ", the newest commit when it was prepared: pin it to repeat this run"
         rows[f"weights of {show['models'][model]}"] = text
     return rows
 
 
+def _local(text: str) -> str:
+    """Return a path as the project sees it: relative to it, or the last two parts of another's."""
+    path = Path(str(text))
+    if not path.is_absolute():
+        return str(text)
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    return ".../" + "/".join(path.parts[-2:]).lstrip("/")
+
+
 def _corpus(show: Mapping[str, Any]) -> dict[str, str]:
     about, results = show["about"], show["results"]
     return {
-        "corpus": f"{about['corpus']}, up to {about['tokens']:,} tokens per language",
+        "corpus": f"{_local(about['corpus'])}, up to {about['tokens']:,} tokens per language",
         "intervals": f"{results['confidence']:.0%}: Student's t over documents or items, score"
         f" intervals of 0/1 scores; {results['bootstrap']} bootstrap replicates, seed"
         f" {results['seed']}, behind standard errors of corpus scores and averages of cells",

@@ -5,6 +5,7 @@ sets, colours and resources never enter.
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -303,7 +304,31 @@ def show(config: Config, **_: str) -> dict[str, Any]:
             for name, protocol in config.protocols.items()
         },
         "roles": roles(config),
+        "caption": _caption_texts(config),
+        "sequence": {
+            section: list(getattr(config, section))
+            for section in ("models", "language_sets", "selections", "interventions", "tasks")
+        },
     }
+
+
+def _caption_texts(config: Config) -> dict[str, Any]:
+    """Return what captions show of names, as reStructuredText: labels, title, paper."""
+    sections = ("models", "selections", "interventions", "tasks", "finetunings")
+    texts = {name: shown(config, name) for name in sections}
+    texts |= {
+        "language_sets": {name: name for name in config.language_sets},
+        "protocols": {name: name for name in config.protocols},
+        "sweeps": {name: name for name in config.sweeps()},
+    }
+    found = {name: {key: quoted(one) for key, one in of.items()} for name, of in texts.items()}
+    title = config.title or config.name
+    return found | {"title": quoted(title), "paper": quoted(config.results.paper)}
+
+
+def quoted(text: str) -> str:
+    """Return text in one line in which the marks of reStructuredText stand for themselves."""
+    return re.sub(r"([\\*`|_:<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 @_stage

@@ -13,7 +13,7 @@ from langneurons.config.root import entry_languages
 from langneurons.failures import describe, watch
 from langneurons.provenance import SOURCES, code_digests
 from langneurons.published import kinds, table_names
-from langneurons.stages import figure_path, stage as stage_parameters
+from langneurons.stages import figure_path, quoted, stage as stage_parameters
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"

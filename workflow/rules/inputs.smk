@@ -290,9 +290,9 @@ def drawn_figure(wc):
 
 def about_figure(name):
     """Return what a named figure shows, for its caption."""
-    shown = stage_parameters(cfg, "show")
+    shown = stage_parameters(cfg, "show")["caption"]
     one = cfg.results.figures[name].model_dump(exclude_none=True)
-    for key, labels in (("model", "models"), ("selection", "selections"), ("task", "tasks")):
+    for key in ("model", "selection", "task", "intervention"):
         if key in one:
-            one[key] = shown[labels][one[key]]
-    return one
+            one[key] = shown[f"{key}s"].get(one[key], one[key])
+    return one | {"item": quoted(one["item"])}

@@ -228,6 +228,11 @@ class ResultsConfig(Frozen):
     confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Level of the intervals.")
     alpha: float = Field(0.05, ge=1e-6, le=0.5, description="Level of the tests, after Holm.")
     seed: Seed = Field(0, description="Seed of the bootstrap and of permutation tests.")
+    paper: str = Field(
+        "",
+        description="The paper that the configuration repeats, such as Mondal et al. 2025: captions"
+        " then say what corresponds to it, and where it differs.",
+    )
     published: str | None = Field(
         None,
         description="YAML file of published numbers (scores, statistics, counts of neurons), to"
