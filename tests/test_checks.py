@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 from test_config import GOOD, put
 
@@ -164,6 +165,26 @@ NO_EFFECT = {
     ),
 }
 
+LATE = put("interventions.late", {"operation": "set", "value": 0, "tokens": "generated"})
+NO_EFFECT |= {
+    "generated tokens under the lens": (
+        both(LATE, put("lens", {"interventions": ["late"], "targets": ["vi"]})),
+        ["lens.interventions", "'late'", "prompts only", "tokens: all"],
+    ),
+    "generated tokens of a single new one": (
+        both(LATE, put("forcing", {"interventions": ["late"], "max_new_tokens": 1})),
+        ["forcing.interventions", "'late'", "max_new_tokens is 1"],
+    ),
+    "generated tokens of a classifier": (
+        both(LATE, trained(), put("tasks.xnli_head.interventions", ["late"])),
+        ["tasks.xnli_head.interventions", "'late'", "classifier"],
+    ),
+    "at least what all activations are": (
+        put("interventions.zero", {"operation": "at_least", "value": -0.5}),
+        ["interventions.zero.value", "-0.31", "site: gate"],
+    ),
+}
+
 
 @pytest.mark.parametrize("case", NUMBERS | NO_EFFECT)
 def test_nonsense_is_refused_before_any_job(case):
@@ -263,3 +284,12 @@ def test_what_an_overlay_cannot_take_away(tmp_path, overlay, words):
 def test_null_in_the_first_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"0\.yaml: tasks\.xnli: null .* earlier file"):
         merged(tmp_path, first=GOOD | {"tasks": {"xnli": None}})
+
+
+def test_the_lowest_activation_is_that_of_the_nonlinearities():
+    from langneurons.config.effects import LEAST_ACTIVATION
+    from langneurons.nonlinearities import NONLINEARITIES
+
+    x = np.linspace(-20, 20, 400_001)
+    lowest = min(function(x).min() for function in NONLINEARITIES.values())
+    assert LEAST_ACTIVATION <= lowest < LEAST_ACTIVATION + 0.005

@@ -247,6 +247,17 @@ def test_layers_of_known_and_prepared_models(here):
     assert depths(build(raw)) == {"tiny": 2}
 
 
+def test_a_mask_of_another_size(here):
+    (here / "tiny-model/config.json").write_text(json.dumps(SMALL | {"intermediate_size": 64}))
+    (here / "masks.pth").write_text("x")
+    mask = {"method": "published", "path": "masks.pth", "languages": ["en", "vi", "hi"]}
+    said = refused(put("selections.mask", mask | {"neurons_per_layer": 48}))
+    assert "selections.mask.neurons_per_layer: 48, but models.tiny has 64" in said
+    raw = copy.deepcopy(GOOD)
+    raw["selections"]["mask"] = mask | {"neurons_per_layer": 64}
+    check_files(build(raw))
+
+
 def gguf(path, **values):
     """Write the header of a GGUF file: whole numbers, texts, and a vocabulary of three."""
     text = b"".join

@@ -238,6 +238,12 @@ def test_the_base_model_does_not_change(tmp_path):
             assert torch.equal(value, before[plain])
 
 
+@pytest.mark.parametrize("steps, points", [(1, [1]), (2, [2]), (3, [2, 3]), (4, [2, 4])])
+def test_the_last_step_is_a_point_of_the_curves(tmp_path, steps, points):
+    curves = run(tmp_path / "a", tmp_path / "work", max_steps=steps)
+    assert curves["step"].tolist() == points and curves["loss"].notna().all()
+
+
 def test_curves_and_checkpoints_must_agree():
     with pytest.raises(ValueError, match="no multiple of log_steps"):
         Training(log_steps=3, checkpoint_steps=10)

@@ -427,15 +427,20 @@ def _trainer_class():
 
 
 def _stopper(terminated: Callable[[], bool]):
-    """Return a callback that saves and stops at the next step once SIGTERM has come."""
+    """Return a callback that stops once SIGTERM has come, and logs the last step.
+
+    A run of fewer steps than `log_steps` has one point of its curves, not none.
+    """
     from transformers import TrainerCallback
 
     class Stopper(TrainerCallback):
-        """Save and stop on request."""
+        """Save and stop on request; log the last step."""
 
         def on_step_end(self, args, state, control, **_):
             if terminated():
                 control.should_save = control.should_training_stop = True
+            elif state.global_step >= state.max_steps:
+                control.should_log = True
             return control
 
     return Stopper()

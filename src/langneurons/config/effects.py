@@ -12,6 +12,7 @@ from langneurons.paths import braces
 # Jobs that load a model; Snakemake needs minutes to plan more.
 MOST_JOBS = 20_000
 FLOAT16 = 65_504.0  # its largest number
+LEAST_ACTIVATION = -0.31  # mish has the lowest of langneurons.nonlinearities, -0.3088
 PRECISION = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # of numbers near 1
 
 
@@ -21,6 +22,7 @@ def check_effects(config: Config) -> None:
     _check_corpus(config)
     _check_perplexity(config)
     _check_amounts(config)
+    _check_generated(config)
     _check_conditions(config)
     _check_trained(config)
     _check_results(config)
@@ -115,6 +117,31 @@ def _check_perplexity(config: Config) -> None:
         )
 
 
+def check_generated(config: Config, path: str, names: Iterable[str], why: str) -> None:
+    """Refuse interventions on generated tokens where none is read.
+
+    why: why there are none, in words.
+    """
+    for name in names:
+        for step in config.interventions[name].steps:
+            if step.tokens == "generated":
+                raise ConfigError(
+                    f"{path}.interventions: {name!r} acts on generated tokens, and {why}. Legal"
+                    " here: tokens: all or prompt."
+                )
+
+
+def _check_generated(config: Config) -> None:
+    if config.lens is not None:
+        why = "the lens reads prompts only"
+        check_generated(config, "lens", config.lens.interventions, why)
+    for key in ("forcing", "fallback"):
+        entry = getattr(config, key)
+        if entry is not None and entry.max_new_tokens == 1:
+            why = f"{key}.max_new_tokens is 1: the only new token is read by no forward pass"
+            check_generated(config, key, entry.interventions, why)
+
+
 def _check_amounts(config: Config) -> None:
     """Refuse written numbers that the format of a model does not hold, or rounds away."""
     for name, entry in config.interventions.items():
@@ -131,6 +158,16 @@ def _check_amounts(config: Config) -> None:
                     raise ConfigError(
                         f"{place}: {amount:g} is beyond float16, the dtype of models.{model};"
                         f" legal: {-FLOAT16:g} to {FLOAT16:g}, or dtype: bfloat16."
+                    )
+                if (
+                    step.operation == "at_least"
+                    and step.site == "act"
+                    and amount < LEAST_ACTIVATION
+                ):
+                    raise ConfigError(
+                        f"{place}: no activation lies below {LEAST_ACTIVATION:g} (the lowest value"
+                        f" of any supported nonlinearity), so at_least {amount:g} changes nothing;"
+                        " legal: a higher value, or site: gate."
                     )
                 if step.operation == "scale" and abs(amount - 1) < PRECISION[dtype]:
                     raise ConfigError(

@@ -59,14 +59,7 @@ def check_files(config: Config, work: Path = Path()) -> None:
         if reason is not None:
             missing.add(named.key)
             wrong.append(reason)
-    for check in (
-        _check_printed,
-        _check_layers,
-        _check_lengths,
-        _check_rows,
-        _check_shares,
-        _check_split,
-    ):
+    for check in CHECKS:
         for key, reason in check(config, work):
             if not any(key.startswith(f"{one}") or one.startswith(key) for one in missing):
                 wrong.append(reason)
@@ -396,6 +389,22 @@ def needed_layers(config: Config, model: str) -> int:
     return max(deepest_layers(config, model).values(), default=-1) + 1
 
 
+def _check_masks(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield the selections whose `neurons_per_layer` is not the model's."""
+    table = _sizes().get("models", {})
+    for model, entry in config.models.items():
+        for name in dict.fromkeys(name for _, name in config.cells(model)):
+            given = getattr(config.selections[name], "neurons_per_layer", None)
+            size = given and geometry.read(model, entry.source, table, work)
+            if size and size.intermediate != given:
+                key = f"selections.{name}.neurons_per_layer"
+                yield (
+                    key,
+                    f"{key}: {given}, but models.{model} has {size.intermediate} neurons per layer."
+                    f" Write {size.intermediate}, or leave the key out.",
+                )
+
+
 def _check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     if not any(deepest_layers(config, model) for model in config.models):
         return
@@ -675,3 +684,14 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
                 " need some. Change heldout_fraction or seed.",
             )
             return
+
+
+CHECKS = (
+    _check_printed,
+    _check_masks,
+    _check_layers,
+    _check_lengths,
+    _check_rows,
+    _check_shares,
+    _check_split,
+)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from langneurons.config.base import bare, blocks
-from langneurons.config.effects import check_effects
+from langneurons.config.effects import check_effects, check_generated
 from langneurons.config.interventions import InterventionEntry
 from langneurons.config.printed import Printed
 from langneurons.config.root import NAMED, Config, check, check_mini_rows
@@ -309,6 +309,12 @@ def _check_definitions(config: Config) -> None:
         own = _definition("tasks", name, task.definition, task.languages, "languages")
         kind = own and own.kind
         _check_hub(f"tasks.{name}", task.source, own)
+        if kind == "classification":
+            why = "a classifier reads its whole input as a prompt"
+            check_generated(config, f"tasks.{name}", task.interventions, why)
+        elif kind == "generation" and own.max_new_tokens == 1:
+            why = "the task's max_new_tokens is 1: the only new token is read by no forward pass"
+            check_generated(config, f"tasks.{name}", task.interventions, why)
         if task.paper is not None and task.paper.definition is not None:
             paper = _definition(
                 "tasks", name, task.paper.definition, task.languages, "languages", "paper."
