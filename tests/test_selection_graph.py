@@ -44,6 +44,8 @@ def selected(checkout: Checkout) -> dict[str, NeuronTable]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("selections"))
+    (checkout.path / "tiny-model").mkdir()
+    (checkout.path / "tiny-model/config.json").write_text("{}")
     for lang, like in (("en", "en"), ("vi", "fr")):
         one = from_values(lang, gates(like, 4, 100))
         one.header |= {key: "same" for key in IDENTITY if key not in one.header}

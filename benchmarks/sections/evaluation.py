@@ -13,12 +13,18 @@ class Numbers:
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         """Return the tokens of a text, BOS first."""
-        ids = [int(word) for word in text.split()]
+        ids = [int(word) if word.isdigit() else 9 for word in text.split()]
         return {"input_ids": [1, *ids] if add_special_tokens else ids}
 
     def decode(self, ids, skip_special_tokens: bool = True) -> str:
         """Return the text of tokens."""
         return " ".join(str(int(token)) for token in ids)
+
+
+def _endless(model):
+    """Return a model of which no token ends an answer."""
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    return model
 
 
 def _requests(vocabulary: int, number: int, size: int):
@@ -99,6 +105,7 @@ def decoded(setting: Setting) -> list[Check]:
     from langneurons.scoring import branch_generate, generate
 
     model, exact = small_model(setting.device), small_model("cpu", "float64")
+    model = _endless(model)
     sites, reference, tokenizer = MlpSites(model), MlpSites(exact), Numbers()
     prompts = [context for context, _ in _requests(500, 3, 20)] + ["9 8 7"]
     found = generate(model, tokenizer, prompts, 8, [], 150, shared=True)
@@ -180,7 +187,7 @@ def texts(setting: Setting) -> list[Row]:
     from langneurons.interventions import applied
     from langneurons.scoring import branch_generate, generate, token_nll
 
-    model, tokenizer, vocabulary = setting.model(), Numbers(), setting.config().vocab_size
+    model, tokenizer, vocabulary = _endless(setting.model()), Numbers(), setting.config().vocab_size
     sites = MlpSites(model)
     plans = _plans(sites, 2 * sites.n_layers // 3, 9)
     number = max(setting.tokens // setting.length, 1)
@@ -226,7 +233,7 @@ def answers(setting: Setting) -> list[Row]:
 
     from langneurons.scoring import generate
 
-    model, tokenizer = setting.model(), Numbers()
+    model, tokenizer = _endless(setting.model()), Numbers()
     size = min(setting.length, 256)
     number = max(setting.tokens // (size + NEW_TOKENS), 1)
     vocabulary = setting.config().vocab_size
