@@ -56,7 +56,7 @@ def content(tmp_path):
     ]
     return {
         "title": "Results & more",
-        "found": [("Zero costs 2.4 nats <i>.", "figure-1"), ("Nothing else.", "small")],
+        "found": [("Zero costs 2.4 nats <i>.", "figure-0"), ("Nothing else.", "small")],
         "lead": ["First paragraph.", "Second <em>."],
         "facts": {"models": "2", "neurons": "1,246"},
         "verdicts": verdicts,
@@ -226,7 +226,7 @@ def test_search_filters_the_headings(opened):
 
 def test_figures_load_and_open_large(opened):
     report, _ = opened
-    assert report["images"] == [80] * 4  # one beside the findings
+    assert report["images"] == [80] * 3
     assert report["dialog"] == [True, "Figure 1", "Figure 2", False]
     assert report["picture"] > 300
 
@@ -313,3 +313,15 @@ def test_unusable_input_is_named(tmp_path):
 )
 def test_size_of_a_figure(root, size):
     assert page._size(root) == size
+
+
+def test_the_page_opens_on_findings_and_the_figure_that_shows_them(tmp_path):
+    text = write(tmp_path).read_text()
+    summary = text[text.index('id="page-summary"') : text.index("</section>")]
+    assert "Zero costs 2.4 nats &lt;i&gt;." in summary and 'href="#small"' in summary
+    assert summary.index("Zero costs") < summary.index('id="figure-0"') < summary.index("glance")
+    assert text.count('<figure id="figure-0"') == 1
+    assert text.index("Neurons") < text.index('id="page-provenance"')
+    assert text.index("First paragraph.") > text.index('id="page-provenance"')
+    bare = write(tmp_path, "bare.html", found=[]).read_text()
+    assert '<ul class="found"' not in bare and '<figure id="figure-0"' in bare

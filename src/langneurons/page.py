@@ -91,7 +91,7 @@ def write_page(
     """Write the page; what is empty leaves out its section.
 
     `found` holds findings, each with the anchor of what shows it; the first figure that one points
-    at stands beside them. `agreement` has label columns and the counts printed, run and inside (of
+    at stands beside them, and only there. `agreement` has label columns and the counts printed, run and inside (of
     our interval). Groups stand in the order of their first member.
     """
     _check(verdicts, [*tables, *pictures])
@@ -108,7 +108,7 @@ def write_page(
         agreement=_view(agreement, "page-agreement") if has_agreement else None,
         shares=_shares(agreement) if has_agreement else [],
         tables=_groups("tables", tables, _table),
-        pictures=_groups("figures", pictures, _picture),
+        pictures=_groups("figures", [one for one in pictures if one is not first], _picture),
         provenance=dict(provenance),
         verdict_classes={name: name.replace(" ", "-") for name in VERDICTS},
         shown=SHOWN,
