@@ -274,6 +274,7 @@ def _side(n: int) -> float:
 
 def _bar(figure: Figure, axes, cmap: Colormap, norm: Normalize, label: str, extend="neither"):
     mappable = ScalarMappable(norm=norm, cmap=cmap)
+    label = "\n".join(textwrap.fill(line, 40) for line in label.split("\n"))
     bar = figure.colorbar(
         mappable, ax=axes, label=label, fraction=0.05, pad=0.02, aspect=30, extend=extend
     )
@@ -506,7 +507,7 @@ def draw_venn(
                 label = f"{_named(lang, names)}\n{int(mask.sum()):,}"
                 place = (x * 1.75, 1.24) if y > 0 else (0.0, -1.55)
                 up = "bottom" if y > 0 else "top"
-                axis.text(*place, label, ha="center", va=up, fontsize=8.5, color=colour)
+                axis.text(*place, label, ha="center", va=up, fontsize=8.5)
             for key, number in venn_counts(masks).items():
                 axis.text(*_REGIONS[key], f"{number:,}", ha="center", va="center", fontsize=8.5)
             axis.set(xlim=(-1.75, 1.75), ylim=(-2.15, 1.85), aspect="equal")
@@ -592,9 +593,10 @@ def draw_perplexity(
             f" Bold: different from 0 (paired t over documents, Holm over a panel, level {alpha:g}:"
             f" {', '.join(map(str, found))} of {weak[0].size} cells); italics: not."
         )
-    for name, cells in panels:
-        for few in thin_evidence(cells, alpha, "documents", ()):
-            note += f" {name}: {few[0].lower()}{few[1:]}"
+    few = {name: thin_evidence(cells, alpha, "documents", ()) for name, cells in panels}
+    for text in dict.fromkeys(text for texts in few.values() for text in texts):
+        named = ", ".join(str(name) for name, texts in few.items() if text in texts)
+        note += f" {named}: {text[0].lower()}{text[1:]}"
     size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
     with _canvas(stem, *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(frames))

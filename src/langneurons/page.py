@@ -91,8 +91,8 @@ def write_page(
     """Write the page; what is empty leaves out its section.
 
     `found` holds findings, each with the anchor of what shows it; the first figure that one points
-    at stands beside them, and only there. `agreement` has label columns and the counts printed, run and inside (of
-    our interval). Groups stand in the order of their first member.
+    at stands beside them, and only there. `agreement` has label columns and the counts printed,
+    run and inside (of our interval). Groups stand in the order of their first member.
     """
     _check(verdicts, [*tables, *pictures])
     places = [anchor for _, anchor in found]
