@@ -29,7 +29,7 @@ def trained(**fields):
     return both(put("finetunings.nli", entry | fields), put("tasks.xnli_head", task))
 
 
-HELD_OUT = put("corpus.heldout_source", {"kind": "mini"})
+HELD_OUT = put("corpus.heldout_source", {"kind": "mini", "texts": "parallel"})
 HUB_TEXT = {"kind": "hub", "dataset": "a/b", "revision": "0" * 40}
 # name: change, words of the message
 NUMBERS = {
@@ -165,6 +165,12 @@ NO_EFFECT = {
     ),
 }
 
+NO_EFFECT |= {
+    "held-out text that is the text": (
+        both(HELD_OUT, put("corpus.heldout_source", {"kind": "mini", "texts": "corpus"})),
+        ["corpus.heldout_source", "same documents", "corpus.source"],
+    ),
+}
 LATE = put("interventions.late", {"operation": "set", "value": 0, "tokens": "generated"})
 NO_EFFECT |= {
     "generated tokens under the lens": (

@@ -11,7 +11,7 @@ from test_config import GOOD, put
 
 from langneurons.config import ConfigError, build
 from langneurons.config.__main__ import main
-from langneurons.config.files import check_depth, check_files, depths, needed_layers
+from langneurons.config.files import check_depth, check_files, depths, needed_layers, tight_memory
 from langneurons.geometry import from_gguf, gguf_header
 from langneurons.stages import stage
 
@@ -293,6 +293,18 @@ def test_the_size_of_a_gguf_file_is_in_its_header(here):
     assert "layer 4 is beyond models.tiny, which has 4 layers" in said
     (here / "m.gguf").write_bytes(b"GGUF\x03")
     assert from_gguf(here / "m.gguf") is None
+
+
+def test_a_model_that_needs_more_memory_than_is_asked_for(here, capsys):
+    raw = copy.deepcopy(GOOD)
+    llama = {"kind": "hub", "repo": "meta-llama/Llama-3.1-8B", "revision": "0" * 40}
+    raw["models"]["large"] = {"source": llama}
+    # 8.03e9 parameters of two bytes, and 30 % for loading.
+    (said,) = tight_memory(build(raw))
+    assert "models.large: a job needs about 20.9 GB" in said and "runtime.mem_mb: 21000" in said
+    (here / "mine.yaml").write_text(json.dumps(raw))
+    assert main(["mine.yaml"]) == 0 and "20.9 GB" in capsys.readouterr().err
+    assert tight_memory(build(raw | {"runtime": {"mem_mb": 21000}})) == []
 
 
 # Definitions and printed numbers ------------------------------------------------------------------

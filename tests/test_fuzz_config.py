@@ -6,6 +6,7 @@
 import copy
 import json
 import os
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,8 @@ import yaml
 from drawn import LANGS, Drawer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from planned import plan
+from inprocess import planned
+from planned import jobs, plan
 
 from langneurons.config import ConfigError, build, read_configs
 from langneurons.config.files import check_files
@@ -148,6 +150,36 @@ def test_drawn_overlays_are_refused_in_words_or_plan(files, generator, misses):
         return
     plan(config, work)
     SEEN["planned"] += 1
+
+
+def test_snakemake_plans_the_same_jobs(files, tmp_path):
+    """Hold the planning in process to Snakemake's own, rule by rule and job by job."""
+    compared, number = 0, 0
+    while compared < 3:
+        raw = Drawer(random.Random(number), files, 0.0).configuration()
+        number += 1
+        for _ in range(40):
+            found = outcome(raw, tmp_path)
+            if found == "planned" or not without(raw, found):
+                break
+        if found != "planned":
+            continue
+        (tmp_path / "drawn.json").write_text(json.dumps(raw))
+        names = {name for name, _ in jobs(build(raw))}
+        made = {
+            (job.rule.name, tuple(sorted(job.wildcards.items())))
+            for job in planned(tmp_path, tmp_path / "drawn.json")
+            if job.rule.name in names and job.rule.name not in ("quantize_model",)
+        }
+        ours = {
+            (rule, tuple(sorted(wildcards.items())))
+            for rule, wildcards in jobs(build(raw))
+            if rule not in ("quantize_model", "show", "show_lss", "page", "judge_texts")
+        }
+        shards = {one for one in made if one[0] == "collect_statistics" and one[1][2][1] != "0"}
+        made = {one for one in made - shards if one[0] != "judge_texts"}
+        assert made == ours
+        compared += 1
 
 
 def test_many_are_planned_and_many_are_refused():

@@ -164,3 +164,9 @@ def read(name: str, source, table: Mapping[str, Mapping[str, Any]], work: Path) 
         path = user_path(source.path)
         return from_gguf(path) if path.is_file() else None
     return None
+
+
+def host_bytes(size: Geometry, dtype: str, quantization: str) -> float:
+    """Return the memory of the host that loading a model takes, in bytes; 2 GB at least."""
+    stored = size.parameters * (4 if dtype == "float32" else 2)
+    return max(1.3 * stored if quantization == "none" else 0.5 * stored, 2e9)

@@ -28,7 +28,7 @@ from langneurons.config.protocols import from_points
 from langneurons.config.root import entry_languages
 from langneurons.config.tasks import source_paths
 from langneurons.errors import ConfigError, nearest
-from langneurons.geometry import Geometry
+from langneurons.geometry import Geometry, host_bytes
 from langneurons.histogram import N_BINS
 from langneurons.paths import user_path
 from langneurons.tasks import mini_file
@@ -140,7 +140,7 @@ class Planner:
         if entry.quantization == "nf4":
             held = (geometry.parameters - embeddings) * 0.56 + embeddings * 2
         load = held / GB / self.assumed["load_gb_per_second"]
-        host = max(1.3 * stored / GB if entry.quantization == "none" else 0.5 * stored / GB, 2.0)
+        host = host_bytes(geometry, entry.dtype, entry.quantization) / GB
         batch = config.runtime.batch_tokens
         scores = batch * geometry.vocabulary * 4  # logits in float32
         states = batch * (geometry.hidden * 8 + geometry.intermediate * 3) * wide

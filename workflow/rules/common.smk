@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from langneurons.config import ConfigError, project_file, read_configs
-from langneurons.config.files import check_files, needed_layers
+from langneurons.config.files import check_files, needed_layers, tight_memory
 from langneurons.config.protocols import STAGES, from_points
 from langneurons.config.root import entry_languages
 from langneurons.failures import describe, watch
@@ -316,7 +316,7 @@ onstart:
     )
     from langneurons.config.evidence import thin_evidence
 
-    for text in thin_evidence(cfg):
+    for text in [*thin_evidence(cfg), *tight_memory(cfg)]:
         print(f"langneurons: warning: {text}", file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from langneurons.config.evidence import thin_evidence
-from langneurons.config.files import check_files
+from langneurons.config.files import check_files, tight_memory
 from langneurons.config.load import read_configs
 from langneurons.config.reference import files
 from langneurons.errors import ConfigError
@@ -59,7 +59,7 @@ def _summary(paths: list[str]) -> int:
             f"{config.name}: {model}: {len(langs)} languages, {len(config.cells(model))} neuron"
             f" tables, {len(cells)} perplexity matrices, {len(config.tasks)} tasks"
         )
-    for text in thin_evidence(config):
+    for text in [*thin_evidence(config), *tight_memory(config)]:
         print(f"warning: {text}", file=sys.stderr)
     return 0
 

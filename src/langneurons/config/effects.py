@@ -78,6 +78,11 @@ def _given(block, keys: Iterable[str]) -> list[str]:
 
 def _check_corpus(config: Config) -> None:
     corpus = config.corpus
+    if corpus.heldout_source is not None and _place(corpus.heldout_source) == _place(corpus.source):
+        raise ConfigError(
+            "corpus.heldout_source: reads the same documents as corpus.source, so that nothing is"
+            " held out; name another file, split or data set, or leave the key out."
+        )
     if corpus.heldout_source is not None:
         for key in _given(corpus, ("split", "heldout_fraction", "seed")):
             raise _useless(f"corpus.{key}", "corpus.heldout_source gives the held-out documents")
@@ -98,6 +103,12 @@ def _check_corpus(config: Config) -> None:
             )
         if source.kind == "hub" and source.seed is None and _given(source, ("buffer",)):
             raise _useless(f"{path}.buffer", "`seed: null` keeps the order of the data set")
+
+
+def _place(source) -> dict:
+    """Return where a source reads its documents."""
+    keys = ("kind", "texts", "path", "dataset", "config", "split", "revision", "codes")
+    return {key: getattr(source, key, None) for key in keys}
 
 
 def _check_perplexity(config: Config) -> None:

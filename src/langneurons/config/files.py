@@ -615,6 +615,27 @@ def _reads(definition: Path) -> list[str]:
     return [str(field) for field in fields] if isinstance(fields, list) else []
 
 
+# Memory -------------------------------------------------------------------------------------------
+
+
+def tight_memory(config: Config, work: Path = Path()) -> list[str]:
+    """Return a warning for each model that takes more memory to load than its jobs ask for."""
+    asked, table, found = config.runtime.mem_mb, _sizes().get("models", {}), []
+    for name, entry in config.models.items():
+        size = geometry.read(name, entry.source, table, work)
+        if size is None:
+            continue
+        needed = geometry.host_bytes(size, entry.dtype, entry.quantization) / 1e6
+        if needed > asked:
+            enough = -(-needed // 500) * 500
+            found.append(
+                f"models.{name}: a job needs about {needed / 1000:.1f} GB of host memory to load"
+                f" {size.parameters:.3g} parameters in {entry.dtype}, and runtime.mem_mb asks for"
+                f" {asked / 1000:.1f} GB at first. Set runtime.mem_mb: {enough:.0f}."
+            )
+    return found
+
+
 # Shares -------------------------------------------------------------------------------------------
 
 
@@ -670,7 +691,7 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
         if corpus.split == "order":
             break
         try:
-            text = (MINI / "corpus" / f"{lang}.jsonl").read_text(encoding="utf-8")
+            text = (MINI / corpus.source.texts / f"{lang}.jsonl").read_text(encoding="utf-8")
         except OSError:
             continue
         names = [json.loads(line)["id"] for line in text.splitlines() if line.strip()]
