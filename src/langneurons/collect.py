@@ -401,6 +401,7 @@ def collect(
         "corpus_hash": corpus.header["corpus_hash"],
         "bos": corpus.header["bos"],
         "nonlinearity": nonlinearity,
+        "text": corpus.header.get("text", {}),
         "n_layers": mlp.n_layers,
         "d_mlp": mlp.d_mlp,
         "sites": list(settings.sites),

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -396,10 +396,12 @@ def pack_corpus(
     tokenizer,
     tokenizer_hash: str,
     limit: int | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Corpus:
     """Tokenise and pack the documents that `fetch_text` wrote.
 
-    limit: how many tokens the model reads at most; longer blocks are refused.
+    limit: how many tokens the model reads at most; longer blocks are refused. about: where the
+    documents come from, as `fetch_text` noted it.
     """
     for key in ("block_size", "heldout_block_size"):
         check_length(getattr(config, key), limit, f"corpus.{key}")
@@ -452,6 +454,7 @@ def pack_corpus(
         "packing": config.packing,
         "prefix": config.prefix,
         "tokens": {name: int(part.scored.sum()) for name, part in parts.items()},
+        "text": dict(about or {}),
     }
     return Corpus(lang, parts["identification"], parts["heldout"], header)
 

@@ -31,6 +31,10 @@ except ConfigError as error:
     raise WorkflowError(f"configuration: {error}")
 
 WATCH = watch(logger)
+# Jobs that fetch at once, unless a profile or --resources says: a login node is shared.
+if workflow.global_resources.get("network") is None:
+    workflow.register_resource("network", 2)
+
 SOURCES.keep_in(Path.cwd() / ".snakemake" / "sources.json")
 SETS = cfg.directory_languages()
 LABELS = cfg.labels()
@@ -172,10 +176,10 @@ def statistics_files():
 
 
 def resource_files():
-    """Return everything that is fetched: models, text, tasks."""
+    """Return everything that is fetched: models, text, tasks. Nothing is quantised for it."""
     langs = {lang for model in cfg.models for lang in cfg.model_languages(model)}
     return [
-        *(cfg.manifest(model) for model in cfg.models),
+        *(f"resources/models/{model}/manifest.json" for model in cfg.models),
         *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
         *(
             f"resources/tasks/{points}/{task}/{lang}.jsonl"
@@ -242,6 +246,7 @@ def table_files():
         names += ["published", "published_summary", *PRINTED_TABLES]
     if cfg.results.claims:
         names.append("claims")
+    names += ["corpora", "sources"]
     return [f"results/tables/{PAPER}/{name}.csv" for name in names]
 
 
@@ -320,12 +325,24 @@ onstart:
         print(f"langneurons: warning: {text}", file=sys.stderr)
 
 
+def ended():
+    """Return the words at the end of a run: where what it was asked for lies."""
+    rules_run = {job.rule.name for job in workflow.dag.jobs}
+    if "write_report" in rules_run:
+        return (
+            f"Open results/reports/{PAPER}.html. Tables: results/tables/{PAPER}/, figures:"
+            f" results/figures/{PAPER}/."
+        )
+    asked = sorted(str(path) for path in workflow.dag.targetfiles)
+    if not asked:
+        names = {job.rule.name for job in workflow.dag.targetjobs}
+        return f"What it was asked for is there: {', '.join(sorted(names))}."
+    more = f" and {len(asked) - 3} more" if len(asked) > 3 else ""
+    return f"What it was asked for is there: {', '.join(asked[:3])}{more}."
+
+
 onsuccess:
-    print(
-        f"langneurons: {cfg.name} finished. Open results/reports/{PAPER}.html. Tables:"
-        f" results/tables/{PAPER}/, figures: results/figures/{PAPER}/.",
-        file=sys.stderr,
-    )
+    print(f"langneurons: {cfg.name} finished. {ended()}", file=sys.stderr)
 
 
 onerror:

@@ -6,6 +6,7 @@ rule pack_corpus:
     input:
         manifest="resources/models/{model}/manifest.json",
         text="resources/text/{lang}.jsonl",
+        about="resources/text/{lang}.json",
     output:
         ensure("results/{model}/corpora/{lang}.safetensors", non_empty=True),
     log:

@@ -10,7 +10,8 @@ rule prepare_training:
     input:
         definition=training_definition,
     output:
-        ensure("resources/training/{points}/{finetuning}.jsonl", non_empty=True),
+        rows=ensure("resources/training/{points}/{finetuning}.jsonl", non_empty=True),
+        about="resources/training/{points}/{finetuning}.json",
     log:
         "logs/prepare_training/{points}/{finetuning}.log",
     benchmark:
@@ -21,6 +22,7 @@ rule prepare_training:
     resources:
         mem_mb=4000,
         runtime=60,
+        network=1,
     params:
         cfg=stage("prepare_training", "points", "finetuning"),
         code=code("prepare_task.py"),

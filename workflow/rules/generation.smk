@@ -16,7 +16,8 @@ localrules:
 rule prepare_questions:
     """Fetch the questions of a language."""
     output:
-        ensure("resources/questions/{analysis}/{lang}.jsonl", non_empty=True),
+        rows=ensure("resources/questions/{analysis}/{lang}.jsonl", non_empty=True),
+        about="resources/questions/{analysis}/{lang}.json",
     log:
         "logs/prepare_questions/{analysis}/{lang}.log",
     benchmark:

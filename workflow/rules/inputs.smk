@@ -91,7 +91,8 @@ def condition_inputs(wc):
     statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
     inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
     protocol = from_points("evaluation", wc.points)
-    inputs["rows"] = f"resources/tasks/{protocol.points('items')}/{wc.task}/{wc.lang}.jsonl"
+    items = f"resources/tasks/{protocol.points('items')}/{wc.task}/{wc.lang}"
+    inputs |= {"rows": f"{items}.jsonl", "about": f"{items}.json"}
     if adapter is not None:
         folder = f"results/{wc.model}/adapters/{protocol.points('adapters')}/{wc.adapter}"
         inputs["adapter"] = f"{folder}/adapter_model.safetensors"
@@ -296,3 +297,30 @@ def about_figure(name):
         if key in one:
             one[key] = shown[f"{key}s"].get(one[key], one[key])
     return one | {"item": quoted(one["item"])}
+
+
+def corpus_files():
+    """Return the packed corpus of every model and language."""
+    return [
+        f"results/{model}/corpora/{lang}.safetensors"
+        for model in cfg.models
+        for lang in cfg.model_languages(model)
+    ]
+
+
+def about_files():
+    """Return the file beside each fetched one that says where its rows come from."""
+    fetched = [path for path in resource_files() if path.endswith(".jsonl")]
+    for analysis in ("forcing", "fallback", "lens"):
+        for folder in sorted(
+            {cell[0] for model in cfg.models for cell in asked_cells(model, analysis)}
+        ):
+            fetched += question_files(analysis, folder)
+    return [path.removesuffix("l") for path in dict.fromkeys(fetched)]
+
+
+def asked_cells(model, analysis):
+    """Return the cells of an analysis that asks questions, each with its set's folder first."""
+    if analysis == "lens":
+        return [(folder,) for folder in cfg.lens_cells(model)]
+    return cfg.generation_cells(model, analysis)

@@ -8,7 +8,8 @@ localrules:
 rule prepare_facts:
     """Fetch the facts of a premise language."""
     output:
-        ensure("resources/facts/{lang}.jsonl", non_empty=True),
+        rows=ensure("resources/facts/{lang}.jsonl", non_empty=True),
+        about="resources/facts/{lang}.json",
     log:
         "logs/prepare_facts/{lang}.log",
     benchmark:
@@ -19,6 +20,7 @@ rule prepare_facts:
     resources:
         mem_mb=4000,
         runtime=60,
+        network=1,
     params:
         cfg=stage("prepare_facts", "lang"),
         code=code("prepare_facts.py"),

@@ -22,6 +22,7 @@ rule prepare_model:
         mem_mb=6000,
         runtime=120,
         layers=layers_needed,
+        network=1,
     params:
         cfg=stage("prepare_model", "model"),
         code=code("prepare_model.py"),
@@ -55,7 +56,8 @@ rule quantize_model:
 rule fetch_text:
     """Fetch the documents of a language and split them by document."""
     output:
-        ensure("resources/text/{lang}.jsonl", non_empty=True),
+        text=ensure("resources/text/{lang}.jsonl", non_empty=True),
+        about="resources/text/{lang}.json",
     log:
         "logs/fetch_text/{lang}.log",
     benchmark:
@@ -64,8 +66,9 @@ rule fetch_text:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=1000,
         runtime=240,
+        network=1,
     params:
         cfg=stage("fetch_text", "lang"),
         code=code("fetch_text.py"),
@@ -78,7 +81,8 @@ rule prepare_task:
     input:
         definition=items_definition,
     output:
-        ensure("resources/tasks/{points}/{task}/{lang}.jsonl", non_empty=True),
+        rows=ensure("resources/tasks/{points}/{task}/{lang}.jsonl", non_empty=True),
+        about="resources/tasks/{points}/{task}/{lang}.json",
     log:
         "logs/prepare_task/{points}/{task}/{lang}.log",
     benchmark:
@@ -89,6 +93,7 @@ rule prepare_task:
     resources:
         mem_mb=4000,
         runtime=60,
+        network=1,
     params:
         cfg=stage("prepare_task", "points", "task", "lang"),
         code=code("prepare_task.py"),

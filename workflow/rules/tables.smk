@@ -9,6 +9,7 @@ localrules:
     tabulate_tasks,
     tabulate_published,
     tabulate_claims,
+    tabulate_sources,
 
 
 rule tabulate_neurons:
@@ -197,3 +198,28 @@ rule tabulate_claims:
         code=code("tabulate_claims.py"),
     script:
         "../scripts/tabulate_claims.py"
+
+
+rule tabulate_sources:
+    """What each model has read, and at which commits."""
+    input:
+        manifests=[f"resources/models/{model}/manifest.json" for model in cfg.models],
+        corpora=corpus_files(),
+        fetched=about_files(),
+    output:
+        table("corpora", "sources"),
+    log:
+        f"logs/tabulate_sources/{PAPER}.log",
+    benchmark:
+        f"benchmarks/results/tabulate_sources/{PAPER}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        cfg=stage("show"),
+        code=code("tabulate_sources.py"),
+    script:
+        "../scripts/tabulate_sources.py"

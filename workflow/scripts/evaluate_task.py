@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from langneurons.cells.evaluation import evaluation_cell
-from langneurons.io import write_parquet
+from langneurons.io import read_json, write_parquet
 from langneurons.runtime import start
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def main(snakemake) -> None:
         snakemake.resources.batch_tokens,
         snakemake.input.get("adapter"),
     )
-    write_parquet(snakemake.output[0], frame, metadata)
+    write_parquet(snakemake.output[0], frame, metadata | {"rows": read_json(snakemake.input.about)})
     job.done(records=len(frame))
 
 

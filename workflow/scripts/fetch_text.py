@@ -15,7 +15,7 @@ def main(snakemake) -> None:
     job = start(snakemake, offline=False)
     settings = dict(snakemake.params.cfg)
     lang = settings.pop("lang")
-    fetch_text(CorpusConfig.model_validate(settings), lang, snakemake.output[0])
+    fetch_text(CorpusConfig.model_validate(settings), lang, *snakemake.output)
     job.done()
 
 

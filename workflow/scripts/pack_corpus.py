@@ -25,6 +25,7 @@ def main(snakemake) -> None:
         tokenizer,
         tokenizer_hash(tokenizer),
         read_json(snakemake.input.manifest)["max_positions"],
+        read_json(snakemake.input.about),
     )
     corpus.write(snakemake.output[0])
     job.done(tokens=corpus.header["tokens"])

@@ -13,7 +13,8 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake, offline=False)
     settings = snakemake.params.cfg
-    prepare_facts(settings["source"], settings["lang"], snakemake.output[0], settings["limit"])
+    rows, about = snakemake.output
+    prepare_facts(settings["source"], settings["lang"], rows, settings["limit"], about)
     job.done()
 
 

@@ -13,7 +13,8 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     settings = snakemake.params.cfg
-    prepare_questions(settings["source"], settings["lang"], settings["limit"], snakemake.output[0])
+    rows, about = snakemake.output
+    prepare_questions(settings["source"], settings["lang"], settings["limit"], rows, about)
     job.done()
 
 

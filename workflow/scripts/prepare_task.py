@@ -21,6 +21,7 @@ def main(snakemake) -> None:
         snakemake.output[0],
         settings["limit"],
         settings["rows"],
+        snakemake.output[1],
     )
     job.done()
 

@@ -46,4 +46,5 @@ def perplexity_cell(
     )
     names = {key: wildcards[key] for key in ("model", "langset", "selection", "intervention")}
     more = {"languages": table.languages, "sampled": cfg["sampled"], "identity": who}
+    more["texts"] = {text.lang: text.header.get("text", {}) for text in texts}
     return frame, names | more
