@@ -18,6 +18,7 @@ from langneurons.statistics import Statistics
 Labelled = tuple[dict[str, str], Any]
 # Where results lie below their folder: the names of a file's cell, which its labels are of.
 LAYOUTS = {
+    "corpora": "{model}/corpora/{lang}.safetensors",
     "activations": "{model}/activations/{lang}.safetensors",
     "neurons": "{model}/neurons/{langset}/{selection}.parquet",
     "perplexity": "{model}/perplexity/{points}/{langset}/{selection}/{intervention}.parquet",
@@ -26,17 +27,27 @@ LAYOUTS = {
     "generation": "{model}/judged/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet",
     "lens": "{model}/lens/{points}/{langset}.parquet",
 }
+# The same of what is fetched: the weights, and the file beside each that names its source.
+FETCHED = {
+    "models": "models/{model}/manifest.json",
+    "text": "text/{lang}.json",
+    "tasks": "tasks/{points}/{task}/{lang}.json",
+    "training": "training/{points}/{finetuning}.json",
+    "facts": "facts/{lang}.json",
+    "questions": "questions/{analysis}/{lang}.json",
+}
 
 
 def names_of(path: str | os.PathLike, kind: str) -> dict[str, str]:
-    """Return the names that a result's path holds, by the layout of its kind (`LAYOUTS`)."""
-    parts = re.split(r"\{(\w+)\}", LAYOUTS[kind])
+    """Return the names that a file's path holds, by the layout of its kind."""
+    layout = (LAYOUTS | FETCHED)[kind]
+    parts = re.split(r"\{(\w+)\}", layout)
     pattern = "".join(
         f"(?P<{part}>[^/]+)" if number % 2 else re.escape(part) for number, part in enumerate(parts)
     )
     match = re.search(rf"(?:^|/){pattern}$", Path(path).as_posix())
     if match is None:
-        raise ValueError(f"{path} does not lie where results of its kind do: {LAYOUTS[kind]}")
+        raise ValueError(f"{path} does not lie where results of its kind do: {layout}")
     return match.groupdict()
 
 

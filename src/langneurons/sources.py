@@ -10,10 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.display import names_of
 from langneurons.io import DamagedFile, damaged, read_header, read_json
 
-SHOWN = 12  # digits of a commit or checksum
-KINDS = {"tasks": "task", "training": "training rows", "facts": "facts", "questions": "questions"}
+
+KINDS = {
+    "text": "text",
+    "tasks": "task",
+    "training": "training rows",
+    "facts": "facts",
+    "questions": "questions",
+}
 
 
 def source_table(
@@ -51,7 +58,7 @@ def source_table(
 
 
 def _model(path: str, show: Mapping[str, Any]) -> dict[str, Any]:
-    manifest, name = read_json(path), Path(path).parent.name
+    manifest, name = read_json(path), names_of(path, "models")["model"]
     source = manifest["source"]
     where = source.get("repo") or source.get("package") or Path(source["path"]).name
     return {
@@ -64,18 +71,16 @@ def _model(path: str, show: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(path: str, show: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return what a fetched file is, its name in the configuration, and its language."""
-    parts = Path(path).with_suffix("").parts
-    room = parts[parts.index("resources") + 1 :]
-    if room[0] == "text":
-        return "text", "", room[1]
-    if room[0] == "training":
-        return KINDS[room[0]], room[-1], ""
-    name = room[-2] if room[0] in ("tasks", "questions") else ""
-    return KINDS[room[0]], show["tasks"].get(name, name), room[-1]
+    kind = next(one for one in KINDS if f"resources/{one}/" in Path(path).as_posix())
+    names = names_of(path, kind)
+    name = names.get("finetuning") or names.get("analysis") or ""
+    if "task" in names:
+        name = show["tasks"][names["task"]]
+    return KINDS[kind], name, names.get("lang", "")
 
 
 def _revision(commit: str, asked: str | None) -> str:
-    return commit[:SHOWN] + (" (newest when fetched)" if asked == "newest" else "")
+    return commit + (" (newest when fetched)" if asked == "newest" else "")
 
 
 def _source(source: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -94,7 +99,7 @@ def _source(source: Mapping[str, Any]) -> tuple[str, str, str]:
     names = ", ".join(Path(path).name for path in source["files"])
     if source["kind"] == "mini":
         return "langneurons (mini)", "", ""
-    checksums = ", ".join(one[:SHOWN] for one in source["files"].values())
+    checksums = ", ".join(source["files"].values())
     return names, checksums, ""
 
 
@@ -105,8 +110,8 @@ def corpus_table(corpora: Sequence[str], show: Mapping[str, Any]) -> pd.DataFram
     """
     records = []
     for path in corpora:
-        header, model = read_header(path), Path(path).parts[-3]
-        lang = Path(path).stem
+        header, names = read_header(path), names_of(path, "corpora")
+        model, lang = names["model"], names["lang"]
         if header.get("lang") != lang:
             raise DamagedFile(damaged(path, f"lang is {header.get('lang')!r}, expected {lang!r}"))
         bos = header["bos"]
