@@ -107,7 +107,7 @@ def test_a_chain_of_each_paper_ends_in_its_tables(hub, tmp_path, paper):
     checkout = Checkout(tmp_path)
     checkout.config = reduced(paper)
     checkout.save()
-    done = checkout.run("-c2", "--configfile", "tiny.yaml", "tables", hub=True)
+    done = checkout.run("tables", "-c2", "--configfile", "tiny.yaml", hub=True)
     # Of the page, which nobody asked for, nothing is said.
     assert "finished. What it was asked for is there: tables." in done.stderr
     name = checkout.config["name"]
@@ -121,6 +121,6 @@ def test_a_chain_of_each_paper_ends_in_its_tables(hub, tmp_path, paper):
     assert set(corpora["bos"]) == {expected[paper]}
     # Everything is there: without the hub, nothing is to be done.
     hub.repositories, kept = {}, hub.repositories
-    again = checkout.run("-n", "--configfile", "tiny.yaml", "tables", hub=True)
+    again = checkout.run("tables", "-n", "--configfile", "tiny.yaml", hub=True)
     hub.repositories = kept
     assert "Nothing to be done" in again.stdout + again.stderr
