@@ -13,7 +13,6 @@ import pandas as pd
 from langneurons.display import names_of
 from langneurons.io import DamagedFile, damaged, read_header, read_json
 
-
 KINDS = {
     "text": "text",
     "tasks": "task",

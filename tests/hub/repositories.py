@@ -217,8 +217,10 @@ def nemo() -> Files:
     text = _byte_level(("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<pad>"), "<s>")
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = _tokenizer("PreTrainedTokenizerFast", text, **names)
-    values = GATED | {"max_position_embeddings": 131072, "sliding_window": None}
-    values |= {"bos_token_id": 1, "eos_token_id": 2}
+    # 4-bit weights come in groups of 64.
+    values = GATED | {"hidden_size": 64, "head_dim": 64, "num_key_value_heads": 1}
+    values |= {"max_position_embeddings": 131072, "sliding_window": None}
+    values |= {"bos_token_id": 1, "eos_token_id": 2, "num_attention_heads": 1}
 
     def others(state):
         weights = {"consolidated.safetensors": _saved(state, False)}

@@ -103,7 +103,7 @@ def reduced(paper: str) -> dict:
 
 @pytest.mark.parametrize("paper", KEPT)
 def test_a_chain_of_each_paper_ends_in_its_tables(hub, tmp_path, paper):
-    shipped.fill(hub, (PAPERS / f"{paper}.yaml",))
+    shipped.fill(hub)
     checkout = Checkout(tmp_path)
     checkout.config = reduced(paper)
     checkout.save()
