@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from langneurons import reading, tasks
 from langneurons.adapters import MlpSites
 from langneurons.errors import ConfigError
+from langneurons.factors import Factor
 from langneurons.interventions import NoEffect, Plan, Write, applied
 from langneurons.io import read_jsonl
 from langneurons.neurons import NeuronTable
@@ -265,6 +266,9 @@ def test_the_bridge_refuses_what_has_no_effect(two_tasks, model, tokenizer):
     some = Plan("some", [Write(0, "act", "set", np.array([0]), np.zeros(1), "prompt")])
     with pytest.raises(ConfigError, match="prompt tokens only"):
         InterventionLM(model, tokenizer, some)
+    write = Write(0, "act", "set", np.array([0]), np.ones(1), factor=Factor("layer_max"))
+    with pytest.raises(ConfigError, match="its value is layer_max"):
+        InterventionLM(model, tokenizer, Plan("layer", [write]))
 
 
 def test_caches_of_another_intervention_are_refused(two_tasks, model, tokenizer):

@@ -1,5 +1,7 @@
 """The logit lens against the model's own logits, and tokens of languages counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,8 @@ from tiny import HIDDEN, VOCAB_SIZE, tiny_model, tiny_tokenizer
 
 from langneurons.adapters import ADAPTERS, MlpSites
 from langneurons.corpora import Corpus, pack_documents
-from langneurons.interventions import Plan
+from langneurons.factors import Factor
+from langneurons.interventions import Plan, applied
 from langneurons.lens import (
     by_language,
     coverage,
@@ -177,3 +180,21 @@ def test_the_reading_and_its_identifier_reach_the_records_and_their_key(tmp_path
     made, _ = read_layers(*given, top, 100)
     # Neither aa nor bb is a language that an identifier knows.
     assert (made["mass"] == 0).all() and (plain["mass"] > 0).any()
+
+
+@pytest.mark.parametrize("word", ["layer_max", "layer_mean", "layer_median"])
+def test_values_of_the_layer_do_not_see_the_padding(word):
+    """Each prompt of a padded batch gets what it would get alone."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    sites = MlpSites(model)
+    writes = [replace(write("set", 1.0, layer), factor=Factor(word)) for layer in (0, 1)]
+    plan = Plan("factor", writes)
+    encoded = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    with applied(sites, plan) as running:
+        together = layer_states(sites, encoded, 10**6, running.on_forward)
+    for ids, states in zip(encoded, together, strict=True):
+        with applied(sites, plan) as running:
+            (alone,) = layer_states(sites, [ids], 10**6, running.on_forward)
+        torch.testing.assert_close(states, alone, rtol=1e-5, atol=1e-5)
+    untouched = layer_states(sites, encoded, 10**6)
+    assert not torch.allclose(torch.stack(together), torch.stack(untouched), atol=1e-3)

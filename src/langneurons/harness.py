@@ -78,6 +78,13 @@ class InterventionLM(HFLM):
                 f"intervention {plan.name!r}: it writes at {limited[0]} tokens only, and the"
                 " harness does not say which those are; legal: tokens: all."
             )
+        factors = sorted({write.factor.name for write in plan.writes if write.factor is not None})
+        if factors:
+            raise ConfigError(
+                f"intervention {plan.name!r}: its value is {factors[0]}, taken over the tokens of a"
+                " sequence without padding, and the harness does not say which those are; legal: a"
+                " number or a statistic."
+            )
         super().__init__(
             pretrained=pretrained, tokenizer=tokenizer, batch_size=batch_size, **arguments
         )

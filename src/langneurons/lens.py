@@ -130,7 +130,8 @@ def layer_states(
         handles = [layer.register_forward_hook(keep) for layer in layers]
         try:
             if on_forward is not None:
-                on_forward(torch.ones_like(batch, dtype=torch.bool, device=device))
+                valid = torch.arange(longest, device=device) <= last[:, None]
+                on_forward(torch.ones_like(valid), valid)
             sites.backbone(input_ids=batch.to(device), use_cache=False)
         finally:
             for handle in handles:
