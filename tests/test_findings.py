@@ -42,9 +42,9 @@ def test_the_effect_stands_beside_others_and_control():
     first, second = findings({"perplexity": effects()}, SHOW)
     # Mean 2.4 of three languages, sd 0.4, t of 2 degrees 4.302653: 2.4 -+ 0.99.
     assert first.text == (
-        "zero on a language's LAPE neurons costs that language 2.40 [1.41, 3.39] nats per token,"
-        " the others 0.60, and random, same layers 0.02 (3 languages, 16 documents each);"
-        " 3 of 3 own-language changes are significant."
+        "Overwriting a language's LAPE neurons (zero) costs that language 2.40 [1.41, 3.39] nats"
+        " per token, the other languages 0.60; with random, same layers it is 0.02 (3 languages, 16"
+        " documents each); 3 of 3 own-language changes are significant."
     )
     assert first.shown == "cross_entropy"
     assert second.text.startswith(
@@ -84,7 +84,7 @@ def scores(p_holm=0.9, n=20):
 def test_tasks_name_the_largest_difference_and_how_many_are_significant():
     (one,) = findings({"tasks": scores()}, SHOW)
     assert one.text == (
-        "XNLI: No condition of 2 differs significantly from the untouched model; the largest"
+        "XNLI: no condition of 2 differs significantly from the untouched model; the largest"
         " difference in accuracy is \N{MINUS SIGN}10.0 points [\N{MINUS SIGN}30.0, 10.0] (English,"
         " LAPE, zero; 20 items)."
     )
@@ -130,7 +130,7 @@ def test_many_labels_stand_together_in_a_first_column():
     frame.loc[0, "task"] = "XCOPA"
     kept, same = folded(frame, ("difference", "p_holm"))
     assert list(kept)[:3] == ["of", "difference", "p_holm"]
-    assert kept["of"].tolist()[1] == "fr, XNLI, none, none"
+    assert kept["of"].tolist()[1] == "fr, XNLI, untouched"
     assert "model M" in same and "metric accuracy" in same
 
 

@@ -97,16 +97,16 @@ def _effects(cells: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Findin
             n, documents = len(own), int(rows["documents"].max())
             costs = "costs" if own["nll_change"].mean() >= 0 else "changes"
             text = (
-                f"{rows['intervention'].iloc[0]} on a language's {selection} neurons {costs} that"
-                f" language {_mean(own['nll_change'], show)} nats per token"
+                f"Overwriting a language's {selection} neurons ({rows['intervention'].iloc[0]})"
+                f" {costs} that language {_mean(own['nll_change'], show)} nats per token"
             )
             if len(others):
-                text += f", the others {_number(others['nll_change'].mean())}"
+                text += f", the other languages {_number(others['nll_change'].mean())}"
             for control in (one for one in kinds if controls.get(one, "") in (None, selection)):
                 mirror = part[part["selection"] == control]
                 mirror = mirror[mirror["deactivated"] == mirror["evaluated"]]
                 if len(mirror):
-                    text += f", and {control} {_number(mirror['nll_change'].mean())}"
+                    text += f"; with {control} it is {_number(mirror['nll_change'].mean())}"
             text += f" ({n} languages, {documents} documents each)"
             text += _of(part, CELLS[:3], cells)
             significant = int((own["p_holm"] < alpha).sum())
@@ -158,7 +158,7 @@ def _tasks(scores: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding
         change = f"{_number(100 * top['difference'], 1)} points"
         change += _limits(top, "difference_low", "difference_high", 100, 1)
         condition = f"{_name(top['lang'], show)}, {top['selection']}, {top['intervention']}"
-        how = "No condition" if not hits else f"{hits}"
+        how = "no condition" if not hits else f"{hits}"
         verb = "differs" if hits < 2 else "differ"
         text = (
             f"{task}{where}: {how} of {len(tested)} {verb} significantly from the untouched model;"

@@ -95,12 +95,12 @@ def write_page(
     run and inside (of our interval). Groups stand in the order of their first member.
     """
     _check(verdicts, [*tables, *pictures])
-    places = [anchor for _, anchor in found]
-    first = next((one for one in pictures if one.anchor in places), None)
+    known = {one.anchor: one for one in pictures}
+    first = next((known[anchor] for _, anchor in found if anchor in known), None)
     has_agreement = agreement is not None and len(agreement) > 0
     text = _template().render(
         title=title,
-        found=list(found),
+        found=[(text, anchor, anchor in known) for text, anchor in found],
         first=None if first is None else _picture(first),
         lead=list(lead),
         facts=dict(facts),

@@ -52,6 +52,7 @@ TITLES = {
 PAPER_FIGURES = "Figures in the paper's order"
 PAPER_TABLES = "Tables in the paper's order"
 PACKAGES = ("langneurons", "torch", "transformers", "peft", "bitsandbytes", "snakemake")
+UNTOUCHED = "none"
 SUMMARIES = ("claims", "published_summary")
 # The order of tables on the page, and what stands first in each.
 ORDER = (
@@ -276,10 +277,15 @@ def folded(frame: pd.DataFrame, main: Sequence[str]) -> tuple[pd.DataFrame, str]
     kept = frame[[*leading, *first, *rest]]
     together = [column for column in varying if column != "test"]
     if first and len(together) > 2:
-        joined = frame[together].astype(str).agg(", ".join, axis=1)
         kept = frame[[*first, *leading, *rest]].copy()
-        kept.insert(0, "of", joined.where(joined.str.len() < 400, joined.str[:400]))
+        kept.insert(0, "of", frame[together].astype(str).agg(_condition, axis=1))
     return kept, same
+
+
+def _condition(labels: Sequence[str]) -> str:
+    """Return the labels of a row in one cell; of the untouched model without its empty ones."""
+    named = [one_line(label) for label in labels if label not in ("", UNTOUCHED)]
+    return ", ".join(named if UNTOUCHED not in set(labels) else [*named, "untouched"])
 
 
 def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -> list[Picture]:
