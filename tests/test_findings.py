@@ -157,3 +157,9 @@ def test_labels_in_captions_are_text(text, shown):
 
     tree = publish_doctree(f"Model {shown}, more.", settings_overrides={"report_level": 2})
     assert tree.astext() == f"Model {' '.join(text.split())}, more."
+
+
+def test_a_table_without_rows_keeps_its_columns():
+    frame = pd.DataFrame(columns=["task", "lang", "selection", "intervention", "difference"])
+    kept, same = folded(frame, ("difference",))
+    assert len(kept) == 0 and "difference" in kept and same == ""

@@ -276,7 +276,7 @@ def folded(frame: pd.DataFrame, main: Sequence[str]) -> tuple[pd.DataFrame, str]
     rest = [column for column in frame if column not in (*constant, *first, *leading)]
     kept = frame[[*leading, *first, *rest]]
     together = [column for column in varying if column != "test"]
-    if first and len(together) > 2:
+    if first and len(together) > 2 and len(frame):
         kept = frame[[*first, *leading, *rest]].copy()
         kept.insert(0, "of", frame[together].astype(str).agg(_condition, axis=1))
     return kept, same
