@@ -71,6 +71,8 @@ def test_summary_against_the_untouched_model():
     assert table.loc["bb", "p"] == pytest.approx(mcnemar(0, 2))
     assert table.loc["itself", "success"] == 1.0 and table.loc["itself", "baseline"] == 0.75
     assert (table["p_holm"] >= table["p"]).all()
+    assert table.loc["bb", "p_least"] == 4 * 2.0**-3  # 4 questions, 4 rows
+    assert table.loc["bb", "low"] <= 0.0 < table.loc["bb", "difference"]
 
 
 def test_what_cannot_be_compared_is_refused():

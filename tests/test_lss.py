@@ -364,6 +364,7 @@ def test_a_selection_equals_itself():
     row = summary_of(same, same).iloc[0]
     # No fact of 30 differs, so at most 1 - 0.025^(1/30) of all facts do.
     assert row["difference"] == 0 and row["p"] == 1
+    assert row["p_least"] == 2.0**-29 and row["facts"] == 30  # one test over all cells
     assert row["difference_high"] == -row["difference_low"] == pytest.approx(1 - 0.025 ** (1 / 30))
 
 

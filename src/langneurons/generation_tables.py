@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from langneurons.power import smallest_p
 from langneurons.uncertainty import CHANGES, holm, paired_difference, paired_proportions, wilson
 
 BASELINE = "none"
@@ -88,11 +89,12 @@ def forcing_summary(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     other = forced[forced["source"] != forced["target"]]
     groups = [("all others", other), ("itself", forced[forced["source"] == forced["target"]])]
     groups += [(str(target), part) for target, part in other.groupby("target", sort=True)]
-    rows = []
+    rows, questions = [], []
     for name, part in groups:
         if part.empty:
             continue
         units = part.groupby(UNITS, sort=True)[["success", "before"]].mean()
+        questions.append(len(units))
         before, after = (units[key].to_numpy(np.float64) for key in ("before", "success"))
         change, low, high, p = paired_difference(before, after, results["confidence"], CHANGES)
         if name not in ("all others", "itself"):
@@ -118,6 +120,7 @@ def forcing_summary(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"].to_numpy())
+    table["p_least"] = [min(1.0, smallest_p(int(n)) * len(table)) for n in questions]
     return table
 
 

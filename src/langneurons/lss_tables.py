@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from langneurons.power import smallest_p
 from langneurons.uncertainty import (
     CHANGES,
     SCORES,
@@ -188,10 +189,19 @@ def lss_summary(
             for target in own.draws:
                 rows.append(labels | _summary_row(own, target, control, other, results))
     table = pd.DataFrame(rows)
+    table.insert(
+        table.columns.get_loc("target"),
+        "over",
+        np.where(table["target"] == ALL, "cells", "targets"),
+    )
     table["p_holm"] = np.nan
-    groups = [table[key] for key in ("model", "protocol", "languages")] + [table["target"] == ALL]
+    groups = [table[key] for key in ("model", "protocol", "languages")] + [table["over"]]
+    table["p_least"] = np.nan
     for _, part in table.groupby(groups, sort=False):
         table.loc[part.index, "p_holm"] = holm(part["p"].to_numpy())
+        family = int(part["p"].notna().sum())
+        least = [min(1.0, smallest_p(int(facts)) * family) for facts in part["facts"]]
+        table.loc[part.index, "p_least"] = least
     return table
 
 

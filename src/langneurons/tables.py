@@ -397,9 +397,10 @@ def _sampled_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
 def thin_evidence(cells: pd.DataFrame, alpha: float, unit: str, groups: Sequence[str]) -> list[str]:
     """Return a sentence for each family of tests of which no cell can reach the level.
 
-    `groups` are the columns that tell families apart; `cells` have p, p_least and documents or n.
+    `groups` are the columns that tell families apart; `cells` have p, p_least and a column of the
+    units: documents, facts or n.
     """
-    counted = "documents" if "documents" in cells else "n"
+    counted = next(name for name in ("documents", "facts", "n") if name in cells)
     tested = cells[cells["p"].notna()]
     notes = []
     for values, part in tested.groupby(list(groups), sort=False) if groups else [((), tested)]:

@@ -8,7 +8,7 @@ import pandas as pd
 from langneurons.display import generation_records, with_labels
 from langneurons.generation_tables import forcing_pairs, forcing_summary
 from langneurons.runtime import start
-from langneurons.tables import write_table
+from langneurons.tables import thin_evidence, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,11 +29,13 @@ def main(snakemake) -> None:
         " model's answers to the same questions. Wilson intervals."
     )
     more = (
-        "Differences of success to the untouched model on the same questions; per target McNemar,"
-        " over all pairs bootstrap over questions; Holm within a table's condition."
+        "Differences of success to the untouched model on the same questions; per target McNemar"
+        " with Tango's interval, over all pairs t over questions; Holm within a condition."
     )
+    table, labels = pd.concat(summaries, ignore_index=True), [*labels]
+    more = [more, *thin_evidence(table, show["results"]["alpha"], "questions", labels)]
     write_table(pd.concat(pairs), folder / "forcing", "Language forcing by pair", notes)
-    write_table(pd.concat(summaries), folder / "forcing_summary", "Language forcing", more)
+    write_table(table, folder / "forcing_summary", "Language forcing", more)
     job.done()
 
 

@@ -8,10 +8,12 @@ import pandas as pd
 from langneurons.display import lss_matrices, with_labels
 from langneurons.lss_tables import lss_cells, lss_summary
 from langneurons.runtime import start
-from langneurons.tables import write_table
+from langneurons.tables import thin_evidence, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
+
+FAMILY = ("model", "protocol", "languages", "over")
 
 
 def main(snakemake) -> None:
@@ -27,15 +29,17 @@ def main(snakemake) -> None:
     notes = (
         "lss: share of the n facts whose log-odds move from the base's to the target's object;"
         " ties (equal objects) are left out under corrected and fail under paper, where the"
-        " diagonal is 0. Margin in nats, bootstrap over facts; interval of lss after Wilson."
+        " diagonal is 0. Margin in nats, t over facts; interval of lss after Wilson."
     )
     write_table(pd.concat(cells), folder / "lss", "Language Steering Shift", notes)
     notes = (
         "Means over off-diagonal cells (target: all, or one column). control: random neurons that"
-        " mirror the selection, on the same facts; intervals and p by bootstrap over facts,"
-        " paired; Holm within a model, protocol and set. LSS has no chance level of its own."
+        " mirror the selection, on the same facts; intervals and p: t over facts with the"
+        " bootstrap's standard error, paired; Holm within a model, protocol and set. LSS has no"
+        " chance level of its own."
     )
     summary = lss_summary(matrices, show["results"], show["controls"])
+    notes = [notes, *thin_evidence(summary, show["results"]["alpha"], "facts", FAMILY)]
     write_table(summary, folder / "lss_summary", "Language Steering Shift by intervention", notes)
     job.done()
 
