@@ -1,6 +1,7 @@
 """What a configuration names on disk is looked at before the first job."""
 
 import copy
+import gzip
 import json
 import re
 import shutil
@@ -97,13 +98,105 @@ def test_the_first_row_of_a_corpus_has_its_fields(here):
     for lang in ("en", "vie", "hi"):
         lines(here / f"text/{lang}.jsonl", {"texts": "one", "id": 1})
     said = refused(put("corpus.source", CORPUS))
-    assert "text/en.jsonl, row 1: no field 'text'; fields: texts, id. Did you mean 'texts'?" in said
+    assert (
+        "text/en.jsonl, line 1: no field 'text'; fields: texts, id. Did you mean 'texts'?" in said
+    )
     (here / "text/en.jsonl").write_text("[\n  {}\n]\n")
-    assert "line 1 is not JSON; expected: one JSON object a line" in refused(
+    assert "text/en.jsonl is one JSON value over the whole file" in refused(
         put("corpus.source", CORPUS)
     )
     (here / "text/en.jsonl").write_text("")
     assert "the file is empty" in refused(put("corpus.source", CORPUS))
+
+
+# A file that is no JSONL of objects, and what the error names.
+NO_ROWS = {
+    "plain": (b"just text\n", "line 1 is not JSON"),
+    "list": (b"[1]\n", "one JSON value over the whole file"),
+    "number": (b"5\n", "line 1: 5 is a number. Expected: one JSON object per line"),
+    "pretty": (b'{\n "premise": "a"\n}\n', "one JSON value over the whole file"),
+    "gzip": (gzip.compress(b'{"premise": "a"}\n'), "is gzip-compressed. Unpack it"),
+    "utf16": ('{"premise": "a"}\n'.encode("utf-16"), "is UTF-16 text. Save it as UTF-8"),
+    "blank": (b" \n\n", "holds no row"),
+    "deep": (b"[" * 200_000, "is nested too deeply"),
+    "cr": (b'{"a": 1}\r{"a": 2}\r', "its lines end with CR only"),
+    "latin1": (b'{"premise": "\xe7"}\n', "line 1: not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("raw, words", NO_ROWS.values(), ids=NO_ROWS)
+def test_a_file_that_is_no_jsonl_is_told_before_the_first_job(here, raw, words):
+    """The file of a task, a fine-tuning, a corpus, of facts and questions: one reader."""
+    training = {"definition": "config/tasks/xnli_head.yaml", "targets": ["vi"]}
+    training["source"] = {"kind": "jsonl", "path": "{lang}.jsonl"}
+    head = {"source": {"kind": "mini", "name": "xnli"}, "languages": ["vi"]}
+    head["finetunings"] = ["nli"]
+    forcing = {"interventions": ["zero"], "sources": ["en"]}
+    source = {"kind": "jsonl", "path": "{lang}.jsonl"}
+    for lang in ("en", "vi", "hi"):
+        (here / f"{lang}.jsonl").write_bytes(raw)
+    for key, changes in {
+        "tasks.xnli.source": [put("tasks.xnli.source", source)],
+        "finetunings.nli.source": [
+            put("finetunings.nli", training),
+            put("tasks.xnli_head", head),
+        ],
+        "corpus.source": [put("corpus.source", source | {"text_field": "a", "id_field": "b"})],
+        "lss.source.path": [put("lss", {"interventions": ["zero"], "source": source})],
+        "forcing.questions.path": [put("forcing", forcing | {"questions": source})],
+    }.items():
+        said = refused(*changes)
+        lang = "vi" if key.startswith("tasks") else "en"
+        assert f"{key}: {lang}.jsonl" in said and words in said, key
+
+
+@pytest.mark.parametrize(
+    "raw, words",
+    [
+        *(NO_ROWS[name] for name in ("gzip", "utf16", "latin1", "cr")),
+        (b"\n \n", "holds no row"),
+        (b"a\0\n", "line 1: a NUL character"),
+    ],
+    ids=["gzip", "utf16", "latin1", "cr", "blank", "nul"],
+)
+def test_the_first_line_of_text_files_is_read(here, raw, words):
+    for lang in ("en", "vi", "hi"):
+        (here / f"{lang}.txt").write_bytes(raw)
+    said = refused(put("corpus.source", {"kind": "text", "path": "{lang}.txt"}))
+    assert "corpus.source: en.txt" in said and words in said
+    fields = {"sentence_src": "en.txt", "sentence_tgt": "vi.txt"}
+    if words != "holds no row":
+        entry = {"source": {"kind": "text", "fields": fields}, "languages": ["vi"]}
+        said = refused(put("tasks.flores", entry))
+        assert "tasks.flores.source: en.txt" in said and words in said
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"text": 5, "id": 1}, "line 1, field 'text' is 5, a number. Expected: text or null"),
+        ({"text": ["a"], "id": 1}, "field 'text' is [\"a\"], a list"),
+        ({"text": "a", "id": None}, "field 'id' is null. Expected: an identifier"),
+        ({"text": "a", "id": " "}, "Expected: an identifier that is not blank"),
+    ],
+)
+def test_the_first_document_has_fields_of_the_types_that_are_read(here, row, words):
+    for lang in ("en", "vie", "hi"):
+        lines(here / f"text/{lang}.jsonl", row)
+    assert words in refused(put("corpus.source", CORPUS | {"id_field": "id"}))
+
+
+def test_the_text_of_a_saved_folder_is_text(here):
+    for lang in ("en", "vi", "hi"):
+        (here / "saved" / lang).mkdir(parents=True)
+        info = {"features": {"text": {"dtype": "int64", "_type": "Value"}}}
+        (here / "saved" / lang / "dataset_info.json").write_text(json.dumps(info))
+    folder = {"kind": "folder", "path": "saved/{lang}"}
+    assert "field 'text' is of type int64. Expected: text." in refused(put("corpus.source", folder))
+    for text in ("[]", "{", "[" * 200_000):
+        (here / "saved/en/dataset_info.json").write_text(text)
+        said = refused(put("corpus.source", folder))
+        assert "saved/en: its dataset_info.json lists no features" in said
 
 
 def test_the_columns_of_a_saved_folder_are_read(here):
@@ -185,7 +278,8 @@ def test_facts_and_questions(here):
     assert said.count("lss.source.path: 'facts.{lang}.jsonl'") == 3
     for lang in ("en", "vi", "hi"):
         lines(here / f"facts.{lang}.jsonl", {"template": "[X] is in [Y].", "predicate_id": "P1"})
-    assert "lss.source.path: the first row of facts.en.jsonl" in refused(put("lss", FACTS))
+    said = refused(put("lss", FACTS))
+    assert "lss.source.path: facts in en, facts.en.jsonl, line 1: no field 'sub_en'" in said
     questions = {"kind": "jsonl", "path": "ask.{lang}.jsonl"}
     forcing = {"interventions": ["zero"], "questions": questions, "sources": ["en"]}
     assert "forcing.questions.path: 'ask.{lang}.jsonl'" in refused(put("forcing", forcing))

@@ -1,7 +1,10 @@
 """Rows and fields as people bring them; each failure names file, line, field and value."""
 
+import bz2
+import gzip
 import json
 import logging
+import lzma
 import re
 from datetime import date, datetime
 
@@ -36,7 +39,7 @@ def text_of(path):
         (b"a\rb\nc\n", ["a\rb", "c"]),
         (b"a\r\r\nb\n", ["a\r", "b"]),
         (BOM + b"a\nb\n", ["a", "b"]),
-        (b"a\n" + BOM + b"b\n", ["a", "\ufeffb"]),
+        (b"a\n" + BOM + b"b\n", ["a", "b"]),
         (b"a\n\nb\n\n", ["a", "", "b", ""]),
         ("a\u2028b\x0bc\x0cd\x1ce\x85f\n".encode(), ["a\u2028b\x0bc\x0cd\x1ce\x85f"]),
         (b"", []),
@@ -52,6 +55,20 @@ def test_lines_end_at_line_feeds_only(tmp_path, raw, expected):
     "raw, words",
     [
         ("ab".encode("utf-16"), "x is UTF-16 text. Save it as UTF-8."),
+        ("ab".encode("utf-32"), "x is UTF-32 text. Save it as UTF-8."),
+        (b"ok\n" + "ab\n".encode("utf-16-le"), "x, line 2: a NUL character at byte 1, .*UTF-16"),
+        (b"a\rb\rc\r", "x: its lines end with CR only; expected: LF"),
+        (b"a\rb\rc", "x: its lines end with CR only; expected: LF"),
+        (gzip.compress(b"a\nb\n"), "x is gzip-compressed. Unpack it"),
+        (bz2.compress(b"a\nb\n"), "x is bzip2-compressed. Unpack it"),
+        (lzma.compress(b"a\nb\n"), "x is xz-compressed. Unpack it"),
+        (b"PK\x03\x04rest", "x is a ZIP archive .*Unpack it"),
+        (b"PAR1rest", "x is a Parquet file. Write it as JSONL"),
+        (b"ARROW1\0\0rest", "x is an Arrow file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "x is a Git LFS pointer in place of the file. Run `git lfs pull`",
+        ),
         (b"ok\nfa\xe7ade\n", "x, line 2: not UTF-8 text .* at byte 2"),
     ],
 )
@@ -74,6 +91,57 @@ def test_a_lone_carriage_return_moves_no_sentence_to_the_other_side_of_the_split
         sides[name] = {row["id"]: row["split"] for row in read_jsonl(tmp_path / f"{name}.out")}
     assert sides["en"] == sides["fr"] and len(sides["en"]) == 400
     assert sides["en"]["000000399"] == split_of("000000399", 0.3, 0)
+
+
+def test_marks_of_joined_files_are_counted(tmp_path, caplog):
+    (tmp_path / "x").write_bytes(BOM + b"a\n" + BOM + b"b\nc\n" + BOM + b"d\n")
+    with caplog.at_level(logging.WARNING):
+        assert text_of(tmp_path / "x") == ["a", "b", "c", "d"]
+    assert "a byte order mark dropped at the beginning of 2 later lines" in caplog.text
+    assert reading.text("\ufeffabc", "row 1", "x") == "abc"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        *((one, True) for one in ("", " \t\u00a0\u3000\u2028", "\u200b", "\u2060 \u200d\ufeff")),
+        *((one, True) for one in ("\x07\x1a", "\u00ad", "\u200e\u202a", "\u3164", "\ufe0f\u034f")),
+        *((one, False) for one in ("a", ".", "\u200bа", "\u0600", "\u06dd", "\u0301", "0", "👍")),
+    ],
+)
+def test_blank_is_what_shows_nothing(text, expected):
+    assert reading.blank(text) is expected
+
+
+def test_what_shows_nothing_is_no_text_in_any_reader(tmp_path):
+    empty = "\u200b\u2060"
+    with pytest.raises(InputError, match="field 'q' is .*an answer that is not blank"):
+        reading.answers([empty], "row 1", "q")
+    with pytest.raises(InputError, match="an identifier that is not blank"):
+        reading.identifier(empty, "row 1", "q")
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"id": 1, "question": empty}) + "\n")
+    with pytest.raises(InputError, match="line 1, field 'question' .* a question that is not"):
+        read_questions({"kind": "jsonl", "path": str(path)}, "en")
+    fact = {"template": "[X] is [Y]", "sub_en": empty, "obj_en": "a", "predicate_id": "P"}
+    with pytest.raises(InputError, match="field 'sub_en' .* text that is not blank"):
+        read_facts([fact], "en")
+    (found,) = read_facts([fact | {"sub_en": "b", "obj_de": empty}], "en")
+    assert found["objects"] == {"en": "a"}
+    (tmp_path / "t").write_text(f"one\n{empty}\ntwo\nthree\nfour\n", encoding="utf-8")
+    made = CorpusConfig(source={"kind": "text", "path": str(tmp_path / "t")})
+    made = made.model_copy(update={"heldout_fraction": 0.5})
+    fetch_text(made, "en", tmp_path / "out", tmp_path / "about.json")
+    assert read_json(tmp_path / "about.json")["dropped"] == {"blank": 1, "doubled": 0, "nul": 0}
+
+
+def test_a_folder_in_place_of_a_file_is_told(tmp_path):
+    for source in (
+        {"kind": "text", "path": str(tmp_path)},
+        {"kind": "jsonl", "path": str(tmp_path)},
+    ):
+        with pytest.raises(InputError, match=f"x.path: {tmp_path} is a folder; expected: a file"):
+            reading.read(source, "x", "en")
 
 
 # JSONL --------------------------------------------------------------------------------------------
@@ -101,6 +169,16 @@ def test_objects_of_a_file_with_and_without_a_mark(tmp_path, mark, ending):
         ('{"a": 1}\nnull\n', "line 2: null is null"),
         ('{"a": 1, "a": 2}\n', "line 1: the key 'a' stands twice in one object"),
         ("{'a': 1}\n", "line 1 is not JSON"),
+        (
+            '{"a": 1}\n' + "[" * 200_000,
+            r"line 2: .* is nested too deeply\. Expected: one JSON object",
+        ),
+        ("[" * 200_000, "line 1: .* is nested too deeply"),
+        (
+            '{"a": 1}\n{"b": {"\\ud83d": 1}}\n',
+            r"line 2: the key '\\ud83d' holds half of a surrogate",
+        ),
+        ('{"a": 1}\r{"a": 2}\r', "its lines end with CR only"),
     ],
 )
 def test_what_is_not_one_object_per_line_is_named_and_nobody_is_told_to_delete_it(
@@ -432,7 +510,7 @@ def test_what_is_dropped_is_counted(tmp_path, caplog):
     rows += [{"text": " "}, {"text": None}, {"text": " w3\n"}]
     with caplog.at_level(logging.INFO):
         assert len(corpus(tmp_path, rows)) == 30
-    assert read_json(tmp_path / "about")["dropped"] == {"blank": 2, "doubled": 1}
+    assert read_json(tmp_path / "about")["dropped"] == {"blank": 2, "doubled": 1, "nul": 0}
     assert "dropped: 2 blank, 1 doubled" in caplog.text
 
 
@@ -464,3 +542,47 @@ def test_facts_and_questions_with_odd_fields_are_named(tmp_path):
         path.write_bytes(BOM + json.dumps(row).encode())
         with pytest.raises(InputError, match=re.escape(str(path)) + f", {words}"):
             read_questions({"kind": "jsonl", "path": str(tmp_path / "{lang}.jsonl")}, "en")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '["a", "b"]',
+        "['a', 'b']",
+        "['a' 'b']",
+        '{"text": ["a"], "answer_start": [5]}',
+        "{'text': ['a'], 'answer_start': [5]}",
+        "{'text': array(['a'], dtype=object), 'answer_start': array([5], dtype=int32)}",
+        "[{'text': 'a'}]",
+        " [null] ",
+        "[]",
+    ],
+)
+def test_an_answer_that_spells_a_list_is_refused(value):
+    for given in (value, {"text": value}):
+        with pytest.raises(InputError) as caught:
+            reading.answers(given, "file, line 3", "answers")
+        assert "file, line 3, field 'answers'" in str(caught.value)
+        assert "is text that spells a list or an object. Give the list itself." in str(caught.value)
+    assert reading.answers([value], "file, line 3", "answers") == (value,)
+
+
+@pytest.mark.parametrize(
+    "value", ["[1]", "[0, 1.5]", "[sic]", "{x}", "{1, 2}", "(1, 2)", "[a] b [c]"]
+)
+def test_an_answer_in_brackets_is_an_answer(value):
+    assert reading.answers(value, "row 1", "answers") == (value,)
+
+
+def test_a_nul_and_nested_values_are_named_by_row_and_field():
+    with pytest.raises(InputError, match="row 4, field 'x': .* holds a NUL character"):
+        reading.text("a\0b", "row 4", "x")
+    with pytest.raises(InputError, match="row 4, field 'x': .* holds half of a surrogate"):
+        reading.as_json({"a": {"\ud83d": 1}}, "row 4", "x")
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InputError, match="row 4, field 'x': the value is nested too deeply"):
+        reading.as_json(deep, "row 4", "x")
+    with pytest.raises(InputError, match="no field 'id'.* begins with a byte order mark"):
+        reading.need({"\ufeffid": 1}, "id", "row 1")

@@ -66,16 +66,32 @@ def _fields(source) -> tuple[str, str | None]:
     return ("text", None) if source.kind == "text" else (source.text_field, source.id_field)
 
 
+def document(row: reading.Row, source, number: int) -> tuple[str, str]:
+    """Return the identifier and text of a row; a text that is null is blank.
+
+    number: the row's position, from 0, which names it where the source has no identifiers.
+    """
+    text_field, id_field = _fields(source)
+    value = reading.need(row, text_field, row.place)
+    text = reading.optional_text(value, row.place, text_field)
+    name = f"{number:09d}"
+    if id_field is not None:
+        value = reading.need(row, id_field, row.place)
+        name = reading.identifier(value, row.place, id_field)
+    return name, text or ""
+
+
 class _Texts:
     """The documents of a language as they are read: what is dropped is counted.
 
     Yields (identifier, text), stops at the source's number of characters, and passes over
-    blank texts and those that an earlier document of any source has.
+    blank texts, those that an earlier document of any source has, and those of the hub that hold
+    NUL characters; in a file of the user's own they are an error.
     """
 
     def __init__(self, lang: str):
         self.lang = lang
-        self.dropped = {"blank": 0, "doubled": 0}
+        self.dropped = {"blank": 0, "doubled": 0, "nul": 0}
         self._seen = reading.Unique("text")
         self._names = reading.Unique("id")
 
@@ -84,17 +100,14 @@ class _Texts:
         text_field, id_field = _fields(source)
         most, characters = getattr(source, "characters", None), 0
         for number, row in enumerate(rows):
-            text = reading.optional_text(
-                reading.need(row, text_field, row.place), row.place, text_field
-            )
-            name = f"{number:09d}"
-            if id_field is not None:
-                value = reading.need(row, id_field, row.place)
-                name = reading.identifier(value, row.place, id_field)
-            kept = (text or "").strip()
-            characters += len(text or "")
+            if source.kind == "hub" and "\0" in str(row.get(text_field)):
+                self.dropped["nul"] += 1
+                continue
+            name, text = document(row, source, number)
+            kept = text.strip()
+            characters += len(text)
             key = hashlib.sha256(kept.encode()).digest()[:16]
-            if not kept:
+            if reading.blank(kept):
                 self.dropped["blank"] += 1
             elif self._seen.first(key, "") is not None:
                 self.dropped["doubled"] += 1
@@ -152,13 +165,15 @@ def fetch_text(
         write_json(about, {"sources": origins, "dropped": texts.dropped} | found)
     dropped = texts.dropped
     log.info(
-        "%s: %d documents of %d characters, %d held out; dropped: %d blank, %d doubled",
+        "%s: %d documents of %d characters, %d held out; dropped: %d blank, %d doubled, %d with"
+        " NUL characters",
         lang,
         documents_,
         total,
         held_out,
         dropped["blank"],
         dropped["doubled"],
+        dropped["nul"],
     )
 
 

@@ -35,9 +35,8 @@ def read_facts(rows: Iterable[Mapping[str, Any]], lang: str) -> list[dict[str, A
         where = f"facts in {lang}, {own}"
         found = {}
         for field in ("template", f"sub_{lang}", f"obj_{lang}"):
-            found[field] = reading.text(reading.need(row, field, where), where, field).strip()
-            if not found[field]:
-                raise reading.refuse(where, field, row[field], "text that is not blank")
+            value = reading.need(row, field, where)
+            found[field] = reading.required(value, where, field, "text that is not blank")
         template = found["template"]
         for mark in (SUBJECT, OBJECT):
             if template.count(mark) != 1:
@@ -45,7 +44,7 @@ def read_facts(rows: Iterable[Mapping[str, Any]], lang: str) -> list[dict[str, A
         objects = {}
         for field in sorted(field for field in row if str(field).startswith("obj_")):
             value = reading.optional_text(row[field], where, field)
-            if value is not None and value.strip():
+            if value is not None and not reading.blank(value):
                 objects[field.removeprefix("obj_")] = value.strip()
         predicate = reading.identifier(
             reading.need(row, "predicate_id", where), where, "predicate_id"
@@ -54,7 +53,11 @@ def read_facts(rows: Iterable[Mapping[str, Any]], lang: str) -> list[dict[str, A
         if "id" in row:
             name = reading.identifier(row["id"], where, "id")
             unique.add(name, own)
-        fact = {"fact": name, "predicate": predicate, "template": row["template"]}
+        fact = {
+            "fact": name,
+            "predicate": predicate,
+            "template": reading.text(row["template"], where, "template"),
+        }
         facts.append(fact | {"subject": found[f"sub_{lang}"], "objects": objects})
     return facts
 

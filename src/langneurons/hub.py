@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from langneurons.config.base import NEWEST
 from langneurons.errors import InputError, nearest, without_queries
 from langneurons.io import read_json, write_json
-from langneurons.reading import Row, Rows, aligned, filled, unknown_field
+from langneurons.reading import Row, Rows, aligned, class_names, filled, unknown_field
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -385,14 +385,16 @@ def read(
     if source["revision"] == NEWEST:
         origin["asked"] = NEWEST
     if columns := source.get("columns"):
-        found, names = {}, {}
+        found, names, classes = {}, {}, {}
         for field, column in columns.items():
             own, template = column["field"], column["config"]
             name = filled(template, f"{key}.columns.{field}.config", lang, code)
-            taken = _rows(repo, name, split, commit, [own], [own])
+            taken = list(_rows(repo, name, split, commit, [own], [own]))
             found[field], names[field] = [row[own] for row in taken], name
+            if taken and own in taken[0].names:
+                classes[field] = taken[0].names[own]
         where = f"{repo} ({', '.join(names.values())}, {split})"
-        rows = aligned(found, lambda number: f"{where}, row {number}", where)
+        rows = aligned(found, lambda number: f"{where}, row {number}", where, classes)
         return Rows(rows, origin | {"config": sorted(set(names.values()))})
     template = source.get("config")
     name = template and filled(template, f"{key}.config", lang, code)
@@ -423,7 +425,7 @@ def _rows(
             buffer_size=shuffle["buffer"],
             max_buffer_input_shards=shuffle["shards"],
         )
-    count, rows = 0, None
+    count, rows, names = 0, None, class_names(stream.features)
 
     def following():
         nonlocal rows
@@ -445,7 +447,7 @@ def _rows(
                 raise unknown_field(row, field, place)
         if fields is not None:
             row = {field: row[field] for field in fields if field in row}
-        yield Row(row, place)
+        yield Row(row, place, names)
 
 
 def _stream(repo, config, split, commit, fields, needed, what):

@@ -64,7 +64,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read JSON; a damaged file is a `DamagedFile` that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFile(damaged(path, error)) from error
 
 
@@ -179,7 +179,7 @@ def iterate_jsonl(path: str | os.PathLike) -> Iterator[dict]:
                 continue
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DamagedFile(damaged(path, f"line {number} is not JSON: {error}")) from error
 
 

@@ -21,14 +21,17 @@ def read_questions(
     found = reading.read(source, "questions", lang, mini=mini)
     rows, unique = [], reading.Unique()
     for row in itertools.islice(found, limit):
-        name = reading.identifier(reading.need(row, "id", row.place), row.place, "id").strip()
-        value = reading.need(row, "question", row.place)
-        question = reading.text(value, row.place, "question").strip()
-        if not question:
-            raise reading.refuse(row.place, "question", value, "a question that is not blank")
-        unique.add(name, row.place)
-        rows.append({"id": name, "question": question})
+        rows.append(read_question(row))
+        unique.add(rows[-1]["id"], row.place)
     return rows, found.origin
+
+
+def read_question(row: reading.Row) -> dict[str, str]:
+    """Return the id and question of a row."""
+    name = reading.identifier(reading.need(row, "id", row.place), row.place, "id").strip()
+    value = reading.need(row, "question", row.place)
+    question = reading.required(value, row.place, "question", "a question that is not blank")
+    return {"id": name, "question": question}
 
 
 def prepare_questions(

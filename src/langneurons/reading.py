@@ -1,33 +1,74 @@
 r"""Rows of text files, JSONL, folders of `datasets` and the hub, and their fields as types.
 
 Every source of rows is read here, so that text is split and decoded in one way: UTF-8 with or
-without a byte order mark, lines end at "\n" only, and one "\r" before it is dropped. A row knows
-where it stands, and a field that does not hold what its reader expects is an `InputError` that
-names file or data set, line or row, field, value and what is expected.
+without a byte order mark, lines end at "\n" only, and one "\r" before it is dropped. A byte order
+mark at the beginning of a later line or of a value is dropped as well: files were joined there. A
+row knows where it stands, and a field that does not hold what its reader expects is an
+`InputError` that names file or data set, line or row, field, value and what is expected.
 """
 
+import ast
 import json
+import logging
 import math
 import numbers
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from langneurons.errors import ConfigError, InputError, nearest, unknown
+from langneurons.io import LFS_POINTER
 from langneurons.paths import braces, user_path
 
+log = logging.getLogger(__name__)
 MINI = Path(__file__).parent / "mini"
 BRACES = ("lang", "code")
 SHOWN = 80
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
+WHOLE_JSON = 2**28  # bytes of the largest file that is read again to see whether it is one JSON
+MARK = "\ufeff"  # byte order mark
+# What a file begins with, and what it is; the first that matches.
+BEGINNINGS = (
+    (b"\xff\xfe\0\0", "UTF-32 text. Save it as UTF-8."),
+    (b"\0\0\xfe\xff", "UTF-32 text. Save it as UTF-8."),
+    (b"\xff\xfe", "UTF-16 text. Save it as UTF-8."),
+    (b"\xfe\xff", "UTF-16 text. Save it as UTF-8."),
+    (b"\x1f\x8b", "gzip-compressed. Unpack it: `gzip -dk` keeps the original."),
+    (b"BZh", "bzip2-compressed. Unpack it: `bzip2 -dk` keeps the original."),
+    (b"\xfd7zXZ\0", "xz-compressed. Unpack it: `xz -dk` keeps the original."),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed. Unpack it: `zstd -dk` keeps the original."),
+    (b"PK\x03\x04", "a ZIP archive (or a spreadsheet). Unpack it, or export it as text."),
+    (b"PAR1", "a Parquet file. Write it as JSONL, or as a folder with `datasets.save_to_disk`."),
+    (b"ARROW1", "an Arrow file. Write it as JSONL, or name its folder as `kind: folder`."),
+    (b"SQLite format 3\0", "an SQLite database. Write its rows as JSONL."),
+    (LFS_POINTER, "a Git LFS pointer in place of the file. Run `git lfs pull` there."),
+)
+# Letters, symbols and marks that show nothing by themselves, beside white space, control and
+# format characters; and the format characters that do show something.
+HIDDEN = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | {
+    chr(number) for number in range(0xFE00, 0xFE10)
+}
+SHOWING = frozenset(
+    "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+)
 
 
 class Row(dict):
-    """The fields of a row; `place` names its file or data set and its line or row."""
+    """The fields of a row; `place` names its file or data set and its line or row.
 
-    def __init__(self, fields: Mapping[str, Any], place: str):
+    names: what the numbers of a field stand for, where the data set says so.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        place: str,
+        names: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ):
         super().__init__(fields)
-        self.place = place
+        self.place, self.names = place, names
 
 
 class Rows:
@@ -45,19 +86,44 @@ def place_of(row: Mapping[str, Any], other: str) -> str:
     return getattr(row, "place", other)
 
 
+def blank(text: str) -> bool:
+    """Tell whether a text shows nothing: white space, and characters without a width."""
+    return all(one.isspace() or _hidden(one) for one in text)
+
+
+def _hidden(character: str) -> bool:
+    if character in HIDDEN:
+        return True
+    return unicodedata.category(character) in ("Cc", "Cf") and character not in SHOWING
+
+
 # Files --------------------------------------------------------------------------------------------
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, text) of each line of a UTF-8 file."""
+    joined = 0
     with Path(path).open("rb") as opened:
+        beginning = opened.read(64)
+        for start, what in BEGINNINGS:
+            if beginning.startswith(start):
+                raise InputError(f"{path} is {what}")
+        opened.seek(0)
         for number, raw in enumerate(opened, 1):
-            if number == 1:
-                if raw.startswith(UTF16):
-                    raise InputError(f"{path} is UTF-16 text. Save it as UTF-8.")
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.startswith(b"\xef\xbb\xbf"):
+                raw, joined = raw[3:], joined + (number > 1)
+            if b"\0" in raw:
+                raise InputError(
+                    f"{path}, line {number}: a NUL character at byte {raw.index(0)}, which no text"
+                    " holds. Is the file UTF-16 without a byte order mark? Save it as UTF-8."
+                )
             if raw.endswith(b"\n"):
                 raw = raw[:-1].removesuffix(b"\r")
+            elif number == 1 and b"\r" in raw:
+                raise InputError(
+                    f"{path}: its lines end with CR only; expected: LF, or CR and LF."
+                    " `tr '\\r' '\\n'` writes one as the other."
+                )
             try:
                 text = raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -66,6 +132,12 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     " Save the file as UTF-8."
                 ) from None
             yield number, text
+    if joined:
+        log.warning(
+            "%s: a byte order mark dropped at the beginning of %d later lines (joined files?)",
+            path,
+            joined,
+        )
 
 
 def objects(path: str | Path) -> Iterator[Row]:
@@ -76,8 +148,12 @@ def objects(path: str | Path) -> Iterator[Row]:
         place = f"{path}, line {number}"
         try:
             value = json.loads(line, object_pairs_hook=_without_doubles)
-        except _Doubled as error:
-            raise InputError(f"{place}: the key {error} stands twice in one object.") from None
+        except _BadKey as error:
+            raise InputError(f"{place}: the key {error}.") from None
+        except RecursionError:
+            raise InputError(
+                f"{place}: {_short(line)} is nested too deeply. Expected: one JSON object per line."
+            ) from None
         except ValueError as error:
             if number == 1 and _is_json(path):
                 raise InputError(_whole_json(path)) from None
@@ -94,23 +170,41 @@ def objects(path: str | Path) -> Iterator[Row]:
         yield Row(value, place)
 
 
-class _Doubled(Exception):
-    """A key that stands twice in an object."""
+class _BadKey(Exception):
+    """A key that an object may not have, and why."""
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _Doubled(repr(next(key for key in keys if keys.count(key) > 1)))
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _BadKey(f"{twice!r} stands twice in one object")
+    for key in made:
+        if not _is_text(key):
+            raise _BadKey(f"{ascii(key)} {_NO_TEXT}")
     return made
+
+
+_NO_TEXT = "holds half of a surrogate pair, which is not text. Write the character as UTF-8"
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a text can be written: it holds no half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_json(path: str | Path) -> bool:
     """Tell whether a whole file is one JSON value."""
+    if Path(path).stat().st_size > WHOLE_JSON:
+        return False
     try:
         json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, MemoryError):
+    except (ValueError, MemoryError, RecursionError):
         return False
     return True
 
@@ -135,14 +229,26 @@ def _text_file(paths: Mapping[str, str]) -> Iterator[Row]:
 
 
 def aligned(
-    columns: Mapping[str, Sequence[Any]], place: Callable[[int], str], where: str
+    columns: Mapping[str, Sequence[Any]],
+    place: Callable[[int], str],
+    where: str,
+    names: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[Row]:
     """Yield rows from columns, which must be of one length."""
     sizes = {field: len(values) for field, values in columns.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"{where}: fields of different length cannot be aligned: {sizes}.")
     for number, values in enumerate(zip(*columns.values(), strict=True), 1):
-        yield Row(dict(zip(columns, values, strict=True)), place(number))
+        yield Row(dict(zip(columns, values, strict=True)), place(number), names)
+
+
+def class_names(features: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes of each feature of `datasets` that is a class label."""
+    return {
+        field: tuple(feature.names)
+        for field, feature in (features or {}).items()
+        if type(feature).__name__ == "ClassLabel" and feature.names
+    }
 
 
 def _folder(path: str, key: str) -> Iterator[Row]:
@@ -159,7 +265,8 @@ def _folder(path: str, key: str) -> Iterator[Row]:
             f"{key}: {path} holds the splits {', '.join(found)}; name the folder of one of them,"
             f" such as {path}/{next(iter(found))}."
         )
-    return (Row(row, f"{path}, row {number}") for number, row in enumerate(found, 1))
+    names = class_names(found.features)
+    return (Row(row, f"{path}, row {number}", names) for number, row in enumerate(found, 1))
 
 
 def filled(template: str, key: str, lang: str, code: str) -> str:
@@ -189,6 +296,8 @@ def check_braces(template: str, key: str, legal: Sequence[str] = BRACES) -> None
 
 def existing(path: str, key: str, lang: str) -> str:
     """Return the path of a file that must exist."""
+    if Path(path).is_dir():
+        raise InputError(f"{key}: {path} is a folder; expected: a file ({lang}).")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: {path} does not exist ({lang}).")
     return path
@@ -244,7 +353,11 @@ def _digests(paths: Iterable[str], beside: Path | None = None) -> dict[str, str]
 
 
 def _short(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False, default=repr)
+    try:
+        shown = json.dumps(value, ensure_ascii=False, default=repr)
+    except (RecursionError, TypeError, ValueError):
+        return f"a value of type {type(value).__name__}"
+    shown = shown.encode("utf-8", "backslashreplace").decode()
     return shown if len(shown) <= SHOWN else shown[: SHOWN - 4] + " ..."
 
 
@@ -280,6 +393,8 @@ def need(row: Mapping[str, Any], field: str, place: str) -> Any:
 def unknown_field(row: Mapping[str, Any], field: str, place: str) -> InputError:
     """Build the error of a field that a row lacks."""
     listed = ", ".join(map(str, row)) or "none"
+    if MARK + field in row:
+        listed += f". The field {ascii(MARK + field)} begins with a byte order mark: drop it there"
     return InputError(f"{place}: no field {field!r}; fields: {listed}.{nearest(field, row)}")
 
 
@@ -295,11 +410,20 @@ def plain(value: Any) -> Any:
 
 def as_json(value: Any, place: str, field: str) -> Any:
     """Return a value as JSON can hold it; dates, bytes, pictures and the like are refused."""
+    try:
+        return _as_json(value, place, field)
+    except RecursionError:
+        raise InputError(f"{place}, field {field!r}: the value is nested too deeply.") from None
+
+
+def _as_json(value: Any, place: str, field: str) -> Any:
     value = plain(value)
     if isinstance(value, Mapping):
-        return {str(key): as_json(one, place, field) for key, one in value.items()}
+        return {
+            text(str(key), place, field): _as_json(one, place, field) for key, one in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [as_json(one, place, field) for one in value]
+        return [_as_json(one, place, field) for one in value]
     if isinstance(value, str):
         return text(value, place, field)
     if value is None or isinstance(value, (bool, int, float)):
@@ -308,18 +432,26 @@ def as_json(value: Any, place: str, field: str) -> Any:
 
 
 def text(value: Any, place: str, field: str, expected: str = "text") -> str:
-    """Return a text; it may be blank."""
+    """Return a text, without a byte order mark at its beginning; it may be blank."""
     value = plain(value)
     if not isinstance(value, str):
         raise refuse(place, field, value, expected)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    if not _is_text(value):
+        raise InputError(f"{place}, field {field!r}: {ascii(value)[:SHOWN]} {_NO_TEXT}.")
+    if "\0" in value:
         raise InputError(
-            f"{place}, field {field!r}: {ascii(value)[:SHOWN]} holds half of a surrogate pair,"
-            " which is not text. Write the character as UTF-8."
-        ) from None
-    return str(value)
+            f"{place}, field {field!r}: {_short(value)} holds a NUL character, which no text holds."
+            " Remove it, or write the text as UTF-8."
+        )
+    return str(value).removeprefix(MARK)
+
+
+def required(value: Any, place: str, field: str, expected: str) -> str:
+    """Return a text that is not blank, without space at its ends."""
+    found = text(value, place, field).strip()
+    if blank(found):
+        raise refuse(place, field, value, expected)
+    return found
 
 
 def optional_text(value: Any, place: str, field: str) -> str | None:
@@ -343,7 +475,7 @@ def identifier(value: Any, place: str, field: str) -> str:
     if number is not None:
         return str(number)
     found = text(value, place, field, "an identifier: text or a whole number")
-    if not found.strip():
+    if blank(found):
         raise refuse(place, field, found, "an identifier that is not blank")
     return found
 
@@ -362,7 +494,8 @@ def shown(value: Any, place: str, field: str) -> str:
 def answers(value: Any, place: str, field: str) -> tuple[str, ...]:
     """Return reference answers: a text, texts, or SQuAD's objects with `text`.
 
-    Legal are "a", ["a", "b"], {"text": ["a", "b"]} and [{"text": "a"}, {"text": "b"}].
+    Legal are "a", ["a", "b"], {"text": ["a", "b"]} and [{"text": "a"}, {"text": "b"}]. A text that
+    is such a list or object written out, as in a cell of a CSV file, is refused.
     """
     expected = 'a text, a list of texts, {"text": [...]} or a list of {"text": ...}'
     value = plain(value)
@@ -370,6 +503,12 @@ def answers(value: Any, place: str, field: str) -> tuple[str, ...]:
         if "text" not in value:
             raise refuse(place, field, value, expected)
         value = plain(value["text"])
+    if isinstance(value, str) and _written_out(value):
+        raise InputError(
+            f"{place}, field {field!r}: {_short(value)} is text that spells a list or an object."
+            f" Give the list itself. Expected: {expected}. Where the answer is this very text, give"
+            " a list of it."
+        )
     several = list(value) if isinstance(value, (list, tuple)) else [value]
     if not several:
         raise InputError(f"{place}, field {field!r}: no answer. Expected: {expected}.")
@@ -383,10 +522,35 @@ def answers(value: Any, place: str, field: str) -> tuple[str, ...]:
         if isinstance(one, (Mapping, list, tuple)):
             raise refuse(place, field, value, expected)
         answer = text(one, place, field, expected)
-        if not answer.strip():
+        if blank(answer):
             raise refuse(place, field, answer, "an answer that is not blank")
         found.append(answer)
     return tuple(found)
+
+
+_ARRAY = re.compile(r"\barray\((.*?)(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
+
+
+def _written_out(value: str) -> bool:
+    """Tell whether a text is a list or an object of JSON or Python, numpy's arrays among it.
+
+    A list of numbers alone, such as [1] or [0, 1], is an answer like any other.
+    """
+    value = value.strip()
+    if not (value.startswith(("[", "{")) and value.endswith(("]", "}"))):
+        return False
+    bare = _ARRAY.sub(r"\1", value)
+    for parse, written in ((json.loads, value), (ast.literal_eval, bare)):
+        try:
+            found = parse(written)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(found, list):
+            return not found or not all(
+                isinstance(one, (int, float)) and not isinstance(one, bool) for one in found
+            )
+        return isinstance(found, dict)
+    return False
 
 
 def label(

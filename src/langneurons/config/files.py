@@ -6,17 +6,17 @@ repeat it. Nothing large is read: of a file of rows only the first one, of a fol
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langneurons import geometry
+from langneurons import geometry, reading
 from langneurons.config.load import PROJECT, definition_file, parse_yaml, project_file, read_printed
 from langneurons.config.printed import missing_columns
 from langneurons.config.root import Config, entry_languages
 from langneurons.config.tasks import source_paths
-from langneurons.errors import ConfigError, nearest
+from langneurons.errors import ConfigError, InputError, nearest
 from langneurons.paths import unset, user_path
 from langneurons.tasks import build, load_task, mini_file
 
@@ -460,14 +460,20 @@ def _check_lengths(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 
 def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield what the first row of a source lacks of what its reader needs."""
+    from langneurons.corpora import document
     from langneurons.facts import read_facts
+    from langneurons.questions import read_question
 
     tasks: dict[Path, Any] = {}
     for one in row_sources(config):
         named = Named(one.key, "", Path(), "file", one.lang, one.made, one.job)
         if not one.definition.is_file() or _prepared(config, named, work):
             continue
-        first = _first_of_task(one)
+        try:
+            first = _first_of_task(one)
+        except InputError as error:
+            yield one.key, f"{one.key}: {error}"
+            continue
         if first is None:
             continue
         place, row = first
@@ -490,26 +496,26 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
         yield from _tried(one.key, place, built)
     for part in ("source", "heldout_source"):
         source = getattr(config.corpus, part)
-        if source is None or source.kind not in ("jsonl", "folder"):
+        if source is None or source.kind not in ("jsonl", "folder", "text"):
             continue
-        wanted = [source.text_field, *([source.id_field] if source.id_field else [])]
         for lang in config.language_names():
             names = {"lang": lang, "code": source.codes.get(lang, lang)}
             path, key = user_path(source.path, names), f"corpus.{part}"
-            yield from _fields(key, path, source.kind, wanted)
+            if source.kind == "folder":
+                yield from _fields(key, path, source.text_field, source.id_field)
+                continue
+            yield from _read_first(
+                key, path, lambda row, source=source: document(row, source, 0), source.kind
+            )
     for key, template, lang, made, job in _prompts(config):
         path = user_path(template, {"lang": lang})
         named = Named(key, template, path, "file", lang, made, job)
         if _prepared(config, named, work):
             continue
-        if not key.startswith("lss"):
-            yield from _fields(key, path, "jsonl", ["id", "question"])
-            continue
-        row = _first_row(path)
-        if isinstance(row, str):
-            yield key, f"{key}: {path}: {row}"
-        elif row is not None:
-            yield from _tried(key, str(path), lambda row=row, lang=lang: read_facts([row], lang))
+        if key.startswith("lss"):
+            yield from _read_first(key, path, lambda row, lang=lang: read_facts([row], lang))
+        else:
+            yield from _read_first(key, path, read_question)
 
 
 def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str, str]]:
@@ -519,61 +525,76 @@ def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str,
         yield key, f"{key}: the first row of {place} cannot be used: {error}"
 
 
+def _read_first(
+    key: str, path: Path, read: Callable[[reading.Row], Any], kind: str = "jsonl"
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the first row of a file, as the job that reads it would say it."""
+    try:
+        row = _first_row(path, kind)
+        if row is not None:
+            read(row)
+    except ValueError as error:
+        yield key, f"{key}: {error}"
+
+
 def _shown(path: Path) -> str:
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
 
 
-def _fields(key: str, path: Path, kind: str, wanted: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the fields that the first row of a file, or the columns of a folder, lack."""
-    found = _columns(path) if kind == "folder" else _first_row(path)
+TYPES = ("string", "large_string", "string_view")
+
+
+def _fields(key: str, path: Path, text: str, name: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the fields that a folder of documents lacks, and a text that is of another type."""
+    found = _columns(path)
     if isinstance(found, str):
         yield key, f"{key}: {path}: {found}"
         return
-    for field in wanted if found is not None else ():
+    if found is None:
+        return
+    kind = found.get(text)
+    if isinstance(kind, Mapping) and kind.get("dtype") not in (*TYPES, None):
+        yield key, f"{key}: {path}: field {text!r} is of type {kind['dtype']}. Expected: text."
+    for field in filter(None, (text, name)):
         if field not in found:
             yield (
                 key,
-                f"{key}: {path}, row 1: no field {field!r}; fields:"
+                f"{key}: {path}: no field {field!r}; fields:"
                 f" {', '.join(map(str, found))}.{nearest(field, found)}",
             )
 
 
-def _first_row(path: Path) -> dict[str, Any] | str | None:
-    """Return the first row of a JSONL file; what is wrong with it, in words; None without one."""
+def _first_row(path: Path, kind: str = "jsonl") -> reading.Row | None:
+    """Return the first row of a file that is not blank; None where there is no such file."""
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if isinstance(row, dict):
-                        return row
-                    return f"line {number} is not an object with fields; expected: JSONL."
-    except UnicodeDecodeError:
-        return "is not a text file in UTF-8."
-    except ValueError:
-        return f"line {number} is not JSON; expected: one JSON object a line (JSONL)."
+        if kind == "text":
+            for number, line in reading.lines(path):
+                if not reading.blank(line):
+                    return reading.Row({"text": line}, f"{path}, line {number}")
+        else:
+            for row in reading.objects(path):
+                return row
     except OSError:
         return None
-    return "holds no row."
+    raise InputError(f"{path} holds no row.")
 
 
-def _columns(folder: Path) -> list[str] | str | None:
-    """Return the columns of a folder that `datasets.save_to_disk` wrote."""
+def _columns(folder: Path) -> dict[str, Any] | str | None:
+    """Return the columns of a folder that `datasets.save_to_disk` wrote, with their types."""
     if not folder.is_dir():
         return None
     if (folder / "dataset_dict.json").is_file():
         try:
             splits = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
-        except (ValueError, KeyError, OSError):
+        except (ValueError, KeyError, TypeError, OSError, RecursionError):
             splits = []
         return f"holds the splits {', '.join(map(str, splits))}; name the folder of one of them."
     try:
-        features = json.loads((folder / "dataset_info.json").read_text("utf-8"))["features"]
-        return list(features)
+        return dict(json.loads((folder / "dataset_info.json").read_text("utf-8"))["features"])
     except FileNotFoundError:
         return "is not a folder that `datasets.save_to_disk` wrote: it holds no dataset_info.json."
-    except (ValueError, KeyError, TypeError, OSError):
-        return None
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        return f"its dataset_info.json lists no features ({error}). Save the folder again."
 
 
 def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
@@ -582,25 +603,29 @@ def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
     names = {"lang": one.lang, "code": one.code}
     if kind == "mini":
         row = _first_row(mini_file(one.source.name or one.task, one.lang))
-        if isinstance(row, dict) and (one.source.name or one.task) == "flores":
+        if row and (one.source.name or one.task) == "flores":
             row = {"sentence_src": row["english"], "sentence_tgt": row["text"]}
         return (f"the mini data of {one.source.name or one.task}", row) if row else None
     if kind == "jsonl":
         path = user_path(one.source.path, names)
         row = _first_row(path)
-        return (str(path), row) if isinstance(row, dict) else None
+        return None if row is None else (str(path), row)
     if kind == "text":
         row = {}
         for field, template in one.source.fields.items():
+            path = user_path(template, names)
             try:
-                with user_path(template, names).open(encoding="utf-8-sig", newline="\n") as file:
-                    row[field] = next(file, "").rstrip("\n").removesuffix("\r")
-            except (OSError, UnicodeDecodeError):
+                row[field] = next(reading.lines(path), (1, None))[1]
+            except OSError:
                 return None
+            if row[field] is None:
+                raise InputError(f"{path} holds no row.")
         return f"{one.key}.fields", row
     if kind == "folder":
         columns = _columns(user_path(one.source.path, names))
-        if isinstance(columns, list):
+        if isinstance(columns, str):
+            raise InputError(f"{user_path(one.source.path, names)} {columns}")
+        if columns is not None:
             missing = [field for field in _reads(one.definition) if field not in columns]
             return (
                 (str(user_path(one.source.path, names)), dict.fromkeys(columns, ""))
