@@ -172,7 +172,7 @@ def test_families_that_no_line_can_add_are_refused_with_the_reason(model_type, c
 def test_supported_families_pass_the_check_of_their_configuration(family):
     config = tiny_config(family)
     check_config(config)
-    assert check_modules(config).n_layers == 2
+    assert check_modules(tiny_model(family)).n_layers == 2
 
 
 def test_unresolved_path_is_named():

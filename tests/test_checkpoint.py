@@ -6,13 +6,15 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_model, tiny_tokenizer
+from safetensors.torch import load_file, save_file
+from tiny import tiny_model, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.activations import ACT2FN
 
 from langneurons import checkpoint, loading
 from langneurons.config.models import ModelEntry
+from langneurons.encoding import end_tokens
 from langneurons.io import read_json
 from langneurons.neurons import NeuronTable
 from langneurons.nonlinearities import NONLINEARITIES
@@ -79,10 +81,10 @@ def test_nonlinearities_are_those_of_transformers(name):
 
 
 def test_a_model_that_computes_another_nonlinearity_than_it_names_is_refused(monkeypatch):
-    config = tiny_config("llama")
+    model = tiny_model("llama")
     monkeypatch.setitem(NONLINEARITIES, "silu", NONLINEARITIES["relu"])
     with pytest.raises(ValueError, match="names the activation function 'silu', and the model"):
-        checkpoint.check_modules(config)
+        checkpoint.check_modules(model)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
@@ -213,20 +215,38 @@ def test_weights_that_broke_off_are_refused(folder):
 
 @pytest.mark.parametrize(
     "values, tensor",
-    [({"num_hidden_layers": 1}, "model.layers.1"), ({"attention_bias": False}, "k_proj.bias")],
+    [
+        ({"num_hidden_layers": 1}, "no place in the model, such as model.layers.1"),
+        ({"attention_bias": False}, "no place in the model, such as .*k_proj.bias"),
+        ({"num_hidden_layers": 3}, "lack 13 tensors of the model, such as model.layers.2"),
+        ({"intermediate_size": 64}, "6 tensors have another shape .*mlp"),
+        ({"vocab_size": 200}, "2 tensors have another shape .*(embed|lm_head)"),
+        ({"num_key_value_heads": 3}, "weights"),
+        ({"hidden_size": 33}, "weights"),
+        ({"max_position_embeddings": -1}, "weights: its configuration names -1 positions"),
+        ({"max_position_embeddings": None}, "weights"),
+        ({"num_hidden_layers": 0}, "weights"),
+        ({"rope_scaling": {"rope_type": "foo"}}, "weights"),
+        ({"model_type": ["llama"]}, "weights"),
+        ({"dtype": "float7"}, "weights"),
+        ({"hidden_act": ["silu"]}, "weights"),
+    ],
 )
-def test_weights_of_layers_that_the_configuration_lacks_are_refused(folder, values, tensor):
+def test_weights_that_the_configuration_does_not_fit_are_refused_before_a_job(
+    folder, values, tensor
+):
     tiny_model("llama", attention_bias=True).save_pretrained(folder)
     change(folder, **values)
-    prepare(folder)
-    entry = ModelEntry(source={"kind": "local", "path": str(folder)}, dtype="float32")
-    with pytest.raises(ValueError, match=f"no place in the model, such as .*{tensor}"):
-        loading.load_model(entry, folder.parent / "out" / "manifest.json", "cpu")
+    with pytest.raises(ValueError, match=tensor):
+        prepare(folder)
 
 
 def test_an_adapter_is_not_taken_for_a_model(folder):
     (folder / "config.json").rename(folder / "adapter_config.json")
     with pytest.raises(ValueError, match="an adapter, not a model"):
+        prepare(folder)
+    tiny_model("llama").save_pretrained(folder)
+    with pytest.raises(ValueError, match="an adapter beside a model"):
         prepare(folder)
 
 
@@ -235,3 +255,73 @@ def test_code_of_a_repository_is_named_and_not_run(folder, caplog):
     with caplog.at_level(logging.WARNING):
         prepare(folder)
     assert "modeling_other.OtherForCausalLM" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_packed_weights_without_a_word_in_the_configuration_are_refused(folder, kind):
+    path = folder / "model.safetensors"
+    tensors = {
+        name: (tensor * 100).to(kind) if "proj" in name else tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"quantised already \(.*proj.weight is"):
+        prepare(folder)
+
+
+def test_dropout_of_merges_is_refused(folder):
+    backend = Tokenizer(models.BPE(vocab={"a": 0, "<s>": 1}, merges=[], dropout=0.5))
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>").save_pretrained(folder)
+    with pytest.raises(ValueError, match="dropout 0.5 of its merges"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"eos_token_id": "2"}, "eos_token_id '2'"),
+        ({"eos_token_id": True}, "eos_token_id True"),
+        ({"eos_token_id": [[2]]}, r"eos_token_id \[\[2\]\]"),
+        ({"eos_token_id": -1}, "eos_token_id -1"),
+        ({"repetition_penalty": 0}, "repetition_penalty 0"),
+        ({"repetition_penalty": "1.1"}, "repetition_penalty '1.1'"),
+    ],
+)
+def test_what_a_generation_configuration_cannot_say_is_refused(folder, values, words):
+    change(folder, "generation_config.json", **values)
+    with pytest.raises(ValueError, match=f"generation_config.json: {words}"):
+        prepare(folder)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("content", ["[]", "{", "null"])
+def test_broken_json_beside_the_weights_is_named_and_nobody_deletes_it(folder, name, content):
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=name) as caught:
+        prepare(folder)
+    assert "rm " not in str(caught.value)
+
+
+def test_an_end_that_is_no_added_token_is_logged_and_ends_nothing(folder, caplog):
+    change(folder, "generation_config.json", eos_token_id=17)
+    with caplog.at_level(logging.WARNING):
+        prepare(folder)
+    assert "eos_token_id 17 is no added token" in caplog.text
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = 17
+    assert end_tokens(model, tiny_tokenizer()) == {2}
+
+
+def test_files_that_a_model_can_do_without_may_be_empty(folder):
+    for name in ("LICENSE.txt", "requirements.txt", "chat_template.jinja"):
+        (folder / name).write_text("")
+    prepare(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"words", POINTER.encode(), b"GGUF" + bytes(20)])
+def test_a_gguf_file_that_is_none_is_named_as_the_user_names_it(tmp_path, content):
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(content)
+    entry = ModelEntry(source={"kind": "gguf", "path": str(path)}, dtype="float32")
+    with pytest.raises(ValueError, match=str(path)):
+        loading.prepare_model(entry, tmp_path / "out")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaTokenizer, PreTrainedTokenizerFast, XGLMTokenizer
 
 from langneurons import encoding, scoring
 from langneurons.adapters import MlpSites
@@ -165,6 +165,9 @@ def test_answers_end_at_every_token_that_the_models_files_name():
     end = next(number for number, word in enumerate(words) if number and word not in words[:number])
     token = tokenizer.convert_tokens_to_ids(words[end])
     model.generation_config.eos_token_id = [2, token]
+    # The number of a word that is no added token comes from elsewhere, and ends nothing.
+    assert scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100) == [text]
+    tokenizer.add_special_tokens({"additional_special_tokens": [words[end]]})
     (shorter,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
     assert shorter.split() == words[:end]
     model.generation_config.eos_token_id = None
@@ -197,7 +200,7 @@ def test_a_separator_has_no_space_token_of_its_own():
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
     assert tokenizer("\n")["input_ids"] == [0, 2]
-    assert encoding.separator_tokens(tokenizer, "\n") == [2]
+    assert encoding.following(tokenizer, "\n") == [2]
 
 
 # Where texts are joined --------------------------------------------------------------------------
@@ -322,3 +325,58 @@ def test_added_words_that_are_not_special_stay_words():
 
 def test_byte_level_tokenizers_without_a_template_are_read():
     assert encoding.leading_tokens(byte_level()) == []
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("ab<s>ab</s>cd", "\u2581 a b <s> a b </s> c d"),
+        ("<s>ab", "<s> a b"),
+        ("ab", "\u2581 a b"),
+    ],
+)
+def test_text_after_a_control_word_is_that_of_the_tokenizer(text, expected):
+    pieces = ["<unk>", "<s>", "</s>", "\u2581", *"abcdefgh1."]
+    tokenizer = LlamaTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=[])
+    encoder = Encoder(tokenizer, controls=encoding.controls_of(tokenizer, [text]))
+    assert tokenizer.convert_ids_to_tokens(encoder.text(text)) == expected.split(" ")
+
+
+def test_space_beside_a_control_word_follows_the_flags_of_the_token():
+    tokenizer = byte_level(bos_token="<s>", eos_token="</s>")
+    marks = [AddedToken("<m>", rstrip=True, special=True), AddedToken("<k>", single_word=True)]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    for text in ("a<m>\nb", "a<k>b", "a <k> b"):
+        encoder = Encoder(tokenizer, controls=encoding.controls_of(tokenizer, [text]))
+        assert encoder.text(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_vocabulary_of_words_that_holds_control_words_reads_them_as_text():
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -1.0)]
+    pieces += [(c, -5.0) for c in "ab<s>/1."]
+    tokenizer = XGLMTokenizer(vocab=pieces)
+    read = tokenizer("a</s>b", split_special_tokens=True, add_special_tokens=False)["input_ids"]
+    assert 2 in read
+    (ids,) = encoding.plain_text(tokenizer, ["a</s>b"])
+    assert tokenizer.convert_ids_to_tokens(ids)[1:] == list("a</s>b")
+
+
+def test_a_stop_word_that_is_a_control_word_ends_an_answer():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    (text,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
+    words = text.split()
+    end = next(number for number, word in enumerate(words) if number and word not in words[:number])
+    tokenizer.add_special_tokens({"additional_special_tokens": [words[end]]})
+    (shorter,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [words[end]], 100)
+    assert shorter.split() == words[:end]
+
+
+def test_numbers_that_are_no_answer_are_an_error_in_every_primitive():
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(scoring.NotFinite):
+        scoring.loglikelihood(model, tokenizer, [("w1 w2", " w3")], 100)
+    with pytest.raises(scoring.NotFinite):
+        scoring.generate(model, tokenizer, ["w1 w2"], 3, [], 100)
+    with pytest.raises(scoring.NotFinite):
+        read_prompts(model, tokenizer, ["w1"], ["a"], ["aa"], np.zeros(100, np.int64), 40)

@@ -229,9 +229,8 @@ def test_incomplete_weights_are_refused(prepared, tmp_path):
     tensors = load_file(weights / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, weights / "model.safetensors", metadata={"format": "pt"})
-    loading.prepare_model(entry, tmp_path / "out")
     with pytest.raises(DamagedFile, match=r"lack 1 tensors.*layers\.1\.mlp\.up_proj"):
-        loading.load_model(entry, tmp_path / "out" / "manifest.json")
+        loading.prepare_model(entry, tmp_path / "out")
 
 
 def test_unusable_local_folders(tmp_path):

@@ -79,9 +79,30 @@ SEQ2SEQ = "has an encoder and a decoder; only decoder-only language models are r
 ENCODER = "is an encoder; only decoder-only language models are read"
 RECURRENT = "is recurrent: its blocks have states in place of (only) attention and MLPs"
 UNREACHABLE = {
-    FUSED: ("phi3", "glm", "glm4", "youtu"),
+    FUSED: ("phi3", "glm", "glm4", "youtu", "modernbert-decoder", "phi4_multimodal"),
     SEQ2SEQ: ("t5", "mt5", "umt5", "bart", "mbart", "m2m_100", "nllb-moe", "pegasus", "marian"),
-    ENCODER: ("bert", "roberta", "xlm-roberta", "modernbert", "distilbert", "electra"),
+    ENCODER: (
+        "bert",
+        "bert-generation",
+        "big_bird",
+        "camembert",
+        "data2vec-text",
+        "distilbert",
+        "electra",
+        "ernie",
+        "megatron-bert",
+        "modernbert",
+        "rembert",
+        "roberta",
+        "roberta-prelayernorm",
+        "roc_bert",
+        "roformer",
+        "xlm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xlnet",
+        "xmod",
+    ),
     RECURRENT: (
         "mamba",
         "mamba2",
@@ -98,6 +119,7 @@ UNREACHABLE = {
         "lfm2",
     ),
 }
+MIXTURES = ("mixtral", "gpt_oss", "dbrx", "llama4", "dots1", "deepseek_v2", "deepseek_v3")
 EXPERT_KEYS = (
     "num_experts",
     "num_local_experts",
@@ -112,7 +134,7 @@ def unreachable(model_type: str, config=None) -> str | None:
     """Return why a family cannot be added to the table, if it is known why."""
     text = config if config is None else config.get_text_config(decoder=True)
     moe = any(getattr(text, key, None) for key in EXPERT_KEYS) if text is not None else False
-    if moe or "moe" in model_type or model_type in ("mixtral", "gpt_oss", "dbrx", "llama4"):
+    if moe or "moe" in model_type or model_type in MIXTURES:
         return EXPERTS
     if getattr(config, "is_encoder_decoder", False):
         return SEQ2SEQ

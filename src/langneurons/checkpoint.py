@@ -19,11 +19,16 @@ from safetensors import SafetensorError, safe_open
 
 from langneurons.adapters import MlpSites, adapter_for
 from langneurons.encoding import Encoder, control_words, max_positions, name_of
-from langneurons.io import LFS_POINTER, read_json
+from langneurons.io import LFS_POINTER
 from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
 
 log = logging.getLogger(__name__)
 GENERATION = "generation_config.json"
+# What a model cannot do without, by the end of its name.
+NEEDED = (".json", ".model", ".safetensors", ".bin", ".tiktoken", "merges.txt", "vocab.txt")
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+# Masks and positions that some checkpoints store beside their weights.
+BUFFERS = frozenset({"BOOL", "I64", "U8"})
 # What a generation configuration may ask for beyond greedy decoding; a task names its own penalty.
 IGNORED = (
     "bad_words_ids",
@@ -46,10 +51,12 @@ def is_pointer(path: Path) -> bool:
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Refuse empty files and Git LFS pointers among a model's files."""
+    """Refuse broken files, files of another kind and Git LFS pointers among a model's files."""
     for name in names:
         path = Path(folder) / name
         if not path.stat().st_size:
+            if not name.endswith(NEEDED):
+                continue  # licences, templates, lists of requirements
             raise ValueError(f"{path}: the file is empty")
         if is_pointer(path):
             raise ValueError(
@@ -58,22 +65,45 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
             )
         if name.endswith(".safetensors"):
             _check_safetensors(path)
+        if name in (GENERATION, "config.json", "tokenizer_config.json"):
+            own_json(path)
         if name.endswith(".index.json"):
             _check_shards(path)
+
+
+def own_json(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file among a model's files."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: {type(found).__name__} in place of a JSON object")
+    return found
 
 
 def _check_safetensors(path: Path) -> None:
     """Refuse a file whose header does not fit its length, as of a download that broke off."""
     try:
         with safe_open(path, framework="numpy") as opened:
-            opened.keys()
+            kinds = {opened.get_slice(name).get_dtype(): name for name in opened.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+    packed = sorted(set(kinds) - FLOATS - BUFFERS)
+    if packed:
+        raise ValueError(
+            f"{path}: the weights are quantised already ({kinds[packed[0]]} is {packed[0]}), and"
+            f" results would not say so. Expected: {', '.join(sorted(FLOATS))}."
+        )
 
 
 def _check_shards(index: Path) -> None:
     """Refuse an index that names files which are not there."""
-    shards = set(read_json(index).get("weight_map", {}).values())
+    given = own_json(index)
+    places = given.get("weight_map")
+    if not isinstance(places, dict):
+        raise ValueError(f"{index}: no object 'weight_map' of tensors and the files that hold them")
+    shards = set(places.values())
     absent = sorted(name for name in shards if not (index.parent / name).is_file())
     # A repository may hold the same weights twice; those of the other format are not needed.
     if absent and len(absent) < len(shards):
@@ -116,13 +146,15 @@ def described(quantization: Any) -> str:
     return f"{method}, {bits} bits" if bits else method
 
 
-def check_modules(config: transformers.PretrainedConfig) -> MlpSites:
+def check_modules(model: transformers.PreTrainedModel) -> MlpSites:
     """Refuse a model without the modules of its family, or with another nonlinearity than named.
 
-    The model is built without memory for its weights; its nonlinearities have none.
+    The model may be without memory for its weights; its nonlinearities have none.
     """
-    with torch.device("meta"):
-        sites = MlpSites(transformers.AutoModelForCausalLM.from_config(config))
+    config, sites = model.config, MlpSites(model)
+    limit = max_positions(sites.config)
+    if limit is not None and limit < 1:
+        raise ValueError(f"its configuration names {limit} positions")
     name = nonlinearity_name(sites.config)
     values = torch.linspace(-6, 6, 49)
     with torch.no_grad():
@@ -137,6 +169,13 @@ def check_modules(config: transformers.PretrainedConfig) -> MlpSites:
 
 def check_tokenizer(tokenizer, config: transformers.PretrainedConfig) -> None:
     """Refuse a tokenizer that cannot begin an empty prompt, or whose tokens the model lacks."""
+    dropout = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    dropout = getattr(dropout, "dropout", None)
+    if dropout:
+        raise ValueError(
+            f"tokenizer {name_of(tokenizer)}: dropout {dropout} of its merges gives other tokens at"
+            " each call. Set `dropout` of `model` in tokenizer.json to null."
+        )
     Encoder(tokenizer).start()
     rows = int(config.get_text_config(decoder=True).vocab_size)
     beyond = {w: n for w, n in tokenizer.get_vocab().items() if n >= rows}
@@ -167,13 +206,25 @@ def pad_within(tokenizer, config: transformers.PretrainedConfig) -> None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
 
 
-def generation_settings(folder: Path) -> dict[str, Any]:
+def generation_settings(folder: Path, tokenizer) -> dict[str, Any]:
     """Return what a model's own files say of its answers: their end, and a repetition penalty.
 
-    What greedy decoding here leaves out is logged.
+    What greedy decoding here leaves out is logged, and ends that are no added token.
     """
     path = Path(folder) / GENERATION
-    given = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    given = own_json(path) if path.is_file() else {}
+    ends = given.get("eos_token_id")
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or end < 0):
+            raise ValueError(
+                f"{path}: eos_token_id {ends!r}. Expected: a token's number, or a list"
+            )
+        if end is not None and end not in tokenizer.added_tokens_decoder:
+            log.warning("%s: eos_token_id %s is no added token, and ends no answer", path, end)
+    penalty = given.get("repetition_penalty")
+    number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
+    if penalty is not None and not (number and 0 < penalty < 100):
+        raise ValueError(f"{path}: repetition_penalty {penalty!r}. Expected: a number above 0")
     left_out = {key: given[key] for key in IGNORED if given.get(key)}
     if left_out:
         log.warning("%s asks for %s, which is not applied here", GENERATION, left_out)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langneurons import reading
-from langneurons.encoding import Encoder, check_length, plain_text, separator_tokens
+from langneurons.encoding import Encoder, check_length, following, plain_text
 from langneurons.errors import InputError
 from langneurons.io import (
     DamagedFile,
@@ -426,7 +426,7 @@ def pack_corpus(
         raise ValueError("the tokenizer has no EOS token; set corpus.separator: newline")
     separators = {
         "none": [],
-        "newline": separator_tokens(tokenizer, "\n"),
+        "newline": following(tokenizer, "\n"),
         "eos": [eos],
     }
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (eos or 0)

@@ -55,13 +55,21 @@ def end_tokens(model, tokenizer) -> frozenset[int]:
     """Return the tokens that end an answer: EOS of the tokenizer, the generation and text config.
 
     An instruction-tuned model ends a turn by another token than a text; its generation
-    configuration lists both.
+    configuration lists both. A number that is no added token of the tokenizer comes from the
+    default of a configuration class and ends nothing.
     """
-    found = {tokenizer.eos_token_id}
+    found: set[int | None] = set()
     for config in (getattr(model, "generation_config", None), _text_config(model)):
         own = getattr(config, "eos_token_id", None)
         found |= set(own) if isinstance(own, (list, tuple)) else {own}
-    return frozenset(int(token) for token in found - {None})
+    found &= set(tokenizer.added_tokens_decoder)
+    return frozenset({*found, tokenizer.eos_token_id} - {None})
+
+
+def stop_tokens(tokenizer, stop: Iterable[str]) -> frozenset[int]:
+    """Return the tokens of stop words that are control words: decoding leaves these out."""
+    words = control_words(tokenizer)
+    return frozenset(words[word] for word in stop if word in words)
 
 
 def _text_config(model) -> Any:
@@ -102,18 +110,33 @@ class Encoder:
         """Ask the tokenizer what it puts before a text."""
         self.tokenizer, self.limit, self.controls = tokenizer, limit, controls
         self.lead = leading_tokens(tokenizer)
+        self._words = {} if controls is None else control_words(tokenizer)
 
     def text(self, text: str) -> list[int]:
-        """Return the tokens of a text by itself, without what the tokenizer adds."""
+        """Return the tokens of a text by itself, without what the tokenizer adds.
+
+        Where it holds no control words but those that are named, the tokenizer splits at them by
+        its own rules (spaces beside them, whole words).
+        """
         if self.controls is None:
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not any(word in text for word in self.controls):
+            return plain_text(self.tokenizer, [text])[0]
+        others = self._words.keys() - self.controls.keys()
+        eos = self.tokenizer.eos_token
+        if not any(word in text for word in others) and (EOS not in self.controls or eos):
+            whole = text.replace(EOS, eos) if EOS in self.controls else text
+            return self.tokenizer(whole, add_special_tokens=False)["input_ids"]
         ids: list[int] = []
         for piece in self._pieces(text):
             if piece in self.controls:
                 ids.append(self.controls[piece])
             elif piece:
-                ids += plain_text(self.tokenizer, [piece])[0]
+                ids += following(self.tokenizer, piece) if ids else self._plain(piece)
         return ids
+
+    def _plain(self, text: str) -> list[int]:
+        return plain_text(self.tokenizer, [text])[0]
 
     def _pieces(self, text: str) -> list[str]:
         if not self.controls:
@@ -225,21 +248,53 @@ def leading_tokens(tokenizer) -> list[int]:
 
 
 def plain_text(tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return the tokens of texts, none of them a control token."""
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-    return encoded["input_ids"]
+    """Return the tokens of texts, none of them a control token.
 
-
-def separator_tokens(tokenizer, separator: str) -> list[int]:
-    """Return the tokens of a separator as it stands after a text.
-
-    A tokenizer that begins every text with a space token puts none before a separator within one.
+    A tokenizer whose vocabulary of words holds control words (Unigram) reads them all the same:
+    each such word is then encoded in two parts.
     """
-    before = tokenizer("a", add_special_tokens=False)["input_ids"]
-    both = tokenizer("a" + separator, add_special_tokens=False)["input_ids"]
-    if both[: len(before)] == before and len(both) > len(before):
-        return both[len(before) :]
-    return tokenizer(separator, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    words = control_words(tokenizer)
+    words.pop(tokenizer.unk_token, None)
+    special = set(words.values())
+    found = encoded["input_ids"]
+    return [
+        ids if special.isdisjoint(ids) else _without_controls(tokenizer, text, words)
+        for text, ids in zip(texts, found, strict=True)
+    ]
+
+
+def _without_controls(tokenizer, text: str, words: Mapping[str, int]) -> list[int]:
+    """Return the tokens of a text, cut after the first character of each control word."""
+    pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    cuts = [found.start() + 1 for found in re.finditer(pattern, text)]
+    ends = [*cuts, len(text)]
+    ids: list[int] = []
+    for start, end in zip([0, *cuts], ends, strict=True):
+        piece = text[start:end]
+        ids += following(tokenizer, piece) if start else _split(tokenizer, piece)
+    if not set(words.values()).isdisjoint(ids):
+        raise ValueError(
+            f"tokenizer {name_of(tokenizer)}: a control word within {text[:60]!r} cannot be read as"
+            " text"
+        )
+    return ids
+
+
+def _split(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def following(tokenizer, text: str) -> list[int]:
+    """Return the tokens of a text as it stands after another, none of them a control token.
+
+    A tokenizer that begins every text with a space token puts none within one.
+    """
+    for probe in PROBES:
+        before, both = _split(tokenizer, probe), _split(tokenizer, probe + text)
+        if before and both[: len(before)] == before and len(both) > len(before):
+            return both[len(before) :]
+    return _split(tokenizer, text)
 
 
 def name_of(tokenizer) -> str:

@@ -18,6 +18,7 @@ from langneurons.interventions import Plan, applied
 from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
+from langneurons.scoring import NotFinite
 from langneurons.sidestore import SideStore
 from langneurons.tasks import Task, longest_row, score_branches, score_task
 
@@ -98,6 +99,13 @@ class _Cell:
 
     def scored(self, plans: list[Plan]) -> list[pd.DataFrame]:
         """Return the records under each plan."""
+        try:
+            return self._scored(plans)
+        except NotFinite as error:
+            names = ", ".join(plan.name for plan in plans)
+            raise NotFinite(f"{self.task.name} {self.lang} under {names}: {error}") from error
+
+    def _scored(self, plans: list[Plan]) -> list[pd.DataFrame]:
         given = (self.model, self.tokenizer, self.task, self.lang, self.rows, self.batch_tokens)
         if len(plans) > 1:
             with branched(self.sites, plans) as running:

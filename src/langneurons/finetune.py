@@ -42,7 +42,7 @@ from langneurons.io import read_json, write_json
 from langneurons.lora import attach, save_adapter
 from langneurons.memory import Batches
 from langneurons.runtime import deferred_termination
-from langneurons.scoring import _adjust
+from langneurons.scoring import NOT_FINITE, NotFinite, _adjust
 from langneurons.tasks import Task, build
 
 if TYPE_CHECKING:
@@ -201,7 +201,11 @@ def _classified(
     examples = build(rows, task, lang)
     ids = _class_tokens(tokenizer, task, lang, examples)
     fixed = head.max_length if head.pooling == "last_position" else None
-    kept = [i for i, row in enumerate(ids) if len(row) < head.max_length]
+    limit = max_positions(MlpSites(model).config)
+    if fixed is not None:
+        check_length(fixed, limit, "training.max_length")
+    most = min(head.max_length - 1, limit or head.max_length)
+    kept = [i for i, row in enumerate(ids) if len(row) <= most]
     if len(kept) < len(ids):
         log.info(
             "%s %s: %d of %d items exceed %d tokens and are left out",
@@ -231,6 +235,8 @@ def _classified(
             if on_forward is not None:
                 on_forward(torch.ones_like(mask, dtype=torch.bool), mask.bool(), None)
             logits = class_logits(model, batch["input_ids"].to(device), mask, head.pooling)
+            if not torch.isfinite(logits).all():
+                raise NotFinite(NOT_FINITE)
             by_plan = logits[None] if branches is None else branches.by_plan(logits)
             for found, of_plan in zip(predicted, by_plan.argmax(dim=-1).tolist(), strict=True):
                 found |= dict(zip(group, of_plan, strict=True))
@@ -467,7 +473,9 @@ def finetune(
     parts: int = 1,
 ) -> pd.DataFrame:
     """Train on a task's rows; see `train`."""
-    items = encode(task, tokenizer, rows, lang, training.max_length)
+    limit = max_positions(MlpSites(model).config)
+    most = training.max_length if limit is None else min(training.max_length, limit)
+    items = encode(task, tokenizer, rows, lang, most)
     classes = len(task.classes) if task.kind == "classification" else 0
     return train(model, tokenizer, items, training, neurons, folder, work, who, classes, parts)
 

@@ -23,7 +23,7 @@ from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.questions import prompts
-from langneurons.scoring import encode_prompts, generate
+from langneurons.scoring import NotFinite, encode_prompts, generate
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,11 @@ def continuations(
             portion.append(pending.pop(0))
             rows = parts[portion[-1]][0]
             size += sum(len(row["question"]) // 4 + decoding["max_new_tokens"] for row in rows)
-        for name, answers in _decoded(
-            sites, model, tokenizer, parts, portion, decoding, batch_tokens
-        ):
+        try:
+            decoded = _decoded(sites, model, tokenizer, parts, portion, decoding, batch_tokens)
+        except NotFinite as error:
+            raise NotFinite(f"{label}, {', '.join(map(str, portion))}: {error}") from error
+        for name, answers in decoded:
             rows, texts = parts[name][0], [text for text, _ in answers]
             lengths = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
             found[name] = pd.DataFrame(

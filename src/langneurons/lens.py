@@ -35,7 +35,7 @@ from langneurons.perplexity import plan_digest
 from langneurons.progress import Progress
 from langneurons.provenance import digest
 from langneurons.questions import prompts
-from langneurons.scoring import logit_blocks
+from langneurons.scoring import NOT_FINITE, NotFinite, logit_blocks
 from langneurons.sidestore import SideStore
 
 log = logging.getLogger(__name__)
@@ -254,6 +254,8 @@ def read_prompts(
         else:
             logits = distributions(sites, flat[some], last[some])
             mass, rank, entropy = as_paper(logits)
+        if not torch.isfinite(logits).all():
+            raise NotFinite(f"logit lens: {NOT_FINITE}")
         top = tokenizer.convert_ids_to_tokens(logits.argmax(1).tolist())
         for row in range(len(logits)):
             prompt, layer = divmod(start + row, n_layers)

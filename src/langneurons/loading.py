@@ -37,7 +37,8 @@ from langneurons.checkpoint import (
     pad_within,
 )
 from langneurons.errors import InputError
-from langneurons.io import DamagedFile, read_json, write_json
+from langneurons.io import LFS_POINTER, DamagedFile, read_json, write_json
+from langneurons.memory import out_of_memory
 from langneurons.paths import user_path
 from langneurons.provenance import digest, file_digest
 
@@ -61,6 +62,7 @@ TERMS = ("LICENSE*", "NOTICE*", "*TERMS*")
 SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", *TERMS)
 GGUF_WORK = ".gguf"
 GGUF_TYPE = ".gguf.json"
+ADAPTER = "adapter_config.json"  # transformers would put it on top of the weights
 FULL = "full"
 KEPT_COMMIT = ".newest.json"
 REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
@@ -79,12 +81,12 @@ def prepare_model(entry: "ModelEntry", directory: Path) -> dict[str, Any]:
     check_files(folder, names)
     config = _checked_config(folder)
     tokenizer = _checked_tokenizer(folder, config)
-    manifest = facts(config, check_modules(config), tokenizer) | {
+    manifest = facts(config, _checked_weights(folder), tokenizer) | {
         "path": "." if folder == directory else str(folder.resolve()),
         "revision": revision,
         "files": {name: (folder / name).stat().st_size for name in sorted(names)},
         "tokenizer_hash": tokenizer_hash(tokenizer),
-        "generation": generation_settings(folder),
+        "generation": generation_settings(folder, tokenizer),
         "weights": weights_format(entry.source, directory),
         "source": entry.source.model_dump(mode="json"),
     }
@@ -297,6 +299,16 @@ def weights_format(source: "ModelSource", directory: Path) -> str:
     return read_json(kept)["type"] if source.kind == "gguf" and kept.is_file() else FULL
 
 
+def _check_gguf(path: Path) -> None:
+    """Refuse a file that is not GGUF."""
+    with path.open("rb") as opened:
+        start = opened.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise ValueError(f"{path}: a Git LFS pointer; fetch the file with `git lfs pull`")
+    if start[:4] != b"GGUF":
+        raise ValueError(f"{path}: not a GGUF file, which begins with the letters GGUF")
+
+
 def _gguf_type(path: Path) -> str:
     """Return the type of most of a GGUF file's matrices, such as Q4_K, or `full`."""
     import gguf
@@ -343,10 +355,11 @@ def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:
     if not folder.is_dir():
         raise ValueError(f"source path {source.path!r} is not a folder")
     small, weights = _needed(path.name for path in folder.iterdir() if path.is_file())
-    if CONFIG not in small and (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
+        what = "an adapter beside a model" if CONFIG in small else "an adapter, not a model"
         raise ValueError(
-            f"{folder}: an adapter, not a model. Merge it into its base model and save that, or"
-            " name the base model."
+            f"{folder}: {what} ({ADAPTER}). Merge the adapter into its base model and name a folder"
+            " that holds the result alone, or name the base model."
         )
     if CONFIG not in small or not weights:
         raise ValueError(
@@ -375,13 +388,18 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
             original = user_path(source.path)
             if not original.is_file():
                 raise ValueError(f"source path {source.path!r} is not a file")
+            _check_gguf(original)
             path = work / original.name
             path.symlink_to(original.resolve())
             revision = file_digest(path, 64)
             _check_sha256(path, revision, source.sha256, "is it the right file?")
         if source.terms is not None:
             log.info("%s: TERMS OF USE APPLY, see %s", source_name(source), source.terms)
-        _convert(path, directory)
+        try:
+            _convert(path, directory)
+        except Exception as error:  # readers of GGUF raise whatever a wrong number leads to
+            name = path.name if source.path is None else source.path
+            raise ValueError(f"{name}: cannot be converted ({_first_line(error)})") from error
         write_json(directory / GGUF_TYPE, {"type": _gguf_type(path)})
     finally:
         shutil.rmtree(work)
@@ -515,7 +533,7 @@ def _convert(path: Path, directory: Path) -> None:
 def _needed(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the small files and the weights to use, of the files of a folder."""
     top = sorted(name for name in names if "/" not in name and not name.startswith("."))
-    small = [n for n in top if n != MANIFEST and any(fnmatch(n, p) for p in SMALL)]
+    small = [n for n in top if n not in (MANIFEST, ADAPTER) and any(fnmatch(n, p) for p in SMALL)]
     weights = [n for n in top if SAFETENSORS.fullmatch(n)]
     return small, weights or [n for n in top if PICKLED.fullmatch(n)]
 
@@ -532,7 +550,7 @@ def _read_config(folder: Path) -> transformers.PretrainedConfig:
         return transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # classes of transformers raise whatever a wrong value leads to
         raise ValueError(f"{folder / CONFIG}: cannot be read ({_first_line(error)})") from error
 
 
@@ -541,8 +559,8 @@ def _checked_config(folder: Path) -> transformers.PretrainedConfig:
     config = _read_config(folder)
     try:
         check_config(config)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+    except Exception as error:  # a configuration may hold a value of any type under any key
+        raise ValueError(f"{folder}: {_first_line(error)}") from error
     return config
 
 
@@ -553,9 +571,23 @@ def _checked_tokenizer(
     tokenizer = _read_tokenizer(folder)
     try:
         check_tokenizer(tokenizer, config)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise ValueError(f"{folder}: {_first_line(error)}") from error
     return tokenizer
+
+
+def _checked_weights(folder: Path) -> MlpSites:
+    """Return the model of a folder without memory, after comparing its tensors with its weights.
+
+    Names and shapes are those of the files; no weight is read.
+    """
+    try:
+        return check_modules(_from_pretrained(folder, device_map={"": "meta"}))
+    except DamagedFile:
+        raise
+    except Exception as error:  # classes of transformers raise whatever a wrong number leads to
+        prefix = "" if str(error).startswith(str(folder)) else f"{folder}: "
+        raise ValueError(f"{prefix}{_first_line(error)}") from error
 
 
 def _checked_small(folder: Path) -> None:
@@ -613,16 +645,24 @@ def _from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMod
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the folder
             **options,
         )
     except Exception as error:  # of the unpickler, which is not imported for the class's sake
-        known = isinstance(error, OSError | SafetensorError | EOFError)
+        known = isinstance(error, OSError | SafetensorError | EOFError | KeyError | RuntimeError)
+        known &= not out_of_memory(error)
         if not known and type(error).__name__ != "UnpicklingError":
             raise
         raise DamagedFile(
             f"{folder}: the weights cannot be read ({_first_line(error)}). {_remedy(folder)}"
         ) from error
-    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    sizes = sorted(map(str, info["mismatched_keys"]))
+    if sizes:
+        raise ValueError(
+            f"{folder}: {len(sizes)} tensors have another shape than {CONFIG} says, such as"
+            f" {sizes[0]} (name, shape in the file, shape of the model)"
+        )
+    absent = sorted(info["missing_keys"])
     if absent:
         raise DamagedFile(
             f"{folder}: the weights lack {len(absent)} tensors of the model, such as {absent[0]}."

@@ -253,11 +253,14 @@ def neuron_modules(
 
 
 def _plain_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
-    """Return the full names of linear layers whose last name is given."""
+    """Return the full names of the text model's linear layers whose last name is given."""
+    sites = MlpSites(model)
+    # Heads, of tokens or of classes, are children of the whole model.
+    inside = {id(module) for module in (*sites.backbone.modules(), *model.children())}
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or hasattr(module, "nf")
+        if id(module) in inside and (isinstance(module, nn.Linear) or hasattr(module, "nf"))
     ]
     known = sorted({name.rsplit(".", 1)[-1] for name in linear})
     for module in modules:

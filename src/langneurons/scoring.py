@@ -37,7 +37,14 @@ from torch import nn
 from langneurons import prefixes
 from langneurons.adapters import MlpSites
 from langneurons.batching import batches
-from langneurons.encoding import Encoder, Prompt, check_length, end_tokens, max_positions
+from langneurons.encoding import (
+    Encoder,
+    Prompt,
+    check_length,
+    end_tokens,
+    max_positions,
+    stop_tokens,
+)
 from langneurons.keyvalues import KeyValues, shareable
 from langneurons.memory import Batches
 from langneurons.progress import Progress
@@ -48,9 +55,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 OnForward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], None] | None
 Conditions = Sequence[int] | None
+NOT_FINITE = "a logit is not finite: overflow in this number format, or damaged weights"
 CPU_VOCABULARY_BLOCK = 1024
 GPU_VOCABULARY_BLOCK = 16384
 TOKEN_BLOCK = 1024
+
+
+class NotFinite(RuntimeError):
+    """A model gave numbers that are no answer; nothing that follows from them is kept."""
 
 
 def _adjust(logits: torch.Tensor, config) -> torch.Tensor:
@@ -373,6 +385,8 @@ def _loglikelihoods(
             ]
             for values, (logprob, greedy) in zip(found, scores, strict=True):
                 weights = logprob.double().cpu().numpy()[inverse]
+                if not np.isfinite(weights).all():
+                    raise NotFinite(NOT_FINITE)
                 sums = np.bincount(owner, weights=weights, minlength=len(group))
                 misses = np.bincount(owner, weights=~greedy.cpu().numpy()[inverse])
                 for row, one in enumerate(asked):
@@ -682,7 +696,8 @@ def _generated(
         # Each row reads its own last token.
         places = [(one, *ids[:-1]) for one, ids in zip(numbers, encoded, strict=True)]
         prefixes_of = _Prefixes(sites, places, 1)
-    ends = _Ends(tokenizer, stop, end_tokens(model, tokenizer))
+    last = end_tokens(model, tokenizer) | stop_tokens(tokenizer, stop)
+    ends = _Ends(tokenizer, stop, last)
     work = Batches(_groups(sizes, batch_tokens // number, prefixes_of), sizes, "prompt")
     for group in work:
         with work.fitting():
@@ -830,4 +845,6 @@ def _greedy(sites, hidden, seen, penalty) -> list[int]:
         better = top > value
         best = torch.where(better, where + start, best)
         value = torch.where(better, top, value)
+    if not torch.isfinite(value).all():
+        raise NotFinite(NOT_FINITE)
     return best.tolist()
