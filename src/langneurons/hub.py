@@ -36,6 +36,14 @@ CHUNK = 1 << 20
 SILENCE = 60.0  # seconds without a byte
 
 
+def switched_off() -> bool:
+    """Tell whether the environment lets the libraries read their caches alone."""
+    import datasets
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE
+
+
 def endpoint() -> str:
     """Return the address of the hub."""
     from huggingface_hub import constants
@@ -60,7 +68,7 @@ class _NotAnswered(Exception):
 
 def _passing(error: BaseException) -> float | None:
     """Return the seconds to wait at least before another attempt; None: it would fail again."""
-    if _is(error, "OfflineModeIsEnabled"):
+    if switched_off():
         return None
     for one in _chain(error):
         if isinstance(one, InputError):
@@ -174,7 +182,7 @@ def _told(what: str, error: BaseException) -> InputError:
             f"the hub at {endpoint()} has no {what}, or it is private and HF_TOKEN in the"
             " environment does not open it."
         )
-    if _is(error, "OfflineModeIsEnabled"):
+    if switched_off():
         return InputError(
             f"{what} is not in the cache, and the hub is switched off (HF_HUB_OFFLINE or"
             " HF_DATASETS_OFFLINE in the environment). Fetch it where there is a network, without"
@@ -418,6 +426,8 @@ def _rows(
     """Yield the rows of a commit of a data set; a break goes on after the rows that have come."""
     where = f"{repo} ({config or 'default'}, {split})"
     what = f"data set {where} at {commit}"
+    if not switched_off():
+        _resolve(repo, commit, what)
     stream = persist(what, lambda: _stream(repo, config, split, commit, fields, needed, what))
     if shuffle is not None:
         stream = stream.shuffle(
@@ -448,6 +458,16 @@ def _rows(
         if fields is not None:
             row = {field: row[field] for field in fields if field in row}
         yield Row(row, place, names)
+
+
+def _resolve(repo: str, commit: str, what: str) -> None:
+    """Ask the hub for a commit before anything is read, which a cache could answer as well."""
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    found = persist(what, lambda: api.dataset_info(repo, revision=commit)).sha
+    if found != commit:
+        raise InputError(f"{what}: the hub answers with commit {found}, which is not used.")
 
 
 def _stream(repo, config, split, commit, fields, needed, what):
@@ -481,7 +501,6 @@ def _stream(repo, config, split, commit, fields, needed, what):
 
 def _builder(repo, config, commit, what, **options):
     import datasets
-    from huggingface_hub import constants
 
     if Path(repo).exists():
         raise InputError(
@@ -501,6 +520,6 @@ def _builder(repo, config, commit, what, **options):
     if builder.hash == commit:
         return builder
     other = f"the cache holds commit {builder.hash} in place of {commit}, which is not used"
-    if constants.is_offline_mode():
+    if switched_off():
         raise InputError(f"{what}: the hub is switched off, and {other}.")
     raise _NotAnswered(f"no answer, and {other}")
