@@ -9,6 +9,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from langneurons.adapters import ADAPTERS, MlpSites, adapter_for
 from langneurons.checkpoint import check_config, check_modules
+from langneurons.families import LINEAR
 
 GELU_TANH = ("gemma", "gemma2", "gemma3_text", "gemma3", "bloom", "gpt2", "phi")
 
@@ -197,3 +198,18 @@ def test_shared_nonlinearity_is_copied(family):
     assert all("act" in layer for layer in seen)
     assert not torch.equal(seen[0]["act"], seen[1]["act"])
     torch.testing.assert_close(output.logits, before)
+
+
+@pytest.mark.parametrize("family", sorted(ADAPTERS))
+def test_the_table_of_linear_layers_is_that_of_the_models(family):
+    modules = tiny_model(family).named_modules()
+    found = {
+        name.rpartition(".")[2]
+        for name, module in modules
+        if isinstance(module, nn.Linear) or hasattr(module, "nf")
+    }
+    assert set(LINEAR[family]) == found
+
+
+def test_every_family_has_its_linear_layers():
+    assert LINEAR.keys() == ADAPTERS.keys()

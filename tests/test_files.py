@@ -12,7 +12,13 @@ from test_config import GOOD, put
 
 from langneurons.config import ConfigError, build
 from langneurons.config.__main__ import main
-from langneurons.config.files import check_depth, check_files, depths, needed_layers, tight_memory
+from langneurons.config.files import (
+    check_files,
+    check_prepared,
+    depths,
+    needed_layers,
+    tight_memory,
+)
 from langneurons.geometry import from_gguf, gguf_header
 from langneurons.stages import stage
 
@@ -325,9 +331,9 @@ def test_an_intervention_counts_where_it_is_used_only(here):
     check_files(config)
     assert depths(config) == {"tiny": 2}
     assert (needed_layers(config, "tiny"), needed_layers(config, "deep")) == (0, 100)
-    check_depth("deep", here / "tiny-model", 2)
+    check_prepared("deep", here / "tiny-model", 2)
     with pytest.raises(ConfigError, match="has 2 layers, and interventions name layer 99"):
-        check_depth("deep", here / "tiny-model", 100)
+        check_prepared("deep", here / "tiny-model", 100)
 
 
 def test_layers_of_known_and_prepared_models(here):
@@ -339,6 +345,27 @@ def test_layers_of_known_and_prepared_models(here):
     prepared.mkdir(parents=True)
     (prepared / "manifest.json").write_text(json.dumps({"path": str(here / "tiny-model")}))
     assert depths(build(raw)) == {"tiny": 2}
+
+
+@pytest.mark.parametrize(
+    "family, modules, words",
+    [
+        ("gpt2", None, ["'q_proj'", "gpt2", "c_attn"]),
+        ("opt", ["q_proj", "o_proj"], ["'o_proj'", "opt", "'out_proj'"]),
+        ("llama", ["q_prj"], ["'q_prj'", "llama", "Did you mean 'q_proj'?"]),
+    ],
+)
+def test_modules_that_the_model_does_not_have(here, family, modules, words):
+    (here / "tiny-model/config.json").write_text(json.dumps(SMALL | {"model_type": family}))
+    source = {"kind": "mini", "name": "xnli"}
+    entry = {"definition": "config/tasks/xnli_head.yaml", "source": source, "neurons": ["none"]}
+    entry["training"] = {} if modules is None else {"modules": modules}
+    task = {"source": source, "languages": ["vi"], "finetunings": ["nli"]}
+    said = refused(put("finetunings.nli", entry), put("tasks.xnli_head", task))
+    for word in ["finetunings.nli.training.modules", "models.tiny", *words]:
+        assert word in said
+    with pytest.raises(ConfigError, match="training.modules: 'nothing' is not a linear layer"):
+        check_prepared("tiny", here / "tiny-model", 0, "nothing")
 
 
 def test_a_mask_of_another_size(here):

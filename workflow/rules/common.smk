@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from langneurons.config import ConfigError, project_file, read_configs
-from langneurons.config.files import check_files, needed_layers, tight_memory
+from langneurons.config.files import check_files, lora_modules, needed_layers, tight_memory
 from langneurons.config.protocols import STAGES, from_points
 from langneurons.config.root import entry_languages
 from langneurons.failures import describe, watch
@@ -129,6 +129,11 @@ def gres(wildcards):
 def layers_needed(wildcards):
     """Return how many layers the interventions of a model need; 0 if they name none."""
     return needed_layers(cfg, wildcards.model)
+
+
+def modules_needed(wildcards):
+    """Return the linear layers of a model that fine-tunings train."""
+    return " ".join(lora_modules(cfg, wildcards.model))
 
 
 def memory(wildcards, attempt):

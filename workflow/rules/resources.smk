@@ -22,6 +22,7 @@ rule prepare_model:
         mem_mb=6000,
         runtime=120,
         layers=layers_needed,
+        modules=modules_needed,
         network=1,
     params:
         cfg=stage("prepare_model", "model"),

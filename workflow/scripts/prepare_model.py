@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.config.files import check_depth
+from langneurons.config.files import check_prepared
 from langneurons.config.models import ModelEntry
 from langneurons.loading import prepare_model
 from langneurons.runtime import start
@@ -19,7 +19,8 @@ def main(snakemake) -> None:
     entry = ModelEntry.model_validate({"source": source, "dtype": "float32"})
     folder = Path(snakemake.output[0]).parent
     manifest = prepare_model(entry, folder)
-    check_depth(snakemake.wildcards.model, folder / manifest["path"], snakemake.resources.layers)
+    asked = snakemake.resources.layers, snakemake.resources.modules
+    check_prepared(snakemake.wildcards.model, folder / manifest["path"], *asked)
     job.done(revision=manifest["revision"])
 
 

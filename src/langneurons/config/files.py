@@ -17,6 +17,7 @@ from langneurons.config.printed import missing_columns
 from langneurons.config.root import Config, entry_languages
 from langneurons.config.tasks import source_paths
 from langneurons.errors import ConfigError, InputError, nearest
+from langneurons.families import LINEAR, family_of, unknown_modules
 from langneurons.paths import unset, user_path
 from langneurons.tasks import build, load_task, mini_file
 
@@ -370,11 +371,49 @@ def layer_errors(model: str, layers: int, deepest: Mapping[str, int]) -> list[st
     ]
 
 
-def check_depth(model: str, folder: Path, needed: int) -> None:
-    """Refuse a model with fewer layers than the configuration names.
+def lora_modules(config: Config, model: str) -> dict[str, str]:
+    """Return the linear layers that fine-tunings of a model train, each with its key."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(one.finetuning for one in config.adapters(model).values()):
+        for protocol in config.protocols.values():
+            training = config.finetunings[name].under(protocol).training
+            for module in training.modules if training.parameters == "lora" else ():
+                found.setdefault(module, f"finetunings.{name}.training.modules")
+    return found
 
-    folder: that of the weights; needed: the number of layers that the interventions need.
+
+def module_errors(model: str, folder: Path, modules: Mapping[str, str]) -> list[str]:
+    """Return an error for each module that the model in a folder does not have.
+
+    modules: names of linear layers, each with the key that names it.
     """
+    family = family_of(folder)
+    return [
+        f"{modules[name]}: {name!r} is not a linear layer of models.{model} (model_type"
+        f" {family}); its layers: {', '.join(LINEAR[family])}.{nearest(name, LINEAR[family])}"
+        for name in unknown_modules(family, modules)
+    ]
+
+
+def _check_modules(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    for model, entry in config.models.items():
+        modules = lora_modules(config, model)
+        for folder in geometry.folders(model, entry.source, work) if modules else ():
+            if (folder / "config.json").is_file():
+                for reason in module_errors(model, folder, modules):
+                    yield reason.split(":")[0], reason
+                break
+
+
+def check_prepared(model: str, folder: Path, needed: int, modules: str = "") -> None:
+    """Refuse a model without the layers that the configuration names.
+
+    folder: that of the weights; needed: the number of layers that the interventions need;
+    modules: names of linear layers that are trained, joined by spaces.
+    """
+    wrong = module_errors(model, folder, dict.fromkeys(modules.split(), "training.modules"))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
     layers = geometry.depth(folder)
     if layers is not None and layers < needed:
         raise ConfigError(
@@ -737,6 +776,7 @@ CHECKS = (
     _check_masks,
     _check_layers,
     _check_lengths,
+    _check_modules,
     _check_rows,
     _check_shares,
     _check_split,

@@ -18,6 +18,7 @@ from langneurons.config.tasks import (
 from langneurons.errors import nearest
 
 Choice = Literal["none", "source", "target", "source_target", "all"]
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
 # Hyperparameters without a meaning where the neurons' own weights are trained.
 LORA_ONLY = ("modules", "rank", "alpha", "dropout")
@@ -71,7 +72,7 @@ class Training(Frozen):
         " chosen neurons' own weights (rows of gate and up, columns of down), everything else"
         " frozen, so without modules, rank, alpha and dropout.",
     )
-    modules: tuple[str, ...] = Field(
+    modules: tuple[Module, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         description="Linear layers with plain LoRA, by last name.",
     )
