@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +51,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.chance, self.random = {}, random.Random(0)
         self.requests: list[tuple[str, str, str | None]] = []
+        self.times: list[float] = []  # of the requests
         self.sent = 0
         self.blobs: dict[str, bytes] = {}
         self.lock = threading.Lock()
@@ -79,7 +81,7 @@ class Hub:
 
     def quiet(self) -> None:
         """Forget faults and requests."""
-        self.faults, self.chance, self.requests, self.sent = [], {}, [], 0
+        self.faults, self.chance, self.requests, self.times, self.sent = [], {}, [], [], 0
 
     def asked(self, pattern: str) -> list[str]:
         """Return the paths of the requests that fit a pattern."""
@@ -127,7 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
         hub = self.hub
-        hub.requests.append((self.command, self.path, self.headers.get("Range")))
+        with hub.lock:
+            hub.requests.append((self.command, self.path, self.headers.get("Range")))
+            hub.times.append(time.monotonic())
         fault = hub.fault(self.path)
         self.cut = fault is not None and fault.kind == "cut"
         try:
