@@ -4,14 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import datasets
 import pytest
 import yaml
 from sacrebleu.metrics import BLEU
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import corpus_metrics, tasks
+from langneurons import corpus_metrics, hub, tasks
 from langneurons.config import read_configs
-from langneurons.errors import ConfigError
+from langneurons.errors import ConfigError, InputError
 from langneurons.io import read_jsonl
 from langneurons.scoring import encode_pair, generate, loglikelihood
 
@@ -373,3 +374,125 @@ def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
     )
     with pytest.raises(ConfigError, match="tasks.proverbs.languages.*'zh'.*known: en, fr, ja"):
         read_configs(["config.yaml"])
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("{en: {link: w9}}", "{en: {premise: w9}}", "words.en: 'premise' is the name of a field"),
+        ("{en: {link: w9}}", "{en: {label: w9}}", "words.en: 'label' is the name of a field too"),
+        ("gold: label", "gold: label\nidentifier: link", "words.en: 'link' is the name of a field"),
+        ("gold: label", "gold: label\nlookup: {x: link}", "words.en: 'link' is the name of a fiel"),
+        ("gold: label", "gold: label\nlookup: {link: q}", "words.en: 'link' is the name of a look"),
+        ("gold: label", "gold: label\nlookup: {premise: q}", "lookup: 'premise' is the name of a"),
+        ("gold: label", "gold: label\nlookup: {q: q}", "lookup: 'q' is the name of a field too"),
+        ("{en: {link: w9}}", "{en: {link: w9}, de: {}}", "is used by a template, and words.de lac"),
+    ],
+)
+def test_a_name_of_a_template_stands_for_one_thing(tmp_path, old, new, words):
+    path = definition(tmp_path, CHOICE.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        tasks.load_task(path)
+    assert words in str(caught.value)
+
+
+def test_an_element_of_a_text_is_no_element_of_a_list(tmp_path):
+    """A list that is spelled out as text would give "[" as the first choice."""
+    text = CHOICE.replace('["w1 w2", "w3"]', '["{premise[0]}", "{premise[1]}"]')
+    task = tasks.load_task(definition(tmp_path, text.replace("{premise:unstopped}", "w1")))
+    (example,) = tasks.build([{"premise": ["a", "b"], "label": 1}], task, "en")
+    assert example.choices == ("a", "b")
+    for given in ("['a', 'b']", "ab"):
+        with pytest.raises(
+            InputError, match=r"field 'premise' is .*text. Expected: .*premise\[0\]"
+        ):
+            tasks.build([{"premise": given, "label": 1}], task, "en")
+
+
+# Answers as choices -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Answer: B", "B"),
+        ("Answer: ? but (C)", "C"),  # the first pattern matches without its group
+        ("Answer:", None),
+        ("(D)", None),
+        ("none", None),
+    ],
+)
+def test_a_pattern_without_its_group_names_nothing(text, expected):
+    readings = [tasks.Reading(pattern="Answer:(?: ([A-C]))?"), tasks.Reading(pattern=r"\((.)\)")]
+    assert tasks.read_choice(readings, ["A", "B", "C"], text) == expected
+
+
+# Class labels -------------------------------------------------------------------------------------
+
+
+def labelled(names, numbers, **columns):
+    features = {"label": datasets.ClassLabel(names=names), "premise": datasets.Value("string")}
+    more = {name: datasets.ClassLabel(names=own) for name, (own, _) in columns.items()}
+    rows = {"label": numbers, "premise": [f"w{n}." for n in range(len(numbers))]}
+    rows |= {name: values for name, (_, values) in columns.items()}
+    return datasets.Dataset.from_dict(rows, datasets.Features(features | more))
+
+
+def sources(kind, data, tmp_path, monkeypatch):
+    """Return a source of a kind that gives the rows of a data set."""
+    if kind == "folder":
+        data.save_to_disk(str(tmp_path / "saved"))
+        return {"kind": "folder", "path": str(tmp_path / "saved")}
+    monkeypatch.setattr(hub, "_stream", lambda *_: data.to_iterable_dataset())
+    return {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "test"}
+
+
+GENERATED = CHOICE.replace("multiple_choice", "generation").replace('choices: ["w1 w2", "w3"]', "")
+CLASSED = CHOICE.replace("multiple_choice", "classification").replace("choices:", "classes:")
+
+
+@pytest.mark.parametrize("kind", ("folder", "hub"))
+@pytest.mark.parametrize(
+    "text, names, numbers, expected, how",
+    [
+        # The right choice of each row, by hand: 0 is w3 and so choice 1.
+        (CHOICE, ["w3", "w1 w2"], [0, 1, 1], [1, 0, 0], "name"),
+        (CHOICE, [" W3", "W1 w2"], [0, 1, 1], [1, 0, 0], "name"),
+        (CHOICE, ["w1 w2", "w3"], [0, 1, 1], [0, 1, 1], "index"),
+        (CHOICE, ["no", "yes"], [0, 1, 1], [0, 1, 1], "index"),
+        (CHOICE + "index: true\n", ["w3", "w1 w2"], [0, 1, 1], [1, 0, 0], "name"),
+        (CHOICE.replace('["w1 w2", "w3"]', '["1", "0"]'), ["0", "1"], [0, 1, 1], [1, 0, 0], "name"),
+        (CHOICE + 'labels: ["yes", "no"]\n', ["no", "yes"], [0, 1, 1], [1, 0, 0], "name"),
+        (CHOICE + 'labels: ["yes", "no"]\n', ["yes", "no"], [0, 1, 1], [0, 1, 1], "name"),
+        (CLASSED, ["w3", "w1 w2"], [0, 1, 1], [1, 0, 0], "name"),
+        (CLASSED, ["w1 w2", "w3"], [0, 1, 1], [0, 1, 1], "index"),
+    ],
+)
+def test_class_labels_are_read_by_name_where_the_names_are_the_choices(
+    tmp_path, monkeypatch, caplog, kind, text, names, numbers, expected, how
+):
+    task = tasks.load_task(definition(tmp_path, text))
+    source = sources(kind, labelled(names, numbers), tmp_path, monkeypatch)
+    with caplog.at_level("INFO"):
+        tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
+    examples = tasks.build(read_jsonl(tmp_path / "out.jsonl"), task, "en")
+    assert [example.label for example in examples] == expected
+    line = f"task toy, en: the classes of 'label' ({', '.join(names)}) are read by {how}"
+    assert caplog.text.count(line) == 1
+
+
+@pytest.mark.parametrize("kind", ("folder", "hub"))
+def test_a_class_is_its_name_in_templates_and_as_an_answer(tmp_path, monkeypatch, kind):
+    text = GENERATED.replace("[accuracy]", "[exact_match]").replace("{link}", "{topic}")
+    task = tasks.load_task(definition(tmp_path, text))
+    data = labelled(["no", "yes"], [1, 0], topic=(["art", "law"], [1, 0]))
+    source = sources(kind, data, tmp_path, monkeypatch)
+    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
+    examples = tasks.build(read_jsonl(tmp_path / "out.jsonl"), task, "en")
+    assert [(example.context, example.golds) for example in examples] == [
+        ("w0 law", ("yes",)),
+        ("w1 art", ("no",)),
+    ]

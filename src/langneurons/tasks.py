@@ -9,14 +9,19 @@ classification, is scored by a head that was trained with an adapter.
 Templates are Python format strings over the fields of a row and the words of the language:
 `{field:stripped}` drops space at both ends, `{field:unstopped}` also the last character,
 `{field:lowered}` lowers the first letter, `{field:before _}` and `{field:after _}` are what stands
-on either side of the first `_` (any text), the latter without space at its ends.
+on either side of the first `_` (any text), the latter without space at its ends. `{field[0]}` is an
+element of a list.
+
+Class labels of `datasets` are numbers with names. In templates and lookups a class is its name. As
+`gold` it is read by name where the names are the task's labels, choices or classes in another
+order, or where the task has `labels` or reference answers; otherwise it is the index of a choice.
 """
 
 import logging
 import os
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -194,12 +199,40 @@ class Task(BaseModel):
             raise ValueError("index: belongs to a task with choices or classes, without labels")
         if not self.words:
             raise ValueError("words: name at least one language")
+        self._check_names()
         for key in ("codes", "tokenizers"):
             for lang in getattr(self, key):
                 if lang not in self.words:
                     hint = nearest(lang, self.words)
                     raise ValueError(f"{key}: {lang!r} has no words, so no prompt.{hint}")
         return self
+
+    def _check_names(self) -> None:
+        """Refuse names that would stand for two things in a template."""
+        read = {self.gold, self.identifier, *self.fields, *self.lookup.values()} - {None}
+        for name in self.lookup:
+            if name in read:
+                raise ValueError(
+                    f"lookup: {name!r} is the name of a field too. Rename it here and in the"
+                    " templates."
+                )
+        named = self.template_names
+        for lang, words in self.words.items():
+            for word in words:
+                where = f"words.{lang}: {word!r}"
+                if word in read:
+                    raise ValueError(
+                        f"{where} is the name of a field too. Rename the word here and in the"
+                        " templates."
+                    )
+                if word in self.lookup:
+                    raise ValueError(f"{where} is the name of a lookup too. Rename one.")
+                lacking = [other for other, own in self.words.items() if word not in own]
+                if word in named and lacking:
+                    raise ValueError(
+                        f"{where} is used by a template, and words.{lacking[0]} lacks it. Give it"
+                        " in every language."
+                    )
 
     def code(self, lang: str) -> str:
         """Return the data set's own code of a language."""
@@ -226,11 +259,17 @@ class Task(BaseModel):
     def reads(self) -> frozenset[str]:
         """The fields of a row that the task reads; all others are left out when rows are kept."""
         named = {self.gold, self.identifier, *self.fields, *self.lookup.values()} - {None}
+        return frozenset(named) | self.template_names
+
+    @property
+    def template_names(self) -> frozenset[str]:
+        """The fields and words that templates name."""
+        found = set()
         for template in self.templates:
             for _, name, _, _ in string.Formatter().parse(template):
                 if name is not None:
-                    named.add(re.split(r"[.\[]", name, maxsplit=1)[0])
-        return frozenset(named)
+                    found.add(re.split(r"[.\[]", name, maxsplit=1)[0])
+        return frozenset(found)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -265,13 +304,18 @@ class _Template(string.Formatter):
     def get_field(self, field_name: str, args, kwargs):
         """Return a field, or what stands at an index of a list."""
         self._field = field_name
+        name = re.split(r"[.\[]", field_name, maxsplit=1)[0]
+        expected = f"what the template's {{{field_name}}} names"
         try:
-            return super().get_field(field_name, args, kwargs)
+            value = super().get_field(field_name, args, kwargs)
+            if field_name != name:
+                # An element of a text is a letter, of a list that is spelled out a bracket.
+                above = field_name.rpartition("[" if field_name.endswith("]") else ".")[0]
+                if isinstance(super().get_field(above, args, kwargs)[0], str):
+                    raise reading.refuse(self._place, name, kwargs.get(name), expected)
+            return value
         except (IndexError, TypeError, AttributeError) as error:
-            name = re.split(r"[.\[]", field_name, maxsplit=1)[0]
-            raise reading.refuse(
-                self._place, name, kwargs.get(name), f"what the template's {{{field_name}}} names"
-            ) from error
+            raise reading.refuse(self._place, name, kwargs.get(name), expected) from error
 
     def format_field(self, value: Any, spec: str) -> str:
         """Apply a spec to a field."""
@@ -339,7 +383,7 @@ def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: 
 
     def scored(template: str) -> str:
         text = filled(template)
-        if not text.strip():
+        if reading.blank(text):
             raise InputError(f"{place}: {template!r} is blank; a choice needs text to be scored.")
         return text
 
@@ -548,13 +592,16 @@ def _read_choice(task: Task, example: Example, text: str) -> dict[str, Any]:
 
 
 def read_choice(readings: Sequence[Reading], choices: Sequence[str], text: str) -> str | None:
-    """Return the choice that the first matching pattern names (any case), or None."""
+    """Return the choice that the first matching pattern names (any case), or None.
+
+    A pattern that matches without its first group names nothing; the next one is tried.
+    """
     known = {choice.casefold(): choice for choice in reversed(choices)}
     for one in readings:
         found = re.search(one.pattern, text)
-        if found is None:
-            continue
-        return known.get((found.group(1) if one.choice is None else one.choice).casefold())
+        named = found and (found.group(1) if one.choice is None else one.choice)
+        if named is not None:
+            return known.get(named.casefold())
     return None
 
 
@@ -606,10 +653,63 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> reading.Rows
             for row in rows
         )
         return reading.Rows(pairs, rows.origin)
+    code = task.code(lang)
     if source["kind"] == "hub":
         source, code = _of_hub(task, source, lang)
-        return reading.read(source, key, lang, code, fields=fields, needed=needed)
-    return reading.read(source, key, lang, task.code(lang))
+    rows = reading.read(source, key, lang, code, fields=fields, needed=needed)
+    return reading.Rows(_by_name(rows, task, lang), rows.origin)
+
+
+def _by_name(rows: Iterable[reading.Row], task: Task, lang: str) -> Iterator[reading.Row]:
+    """Yield rows in which classes that are read by name stand as such; see the module."""
+    told = False
+    for row in rows:
+        for field, names in row.names.items():
+            number = reading.whole(row.get(field))
+            if field not in task.reads or number is None or not 0 <= number < len(names):
+                continue
+            if field != task.gold:
+                row[field] = names[number]
+                continue
+            known = _known(task, lang)
+            order, how = _order(names, known), "index"
+            if not (task.choices or task.classes):
+                row[field], how = names[number], "name"
+            elif order is not None and (task.labels or order != sorted(order)):
+                # With `index` a number is an index, and a choice's text may be one as well.
+                row[field] = order[number] if task.index else known[order[number]]
+                how = "name"
+            if not told:
+                told = True
+                log.info(
+                    "task %s, %s: the classes of %r (%s) are read by %s%s",
+                    task.name,
+                    lang,
+                    field,
+                    ", ".join(names),
+                    how,
+                    f" as those of {', '.join(known)}" if known else "",
+                )
+        yield row
+
+
+def _known(task: Task, lang: str) -> tuple[str, ...]:
+    """Return what `gold` may name, where that is the same in every row; else nothing."""
+    templates = task.labels or task.choices
+    try:
+        return tuple(_Template("").vformat(one, (), task.words[lang]) for one in templates) or (
+            task.classes
+        )
+    except (KeyError, ValueError):
+        return ()
+
+
+def _order(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
+    """Return the index of each name among what is known, or None where they are not the same."""
+    named, there = ([word.strip().casefold() for word in words] for words in (names, known))
+    if sorted(named) != sorted(there) or len(set(named)) < len(named):
+        return None
+    return [there.index(name) for name in named]
 
 
 def mini_file(name: str, lang: str) -> Path:
