@@ -26,8 +26,10 @@ from langneurons.finetune import (
     encode,
     finetune,
     last_checkpoint,
+    longest_class_row,
     token_loss,
 )
+from langneurons.tables import task_scores
 from langneurons.tasks import Task
 
 NEURONS = {"gate": [np.array([1, 4, 9]), np.array([0, 47])]}
@@ -177,9 +179,33 @@ def test_long_rows_are_left_out_with_a_count(caplog):
     caplog.set_level("INFO")
     rows = [*nli_rows(4), {"premise": "w1 " * 40, "hypothesis": "w2", "label": 0}]
     assert len(encode(CLASSES, tiny.tiny_tokenizer(), rows, "en", 32)) == 4
-    assert "1 of 5 items" in caplog.text
-    with pytest.raises(ValueError, match="no item fits"):
-        encode(CLASSES, tiny.tiny_tokenizer(), rows[-1:], "en", 32)
+    assert "nli en: 1 of 5 items exceed 31 tokens and are left out" in caplog.text
+    with pytest.raises(ValueError, match=NONE_FITS):
+        encode(CLASSES, tiny.tiny_tokenizer(), rows[-1:] * 2, "en", 32)
+
+
+# BOS, 40 words, EOS of the template and one word; a row of 43 tokens.
+NONE_FITS = (
+    "task nli, en: none of 2 items fits 31 tokens; they have 43 to 43, the longest is 00000."
+    " Change `training.max_length`"
+)
+
+
+@pytest.mark.parametrize("pooling", ("last_token", "last_position"))
+def test_items_that_no_head_reads_are_counted_in_records_and_table(pooling):
+    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
+    add_head(model, 2)
+    long = {"premise": "w1 " * 40, "hypothesis": "w2", "label": 0}
+    rows, head = [*nli_rows(4), long, *nli_rows(2), long], Head(pooling, 32)
+    frame = classify(model, tokenizer, CLASSES, "en", rows, 400, head)
+    assert len(frame) == 6 and frame["left_out"].tolist() == [2] * 6
+    under = frame.assign(task="nli", lang="en", intervention="none", target="none")
+    results = {"bootstrap": 100, "confidence": 0.95, "alpha": 0.05, "seed": 0}
+    table = task_scores(under.assign(langset="none", selection="none"), results)
+    assert table[["n", "left_out", "cut", "apart"]].to_numpy().tolist() == [[6, 2, 0, 0]]
+    with pytest.raises(ValueError, match=NONE_FITS):
+        classify(model, tokenizer, CLASSES, "en", [long, long], 400, head)
+    assert longest_class_row(tokenizer, CLASSES, "en", [long], head) == 32
 
 
 def test_pooling_reads_the_last_real_token_or_the_last_position():

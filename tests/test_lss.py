@@ -110,14 +110,18 @@ def test_requests_join_both_objects_in_the_same_way_and_leave_out_what_lacks():
     assert requests(rows, "zh", "en", PAPER)["f1"] == ("法国的首都是[Y]。", " Paris")
 
 
-def test_a_token_over_the_join_is_seen():
+def merging():
+    """Return a tokenizer in which "ab" is one token."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {"a": 0, "b": 1, "c": 2, "ab": 3, "<unk>": 4}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b")], unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
-    encoder = Encoder(tokenizer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
+def test_a_token_over_the_join_is_seen():
+    encoder = Encoder(merging())
     pairs = {("ca", "c"): False, ("cb", "ab"): False, ("ca", "bc"): True, ("ca", "b"): True}
     assert {pair: encoder.pair(*pair).apart for pair in pairs} == pairs
 
@@ -146,6 +150,42 @@ def test_records_equal_hand_written_scores(tmp_path, batch):
         assert row.tie == (one["objects"][row.base] == one["objects"][row.target])
     margin = judged(frame, about())["margin"]
     assert margin[~frame["tie"]].abs().min() > 1e-3 and (margin[frame["tie"]] == 0).all()
+
+
+def test_facts_of_which_every_object_shares_a_token_are_refused_with_counts(tmp_path):
+    """An object "b" after a premise that ends in "a" is one token "ab" with its end."""
+    given = {
+        "aa": [
+            fact("f1", "c[X]a[Y]", "c", aa="b", bb="bc"),
+            fact("f2", "c[X]a[Y]", "b", aa="bb", bb="b"),
+            fact("f3", "c[X]a[Y]", "b", aa="bb"),
+            fact("f4", "[Y]a[X]", "b", aa="bb", bb="b"),
+        ]
+    }
+    written = {"bb": plans()["bb"]}
+    store = SideStore(tmp_path, "lss")
+    with pytest.raises(ValueError) as caught:
+        measure(tiny_model("llama"), merging(), given, written, CORRECTED, store, {}, 64)
+    said = str(caught.value)
+    assert "aa: 4 facts, 1 that name the subject after the object, 2 with a premise and" in said
+    assert "token that is shared with the end of the premise" in said and "lss.source" in said
+    assert "rm " not in said
+    with pytest.raises(ValueError, match=r"aa: 1 facts, 1 that name .*, 0 with .*\. Give other"):
+        late = {"aa": given["aa"][3:]}
+        measure(tiny_model("llama"), merging(), late, written, CORRECTED, store, {}, 64)
+    # One fact without a shared token is enough.
+    given["aa"].append(fact("f5", "c[X]c[Y]", "b", aa="bb", bb="b"))
+    frame = measure(tiny_model("llama"), merging(), given, written, CORRECTED, store, {}, 64)
+    assert list(frame["fact"]) == ["f5"]
+
+
+def test_an_object_that_does_not_fit_is_named(tmp_path):
+    given = facts()
+    given["aa"][1]["objects"]["bb"] = " ".join(["w1"] * 600)
+    with pytest.raises(
+        ValueError, match="lss: fact f2, premise in aa, object in bb, context .*fit"
+    ):
+        run(tmp_path, given=given)
 
 
 def test_the_papers_premise_keeps_what_follows_the_object(tmp_path):

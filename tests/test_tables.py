@@ -411,3 +411,4 @@ def test_only_metrics_are_summed_up_and_items_that_lost_tokens_are_counted():
     table = tables.task_scores(pd.DataFrame(rows), results)
     assert set(table["metric"]) == {"accuracy"}
     assert table["cut"].tolist() == [2, 2] and table["apart"].tolist() == [1, 1]
+    assert table["left_out"].tolist() == [0, 0]

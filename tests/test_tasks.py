@@ -376,6 +376,15 @@ def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
         read_configs(["config.yaml"])
 
 
+def test_a_choice_that_does_not_fit_is_named_by_its_item(tmp_path):
+    text = CHOICE.replace("w3", "w3 {premise}") + "identifier: id\n"
+    task = tasks.load_task(definition(tmp_path, text))
+    rows = [{"id": "q7", "premise": "w1", "label": 0}]
+    rows += [{"id": "q8", "premise": " ".join(["w1"] * 600), "label": 0}]
+    with pytest.raises(ValueError, match="task toy, en: item q8, choice 1, context .*does not fit"):
+        tasks.score_task(tiny_model("llama"), tiny_tokenizer(), task, "en", rows, 400)
+
+
 # Names -------------------------------------------------------------------------------------------
 
 

@@ -187,7 +187,7 @@ def classify_branches(
 def longest_class_row(tokenizer, task: Task, lang: str, rows, head: Head) -> int:
     """Return the number of tokens of the longest item, at most `max_length`."""
     encoded = _class_tokens(tokenizer, task, lang, build(rows, task, lang))
-    longest = max(map(len, encoded))
+    longest = max(map(len, encoded), default=0)
     return head.max_length if head.pooling == "last_position" else min(longest, head.max_length)
 
 
@@ -206,14 +206,17 @@ def _classified(
         check_length(fixed, limit, "training.max_length")
     most = min(head.max_length - 1, limit or head.max_length)
     kept = [i for i, row in enumerate(ids) if len(row) <= most]
-    if len(kept) < len(ids):
-        log.info(
+    left_out = len(ids) - len(kept)
+    if not kept:
+        raise ValueError(_none_fits(task, lang, examples, ids, most))
+    if left_out:
+        log.warning(
             "%s %s: %d of %d items exceed %d tokens and are left out",
             task.name,
             lang,
-            len(ids) - len(kept),
+            left_out,
             len(ids),
-            head.max_length,
+            most,
         )
     order = sorted(kept, key=lambda i: -len(ids[i]))
     together = collate(tokenizer, fixed)
@@ -240,17 +243,35 @@ def _classified(
             by_plan = logits[None] if branches is None else branches.by_plan(logits)
             for found, of_plan in zip(predicted, by_plan.argmax(dim=-1).tolist(), strict=True):
                 found |= dict(zip(group, of_plan, strict=True))
-    return [_class_records(examples, found) for found in predicted]
+    return [_class_records(examples, found, left_out) for found in predicted]
 
 
-def _class_records(examples, predicted: Mapping[int, int]) -> pd.DataFrame:
-    """Return the records of the items that were classified."""
+def _none_fits(task: Task, lang: str, examples, ids: Sequence[Sequence], limit: int) -> str:
+    """Say that no item fits: how long they are, and the longest one."""
+    sizes = [len(row) for row in ids]
+    if not sizes:
+        return f"task {task.name}, {lang}: no items."
+    longest = max(range(len(sizes)), key=lambda i: sizes[i])
+    return (
+        f"task {task.name}, {lang}: none of {len(sizes)} items fits {limit} tokens; they have"
+        f" {min(sizes)} to {sizes[longest]}, the longest is {examples[longest].item}. Change"
+        " `training.max_length` of the fine-tuning where the model reads more, or the task's"
+        " prompts or rows."
+    )
+
+
+def _class_records(examples, predicted: Mapping[int, int], left_out: int) -> pd.DataFrame:
+    """Return the records of the items that were classified.
+
+    left_out: the number of those that were not, since they do not fit; the same in every record.
+    """
     records = [
         {
             "item": examples[i].item,
             "prediction": str(predicted[i]),
             "gold": str(examples[i].label),
             "accuracy": float(predicted[i] == examples[i].label),
+            "left_out": left_out,
         }
         for i in sorted(predicted)
     ]
@@ -270,7 +291,7 @@ def encode(
     task: Task, tokenizer, rows: Sequence[Mapping], lang: str, max_length: int
 ) -> list[dict]:
     """Return items as {"input_ids", "labels"}; those that do not fit are dropped, with a count."""
-    examples, items = build(rows, task, lang), []
+    examples, items, encoded = build(rows, task, lang), [], []
     encoder = Encoder(tokenizer, controls=controls_of(tokenizer, task.prompt_texts(lang)))
     if task.kind != "classification" and tokenizer.eos_token_id is None:
         raise ValueError(
@@ -287,17 +308,21 @@ def encode(
             answer = [*answer, tokenizer.eos_token_id]
             item = {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
             fits = len(prompt) + len(answer) <= max_length
+        encoded.append(item["input_ids"])
         if fits:
             items.append(item)
+    limit = max_length - (task.kind == "classification")
+    if not items:
+        raise ValueError(_none_fits(task, lang, examples, encoded, limit))
     if len(items) < len(examples):
-        log.info(
-            "%d of %d items exceed %d tokens and are left out",
+        log.warning(
+            "%s %s: %d of %d items exceed %d tokens and are left out",
+            task.name,
+            lang,
             len(examples) - len(items),
             len(examples),
-            max_length,
+            limit,
         )
-    if not items:
-        raise ValueError(f"{task.name}, {lang}: no item fits into {max_length} tokens")
     return items
 
 
@@ -473,11 +498,27 @@ def finetune(
     parts: int = 1,
 ) -> pd.DataFrame:
     """Train on a task's rows; see `train`."""
+    items, classes = items_of(model, tokenizer, task, rows, lang, training), head_size(task)
+    return train(model, tokenizer, items, training, neurons, folder, work, who, classes, parts)
+
+
+def items_of(
+    model: nn.Module,
+    tokenizer,
+    task: Task,
+    rows: Sequence[Mapping[str, Any]],
+    lang: str,
+    training: Training,
+) -> list[dict]:
+    """Return the rows of a task that training and model have room for; see `encode`."""
     limit = max_positions(MlpSites(model).config)
     most = training.max_length if limit is None else min(training.max_length, limit)
-    items = encode(task, tokenizer, rows, lang, most)
-    classes = len(task.classes) if task.kind == "classification" else 0
-    return train(model, tokenizer, items, training, neurons, folder, work, who, classes, parts)
+    return encode(task, tokenizer, rows, lang, most)
+
+
+def head_size(task: Task) -> int:
+    """Return the number of classes of the head that a task trains, 0 for none."""
+    return len(task.classes) if task.kind == "classification" else 0
 
 
 def train(

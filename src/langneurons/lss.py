@@ -93,7 +93,11 @@ class _Scorer:
         found = {pair: self.store.get(keys[pair]) for pair in wanted}
         lacking = [pair for pair in wanted if found[pair] is None and wanted[pair]]
         if lacking:
-            asked = [request for pair in lacking for request in wanted[pair].values()]
+            asked = {
+                f"fact {name}, premise in {base}, object in {candidate}": request
+                for base, candidate in lacking
+                for name, request in wanted[base, candidate].items()
+            }
             values, cuts = self._computed(plan, asked)
             ends = np.cumsum([len(wanted[pair]) for pair in lacking])
             pieces = zip(np.split(values, ends[:-1]), np.split(cuts, ends[:-1]), strict=True)
@@ -107,10 +111,18 @@ class _Scorer:
             if asked
         }
 
-    def _computed(self, plan: Plan, asked: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the model's scores, NaN where premise and object share a token; tokens cut."""
+    def _computed(self, plan: Plan, asked: Mapping[str, Pair]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the model's scores, NaN where premise and object share a token; tokens cut.
+
+        asked: requests by what an error calls them.
+        """
         values = np.full(len(asked), np.nan)
-        encoded = encode_requests(self.sites, self.tokenizer, asked, controls={})
+        try:
+            encoded = encode_requests(
+                self.sites, self.tokenizer, list(asked.values()), controls={}, names=list(asked)
+            )
+        except ValueError as error:
+            raise ValueError(f"lss: {error}") from None
         report_cuts("premises", [one.cut for one in encoded], max_positions(self.sites.config))
         clean = np.flatnonzero([not one.apart for one in encoded])
         if len(clean) < len(asked):
@@ -158,10 +170,13 @@ def measure(
         for target in plans
     }
     _check(facts, pairs)
-    for base, rows in facts.items():
-        lacking = sum(premise(row["template"], row["subject"], base, way) is None for row in rows)
-        if lacking:
-            log.warning("%s: %d facts name the subject after the object, left out", base, lacking)
+    late = {
+        base: sum(premise(row["template"], row["subject"], base, way) is None for row in rows)
+        for base, rows in facts.items()
+    }
+    for base, number in late.items():
+        if number:
+            log.warning("%s: %d facts name the subject after the object, left out", base, number)
     progress = Progress("lss", 1 + len(plans), "conditions")
     scorer = _Scorer(model, tokenizer, facts, way, store, key, batch_tokens, progress)
     # Both objects of a pair are asked for where both exist; equal parts are asked for once.
@@ -173,9 +188,33 @@ def measure(
             if (base, target) in after:
                 frames.append(_records(facts[base], base, target, before, after))
     progress.finish()
-    if not frames:
-        raise ValueError("lss: no fact can be scored; every template names the subject last.")
+    if not any(map(len, frames)):
+        raise ValueError(_none_scored(facts, pairs, late, way))
     return pd.concat(frames, ignore_index=True)[COLUMNS + SCORES]
+
+
+def _none_scored(
+    facts: Mapping, pairs: Mapping[str, list[Pair]], late: Mapping[str, int], way: Way
+) -> str:
+    """Return why no fact can be scored, with counts by premise language."""
+    both: dict[str, set[str]] = {base: set() for base in facts}
+    for base, target in (pair for of in pairs.values() for pair in of):
+        both[base].update(requests(facts[base], base, target, way))
+    counts = "; ".join(
+        f"{base}: {len(rows)} facts, {late[base]} that name the subject after the object,"
+        f" {len(both[base])} with a premise and the objects of a pair"
+        for base, rows in facts.items()
+    )
+    why = (
+        " Of each of the latter, an object has a token that is shared with the end of the premise."
+        if any(both.values())
+        else ""
+    )
+    return (
+        f"lss: no fact can be scored ({counts}).{why} Give other facts (`lss.source`): with both"
+        " objects, the subject before the object, and a space or a punctuation mark before the"
+        " object. Or leave the base or target language out (`lss.bases`, `lss.targets`)."
+    )
 
 
 def _both(pairs: Iterable[Pair]) -> list[Pair]:

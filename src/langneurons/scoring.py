@@ -305,8 +305,12 @@ def encode_requests(
     requests: Sequence[tuple[str, str]],
     joint: bool = True,
     controls: Mapping[str, int] | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Request]:
-    """Return the tokens of each (context, continuation); see `langneurons.encoding.Encoder`."""
+    """Return the tokens of each (context, continuation); see `langneurons.encoding.Encoder`.
+
+    names: what an error calls each request; left out: its number.
+    """
     encoder = Encoder(tokenizer, max_positions(sites.config), controls)
     encoded = []
     for number, (context, continuation) in enumerate(requests):
@@ -314,7 +318,8 @@ def encode_requests(
             pair = encoder.pair(context, continuation, joint)
             tokens, cut = encoder.fitted(pair)
         except ValueError as error:
-            raise ValueError(f"request {number}, context {context[-60:]!r}: {error}") from None
+            name = f"request {number}" if names is None else names[number]
+            raise ValueError(f"{name}, context {context[-60:]!r}: {error}") from None
         encoded.append(Request(tuple(tokens), len(pair.continuation), 0, cut, pair.apart))
     return encoded
 

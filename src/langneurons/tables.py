@@ -42,7 +42,19 @@ CONDITION = ["langset", "selection", "intervention", "target"]
 ALL_METRICS = frozenset(metric for names in METRICS.values() for metric in names)
 # Items of which something was cut, or encoded otherwise than asked for.
 COUNTED = ("cut", "apart")
-ITEM_COLUMNS = {"task", "lang", "adapter", "item", "prediction", "gold", *CONDITION, *COUNTED}
+# How many items have no record, the same in every record of a cell.
+LEFT_OUT = "left_out"
+ITEM_COLUMNS = {
+    "task",
+    "lang",
+    "adapter",
+    "item",
+    "prediction",
+    "gold",
+    *CONDITION,
+    *COUNTED,
+    LEFT_OUT,
+}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -561,7 +573,8 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     items; corpus metrics: t with the bootstrap's standard error, the same draws under all
     conditions of a language. Holm runs within a task and metric. `target` is the language whose
     neurons are overwritten. p_least is the smallest p after Holm that the number of items allows.
-    cut and apart are the items that lost tokens, or of which a choice was encoded by itself.
+    cut and apart are the items that lost tokens, or of which a choice was encoded by itself;
+    left_out are those that are not among the n, since a classification reads none that is too long.
     """
     plain = [key for key in ("lang", "adapter") if key in frame]
     condition = [key for key in CONDITION if key in frame]
@@ -606,9 +619,11 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                     for column in COUNTED:
                         known = groups[members[0]].get(column)
                         made[column] = 0 if known is None else int((known.fillna(0) > 0).sum())
+                    known = groups[members[0]].get(LEFT_OUT)
+                    made[LEFT_OUT] = 0 if known is None else int(known.fillna(0).max())
                     parts.append(made)
     order = ["task", *plain, *condition, "metric", "n", "mean", "low", "high", *EMPTY, "test"]
-    last = ["p_least", *COUNTED]
+    last = ["p_least", *COUNTED, LEFT_OUT]
     table = pd.concat(parts, ignore_index=True)[[*order, *last]]
     table["p_holm"] = table.groupby(["task", "metric"], sort=False)["p"].transform(
         lambda p: pd.Series(holm(p.to_numpy()), index=p.index)

@@ -500,7 +500,12 @@ def encode_examples(
     if task.kind == "multiple_choice":
         requests = [pair for example in examples for pair in example.requests(task.delimiter)]
         try:
-            encoded = encode_requests(sites, tokenizer, requests, task.joint, controls)
+            names = [
+                f"item {example.item}, choice {number}"
+                for example in examples
+                for number in range(len(task.choices))
+            ]
+            encoded = encode_requests(sites, tokenizer, requests, task.joint, controls, names)
         except ValueError as error:
             raise ValueError(f"task {task.name}, {lang}: {error}") from None
         apart = [one.apart for one in encoded]

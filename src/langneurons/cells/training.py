@@ -13,7 +13,7 @@ from langneurons.adapters import MlpSites
 from langneurons.cells.common import STORE, load, read_table
 from langneurons.config.finetuning import TextRows, Training
 from langneurons.corpora import Corpus
-from langneurons.finetune import finetune, train
+from langneurons.finetune import head_size, items_of, train
 from langneurons.io import read_json, read_jsonl, write_json
 from langneurons.loading import tokenizer_hash
 from langneurons.memory import TooLarge, more_parts, out_of_memory, release
@@ -68,12 +68,12 @@ def finetuning_cell(
 
 def _task(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, parts):
     """Train on the rows of a task."""
-    task, items = load_task(inputs["definition"]), read_jsonl(inputs["rows"])
-    lang = cfg["lang"]
-    curves = finetune(
-        model, tokenizer, task, items, lang, training, chosen, folder, work, who, parts
+    task, rows = load_task(inputs["definition"]), read_jsonl(inputs["rows"])
+    items = items_of(model, tokenizer, task, rows, cfg["lang"], training)
+    curves = train(
+        model, tokenizer, items, training, chosen, folder, work, who, head_size(task), parts
     )
-    return curves, {}
+    return curves, {"items": {"trained": len(items), "left_out": len(rows) - len(items)}}
 
 
 def _text(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, parts):
