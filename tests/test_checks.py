@@ -191,6 +191,25 @@ NO_EFFECT |= {
     ),
 }
 
+NO_EFFECT |= {
+    "training in float16": (
+        both(trained(), put("models.tiny.dtype", "float16")),
+        ["models.tiny.dtype", "float16", "bfloat16"],
+    ),
+    "nothing to train": (
+        trained(neurons=["none"], targets=[], training={"modules": []}),
+        ["finetunings.nli.training.modules", "neurons: none", "q_proj"],
+    ),
+    "neurons without a projection": (
+        trained(neurons=["target"], training={"modules": [], "projections": []}),
+        ["finetunings.nli.training.modules", "neurons: target"],
+    ),
+    "rows without a projection": (
+        trained(neurons=["target"], training={"parameters": "rows", "projections": []}),
+        ["finetunings.nli.training.projections", "gate, up, down"],
+    ),
+}
+
 
 @pytest.mark.parametrize("case", NUMBERS | NO_EFFECT)
 def test_nonsense_is_refused_before_any_job(case):

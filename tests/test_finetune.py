@@ -270,6 +270,15 @@ def test_the_last_step_is_a_point_of_the_curves(tmp_path, steps, points):
     assert curves["step"].tolist() == points and curves["loss"].notna().all()
 
 
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
+    def diverged(*_arguments, **_options):
+        return torch.tensor(float("nan"), requires_grad=True)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", diverged)
+    with pytest.raises(RuntimeError, match=r"loss of step 2 is nan.*learning_rate"):
+        run(tmp_path / "a", tmp_path / "work", max_steps=2)
+
+
 def test_curves_and_checkpoints_must_agree():
     with pytest.raises(ValueError, match="no multiple of log_steps"):
         Training(log_steps=3, checkpoint_steps=10)

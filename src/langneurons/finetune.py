@@ -17,6 +17,7 @@ the position in the data come from the last checkpoint.
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -447,6 +448,11 @@ def _trainer_class():
                     logs["accuracy"],
                     float(logs["learning_rate"]),
                 )
+                if not math.isfinite(logs["loss"]):
+                    raise RuntimeError(
+                        f"the loss of step {self.state.global_step} is {logs['loss']}: training has"
+                        " diverged. Lower training.learning_rate or training.clip."
+                    )
             super().log(logs, *arguments, **options)
 
         def _save_checkpoint(self, model, trial):

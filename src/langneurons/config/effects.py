@@ -219,6 +219,27 @@ def _check_kinds(path: str, entry: TaskEntry | FinetuneEntry) -> None:
 
 
 def _check_trained(config: Config) -> None:
+    for model, one in config.models.items():
+        if one.dtype == "float16" and config.adapters(model):
+            raise ConfigError(
+                f"models.{model}.dtype: float16 cannot be trained in: small gradients become 0 and"
+                " the loss becomes NaN. Legal with finetunings: bfloat16, float32."
+            )
+    for name, entry in config.finetunings.items():
+        for protocol in config.protocols.values():
+            training = entry.under(protocol).training
+            if training.parameters == "rows" and not training.projections:
+                raise ConfigError(
+                    f"finetunings.{name}.training.projections: empty, so nothing is trained; legal:"
+                    " gate, up, down, or several of these."
+                )
+            chosen = [choice for choice in entry.neurons if choice == "none"]
+            chosen = chosen if training.projections else list(entry.neurons)
+            if training.parameters == "lora" and not training.modules and chosen:
+                raise ConfigError(
+                    f"finetunings.{name}.training.modules: empty, so neurons: {chosen[0]} trains"
+                    " nothing; name linear layers, such as q_proj, or leave the key out."
+                )
     for name, entry in config.finetunings.items():
         path, choices = f"finetunings.{name}", set(entry.neurons)
         if entry.targets and not {"target", "source_target"} & choices:
