@@ -455,6 +455,7 @@ def sources(kind, data, tmp_path, monkeypatch):
     if kind == "folder":
         data.save_to_disk(str(tmp_path / "saved"))
         return {"kind": "folder", "path": str(tmp_path / "saved")}
+    monkeypatch.setattr(hub, "_resolve", lambda *_: None)
     monkeypatch.setattr(hub, "_stream", lambda *_: data.to_iterable_dataset())
     return {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "test"}
 
