@@ -125,7 +125,7 @@ def agree(low, high, p, level):
 def test_intervals_and_tests_agree_on_random_small_samples(confidence):
     generator = np.random.default_rng(11)
     level = 1 - confidence
-    for trial in range(400):
+    for trial in range(120):
         n = int(generator.integers(2, 16))
         shift, spread = generator.normal(0, 1), generator.exponential(0.5)
         changed = generator.normal(shift, spread, size=(n, 6))

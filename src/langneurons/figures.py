@@ -102,8 +102,15 @@ def _panels(figure: Figure, rows: int, columns: int, used: int, **options) -> li
 
 
 def _named(lang: str, names: Mapping[str, str] | None) -> str:
+    """Return name and code of a language; long ones in lines, so that panels keep their room."""
     name = one_line((names or {}).get(lang) or "")
-    return f"{name} ({lang})" if name and name != lang else lang
+    return textwrap.fill(f"{name} ({lang})" if name and name != lang else lang, 24)
+
+
+def _room(labels: Iterable[object], most: int = 40, usual: int = 8) -> float:
+    """Return the inches that the longest label takes beyond a usual one, in lines of `most`."""
+    lines = (line for label in labels for line in textwrap.wrap(one_line(label), most))
+    return 0.09 * max(0, max(map(len, lines), default=0) - usual)
 
 
 def _with_names(frame: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
@@ -670,7 +677,8 @@ def draw_lss_factors(
     step = 0.76 / len(selections)
     height = 0.9 + len(factors) * max(0.3, 0.16 * len(selections) + 0.08)
     note = f"Lines: {confidence:.0%} intervals over facts, {_units(summary['facts'], 'facts')}."
-    with _canvas(stem, 6.6, height, title, note) as figure:
+    width = 6.6 + _room(selections) + _room(factors, 400)
+    with _canvas(stem, width, height, title, note) as figure:
         axis = figure.subplots()
         for place in range(0, len(factors), 2):
             axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
@@ -939,7 +947,9 @@ def draw_tasks(
     langs = [lang for lang in order if lang in set(changed["lang"])]
     step = 0.76 / len(interventions)
     line = max(0.26, 0.13 * len(interventions) + 0.08)
-    size = (1.9 + 3.0 * len(heads), len(lines) * (0.8 + line * len(langs)) + 0.4)
+    width = 1.9 + 3.0 * len(heads) + _room(interventions)
+    width += _room((_named(lang, names) for lang in langs), 24, 14)
+    size = (width, len(lines) * (0.8 + line * len(langs)) + 0.4)
     note = (
         f"Lines: {confidence:.0%} intervals over items, {_units(changed['n'], 'items')} per"
         f" language. Filled markers: significant after Holm over the task and metric (level"
@@ -1065,7 +1075,7 @@ def draw_layer_curves(
     names = list(dict.fromkeys(curves["curve"]))
     rows, columns = _grid(len(panels), 3)
     width = min(5.2, max(3.4, 0.2 * len(places) + 0.9))
-    size = (columns * width + 1.9, rows * 2.9 + 0.4)
+    size = (columns * width + 1.9 + _room(names, usual=14), rows * 2.9 + 0.4)
     with _canvas(os.path.splitext(stem)[0], *size, title, note) as figure:
         axes = _panels(figure, rows, columns, len(panels), sharey=True)
         for axis, (panel, own) in zip(axes, panels, strict=True):
