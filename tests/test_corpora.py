@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 from tiny import WORDS, tiny_tokenizer
+from tokenizers import processors
 
 from langneurons.config.corpus import CorpusConfig
 from langneurons.corpora import (
@@ -17,7 +18,9 @@ from langneurons.corpora import (
     pack_documents,
     split_of,
 )
+from langneurons.encoding import Encoder, beginning
 from langneurons.io import DamagedFile, read_jsonl
+from langneurons.sources import corpus_table
 
 BOS, PAD, SEPARATOR = 1, 0, 9
 DOCUMENTS = [("a", [10, 11, 12], 6), ("b", [20, 21], 5), ("c", [30, 31, 32, 33, 34, 35], 12)]
@@ -41,8 +44,8 @@ BY_HAND = {
 }
 
 
-def pack(bos="none", budget=1000, encoded=DOCUMENTS, block_size=4, bos_id=BOS):
-    return pack_documents(encoded, block_size, budget, bos, bos_id, [SEPARATOR], PAD)
+def pack(bos="none", budget=1000, encoded=DOCUMENTS, block_size=4, begin=(BOS,)):
+    return pack_documents(encoded, block_size, budget, bos, begin, [SEPARATOR], PAD)
 
 
 @pytest.mark.parametrize("bos", BY_HAND)
@@ -57,6 +60,75 @@ def test_blocks_are_those_written_by_hand(bos):
     assert [part.tokens.dtype, part.lengths.dtype, part.document.dtype] == [np.int32] * 3
 
 
+def test_blocks_and_documents_begin_with_several_tokens():
+    part = pack("block", block_size=5, begin=(2, BOS))
+    assert part.tokens.tolist() == [
+        [2, 1, 10, 11, 12],
+        [2, 1, 9, 20, 21],
+        [2, 1, 9, 30, 31],
+        [2, 1, 32, 33, 34],
+        [2, 1, 35, 0, 0],
+    ]
+    assert part.scored[:, :2].sum() == 0 and part.scored.sum() == 3 + 1 + 2 + 1 + 6
+    assert part.lengths.tolist() == [5, 5, 5, 5, 3] and (part.document[:, :2] == -1).all()
+    part = pack("document", block_size=5, begin=(2, BOS))
+    assert part.tokens.tolist() == [
+        [2, 1, 10, 11, 12],
+        [2, 1, 20, 21, 2],
+        [1, 30, 31, 32, 33],
+        [34, 35, 0, 0, 0],
+    ]
+    assert part.tokens[part.scored].tolist() == [t for _, ids, _ in DOCUMENTS for t in ids]
+    with pytest.raises(ValueError, match="blocks of 2 tokens hold no text.*corpus.block_size"):
+        pack("block", block_size=2, begin=(2, BOS))
+
+
+def beginning_with(words):
+    """Return the tiny tokenizer, which then puts other tokens before every text than BOS."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{words} $A".strip(), pair="$A $B", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("bos", ("block", "document"))
+@pytest.mark.parametrize(
+    "words, begin", [("</s>", [2]), ("</s> <s>", [2, 1]), ("<s>", [1]), ("", [1])]
+)
+def test_a_corpus_begins_as_prompts_do(tmp_path, caplog, bos, words, begin):
+    """XGLM's tokenizer puts `</s>` before a text, although its BOS token is `<s>`."""
+    tokenizer = beginning_with(words)
+    with caplog.at_level(logging.INFO):
+        _, corpus = packed(tmp_path, tokenizer=tokenizer, bos=bos, separator="none")
+    assert beginning(tokenizer) == begin == corpus.header["bos_tokens"]
+    # Named where they are not the tokenizer's BOS token.
+    assert corpus.header["bos_words"] == ([] if begin == [1] else words.split())
+    assert corpus.header["bos"] == corpus.header["bos_asked"] == bos
+    for part in (corpus.identification, corpus.heldout):
+        firsts = part.tokens[:, : len(begin)] if bos == "block" else part.tokens[:1, : len(begin)]
+        assert firsts.tolist() == [begin] * len(firsts)
+        assert not part.scored[np.isin(part.tokens, [1, 2])].any()
+    if words:
+        first = corpus.identification.tokens[0, : len(begin)].tolist()
+        assert Encoder(tokenizer).whole("w1")[: len(begin)] == first
+    said = f"xx: texts begin with {words}, as the tokenizer has it; its BOS token is <s>"
+    assert caplog.text.count(said) == (begin != [1])
+
+
+def test_the_table_of_corpora_shows_what_stands_for_bos(tmp_path):
+    show = {"models": {"m": "M"}, "language_names": {}}
+    for words, bos, shown in (
+        ("</s>", "block", "block (</s>)"),
+        ("<s>", "block", "block"),
+        ("</s> <s>", "document", "document (</s> <s>)"),
+        ("</s>", "none", "none"),
+    ):
+        path = tmp_path / "results" / "m" / "corpora" / "xx.safetensors"
+        packed(tmp_path, tokenizer=beginning_with(words), bos=bos)[1].write(path)
+        assert corpus_table([str(path)], show)["bos"].tolist() == [shown]
+
+
 # The same with a document per block: no separators, BOS as the policy says.
 APART = {
     "block": [[1, 10, 11, 12], [1, 20, 21, 0], [1, 30, 31, 32], [1, 33, 34, 35]],
@@ -66,7 +138,7 @@ APART = {
 
 
 def test_a_prefix_is_read_and_not_counted():
-    part = pack_documents(DOCUMENTS, 6, 1000, "block", BOS, [], PAD, "document", [7, 8])
+    part = pack_documents(DOCUMENTS, 6, 1000, "block", [BOS], [], PAD, "document", [7, 8])
     rows = [[1, 7, 8, 10, 11, 12], [1, 7, 8, 20, 21, 0], [1, 7, 8, 30, 31, 32]]
     assert part.tokens.tolist()[:3] == rows and part.tokens.tolist()[3] == [1, 33, 34, 35, 0, 0]
     assert part.tokens[part.scored].tolist() == [t for _, ids, _ in DOCUMENTS for t in ids]
@@ -85,12 +157,12 @@ def test_a_split_in_order_holds_out_the_end(tmp_path):
 
 @pytest.mark.parametrize("bos", APART)
 def test_documents_begin_blocks_of_their_own(bos):
-    part = pack_documents(DOCUMENTS, 4, 1000, bos, BOS, [SEPARATOR], PAD, "document")
+    part = pack_documents(DOCUMENTS, 4, 1000, bos, [BOS], [SEPARATOR], PAD, "document")
     assert part.tokens.tolist() == APART[bos]
     assert part.scored.tolist() == [[t not in (BOS, PAD) for t in block] for block in APART[bos]]
     assert part.lengths.tolist() == [sum(t != PAD for t in block) for block in APART[bos]]
     assert all(len(set(row) - {-1}) == 1 for row in part.document.tolist())
-    budgeted = pack_documents(DOCUMENTS, 4, 4, bos, BOS, [SEPARATOR], PAD, "document")
+    budgeted = pack_documents(DOCUMENTS, 4, 4, bos, [BOS], [SEPARATOR], PAD, "document")
     assert budgeted.tokens[budgeted.scored].tolist() == [10, 11, 12, 20]
 
 
@@ -102,7 +174,7 @@ def test_packing_keeps_every_token_in_its_order(bos, block_size):
         (f"d{i}", [int(t) for t in generator.integers(10, 99, generator.integers(1, 20))], 7)
         for i in range(12)
     ]
-    part = pack_documents(encoded, block_size, 10**6, bos, BOS, [], PAD)
+    part = pack_documents(encoded, block_size, 10**6, bos, [BOS], [], PAD)
     assert part.tokens[part.scored].tolist() == [t for _, ids, _ in encoded for t in ids]
     owner = [k for k, (_, ids, _) in enumerate(encoded) for _ in ids]
     assert part.document[part.scored].tolist() == owner
@@ -337,9 +409,9 @@ def test_a_part_without_text_is_an_error(tmp_path):
 
 
 def test_tokens_that_the_tokenizer_lacks_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="needs the id of a BOS token, got None"):
-        pack("block", bos_id=None)
-    assert pack("none", bos_id=None).tokens.tolist() == BY_HAND["none"][0]
+    with pytest.raises(ValueError, match="needs the tokens of BOS, got none"):
+        pack("block", begin=())
+    assert pack("none", begin=()).tokens.tolist() == BY_HAND["none"][0]
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match=r"no EOS token; set corpus\.separator: newline"):
@@ -348,7 +420,7 @@ def test_tokens_that_the_tokenizer_lacks_are_errors(tmp_path):
 
 @pytest.mark.parametrize("bos", ("block", "document", "none"))
 def test_a_model_without_a_bos_token_reads_none_and_others_keep_theirs(tmp_path, caplog, bos):
-    tokenizer = tiny_tokenizer()
+    tokenizer = beginning_with("")
     tokenizer.bos_token = None
     with caplog.at_level(logging.WARNING):
         _, corpus = packed(tmp_path, tokenizer=tokenizer, bos=bos, separator="none")

@@ -284,7 +284,7 @@ def test_hooks_are_gone_whatever_happens():
 def corpus(lang, seed, bos="block"):
     generator = np.random.default_rng(seed)
     documents = [(str(i), [int(t) for t in generator.integers(4, 99, 20)], 60) for i in range(4)]
-    part = pack_documents(documents, 21, 10**6, bos, 1, [], 0)
+    part = pack_documents(documents, 21, 10**6, bos, [1], [], 0)
     return Corpus(lang, part, part, {"tokenizer_hash": "t", "corpus_hash": lang, "bos": bos})
 
 

@@ -30,7 +30,7 @@ SETTINGS = {"template": "{question}", "purity": 0.9, "min_count": 2}
 
 def corpus(lang, first, second):
     parts = [
-        pack_documents([(f"{lang}{part}", ids, 10)], 16, 10**6, "block", 1, [3], 0)
+        pack_documents([(f"{lang}{part}", ids, 10)], 16, 10**6, "block", [1], [3], 0)
         for part, ids in enumerate((first, second))
     ]
     return Corpus(lang, *parts, {"corpus_hash": lang})

@@ -28,7 +28,7 @@ def corpus(lang, seed, bos="block", sizes=(5, 9, 1, 14)):
         (f"{lang}{k}", [int(t) for t in generator.integers(4, 99, size)], 10 * size)
         for k, size in enumerate(sizes)
     ]
-    part = pack_documents(documents, 8, 10**6, bos, 1, [3], 0)
+    part = pack_documents(documents, 8, 10**6, bos, [1], [3], 0)
     return Corpus(lang, part, part, {"corpus_hash": f"{lang}-{seed}-{bos}"})
 
 

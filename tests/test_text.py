@@ -42,20 +42,23 @@ def documents(n, seed=0):
     return result
 
 
-def packed(block_size, bos="block", n=20, budget=10**6, seed=0):
-    return pack_documents(documents(n, seed), block_size, budget, bos, BOS, [3], PAD)
+def packed(block_size, bos="block", n=20, budget=10**6, seed=0, begin=(BOS,)):
+    return pack_documents(documents(n, seed), block_size, budget, bos, begin, [3], PAD)
 
 
 def corpus_of(bos="block", block_size=24):
     header = {"lang": "en", "bos": bos, "corpus_hash": "x", "tokenizer_hash": "y"}
+    header["bos_tokens"] = [] if bos == "none" else [BOS]
     return Corpus("en", packed(block_size, bos), packed(16, bos, 6, seed=1), header)
 
 
 @pytest.mark.parametrize("bos", ["block", "document", "none"])
 @pytest.mark.parametrize("block_size", [9, 16, 24, 40, 1000])
-def test_other_blocks_are_those_that_packing_would_have_made(bos, block_size):
-    found = repacked(packed(24, bos), bos, block_size)
-    expected = packed(block_size, bos)
+@pytest.mark.parametrize("begin", [(BOS,), (BOS, 2), (2, BOS, 2)])
+def test_other_blocks_are_those_that_packing_would_have_made(bos, block_size, begin):
+    of_block = begin if bos == "block" else ()
+    found = repacked(packed(24, bos, begin=begin), of_block, block_size)
+    expected = packed(block_size, bos, begin=begin)
     assert len(found) == len(expected.lengths)
     for (tokens, scored), row, mask, length in zip(
         found, expected.tokens, expected.scored, expected.lengths, strict=True
@@ -81,6 +84,11 @@ def test_every_token_of_the_text_is_a_label_once_and_padding_never(bos):
         for token in (joint if number else []) + ids
     ]
     assert learnt == text
+
+
+def test_blocks_that_hold_only_their_beginning_are_refused():
+    with pytest.raises(ValueError, match="training.max_length: 2 tokens hold no text: .* with 2"):
+        repacked(packed(24, begin=(BOS, 2)), (BOS, 2), 2)
 
 
 def test_fewer_tokens_are_the_first_blocks():

@@ -3,8 +3,9 @@
 A document goes to the held-out part by the hash of its identifier, so translations of a document
 (which share it) fall on the same side in every language, and no document is in both parts.
 Documents are tokenised without special tokens, joined with the separator, and cut into blocks of
-fixed length; the last block may be shorter. BOS stands where the policy says; it is never counted
-and never predicted.
+fixed length; the last block may be shorter. BOS stands where the policy says: the token or tokens
+with which the tokenizer begins every text, or its BOS token. They are never counted and never
+predicted.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langneurons import reading
-from langneurons.encoding import Encoder, check_length, following, plain_text
+from langneurons.encoding import Encoder, beginning, check_length, following, plain_text
 from langneurons.errors import InputError
 from langneurons.io import (
     DamagedFile,
@@ -326,7 +327,7 @@ def pack_documents(
     block_size: int,
     budget: int,
     bos: str,
-    bos_id: int | None,
+    begin: Sequence[int],
     separator: list[int],
     pad_id: int,
     packing: str = "joined",
@@ -334,12 +335,18 @@ def pack_documents(
 ) -> Part:
     """Pack (identifier, token ids, bytes) into blocks until `budget` scored tokens are reached.
 
-    A document that would exceed the budget is cut there. With BOS per document, BOS precedes each
-    document; per block, it is each block's first token. With `packing` document, each document
-    begins a block, without a separator before it. `prefix` stands before each document, unscored.
+    A document that would exceed the budget is cut there. `begin` is BOS: per document, it precedes
+    each document; per block, it begins each block; with `none` it is not read. With `packing`
+    document, each document begins a block, without a separator before it. `prefix` stands before
+    each document, unscored.
     """
-    if bos != "none" and bos_id is None:
-        raise ValueError(f"bos {bos!r} needs the id of a BOS token, got None")
+    if bos != "none" and not begin:
+        raise ValueError(f"bos {bos!r} needs the tokens of BOS, got none")
+    if bos == "block" and len(begin) >= block_size:
+        raise ValueError(
+            f"blocks of {block_size} tokens hold no text: the tokenizer begins each with"
+            f" {len(begin)} tokens. Make corpus.block_size and corpus.heldout_block_size larger."
+        )
     # 100 M tokens are lists of several GB, and arrays of less than one.
     stream, owner, scored = array("i"), array("i"), bytearray()
     names: list[str] = []
@@ -355,9 +362,9 @@ def pack_documents(
         if packing == "document" and stream:
             starts.append(len(stream))
         if bos == "document":
-            stream.append(bos_id)
-            owner.append(-1)
-            scored.append(0)
+            stream.extend(begin)
+            owner.extend([-1] * len(begin))
+            scored += bytes(len(begin))
             joint = []
         stream.extend(prefix)
         owner.extend([-1] * len(prefix))
@@ -371,7 +378,7 @@ def pack_documents(
         remaining -= len(joint) + len(take)
         names.append(identifier)
         sizes.append(n_bytes if len(take) == len(ids) else round(n_bytes * len(take) / len(ids)))
-    body = block_size - 1 if bos == "block" else block_size
+    body = block_size - len(begin) if bos == "block" else block_size
     cuts = [
         cut
         for first, last in itertools.pairwise([*starts, len(stream)])
@@ -388,7 +395,7 @@ def pack_documents(
     for block, piece in enumerate(pieces):
         size = len(stream[piece])
         if offset:
-            tokens[block, 0] = bos_id
+            tokens[block, :offset] = begin
         tokens[block, offset : offset + size] = stream[piece]
         document[block, offset : offset + size] = owner[piece]
         mask[block, offset : offset + size] = np.frombuffer(scored[piece], bool)
@@ -396,12 +403,27 @@ def pack_documents(
     return Part(tokens, lengths, document, mask, names, sizes)
 
 
-def bos_policy(asked: str, tokenizer, lang: str) -> str:
-    """Return where BOS goes in one model's blocks: nowhere if its tokenizer has no BOS token."""
-    if asked == "none" or tokenizer.bos_token_id is not None:
-        return asked
-    log.warning("%s: the tokenizer has no BOS token, so none is read (corpus.bos: %s)", lang, asked)
-    return "none"
+def bos_policy(asked: str, tokenizer, lang: str) -> tuple[str, list[int]]:
+    """Return where BOS goes in one model's blocks, and its tokens.
+
+    It goes nowhere if the tokenizer puts nothing before a text and has no BOS token.
+    """
+    if asked == "none":
+        return asked, []
+    begin = beginning(tokenizer)
+    if not begin:
+        log.warning(
+            "%s: the tokenizer has no BOS token, so none is read (corpus.bos: %s)", lang, asked
+        )
+        return "none", []
+    if begin != [tokenizer.bos_token_id]:
+        log.info(
+            "%s: texts begin with %s, as the tokenizer has it; its BOS token is %s",
+            lang,
+            " ".join(tokenizer.convert_ids_to_tokens(begin)),
+            tokenizer.bos_token,
+        )
+    return asked, begin
 
 
 def pack_corpus(
@@ -420,7 +442,8 @@ def pack_corpus(
     """
     for key in ("block_size", "heldout_block_size"):
         check_length(getattr(config, key), limit, f"corpus.{key}")
-    bos = bos_policy(config.bos, tokenizer, lang)
+    bos, begin = bos_policy(config.bos, tokenizer, lang)
+    words = tokenizer.convert_ids_to_tokens(begin)
     eos = tokenizer.eos_token_id
     if config.separator == "eos" and eos is None:
         raise ValueError("the tokenizer has no EOS token; set corpus.separator: newline")
@@ -442,7 +465,7 @@ def pack_corpus(
             block_size,
             budget,
             bos,
-            tokenizer.bos_token_id,
+            begin,
             separators[config.separator],
             pad,
             config.packing,
@@ -465,6 +488,8 @@ def pack_corpus(
         "corpus_hash": digest.hexdigest()[:16],
         "bos": bos,
         "bos_asked": config.bos,
+        "bos_tokens": begin,
+        "bos_words": [] if begin == [tokenizer.bos_token_id] else words,
         "separator": config.separator,
         "packing": config.packing,
         "prefix": config.prefix,

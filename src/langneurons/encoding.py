@@ -153,11 +153,11 @@ class Encoder:
 
     def start(self) -> list[int]:
         """Return what stands for no text: what the tokenizer puts before one, or BOS, or EOS."""
-        if self.lead:
-            return list(self.lead)
-        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
-                return [token]
+        found = self.lead or beginning(self.tokenizer)
+        if found:
+            return list(found)
+        if self.tokenizer.eos_token_id is not None:
+            return [self.tokenizer.eos_token_id]
         raise ValueError(
             f"tokenizer {name_of(self.tokenizer)}: it has neither a BOS nor an EOS token, so"
             " nothing can stand for an empty prompt"
@@ -245,6 +245,15 @@ def leading_tokens(tokenizer) -> list[int]:
         f"tokenizer {name_of(tokenizer)}: what it puts before a text cannot be read off"
         f" {', '.join(PROBES)}: their tokens are none, or change when special tokens are added"
     )
+
+
+def beginning(tokenizer) -> list[int]:
+    """Return the tokens with which texts begin: what the tokenizer puts before one, else any BOS.
+
+    The two differ: XGLM's tokenizer has a BOS token `<s>`, and puts `</s>` before every text.
+    """
+    bos = tokenizer.bos_token_id
+    return leading_tokens(tokenizer) or ([] if bos is None else [bos])
 
 
 def plain_text(tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -113,14 +113,18 @@ def corpus_table(corpora: Sequence[str], show: Mapping[str, Any]) -> pd.DataFram
         model, lang = names["model"], names["lang"]
         if header.get("lang") != lang:
             raise DamagedFile(damaged(path, f"lang is {header.get('lang')!r}, expected {lang!r}"))
-        bos = header["bos"]
+        bos, begin = header["bos"], " ".join(header["bos_words"])
+        if bos != header["bos_asked"]:
+            bos = f"{bos} (the tokenizer has none)"
+        elif begin:
+            bos = f"{bos} ({begin})"
         records.append(
             {
                 "model": show["models"][model],
                 "language": show["language_names"].get(lang, lang),
                 "tokens": header["tokens"]["identification"],
                 "heldout_tokens": header["tokens"]["heldout"],
-                "bos": bos if bos == header["bos_asked"] else f"{bos} (the tokenizer has none)",
+                "bos": bos,
                 "text": header["corpus_hash"],
             }
         )

@@ -7,7 +7,7 @@ what the code of Gurgurov et al. 2025 does instead.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,35 +21,40 @@ log = logging.getLogger(__name__)
 IGNORED = -100
 
 
-def repacked(part: Part, bos: str, block_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def repacked(
+    part: Part, begin: Sequence[int], block_size: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (tokens, scored) of each block of at most `block_size` tokens, without padding.
 
-    bos: the policy by which the part was packed; with `block`, every new block begins with BOS.
+    begin: the tokens with which each block of the part begins, and each new one will.
     """
-    leads = bos == "block"
-    first = part.tokens[0, :1]
+    body, leading = block_size - len(begin), np.array(begin, part.tokens.dtype)
+    if body < 1:
+        raise ValueError(
+            f"training.max_length: {block_size} tokens hold no text: the tokenizer begins each"
+            f" block with {len(begin)}. Make it larger."
+        )
     inside = np.arange(part.tokens.shape[1]) < part.lengths[:, None]
-    inside[:, 0] &= not leads
+    inside[:, : len(begin)] = False
     stream, scored = part.tokens[inside], part.scored[inside]
-    body = block_size - leads
     blocks = []
     for start in range(0, len(stream), body):
         tokens, mask = stream[start : start + body], scored[start : start + body]
-        if leads:
-            tokens, mask = np.append(first, tokens), np.append(False, mask)
-        blocks.append((tokens, mask))
+        unread = np.zeros(len(begin), bool)
+        blocks.append((np.append(leading, tokens), np.append(unread, mask)))
     return blocks
 
 
 def encode_text(corpus: Corpus, tokens: int | None, block_size: int) -> list[dict[str, Any]]:
     """Return the identification part as {"input_ids", "labels"}, the first `tokens` of it."""
     part = corpus.identification.first(tokens)
+    begin = corpus.header["bos_tokens"] if corpus.header["bos"] == "block" else []
     items = [
         {
             "input_ids": [int(token) for token in block],
             "labels": [int(t) if kept else IGNORED for t, kept in zip(block, mask, strict=True)],
         }
-        for block, mask in repacked(part, corpus.header["bos"], block_size)
+        for block, mask in repacked(part, begin, block_size)
     ]
     # A block of one token predicts nothing.
     items = [item for item in items if any(label != IGNORED for label in item["labels"][1:])]

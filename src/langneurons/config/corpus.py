@@ -120,8 +120,9 @@ class CorpusConfig(Frozen):
     bos: Literal["block", "document", "none"] = Field(
         "block",
         description="Where the beginning-of-sequence token goes: at the start of every block, of"
-        " every document, or nowhere. It is never counted and never predicted. A model whose"
-        " tokenizer has no BOS token reads none; the log and the table `corpora` show which.",
+        " every document, or nowhere. It is what the tokenizer puts before every text (XGLM:"
+        " `</s>`), or its BOS token. It is never counted and never predicted. A model whose"
+        " tokenizer has neither reads none; the log and the table `corpora` show which.",
     )
     packing: Literal["joined", "document"] = Field(
         "joined",
