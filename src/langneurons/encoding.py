@@ -13,6 +13,7 @@ the tokens that the tokenizer put there; `cut` says how many.
 
 import logging
 import re
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,12 +35,38 @@ def max_positions(config: Any) -> int | None:
     return int(found) if found else None
 
 
-def control_words(tokenizer) -> dict[str, int]:
+@dataclass(frozen=True)
+class _Added:
+    """What a tokenizer's vocabulary was given beyond its words; asking it takes tens of ms.
+
+    named: the special tokens that it had then; numbers: of all added tokens; words: of the special
+    ones; read: numbers of those that a text must not hold.
+    """
+
+    named: tuple[str, ...]
+    numbers: frozenset[int]
+    words: Mapping[str, int]
+    read: frozenset[int]
+
+
+_KNOWN: weakref.WeakKeyDictionary[Any, _Added] = weakref.WeakKeyDictionary()
+
+
+def _added(tokenizer) -> _Added:
+    named = tuple(tokenizer.all_special_tokens)
+    known = _KNOWN.get(tokenizer)
+    if known is None or known.named != named:
+        decoder = tokenizer.added_tokens_decoder
+        words = {str(t): n for n, t in decoder.items() if t.special or str(t) in named}
+        read = frozenset(n for word, n in words.items() if word != tokenizer.unk_token)
+        known = _Added(named, frozenset(decoder), words, read)
+        _KNOWN[tokenizer] = known
+    return known
+
+
+def control_words(tokenizer) -> Mapping[str, int]:
     """Return the tokenizer's special tokens by the words that stand for them in a text."""
-    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
-    special = {str(t): n for n, t in tokenizer.added_tokens_decoder.items() if t.special}
-    named = {word: added[word] for word in tokenizer.all_special_tokens if word in added}
-    return special | named
+    return _added(tokenizer).words
 
 
 def controls_of(tokenizer, templates: Iterable[str]) -> dict[str, int]:
@@ -62,7 +89,7 @@ def end_tokens(model, tokenizer) -> frozenset[int]:
     for config in (getattr(model, "generation_config", None), _text_config(model)):
         own = getattr(config, "eos_token_id", None)
         found |= set(own) if isinstance(own, (list, tuple)) else {own}
-    found &= set(tokenizer.added_tokens_decoder)
+    found &= _added(tokenizer).numbers
     return frozenset({*found, tokenizer.eos_token_id} - {None})
 
 
@@ -263,18 +290,17 @@ def plain_text(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     each such word is then encoded in two parts.
     """
     encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-    words = control_words(tokenizer)
-    words.pop(tokenizer.unk_token, None)
-    special = set(words.values())
-    found = encoded["input_ids"]
+    read = _added(tokenizer).read
     return [
-        ids if special.isdisjoint(ids) else _without_controls(tokenizer, text, words)
-        for text, ids in zip(texts, found, strict=True)
+        ids if read.isdisjoint(ids) else _without_controls(tokenizer, text)
+        for text, ids in zip(texts, encoded["input_ids"], strict=True)
     ]
 
 
-def _without_controls(tokenizer, text: str, words: Mapping[str, int]) -> list[int]:
+def _without_controls(tokenizer, text: str) -> list[int]:
     """Return the tokens of a text, cut after the first character of each control word."""
+    added = _added(tokenizer)
+    words = [word for word, number in added.words.items() if number in added.read]
     pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     cuts = [found.start() + 1 for found in re.finditer(pattern, text)]
     ends = [*cuts, len(text)]
@@ -282,7 +308,7 @@ def _without_controls(tokenizer, text: str, words: Mapping[str, int]) -> list[in
     for start, end in zip([0, *cuts], ends, strict=True):
         piece = text[start:end]
         ids += following(tokenizer, piece) if start else _split(tokenizer, piece)
-    if not set(words.values()).isdisjoint(ids):
+    if not added.read.isdisjoint(ids):
         raise ValueError(
             f"tokenizer {name_of(tokenizer)}: a control word within {text[:60]!r} cannot be read as"
             " text"
