@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from langneurons.corpus_metrics import counts
-from langneurons.display import evaluation_files, in_order, protocols
+from langneurons.display import evaluation_files, in_order, in_sequence, names_of, protocols
 from langneurons.io import DamagedFile, write_parquet
 from langneurons.tables import task_scores
 
@@ -93,3 +93,42 @@ def test_records_of_a_metric_of_groups_have_it_at_the_first_of_each(tmp_path):
     write_parquet(path, frame.assign(sentence_bleu=np.nan), metadata)
     with pytest.raises(DamagedFile, match="sentence_bleu is not finite"):
         evaluation_files([str(path)])
+
+
+@pytest.mark.parametrize(
+    "path, kind, names",
+    [
+        (
+            "results/neurons/neurons/en-fr/lape.v2.parquet",
+            "neurons",
+            {"model": "neurons", "langset": "en-fr", "selection": "lape.v2"},
+        ),
+        (
+            "/deep/er/results/m/perplexity/paper/en-fr/a+b/zero.parquet",
+            "perplexity",
+            {"model": "m", "points": "paper", "langset": "en-fr", "selection": "a+b"}
+            | {"intervention": "zero"},
+        ),
+        (
+            "results/m/evaluation/corrected/x+y+target+lape+en-fr+vi/t/vi.parquet",
+            "evaluation",
+            {"model": "m", "points": "corrected", "adapter": "x+y+target+lape+en-fr+vi"}
+            | {"task": "t", "lang": "vi"},
+        ),
+    ],
+)
+def test_names_are_read_by_layout_whatever_they_hold(path, kind, names):
+    assert names_of(path, kind) == names
+
+
+def test_a_file_elsewhere_is_no_result():
+    with pytest.raises(ValueError, match="does not lie where results of its kind do"):
+        names_of("results/m/neurons/lape.parquet", "neurons")
+
+
+def test_results_stand_in_the_order_of_the_configuration():
+    folder = "results/m/perplexity/corrected/en-vi"
+    paths = [f"{folder}/{s}/{i}.parquet" for s in ("control", "lape") for i in ("p90", "zero")]
+    assert in_sequence(paths, "perplexity", SHOW) == [
+        f"{folder}/{s}/{i}.parquet" for s in ("lape", "control") for i in ("zero", "p90")
+    ]
