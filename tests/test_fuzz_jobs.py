@@ -16,9 +16,9 @@ from inprocess import run
 from test_fuzz_config import outcome, without
 from test_workflow import save_tiny_model
 
-DRAWS = max(8, int(os.environ.get("LANGNEURONS_DRAWS", "0")) // 10)
+DRAWS = max(5, int(os.environ.get("LANGNEURONS_DRAWS", "0")) // 10)
 SEED = int(os.environ.get("LANGNEURONS_SEED", "0"))
-MOST_JOBS = 90
+MOST_JOBS = 45
 WORDS = "one two three four five six seven eight nine ten".split()
 
 

@@ -491,7 +491,7 @@ def test_local_copies_of_the_tasks_replace_the_mini_ones(checkout):
     for name, row in found:
         path = checkout.path / f"data/{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+        path.write_text((json.dumps(row) + "\n") * 10, encoding="utf-8")
     done = checkout.run("-n", "--configfile", *files, "--quiet", "rules")
     shutil.rmtree(checkout.path / "data")
     assert "evaluate_task" in done.stdout + done.stderr
