@@ -5,9 +5,11 @@ import logging
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from tiny import WORDS, tiny_tokenizer
 from tokenizers import processors
 
+from langneurons import hub
 from langneurons.config.corpus import CorpusConfig
 from langneurons.corpora import (
     MINI,
@@ -19,7 +21,8 @@ from langneurons.corpora import (
     split_of,
 )
 from langneurons.encoding import Encoder, beginning
-from langneurons.io import DamagedFile, read_jsonl
+from langneurons.errors import InputError
+from langneurons.io import DamagedFile, read_json, read_jsonl
 from langneurons.sources import corpus_table
 
 BOS, PAD, SEPARATOR = 1, 0, 9
@@ -127,6 +130,23 @@ def test_the_table_of_corpora_shows_what_stands_for_bos(tmp_path):
         path = tmp_path / "results" / "m" / "corpora" / "xx.safetensors"
         packed(tmp_path, tokenizer=beginning_with(words), bos=bos)[1].write(path)
         assert corpus_table([str(path)], show)["bos"].tolist() == [shown]
+
+
+def test_documents_of_the_hub_with_nul_characters_are_dropped_and_counted(tmp_path, monkeypatch):
+    """Nobody can correct them there; in a file of one's own they are an error."""
+    texts = [f"w{number}" for number in range(20)] + ["w1 \0 w2", "w3\0"]
+    monkeypatch.setattr(hub, "_resolve", lambda *_: None)
+    stream = Dataset.from_dict({"text": texts}).to_iterable_dataset()
+    monkeypatch.setattr(hub, "_stream", lambda *_: stream)
+    source = {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "train"}
+    source |= {"config": "{lang}", "text_field": "text", "id_field": None}
+    about = tmp_path / "about.json"
+    fetch_text(config(source), "xx", tmp_path / "out.jsonl", about)
+    assert len(read_jsonl(tmp_path / "out.jsonl")) == 20
+    assert read_json(about)["dropped"] == {"blank": 0, "doubled": 0, "nul": 2}
+    path = jsonl(tmp_path / "xx.jsonl", [{"text": text} for text in texts])
+    with pytest.raises(InputError, match="xx.jsonl, line 21, field 'text': .* NUL character"):
+        fetch_text(config(path), "xx", tmp_path / "out.jsonl")
 
 
 # The same with a document per block: no separators, BOS as the policy says.
@@ -315,7 +335,7 @@ def test_held_out_text_of_another_source(tmp_path):
 
 
 def test_folder_of_datasets(tmp_path):
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
     rows = numbered(30)
     Dataset.from_list(rows).save_to_disk(tmp_path / "one" / "xx")

@@ -13,7 +13,7 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons import corpus_metrics, hub, tasks
 from langneurons.config import read_configs
 from langneurons.errors import ConfigError, InputError
-from langneurons.io import read_jsonl
+from langneurons.io import read_json, read_jsonl
 from langneurons.scoring import encode_pair, generate, loglikelihood
 
 DEFINITIONS = Path(__file__).parent.parent / "config" / "tasks"
@@ -506,3 +506,45 @@ def test_a_class_is_its_name_in_templates_and_as_an_answer(tmp_path, monkeypatch
         ("w0 law", ("yes",)),
         ("w1 art", ("no",)),
     ]
+
+
+# Folders -----------------------------------------------------------------------------------------
+
+
+def test_columns_that_a_task_does_not_read_are_not_decoded(tmp_path):
+    """A sound or picture needs libraries to be decoded, or a file that is not there."""
+    rows = {"label": [1], "premise": ["w1."], "sound": [{"path": "no.wav", "bytes": b"x"}]}
+    data, folder = datasets.Dataset.from_dict(rows), tmp_path / "saved"
+    data.cast_column("sound", datasets.Audio()).save_to_disk(str(folder))
+    with pytest.raises((ImportError, OSError, RuntimeError)):
+        next(iter(datasets.load_from_disk(str(folder))))
+    task, source = tasks.load_task(definition(tmp_path)), {"kind": "folder", "path": str(folder)}
+    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
+    assert read_jsonl(tmp_path / "out.jsonl") == [{"label": 1, "premise": "w1."}]
+    other = tasks.load_task(definition(tmp_path, CHOICE.replace("[premise, label]", "[premises]")))
+    with pytest.raises(InputError, match="saved: no field 'premises'; fields: label, premise, so"):
+        tasks.prepare_task(other, source, "en", tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("raw", [b"", b"version https://git-lfs.github.com/spec/v1\noid x\n", None])
+def test_a_folder_whose_files_are_not_whole_is_told(tmp_path, raw):
+    labelled(["no", "yes"], [0, 1]).save_to_disk(str(tmp_path / "saved"))
+    (arrow,) = (tmp_path / "saved").glob("*.arrow")
+    arrow.unlink() if raw is None else arrow.write_bytes(raw)
+    task = tasks.load_task(definition(tmp_path))
+    source = {"kind": "folder", "path": str(tmp_path / "saved")}
+    with pytest.raises(InputError, match="source.path: .*saved lacks files .* Copy the folder"):
+        tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
+
+
+def test_items_with_equal_choices_are_counted(tmp_path, caplog):
+    text = CHOICE.replace('"w3"]', '"{premise}"]').replace("{premise:unstopped}", "w1")
+    task, path = tasks.load_task(definition(tmp_path, text)), tmp_path / "en.jsonl"
+    rows = [{"premise": words, "label": 0} for words in ("w3", "w1 w2", "w5", "w1 w2")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    about = tmp_path / "about.json"
+    source = {"kind": "jsonl", "path": str(path)}
+    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl", about=about)
+    assert "toy, en: 2 items have equal choices, of which the first always wins" in caplog.text
+    assert "(00001, 00003)" in caplog.text
+    assert read_json(about)["equal_choices"] == 2 and read_json(about)["rows"] == 4

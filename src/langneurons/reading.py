@@ -251,12 +251,20 @@ def class_names(features: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]
     }
 
 
-def _folder(path: str, key: str) -> Iterator[Row]:
+def _folder(
+    path: str, key: str, fields: Iterable[str] | None, needed: Iterable[str]
+) -> Iterator[Row]:
+    """Return the rows of a folder; columns that are not read are not decoded."""
     from datasets import load_from_disk
 
     try:
         found = load_from_disk(path)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        if (Path(path) / "dataset_info.json").is_file():
+            raise InputError(
+                f"{key}: {path} lacks files that `datasets.save_to_disk` wrote, or they are cut"
+                f" short or Git LFS pointers ({error}). Copy the folder again, whole."
+            ) from error
         raise InputError(
             f"{key}: {path} is not a folder that `datasets.save_to_disk` wrote ({error})."
         ) from error
@@ -265,6 +273,13 @@ def _folder(path: str, key: str) -> Iterator[Row]:
             f"{key}: {path} holds the splits {', '.join(found)}; name the folder of one of them,"
             f" such as {path}/{next(iter(found))}."
         )
+    columns = found.column_names
+    for field in needed:
+        if field not in columns:
+            raise unknown_field(dict.fromkeys(columns), field, path)
+    read_ = columns if fields is None else [one for one in columns if one in set(fields)]
+    if read_:
+        found = found.select_columns(read_)
     names = class_names(found.features)
     return (Row(row, f"{path}, row {number}", names) for number, row in enumerate(found, 1))
 
@@ -316,7 +331,8 @@ def read(
 
     source: `kind` (mini, jsonl, text, folder, hub) with its keys. key: the place of the source in
     the configuration, which errors name. mini: the file of the kind mini. fields: those that are
-    read, so that the hub need not send others; needed: those that every row must have.
+    read, so that the hub need not send others and a folder's others are not decoded; needed: those
+    that every row must have.
     """
     kind, code = source["kind"], lang if code is None else code
     if kind == "hub":
@@ -333,7 +349,8 @@ def read(
         return Rows(_text_file(paths), {"kind": kind, "files": _digests(paths.values())})
     if kind == "folder":
         path = filled_path(source["path"], f"{key}.path", lang, code)
-        return Rows(_folder(path, f"{key}.path"), {"kind": kind, "path": path})
+        rows = _folder(path, f"{key}.path", fields, needed)
+        return Rows(rows, {"kind": kind, "path": path})
     if kind == "mini":
         path = existing(str(mini), key, lang)
         return Rows(objects(path), {"kind": kind, "files": _digests([path], MINI)})

@@ -57,6 +57,7 @@ METRICS = {
     "classification": CHOICE_METRICS,
     "generation": (*CHOICE_METRICS, *ANSWER_METRICS, *TRANSLATION_METRICS),
 }
+NAMED = 5  # items that a log names
 TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # those of sacreBLEU that need no download
 
 
@@ -776,8 +777,17 @@ def prepare_task(
                 unique.add(example.item, f"{name}, {reading.place_of(row, example.item)}")
     kept = [_kept(row, task, reading.place_of(row, name)) for row in rows]
     write_jsonl(path, kept)
+    equal = [one.item for one in examples if len(set(one.choices)) < len(one.choices)]
+    if equal:
+        log.warning(
+            "%s: %d items have equal choices, of which the first always wins (%s)",
+            name,
+            len(equal),
+            ", ".join(equal[:NAMED]) + (", ..." if len(equal) > NAMED else ""),
+        )
     if about is not None:
-        write_json(about, {"source": found.origin, "rows": len(rows), "of": total})
+        counts = {"rows": len(rows), "of": total, "equal_choices": len(equal)}
+        write_json(about, {"source": found.origin} | counts)
     log.info("%s %s: %d items of %d", task.name, lang, len(rows), total)
 
 
