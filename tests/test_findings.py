@@ -43,8 +43,9 @@ def test_the_effect_stands_beside_others_and_control():
     # Mean 2.4 of three languages, sd 0.4, t of 2 degrees 4.302653: 2.4 -+ 0.99.
     assert first.text == (
         "Overwriting a language's LAPE neurons (zero) costs that language 2.40 [1.41, 3.39] nats"
-        " per token, the other languages 0.60; with random, same layers it is 0.02 (3 languages, 16"
-        " documents each); 3 of 3 own-language changes are significant."
+        " per token, the other languages 0.60; under its control (random, same layers) it is 0.02"
+        " (mean and interval over 3 languages, 16 documents each); 3 of 3 own-language changes are"
+        " significant."
     )
     assert first.shown == "cross_entropy"
     assert second.text.startswith(
@@ -56,14 +57,14 @@ def test_the_effect_stands_beside_others_and_control():
 def test_a_finding_says_where_nothing_could_be_significant():
     (first, _) = findings({"perplexity": effects(documents=4, significant=False)}, SHOW)
     assert first.text.endswith(
-        "(3 languages, 4 documents each). With 4 documents no cell of 9 can be significant at 0.05."
+        "3 languages, 4 documents each). With 4 documents no cell of 9 can be significant at 0.05."
     )
 
 
 def test_models_and_protocols_are_named_where_there_are_several():
     cells = pd.concat([effects(), effects().assign(model="N")])
     texts = [one.text for one in findings({"perplexity": cells}, SHOW)]
-    assert "(3 languages, 16 documents each) (M);" in texts[0]
+    assert "3 languages, 16 documents each) (M);" in texts[0]
     assert any("(N)" in text for text in texts) and len(texts) <= 5
 
 

@@ -106,8 +106,9 @@ def _effects(cells: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Findin
                 mirror = part[part["selection"] == control]
                 mirror = mirror[mirror["deactivated"] == mirror["evaluated"]]
                 if len(mirror):
-                    text += f"; with {control} it is {_number(mirror['nll_change'].mean())}"
-            text += f" ({n} languages, {documents} documents each)"
+                    text += f"; under its control ({control}) it is"
+                    text += f" {_number(mirror['nll_change'].mean())}"
+            text += f" (mean and interval over {n} languages, {documents} documents each)"
             text += _of(part, CELLS[:3], cells)
             significant = int((own["p_holm"] < alpha).sum())
             if (rows["p_least"] >= alpha).all():
