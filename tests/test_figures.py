@@ -313,7 +313,7 @@ def _image_size(path):
     return int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
 
 
-def test_scores_by_target_and_by_layer(tmp_path):
+def test_scores_by_target_and_by_layer(tmp_path, kept):
     rows = [
         {"metric": "accuracy", "lang": lang, "target": target, "selection": "LAPE"}
         | {"intervention": f"p.L0{layer}", "difference": value, "p_holm": 0.2}
@@ -334,7 +334,11 @@ def test_scores_by_target_and_by_layer(tmp_path):
     figures.draw_layer_curves(by_layer(scores, sweep), "points", "t", tmp_path / "a.svg", zero=0.0)
     first = scores[scores["intervention"] == "p.L00"]
     figures.draw_targets(first, ["vi", "en"], "t", tmp_path / "b")
-    for name in ("a", "b"):
+    adapters = pd.concat([first.assign(adapter=name) for name in ("x: none", "x: LAPE en")])
+    figures.draw_targets(adapters, ["vi", "en"], "t", tmp_path / "c")
+    titles = [axis.get_title() for axis in kept[-1].axes if axis.get_title()]
+    assert titles == ["x: none, LAPE", "x: LAPE en, LAPE"]
+    for name in ("a", "b", "c"):
         assert _image_size(tmp_path / f"{name}.png")[0] > 300
         assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
 

@@ -1001,12 +1001,16 @@ def draw_targets(
     """Draw 100 x difference to the untouched model: evaluated (rows) x target languages.
 
     `scores` is what `tables.task_scores` returns, of one intervention and language set; the first
-    metric is drawn, one panel per selection.
+    metric is drawn, one panel per selection, and per adapter where there are several.
     """
     scores = scores[scores["metric"] == scores["metric"].iloc[0]]
     metric = scores["metric"].iloc[0].replace("_", " ")
     panels = []
-    for selection, part in scores.groupby("selection", sort=False):
+    keys = ["selection"]
+    if "adapter" in scores and scores["adapter"].nunique() > 1:
+        keys = ["adapter", "selection"]
+    for named, part in scores.groupby(keys, sort=False):
+        selection = ", ".join(map(str, named))
         wide, p = (
             part.pivot(index="lang", columns="target", values=value)
             for value in ("difference", "p_holm")
@@ -1014,7 +1018,7 @@ def draw_targets(
         place = {"index": [lang for lang in order if lang in wide.index]}
         place["columns"] = [lang for lang in order if lang in wide.columns]
         wide, p = 100 * wide.reindex(**place), p.reindex(**place)
-        panels.append((str(selection), wide, ~(p.to_numpy() < alpha)))
+        panels.append((selection, wide, ~(p.to_numpy() < alpha)))
     cmap = _cmap("PuOr")
     values = np.concatenate([frame.to_numpy().ravel() for _, frame, _ in panels])
     norm, extend = change_norm(values)
