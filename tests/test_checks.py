@@ -9,6 +9,7 @@ from test_config import GOOD, put
 
 from langneurons.config import ConfigError, build, read_configs
 from langneurons.config.effects import MOST_JOBS, count_jobs
+from langneurons.stages import stage
 
 
 def both(*changes):
@@ -191,7 +192,21 @@ NO_EFFECT |= {
     ),
 }
 
+MASK = {"method": "published", "languages": ["en", "vi", "hi"]}
+HUB_ROWS = {"kind": "hub", "dataset": "a/b", "revision": "0" * 40}
 NO_EFFECT |= {
+    "brace of a mask": (
+        put("selections.mask", MASK | {"path": "masks/{lang}.pth"}),
+        ["selections.mask.path", "{lang}", "legal: {model}"],
+    ),
+    "open brace of a mask": (
+        put("selections.mask", MASK | {"path": "masks/{model.pth"}),
+        ["selections.mask.path", "cannot be filled in"],
+    ),
+    "brace of a data set's configuration": (
+        put("tasks.xnli.source", HUB_ROWS | {"config": "{language}"}),
+        ["tasks.xnli.source.config", "{language}", "{lang}, {code}"],
+    ),
     "training in float16": (
         both(trained(), put("models.tiny.dtype", "float16")),
         ["models.tiny.dtype", "float16", "bfloat16"],
@@ -318,3 +333,10 @@ def test_the_lowest_activation_is_that_of_the_nonlinearities():
     x = np.linspace(-20, 20, 400_001)
     lowest = min(function(x).min() for function in NONLINEARITIES.values())
     assert LEAST_ACTIVATION <= lowest < LEAST_ACTIVATION + 0.005
+
+
+def test_a_configuration_without_perplexity_still_names_its_interventions():
+    config = build(GOOD | {"perplexity": None})
+    job = {"model": "tiny", "points": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+    found = stage(config, "measure_perplexity", intervention="zero", **job)
+    assert found["tokens"] is None and found["intervention"]["steps"][0]["value"] == 0

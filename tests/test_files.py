@@ -3,8 +3,11 @@
 import copy
 import gzip
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -530,3 +533,19 @@ def test_lengths_beyond_what_a_model_reads(here, change, words):
     small = [put("corpus.block_size", 64), put("corpus.heldout_block_size", 64)]
     said = refused(*small, change)
     assert re.search(words, said) and "legal: up to 64" in said
+
+
+@pytest.mark.parametrize("mode, refused", [("default", True), ("subprocess", False)])
+def test_only_the_process_that_plans_looks_at_files(here, mode, refused):
+    raw = copy.deepcopy(GOOD)
+    raw["models"]["tiny"]["source"]["path"] = "nowhere"
+    (here / "mine.yaml").write_text(json.dumps(raw))
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-n", "--mode", mode]
+        + ["--configfile", "mine.yaml", "--quiet", "rules"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert ("models.tiny.source.path" in done.stdout + done.stderr) == refused
+    assert (done.returncode != 0) == refused, done.stderr

@@ -121,13 +121,13 @@ def measure_perplexity(
     config: Config, model: str, points: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention and which text is read."""
-    protocol = from_points("perplexity", points)
+    protocol, entry = from_points("perplexity", points), config.perplexity
     return {
         "intervention": _intervention(config, intervention, protocol),
-        "tokens": None if config.perplexity is None else config.perplexity.tokens,
+        "tokens": None if entry is None else entry.tokens,
         "sampled": protocol.perplexity_text == "paper",
         "model": _model(config, model),
-    } | ({"documents": config.perplexity.documents} if config.perplexity.documents else {})
+    } | ({"documents": entry.documents} if entry is not None and entry.documents else {})
 
 
 @_stage

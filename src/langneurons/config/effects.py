@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from langneurons.config.base import doubled
 from langneurons.config.finetuning import FinetuneEntry
-from langneurons.config.root import Config
+from langneurons.config.root import Config, check_template
 from langneurons.config.tasks import TaskEntry
 from langneurons.errors import ConfigError
 from langneurons.paths import braces
@@ -206,7 +206,11 @@ def _check_conditions(config: Config) -> None:
 
 
 def _check_kinds(path: str, entry: TaskEntry | FinetuneEntry) -> None:
-    """Refuse a `paper` block that replaces nothing, and shares that hold no row of any data."""
+    """Refuse shares that hold no row of any data, and names of the hub that cannot be filled in."""
+    paper = entry.paper and entry.paper.source
+    for key, source in (("source", entry.source), ("paper.source", paper)):
+        if source is not None and source.kind == "hub" and source.config is not None:
+            check_template(f"{path}.{key}.config", source.config, 1, ("lang", "code"))
     shares = [(f"{path}.rows", entry.rows)]
     if entry.paper is not None and entry.paper.rows is not None:
         shares.append((f"{path}.paper.rows", entry.paper.rows))

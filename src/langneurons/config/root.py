@@ -618,10 +618,10 @@ def _check_paths(place: str, source, languages: int) -> None:
     paths = source_paths(source)
     varied = any("{lang}" in path or "{code}" in path for path in paths.values())
     for key, path in paths.items():
-        _check_template(f"{place}.{key}", path, 1 if varied else languages, ("lang", "code"))
+        check_template(f"{place}.{key}", path, 1 if varied else languages, ("lang", "code"))
 
 
-def _check_template(
+def check_template(
     path: str, text: str, languages: int, legal: tuple[str, ...] = ("lang",)
 ) -> None:
     """Refuse braces other than {lang}, and a template without it for several languages."""
@@ -865,7 +865,7 @@ def _check_lss(config: Config) -> None:
                 raise unknown("lss", lang, "language of the mini facts", MINI_LANGUAGES)
     else:
         key = "config" if entry.source.kind == "hub" else "path"
-        _check_template(f"lss.source.{key}", getattr(entry.source, key), len(languages))
+        check_template(f"lss.source.{key}", getattr(entry.source, key), len(languages))
 
 
 def _check_conditions(
@@ -1071,7 +1071,7 @@ def _check_generation(config: Config) -> None:
                         f"{path}.targets", lang, "language that py3langid tells", sorted(PY3LANGID)
                     )
         if entry.questions.kind == "jsonl":
-            _check_template(f"{path}.questions.path", entry.questions.path, len(asked))
+            check_template(f"{path}.questions.path", entry.questions.path, len(asked))
             continue
         for lang in sorted(asked):
             if lang not in MINI_QUESTIONS:
@@ -1106,7 +1106,7 @@ def _check_mini(config: Config) -> None:
             continue
         key = "config" if source.kind == "hub" else "path"
         text, path = getattr(source, key), f"corpus.{place}"
-        _check_template(f"{path}.{key}", text, len(config.language_names()), ("lang", "code"))
+        check_template(f"{path}.{key}", text, len(config.language_names()), ("lang", "code"))
         for lang in source.codes:
             if lang not in config.language_names():
                 raise unknown(f"{path}.codes", lang, "language", config.language_names())

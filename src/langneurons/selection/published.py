@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.orders import ORDERS
+from langneurons.paths import braces
 from langneurons.selection.base import SelectionBase
 
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ class Published(SelectionBase):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="Digest that the file must have."
     )
+
+    @field_validator("path")
+    @classmethod
+    def _model_only(cls, value: str) -> str:
+        try:
+            wrong = sorted(braces(value) - {"model"})
+        except ValueError as error:
+            raise ValueError(f"{value!r} cannot be filled in: {error}") from None
+        if wrong:
+            raise ValueError(f"{value!r}: {{{wrong[0]}}} is not filled in; legal: {{model}}")
+        return value
 
     @field_validator("languages")
     @classmethod
