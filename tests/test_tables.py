@@ -141,8 +141,11 @@ def test_perplexity_summary_by_hand():
     }  # fmt: skip
     rows = [(*key, value) for key, value in values.items()]
     cells = pd.DataFrame(rows, columns=["deactivated", "evaluated", "nll_change"])
-    summary = tables.perplexity_summary(cells).iloc[0]
+    summary = tables.perplexity_summary(cells, 0.95).iloc[0]
     assert summary["mean_own"] == 2
+    # Own changes 3, 2, 1: standard deviation 1, t of 2 degrees at 97.5 %: 4.302653.
+    half = 4.302653 / np.sqrt(3)
+    assert (summary["own_low"], summary["own_high"]) == pytest.approx((2 - half, 2 + half))
     assert summary["mean_others"] == pytest.approx(14 / 6)
     assert summary["own_above_mean_of_others"] == 2
     assert summary["own_largest"] == 1

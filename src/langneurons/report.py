@@ -62,7 +62,7 @@ ORDER = (
 MAIN = {
     "perplexity": ("nll_change", "low", "high", "p_holm", "documents"),
     "tasks": ("difference", "difference_low", "difference_high", "p_holm", "baseline", "mean", "n"),
-    "perplexity_summary": ("mean_own", "mean_others"),
+    "perplexity_summary": ("mean_own", "own_low", "own_high", "mean_others"),
     "lss_summary": ("lss", "difference", "difference_low", "difference_high", "p_holm", "facts"),
     "lss": ("lss", "low", "high", "n", "margin"),
     "forcing_summary": ("success", "baseline", "difference", "low", "high", "p_holm", "n"),

@@ -457,10 +457,11 @@ def matrix(cells: pd.DataFrame, value: str, order: Sequence[str]) -> pd.DataFram
     return wide.loc[rows, columns]
 
 
-def perplexity_summary(cells: pd.DataFrame) -> pd.DataFrame:
+def perplexity_summary(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return one row: how much more a language's neurons matter to it than to the others.
 
-    Rows whose own language was not evaluated do not count.
+    own_low and own_high: Student's t over languages. Rows whose own language was not evaluated do
+    not count.
     """
     langs = sorted(set(cells["deactivated"]) & set(cells["evaluated"]))
     square = matrix(cells, "nll_change", langs).to_numpy()
@@ -473,8 +474,11 @@ def perplexity_summary(cells: pd.DataFrame) -> pd.DataFrame:
         mean_off = float(off.mean())
         above = int((own > off.mean(axis=1)).sum())
         largest = int((own > off.max(axis=1)).sum())
+    mean_own, low, high = mean_interval(own, confidence)
     row = {
-        "mean_own": float(own.mean()) if n else math.nan,
+        "mean_own": float(mean_own),
+        "own_low": float(low),
+        "own_high": float(high),
         "mean_others": mean_off,
         "own_above_mean_of_others": above,
         "own_largest": largest,

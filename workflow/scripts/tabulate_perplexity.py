@@ -21,12 +21,18 @@ def main(snakemake) -> None:
     cells, summaries = [], []
     for labels, frame, sampled in perplexity_matrices(snakemake.input, show):
         change = perplexity_change(frame, show["results"], sampled)
-        summaries.append(with_labels(labels, perplexity_summary(change)))
+        summary = perplexity_summary(change, show["results"]["confidence"])
+        summaries.append(with_labels(labels, summary))
         cells.append(with_labels(labels, change))
     table, results = pd.concat(cells, ignore_index=True), show["results"]
     notes = perplexity_notes(table, results)
     write_table(table, folder / "perplexity", "Change of perplexity", notes)
-    write_table(pd.concat(summaries), folder / "perplexity_summary", "Own against other languages")
+    notes = (
+        "Changes of NLL in nats per token; means, and interval of the own language's, over"
+        " n_languages languages."
+    )
+    table = pd.concat(summaries)
+    write_table(table, folder / "perplexity_summary", "Own against other languages", notes)
     job.done()
 
 
