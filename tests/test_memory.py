@@ -172,6 +172,8 @@ def test_training_goes_on_with_less(tmp_path, monkeypatch, task, after):
         folder = tmp_path / str(failing)
         monkeypatch.setattr(cell, "STORE", str(tmp_path / f"store{failing}"))
         names = {"manifest": "manifest.json", "definition": "task.yaml", "rows": "rows.jsonl"}
+        names["about"] = "rows.json"
+        (tmp_path / "rows.json").write_text("{}")
         inputs = {key: str(tmp_path / name) for key, name in names.items()}
         curves, _ = cell.finetuning_cell(cfg, [], "none", inputs, str(folder))
         found[failing] = curves, load_file(folder / "adapter_model.safetensors")

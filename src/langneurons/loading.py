@@ -65,6 +65,7 @@ GGUF_TYPE = ".gguf.json"
 ADAPTER = "adapter_config.json"  # transformers would put it on top of the weights
 FULL = "full"
 KEPT_COMMIT = ".newest.json"
+LIBRARY_CACHE = ".cache"  # where the hub's library leaves halves of files
 REBUILD = "Rebuild it with: snakemake --forcerun prepare_model"
 # Bytes of 4-bit weights with their scales, as a share of 16-bit ones.
 NF4_SHARE = 0.28
@@ -342,6 +343,7 @@ def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
             " lacks one of them."
         )
     _remove_others(directory, {*small, *weights})
+    shutil.rmtree(directory / LIBRARY_CACHE, ignore_errors=True)
     # Small files first: a family that is not supported is refused before the weights come.
     hub.download(
         source.repo, revision, (small, weights), directory, lambda: _checked_small(directory)

@@ -19,6 +19,7 @@ SIZES = {
 # What is kept of each paper: the model, languages by set, and of each block the entries.
 KEPT = {
     "mondal2025": {
+        "protocol": "corrected",
         "models": ["mistral-nemo-12b"],
         "language_sets": {"set_xnli": ["en", "vi"]},
         "selections": ["lape"],
@@ -27,6 +28,7 @@ KEPT = {
         "finetunings": {"xnli": ["target"]},
     },
     "gurgurov2025": {
+        "protocol": "corrected",
         "models": ["aya-expanse-8b"],
         "language_sets": {"all": ["mt", "de"]},
         "selections": ["lape_5"],
@@ -35,6 +37,7 @@ KEPT = {
         "finetunings": {},
     },
     "rahmanisa2025": {
+        "protocol": "paper",
         "models": ["qwen-2.5-0.5b"],
         "language_sets": {"all": ["vi", "zh"]},
         "selections": ["lape"],
@@ -78,6 +81,10 @@ def reduced(paper: str) -> dict:
         one |= {"neurons": some, "rows": [0, 0.2]}
         one["training"] |= {"max_steps": 2, "log_steps": 1, "checkpoint_steps": 1}
         one.pop("paper", None)
+    if isinstance(raw["protocols"], dict):
+        raw["protocols"] = {kept["protocol"]: raw["protocols"][kept["protocol"]]}
+    else:
+        raw["protocols"] = [kept["protocol"]]
     for key in ("forcing", "fallback", "lens"):
         raw.pop(key, None)
     if "lss" in raw:

@@ -53,6 +53,11 @@ def fact_inputs(wc):
     return [f"resources/facts/{lang}.jsonl" for lang in cfg.lss_languages(wc.langset)[0]]
 
 
+def fact_abouts(wc):
+    """Return the file beside each of these that says where its facts come from."""
+    return [path.removesuffix("l") for path in fact_inputs(wc)]
+
+
 def training_definition(wc):
     """Return the YAML file that defines the task that is trained."""
     return definition_file(wc.finetuning, cfg.finetunings[wc.finetuning])
@@ -67,7 +72,8 @@ def adapter_inputs(wc):
         inputs = {"corpus": f"results/{wc.model}/corpora/{entry.language}.safetensors"}
     else:
         inputs = {"definition": definition_file(adapter.finetuning, entry)}
-        inputs["rows"] = f"resources/training/{rows}/{adapter.finetuning}.jsonl"
+        items = f"resources/training/{rows}/{adapter.finetuning}"
+        inputs |= {"rows": f"{items}.jsonl", "about": f"{items}.json"}
     if adapter.selection is not None:
         folder = f"results/{wc.model}/neurons/{adapter.langset}"
         inputs["neurons"] = f"{folder}/{adapter.selection}.parquet"

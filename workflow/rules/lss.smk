@@ -35,6 +35,7 @@ rule measure_lss:
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         facts=fact_inputs,
+        abouts=fact_abouts,
     output:
         ensure(
             "results/{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet",

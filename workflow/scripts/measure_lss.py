@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from langneurons.cells.lss import lss_cell
-from langneurons.io import write_parquet
+from langneurons.io import read_json, write_parquet
 from langneurons.runtime import start
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ def main(snakemake) -> None:
         list(snakemake.input.facts),
         snakemake.resources.batch_tokens,
     )
-    write_parquet(snakemake.output[0], frame, metadata)
+    sources = {
+        base: read_json(path)
+        for base, path in zip(metadata["bases"], snakemake.input.abouts, strict=True)
+    }
+    write_parquet(snakemake.output[0], frame, metadata | {"rows": sources})
     job.done(records=len(frame))
 
 

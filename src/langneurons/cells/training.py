@@ -73,7 +73,8 @@ def _task(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, pa
     curves = train(
         model, tokenizer, items, training, chosen, folder, work, who, head_size(task), parts
     )
-    return curves, {"items": {"trained": len(items), "left_out": len(rows) - len(items)}}
+    counted = {"trained": len(items), "left_out": len(rows) - len(items)}
+    return curves, {"items": counted, "rows": read_json(inputs["about"])}
 
 
 def _text(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, parts):
@@ -97,7 +98,8 @@ def _text(cfg, inputs, model, tokenizer, training, chosen, folder, work, who, pa
         before["perplexity"],
         after["perplexity"],
     )
-    return curves, {"heldout": {"before": before, "after": after}}
+    heldout = {"before": before, "after": after}
+    return curves, {"heldout": heldout, "text": corpus.header.get("text", {})}
 
 
 def _selected(
