@@ -9,6 +9,7 @@ models continue where they stopped, also in a new process, and are compared with
 import hashlib
 import logging
 import os
+import random
 import re
 import threading
 import time
@@ -33,6 +34,7 @@ LONGEST = 900  # seconds that the hub may ask for
 PARTS, STAMPS = ".parts", ".fetched.json"
 THREADS = 4
 CHUNK = 1 << 20
+BATCH, BLOCK = 100, 1 << 20  # rows that are decoded at once, bytes that are asked for at once
 SILENCE = 60.0  # seconds without a byte
 
 
@@ -423,19 +425,35 @@ def _rows(
     needed: Sequence[str] = (),
     shuffle: Mapping[str, int] | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of a commit of a data set; a break goes on after the rows that have come."""
+    """Return the rows of a commit of a data set, in its order or shuffled."""
     where = f"{repo} ({config or 'default'}, {split})"
     what = f"data set {where} at {commit}"
     if not switched_off():
         _resolve(repo, commit, what)
-    stream = persist(what, lambda: _stream(repo, config, split, commit, fields, needed, what))
+    files, names = persist(what, lambda: _files(repo, config, split, commit, fields, needed, what))
+    parts = [(f"{where}, row", _Chained(files))]
     if shuffle is not None:
-        stream = stream.shuffle(
-            seed=shuffle["seed"],
-            buffer_size=shuffle["buffer"],
-            max_buffer_input_shards=shuffle["shards"],
-        )
-    count, rows, names = 0, None, class_names(stream.features)
+        parts = [(f"{where}, file {number}, row", one) for number, one in enumerate(files, 1)]
+
+    def rows_of(part: tuple[str, Any]) -> Iterator[Row]:
+        name, own = part
+        for number, row in enumerate(_lasting(own, what), 1):
+            place = f"{name} {number}"
+            for field in needed:
+                if field not in row:
+                    raise unknown_field(row, field, place)
+            if fields is not None:
+                row = {field: row[field] for field in fields if field in row}
+            yield Row(row, place, names)
+
+    if shuffle is None:
+        return rows_of(parts[0])
+    return _shuffled([lambda part=part: rows_of(part) for part in parts], **shuffle)
+
+
+def _lasting(stream: Iterable[T], what: str) -> Iterator[T]:
+    """Yield what a stream yields; after a break it goes on behind what has come."""
+    count, rows = 0, None
 
     def following():
         nonlocal rows
@@ -451,13 +469,42 @@ def _rows(
 
     while (row := persist(what, following)) is not None:
         count += 1
-        place = f"{where}, row {count}"
-        for field in needed:
-            if field not in row:
-                raise unknown_field(row, field, place)
-        if fields is not None:
-            row = {field: row[field] for field in fields if field in row}
-        yield Row(row, place, names)
+        yield row
+
+
+def _shuffled(
+    parts: Sequence[Callable[[], Iterator[T]]], seed: int, buffer: int, shards: int
+) -> Iterator[T]:
+    """Yield rows of several files in a random order, each of them held once.
+
+    `shards` of the files are read in turns, in a random order of the files. Of the `buffer` rows at
+    hand a random one is yielded, and the next one read takes its place. The shuffle of the library
+    holds its buffer several times, and its order is that of a version.
+    """
+    draw = random.Random(seed).random
+    waiting = sorted(range(len(parts)), key=lambda _: draw())
+    active: list[Iterator[T]] = []
+    held: list[T] = []
+    turn = 0
+    while waiting or active:
+        while waiting and len(active) < shards:
+            active.append(parts[waiting.pop(0)]())
+        turn %= len(active)
+        row = next(active[turn], None)
+        if row is None:
+            active.pop(turn)
+            continue
+        turn += 1
+        if len(held) < buffer:
+            held.append(row)
+            continue
+        place = int(draw() * buffer)
+        row, held[place] = held[place], row
+        yield row
+    while held:
+        place = int(draw() * len(held))
+        held[place], held[-1] = held[-1], held[place]
+        yield held.pop()
 
 
 def _resolve(repo: str, commit: str, what: str) -> None:
@@ -470,8 +517,39 @@ def _resolve(repo: str, commit: str, what: str) -> None:
         raise InputError(f"{what}: the hub answers with commit {found}, which is not used.")
 
 
-def _stream(repo, config, split, commit, fields, needed, what):
-    """Return a stream of rows, of the commit and no other."""
+class _Chained:
+    """The rows of several files, one after the other, as often as they are asked for."""
+
+    def __init__(self, files: Sequence[Iterable[T]]):
+        self._files = files
+
+    def __iter__(self) -> Iterator[T]:
+        for one in self._files:
+            yield from one
+
+
+class _Parquet:
+    """Some columns of a parquet file of the hub, as often as they are asked for.
+
+    It is read a page at a time: the library's reader holds row groups, tens of MB for each file.
+    """
+
+    def __init__(self, url: str, columns: Sequence[str]):
+        self._url, self._columns = url, list(columns)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet as pq
+        from huggingface_hub import HfFileSystem
+
+        with HfFileSystem().open(self._url, "rb", block_size=BLOCK) as opened:
+            file = pq.ParquetFile(opened, buffer_size=BLOCK, pre_buffer=False)
+            given = {"batch_size": BATCH, "columns": self._columns, "use_threads": False}
+            for batch in file.iter_batches(**given):
+                yield from batch.to_pylist()
+
+
+def _files(repo, config, split, commit, fields, needed, what):
+    """Return the rows of each file of a split, of the commit and no other, and class names."""
     import datasets
 
     # An iterable data set would load torch for its data loader, which nobody asks for here.
@@ -487,19 +565,19 @@ def _stream(repo, config, split, commit, fields, needed, what):
             f"{what}: no split {split!r}; splits: {', '.join(legal)}.{nearest(split, legal)} A part"
             " of a split is named with `rows` or `limit`."
         ) from None
-    known = stream.column_names
-    if fields is None or known is None:
-        return stream
-    for field in needed:
+    names, known = class_names(stream.features), stream.column_names
+    for field in needed if known is not None else ():
         if field not in known:
             raise unknown_field(dict.fromkeys(known), field, what)
-    chosen = [field for field in known if field in set(fields)]
-    if not chosen or len(chosen) == len(known) or "columns" not in vars(builder.config):
-        return stream
-    return _builder(repo, config, commit, what, columns=chosen).as_streaming_dataset(split)
+    chosen = [field for field in known or () if field in set(fields or ())]
+    urls = (builder.config.data_files or {}).get(split, ())
+    if chosen and type(builder).__name__.startswith("Parquet") and urls:
+        return [_Parquet(url, chosen) for url in urls], names
+    number = stream.num_shards
+    return [stream.shard(number, index) for index in range(number)], names
 
 
-def _builder(repo, config, commit, what, **options):
+def _builder(repo, config, commit, what):
     import datasets
 
     if Path(repo).exists():
@@ -508,7 +586,7 @@ def _builder(repo, config, commit, what, **options):
             " another folder, or rename it."
         )
     try:
-        builder = datasets.load_dataset_builder(repo, config, revision=commit, **options)
+        builder = datasets.load_dataset_builder(repo, config, revision=commit)
     except ValueError as error:
         if "not found. Available" not in str(error):
             raise

@@ -176,9 +176,7 @@ def test_what_passes_is_tried_again(hub, kind, where, monkeypatch):
 
 def test_a_stream_that_breaks_goes_on_after_the_rows_that_have_come(hub, monkeypatch):
     serve(hub, "owner/breaks", OLD, ["xx"])
-    import datasets
-
-    real, broken = datasets.IterableDataset.__iter__, [12, 30]
+    real, broken = client._Chained.__iter__, [12, 30]
 
     def breaking(self):
         for number, row in enumerate(real(self)):
@@ -187,9 +185,23 @@ def test_a_stream_that_breaks_goes_on_after_the_rows_that_have_come(hub, monkeyp
                 raise ConnectionError("gone")
             yield row
 
-    monkeypatch.setattr(datasets.IterableDataset, "__iter__", breaking)
+    monkeypatch.setattr(client._Chained, "__iter__", breaking)
     assert [row["id"] for row in read("owner/breaks")] == [f"xx{i}" for i in range(50)]
     assert not broken
+
+
+def test_a_shuffle_holds_every_row_once_and_mixes_files_that_are_read_in_turns():
+    parts = [lambda k=k: iter([f"{k}-{i}" for i in range(10)]) for k in range(5)]
+    rows = list(client._shuffled(parts, seed=1, buffer=7, shards=2))
+    assert sorted(rows) == sorted(f"{k}-{i}" for k in range(5) for i in range(10))
+    assert rows == list(client._shuffled(parts, seed=1, buffer=7, shards=2))
+    assert rows != list(client._shuffled(parts, seed=2, buffer=7, shards=2))
+    assert len({row[0] for row in rows[:10]}) == 2
+    # A buffer of one row keeps the order of the files and of their rows.
+    assert len({row[0] for row in list(client._shuffled(parts, 3, 1, 1))[:10]}) == 1
+    for kept in (1, 3, 100):
+        assert len(list(client._shuffled(parts, 4, kept, 3))) == 50
+    assert list(client._shuffled([], 0, 5, 2)) == []
 
 
 @pytest.mark.parametrize(
@@ -237,20 +249,16 @@ def test_text_is_streamed_in_the_columns_that_are_read(hub, tmp_path, monkeypatc
         fetch_text(made, "xx", tmp_path / "out", tmp_path / "about")
         return [row["id"] for row in read_jsonl(tmp_path / "out")]
 
-    import datasets
-
-    asked, real = [], datasets.load_dataset_builder
+    asked, real = [], client._Parquet
     monkeypatch.setattr(
-        datasets,
-        "load_dataset_builder",
-        lambda *given, **more: asked.append(more.get("columns")) or real(*given, **more),
+        client, "_Parquet", lambda url, columns: asked.append(columns) or real(url, columns)
     )
     first = fetched(buffer=20, characters=100)
-    assert asked == [None, ["id", "text"]]
+    assert asked == [["id", "text"]] * 4
     assert first == fetched(buffer=20, characters=100) and len(first) < 60
     # Both the seed and the number of files at once decide the sample.
     assert first != fetched(buffer=20, characters=100, seed=1)
-    one = fetched(buffer=20, characters=100, shards=1)
+    one = fetched(buffer=5, characters=60, shards=1)
     assert first != one and len({name.split("-")[0] for name in one}) == 1
     everything = fetched(seed=None, characters=10**6)
     assert everything == [f"{k}-{i}" for k in range(4) for i in range(40)]

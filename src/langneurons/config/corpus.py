@@ -41,10 +41,10 @@ class HubText(Frozen):
     )
     buffer: int = Field(10_000, ge=1, description="Documents in the shuffle buffer.")
     shards: int = Field(
-        10,
+        4,
         ge=1,
-        description="Files that the buffer is filled from at once, which decides the sample as the"
-        " seed does.",
+        description="Files that the buffer is filled from in turns, which decides the sample as the"
+        " seed does; each that is open takes memory (some 20 MB).",
     )
     characters: int = Field(
         600_000_000, ge=1, description="Stop after this many characters per language."
