@@ -2,6 +2,7 @@
 
 import pytest
 from tiny import tiny_tokenizer
+from tokenizers import processors
 
 from langneurons.config.corpus import CorpusConfig
 from langneurons.corpora import fetch_text, pack_corpus
@@ -75,6 +76,9 @@ def test_the_text_that_a_model_has_read_and_its_bos(tmp_path):
     paths = []
     for model, bos in (("m", "<s>"), ("local", None)):
         tokenizer.bos_token = bos
+        if bos is None:
+            empty = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+            tokenizer.backend_tokenizer.post_processor = empty
         made = CorpusConfig.model_validate({"source": {"kind": "mini"}, "heldout_fraction": 0.3})
         fetch_text(made, "en", tmp_path / "text.jsonl", tmp_path / "about.json")
         about = read_json(tmp_path / "about.json")

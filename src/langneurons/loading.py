@@ -533,10 +533,15 @@ def _convert(path: Path, directory: Path) -> None:
 
 
 def _needed(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the small files and the weights to use, of the files of a folder."""
+    """Return the small files and the weights to use, of the files of a folder.
+
+    Of indices of shards only that of these weights: others are of files that are not needed.
+    """
     top = sorted(name for name in names if "/" not in name and not name.startswith("."))
-    small = [n for n in top if n not in (MANIFEST, ADAPTER) and any(fnmatch(n, p) for p in SMALL)]
     weights = [n for n in top if SAFETENSORS.fullmatch(n)]
+    index = "model.safetensors.index.json" if weights else "pytorch_model.bin.index.json"
+    small = [n for n in top if n not in (MANIFEST, ADAPTER) and any(fnmatch(n, p) for p in SMALL)]
+    small = [n for n in small if not n.endswith(".index.json") or n == index]
     return small, weights or [n for n in top if PICKLED.fullmatch(n)]
 
 

@@ -61,6 +61,16 @@ def test_one_copy_of_the_weights_comes(hub, files, tmp_path):
     assert [path.rsplit("/")[-1] for path in hub.asked("/resolve/")] == ["config.json"]
 
 
+def test_indices_of_weights_that_are_not_used_do_not_come():
+    names = ["config.json", "flax_model.msgpack.index.json", "model.safetensors.index.json"]
+    names += ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"]
+    small, weights = loading._needed(names)
+    assert small == ["config.json", "pytorch_model.bin.index.json"]
+    assert weights == ["pytorch_model-00001-of-00001.bin"]
+    shard = "model-00001-of-00001.safetensors"
+    assert loading._needed([*names, shard]) == (["config.json", names[2]], [shard])
+
+
 def test_a_family_is_refused_before_its_weights_come(hub, tmp_path):
     weights = {f"pytorch_model-0000{i}-of-00002.bin": b"w" for i in (1, 2)}
     config = json.dumps({"model_type": "phi3"})
