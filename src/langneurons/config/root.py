@@ -995,6 +995,14 @@ def _check_finetunings(config: Config) -> None:
             _check_doubled(f"{path}.{key}", getattr(entry, key) or ())
         if {"target", "source_target"} & set(entry.neurons) and not entry.targets:
             raise ConfigError(f"{path}.targets: empty, but neurons of the target are asked for.")
+        choices = set(entry.neurons)
+        same = {"source", "target"} <= choices or "source_target" in choices
+        if same and entry.language in entry.targets:
+            raise ConfigError(
+                f"{path}.targets: {entry.language!r} is the language of the rows as well, so that"
+                " source and target are the same neurons; leave it out of `targets`, or name"
+                " `neurons: [target]` alone."
+            )
         for choice in entry.neurons:
             made = [
                 adapter
