@@ -34,7 +34,7 @@ LONGEST = 900  # seconds that the hub may ask for
 PARTS, STAMPS = ".parts", ".fetched.json"
 THREADS = 4
 CHUNK = 1 << 20
-BATCH, BLOCK = 100, 1 << 20  # rows that are decoded at once, bytes that are asked for at once
+BATCH, BLOCK = 100, 1 << 21  # rows that are decoded at once, bytes that are asked for at once
 SILENCE = 60.0  # seconds without a byte
 
 
