@@ -207,6 +207,14 @@ NO_EFFECT |= {
         put("tasks.xnli.source", HUB_ROWS | {"config": "{language}"}),
         ["tasks.xnli.source.config", "{language}", "{lang}, {code}"],
     ),
+    "a target that is the source": (
+        trained(neurons=["source", "target"], language="vi"),
+        ["finetunings.nli.targets", "'vi'", "source and target are the same"],
+    ),
+    "both of one language": (
+        trained(neurons=["source_target"], language="vi"),
+        ["finetunings.nli.targets", "'vi'"],
+    ),
     "training in float16": (
         both(trained(), put("models.tiny.dtype", "float16")),
         ["models.tiny.dtype", "float16", "bfloat16"],
