@@ -69,3 +69,18 @@ def test_the_number_of_fetching_jobs_is_given_on_the_command_line(hub, tmp_path)
     given = ("--resources", "network=1", "--configfile", "tiny.yaml")
     checkout.run(*files, "-c3", *given, hub=True)
     assert at_once(hub) == 1
+
+
+def test_resources_of_a_paper_are_fetched_and_nothing_is_quantised(tmp_path):
+    checkout = Checkout(tmp_path)
+    paper = "config/papers/mondal2025.yaml"
+    done = checkout.run("resources", "-n", "--quiet", "rules", "--configfile", paper, hub=True)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert {name: int(number) for name, number in counts.items()} == {
+        "prepare_model": 2,
+        "fetch_text": 16,
+        "prepare_task": 12,
+        "prepare_training": 4,
+        "resources": 1,
+        "total": 35,
+    }
