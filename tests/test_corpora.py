@@ -137,7 +137,7 @@ def test_documents_of_the_hub_with_nul_characters_are_dropped_and_counted(tmp_pa
     texts = [f"w{number}" for number in range(20)] + ["w1 \0 w2", "w3\0"]
     monkeypatch.setattr(hub, "_resolve", lambda *_: None)
     stream = Dataset.from_dict({"text": texts}).to_iterable_dataset()
-    monkeypatch.setattr(hub, "_stream", lambda *_: stream)
+    monkeypatch.setattr(hub, "_files", lambda *_: ([stream], {}))
     source = {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "train"}
     source |= {"config": "{lang}", "text_field": "text", "id_field": None}
     about = tmp_path / "about.json"

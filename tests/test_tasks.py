@@ -10,7 +10,7 @@ import yaml
 from sacrebleu.metrics import BLEU
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import corpus_metrics, hub, tasks
+from langneurons import corpus_metrics, hub, reading, tasks
 from langneurons.config import read_configs
 from langneurons.errors import ConfigError, InputError
 from langneurons.io import read_json, read_jsonl
@@ -456,7 +456,9 @@ def sources(kind, data, tmp_path, monkeypatch):
         data.save_to_disk(str(tmp_path / "saved"))
         return {"kind": "folder", "path": str(tmp_path / "saved")}
     monkeypatch.setattr(hub, "_resolve", lambda *_: None)
-    monkeypatch.setattr(hub, "_stream", lambda *_: data.to_iterable_dataset())
+    stream = data.to_iterable_dataset()
+    found = [stream], reading.class_names(stream.features)
+    monkeypatch.setattr(hub, "_files", lambda *_: found)
     return {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "test"}
 
 
