@@ -36,6 +36,15 @@ def test_two_commits_of_one_data_set_are_two_rows(tmp_path):
     ]
 
 
+def test_held_out_text_of_another_source_has_a_row_of_its_own(tmp_path):
+    path = tmp_path / "resources" / "text" / "en.json"
+    about = {"sources": [hub(OLD), hub(NEW)], "documents": 10, "heldout": 3, "dropped": {"x": 2}}
+    write_json(path, about)
+    table = source_table([], [str(path)], SHOW)
+    rows = table[["what", "revision", "rows", "left_out"]].to_numpy().tolist()
+    assert rows == [["text", OLD, 7, 2], ["held-out text", NEW, 3, 0]]
+
+
 def test_models_text_and_files_say_where_they_come_from(tmp_path):
     manifests = {
         "m": {"revision": OLD, "source": {"kind": "hub", "repo": "owner/m", "revision": OLD}},

@@ -41,10 +41,14 @@ def source_table(
             key = (part, name, where, revision, chosen)
             row = found.setdefault(key, {"languages": [], "rows": 0, "left_out": 0})
             row["languages"].append(lang)
+            several = len(about.get("sources", ())) > 1
             if number == 0:
                 row["rows"] += about.get("rows", about.get("documents", 0))
+                row["rows"] -= about["heldout"] if several else 0
                 row["left_out"] += sum(about.get("dropped", {}).values())
                 row["left_out"] += about.get("of", about.get("rows", 0)) - about.get("rows", 0)
+            else:
+                row["rows"] += about["heldout"]
     for (part, name, where, revision, chosen), row in found.items():
         languages = ", ".join(dict.fromkeys(filter(None, row.pop("languages"))))
         records.append(
