@@ -634,7 +634,7 @@ class Unique:
 
         self._what = what
         self._table = sqlite3.connect("")
-        self._table.execute("PRAGMA cache_size = -16000")
+        self._table.execute("PRAGMA cache_size = -4000")
         self._table.execute(
             "CREATE TABLE seen (key BLOB PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID"
         )

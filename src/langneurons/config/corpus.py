@@ -41,7 +41,7 @@ class HubText(Frozen):
     )
     buffer: int = Field(10_000, ge=1, description="Documents in the shuffle buffer.")
     shards: int = Field(
-        3,
+        2,
         ge=1,
         description="Files that the buffer is filled from in turns, which decides the sample as the"
         " seed does; each that is open takes memory (some 20 MB).",
