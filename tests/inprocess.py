@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numba
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import (
     ConfigSettings,
@@ -105,7 +106,7 @@ def call(job: Any) -> None:
         output=job.output,
         params=job.params,
         wildcards=job.wildcards,
-        threads=1,
+        threads=numba.config.NUMBA_NUM_THREADS,  # which no job can change in a process that runs
         log=job.log,
         resources=job.resources,
         rule=job.rule.name,

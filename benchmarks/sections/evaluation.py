@@ -9,7 +9,8 @@ NEW_TOKENS = 32
 class Numbers:
     """A tokenizer whose words are the numbers of tokens."""
 
-    pad_token_id, bos_token_id, eos_token_id = 0, 1, None
+    pad_token_id, bos_token_id, eos_token_id, unk_token = 0, 1, None, None
+    all_special_tokens, added_tokens_decoder = (), {}
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         """Return the tokens of a text, BOS first."""

@@ -281,7 +281,8 @@ def download(
             wanted[entry.path] = (entry.size, checksum)
     for lost in sorted(set(names) - {entry.path for entry in listed}):
         raise InputError(f"{what} has no file {lost}.")
-    keep = {f"{checksum}.part" for _, checksum in wanted.values()}
+    # Files of equal content are fetched side by side, each into a part of its own.
+    keep = {f"{checksum}.{name}.part" for name, (_, checksum) in wanted.items()}
     for old in parts.iterdir():
         if old.name not in keep:
             old.unlink()
@@ -289,7 +290,7 @@ def download(
 
     def fetch(name: str) -> None:
         size, checksum = wanted[name]
-        part = parts / f"{checksum}.part"
+        part = parts / f"{checksum}.{name}.part"
         url = huggingface_hub.hf_hub_url(repo, name, revision=commit)
         start = time.monotonic()
         persist(

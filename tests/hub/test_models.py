@@ -147,7 +147,7 @@ def test_half_a_file_is_continued_and_no_half_is_left(hub, files, tmp_path, monk
     hub.faults = [Fault("cut", checksum), Fault(404, checksum)]
     with pytest.raises(InputError):
         loading.prepare_model(entry(), tmp_path / "out")
-    half = tmp_path / "out" / client.PARTS / f"{checksum}.part"
+    half = tmp_path / "out" / client.PARTS / f"{checksum}.{WEIGHTS}.part"
     size = half.stat().st_size
     assert 0 < size < len(files[WEIGHTS])
     (tmp_path / "out" / client.PARTS / "0000.part").write_bytes(b"of another commit")
@@ -197,12 +197,19 @@ def test_a_killed_download_goes_on_in_a_new_process(hub, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [client.STAMPS, "pytorch_model.bin"]
 
 
+def test_files_of_equal_content_are_fetched_side_by_side(hub, tmp_path):
+    names = [f"params{number}.json" for number in range(12)]
+    hub.add("models", "owner/equal", dict.fromkeys(names, b'{"dim": 32}'), COMMIT)
+    client.download("owner/equal", COMMIT, [names], tmp_path)
+    assert {(tmp_path / name).read_bytes() for name in names} == {b'{"dim": 32}'}
+
+
 def test_bytes_that_are_not_those_of_the_commit_are_fetched_again(hub, tmp_path):
     hub.add("models", "owner/large", {"pytorch_model.bin": b"right" * 1000}, COMMIT)
     out = tmp_path / "out"
     (out / client.PARTS).mkdir(parents=True)
     checksum = hashlib.sha256(b"right" * 1000).hexdigest()
-    (out / client.PARTS / f"{checksum}.part").write_bytes(b"wrong" * 900)
+    (out / client.PARTS / f"{checksum}.pytorch_model.bin.part").write_bytes(b"wrong" * 900)
     client.download("owner/large", COMMIT, [["pytorch_model.bin"]], out)
     assert (out / "pytorch_model.bin").read_bytes() == b"right" * 1000
 
