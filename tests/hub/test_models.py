@@ -159,6 +159,14 @@ def test_half_a_file_is_continued_and_no_half_is_left(hub, files, tmp_path, monk
     assert not (tmp_path / "out" / client.PARTS).exists()
 
 
+def test_files_that_hold_the_same_come_beside_each_other(hub, tmp_path):
+    data = os.urandom(1 << 20)
+    names = [f"same{number}.bin" for number in range(12)]
+    hub.add("models", "owner/same", dict.fromkeys(names, data), COMMIT)
+    client.download("owner/same", COMMIT, [names], tmp_path)
+    assert all((tmp_path / name).read_bytes() == data for name in names)
+
+
 KILLED = """
 import sys
 from pathlib import Path
