@@ -1,4 +1,4 @@
-"""Peak memory of fetching one language: so many characters from a hub on this machine.
+"""Peak memory of fetching one language: a given number of characters from a local hub.
 
 Parquet shards of a web corpus (600 M characters of documents of about 4,000) are made once, served,
 streamed, shuffled, split and written, in a process of its own whose peak resident memory is read.
