@@ -161,7 +161,7 @@ def whole(path, kind):
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "missing"])
 @pytest.mark.parametrize("kind", ["parquet", "tensors", "json"])
 def test_damaged_files_are_named_with_the_way_out(tmp_path, kind, damage):
-    path = tmp_path / "a file"
+    path = tmp_path / "results" / "a file"
     whole(path, kind)
     good = path.read_bytes()
     read = getattr(io, f"read_{kind}")
@@ -209,3 +209,10 @@ def test_equal_tensors_and_metadata_give_equal_bytes(tmp_path):
     for name in "ab":
         io.write_tensors(tmp_path / name, {"x": np.arange(3), "y": np.eye(2)}, metadata)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_nobody_is_told_to_delete_a_file_that_no_rule_makes(tmp_path):
+    (tmp_path / "mine.json").write_text("{")
+    with pytest.raises(DamagedFile, match="mine.json: cannot be used") as caught:
+        io.read_json(tmp_path / "mine.json")
+    assert "rm " not in str(caught.value)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METADATA_KEY = b"langneurons"
+# Folders whose files are made by rules; any other file is a user's own.
+MADE = frozenset({"results", "resources"})
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -69,7 +71,9 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def damaged(path: str | os.PathLike, reason: object) -> str:
-    """Say that a file is unusable, why, and which command rebuilds it."""
+    """Say that a file is unusable, why, and which command rebuilds it if a rule made it."""
+    if not MADE & set(Path(path).parts):
+        return f"{path}: cannot be used ({reason})."
     return (
         f"{path}: cannot be used ({reason}). Rebuild it with: rm {str(path)!r} && snakemake"
         " (with the same --configfile and --profile as before)."
