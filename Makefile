@@ -62,11 +62,11 @@ soak: .venv/installed      ## the same under so many faults, in rounds; most of 
 	$(BIN)/python tests/slurm/soak.py --faults $(FAULTS)
 
 plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs
-	@$(BIN)/python -m langneurons.plan $(CONFIG)
+	@$(BIN)/python -m langneurons.jobs.costs $(CONFIG)
 	@echo; echo "Jobs left, by rule:"; $(SNAKEMAKE) -n --quiet rules 2>&1 | sed -n '/^job  /,/^total/p' | awk '!seen[$$0]++'
 
 efficiency: .venv/installed ## what jobs used of what they asked for
-	@$(BIN)/python -m langneurons.efficiency $(CONFIG)
+	@$(BIN)/python -m langneurons.jobs.efficiency $(CONFIG)
 
 # The benchmarks' own environment: ours, and the libraries that they compare with.
 .bench/installed: requirements.txt requirements-model.txt benchmarks/requirements.txt pyproject.toml

@@ -68,7 +68,7 @@ def _drawn(given, n_neurons: int):
 def _against_the_loop(given) -> None:
     import numpy as np
 
-    from langneurons.precision import average_precision
+    from langneurons.selection.average_precision import average_precision
 
     try:
         from sklearn.metrics import average_precision_score
@@ -144,7 +144,7 @@ def _write(folder: Path, given) -> None:
     import numpy as np
     from common import IDENTITY
 
-    from langneurons.statistics import LIMB, SCHEMA, Statistics
+    from langneurons.activations.statistics import LIMB, SCHEMA, Statistics
 
     shape, tokens = (given.layers, given.neurons), 30 * given.documents
     for k in range(given.languages):
@@ -182,8 +182,8 @@ def _write(folder: Path, given) -> None:
 
 
 def _select(folder: Path, name: str) -> tuple[float, float, int, int]:
+    from langneurons.activations.statistics import Statistics
     from langneurons.selection.run import run_selection
-    from langneurons.statistics import Statistics
 
     begin = time.perf_counter()
     statistics = [Statistics.read(path) for path in sorted(folder.glob("*.safetensors"))]

@@ -46,7 +46,7 @@ def set_threads(number: int) -> None:
     """Limit the CPU threads; call before torch or numba is imported."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(number)
-    # As in the rules (langneurons/runtime.py): idle threads of two pools must not spin.
+    # As in the rules (langneurons/runtime/job.py): idle threads of two pools must not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -75,8 +75,8 @@ def packed_corpus(model: str, n_blocks: int, lang: str = "en"):
     from transformers import AutoTokenizer
 
     from langneurons.config.load import load_config
-    from langneurons.corpora import Part, fetch_text, pack_corpus
-    from langneurons.loading import tokenizer_hash
+    from langneurons.data.corpus import Part, fetch_text, pack_corpus
+    from langneurons.models.load import tokenizer_hash
 
     logging.getLogger("langneurons").setLevel(logging.ERROR)
     config = load_config(CONFIG).corpus
@@ -96,7 +96,7 @@ def packed_corpus(model: str, n_blocks: int, lang: str = "en"):
 
 def demo_settings(**changes):
     """Return the statistics settings of config/config.yaml, with changes."""
-    from langneurons.collect import Settings
+    from langneurons.activations.collect import Settings
     from langneurons.config.load import load_config
 
     settings = load_config(CONFIG).statistics.model_dump()
@@ -131,9 +131,9 @@ def synthetic_statistics(n_layers: int, d_mlp: int, tokens: int, lang: str, seed
     import numpy as np
     import torch
 
-    from langneurons import histogram as bins
-    from langneurons.kernels import LIMB, MOMENTS
-    from langneurons.statistics import SCHEMA, SITES, Statistics, histogram_arrays
+    from langneurons.activations import histogram as bins
+    from langneurons.activations.kernels import LIMB, MOMENTS
+    from langneurons.activations.statistics import SCHEMA, SITES, Statistics, histogram_arrays
 
     generator = torch.Generator().manual_seed(seed)
     edges = torch.from_numpy(bins.EDGES)

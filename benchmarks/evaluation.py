@@ -59,9 +59,9 @@ class _Work:
     def __init__(self, model, tokenizer, given):
         from common import ROOT
 
-        from langneurons.adapters import MlpSites
-        from langneurons.io import read_jsonl
-        from langneurons.tasks import MINI, build, load_task
+        from langneurons.base.io import read_jsonl
+        from langneurons.evaluation.tasks import MINI, build, load_task
+        from langneurons.models.families import MlpSites
 
         self.model, self.tokenizer, self.given = model, tokenizer, given
         self.sites = MlpSites(model)
@@ -78,7 +78,7 @@ class _Work:
         """Return nine plans that write 1 % of the neurons of the layers from `first` on."""
         import numpy as np
 
-        from langneurons.interventions import Plan, Write
+        from langneurons.interventions.hooks import Plan, Write
 
         generator, found = np.random.default_rng(0), {}
         number = round(0.01 * self.sites.d_mlp)
@@ -93,7 +93,7 @@ class _Work:
 
     def scored(self, shared: bool, running=None):
         """Return the log-likelihoods of the pairs' requests."""
-        from langneurons.scoring import loglikelihood
+        from langneurons.scoring.primitives import loglikelihood
 
         hook = None if running is None else running.on_forward
         return loglikelihood(
@@ -109,8 +109,8 @@ class _Work:
         """Return the cell's records, as the rule makes them: nothing is in the store."""
         import tempfile
 
-        from langneurons.evaluation import evaluate
-        from langneurons.sidestore import SideStore
+        from langneurons.base.store import SideStore
+        from langneurons.evaluation.conditions import evaluate
 
         with tempfile.TemporaryDirectory() as folder:
             return evaluate(
@@ -160,7 +160,7 @@ class _Work:
         return table("A cell of XNLI", *_timed(times, "nine bare passes"), note)
 
     def _encoded(self):
-        from langneurons.scoring import encode_pair
+        from langneurons.scoring.primitives import encode_pair
 
         return [encode_pair(self.tokenizer, *pair) for pair in self.requests]
 
@@ -171,8 +171,8 @@ class _Work:
         import numpy as np
         import torch
 
-        from langneurons.adapters import MlpSites
-        from langneurons.interventions import Plan, applied
+        from langneurons.interventions.hooks import Plan, applied
+        from langneurons.models.families import MlpSites
 
         frame = self.evaluated(plans)
         exact = copy.deepcopy(self.model).double()
@@ -198,9 +198,9 @@ class _Work:
         import numpy as np
         from common import packed_corpus
 
-        from langneurons import scoring
-        from langneurons.branches import branched
-        from langneurons.interventions import applied
+        from langneurons.interventions.branches import branched
+        from langneurons.interventions.hooks import applied
+        from langneurons.scoring import primitives as scoring
 
         plans = list(self.plans(2 * self.sites.n_layers // 3).values())
         part = packed_corpus(self.given.model, 2, self.given.lang).identification
@@ -290,7 +290,7 @@ class _Work:
 
     def answered(self, shared: bool = True, budget: int | None = None, number: int | None = None):
         """Return the answers to the questions."""
-        from langneurons.scoring import generate
+        from langneurons.scoring.primitives import generate
 
         return generate(
             self.model,
@@ -325,7 +325,7 @@ class _Work:
         """Answer all questions by transformers' generate, in batches of the same budget."""
         import torch
 
-        from langneurons.batching import batches
+        from langneurons.base.batching import batches
 
         self.tokenizer.padding_side = "left"
         sizes = [len(self.tokenizer(p)["input_ids"]) + self.given.tokens for p in self.prompts]

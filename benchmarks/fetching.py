@@ -22,8 +22,8 @@ LETTERS = {"latin": (0x61, 26), "devanagari": (0x905, 50), "han": (0x4E00, 3000)
 JOB = """
 import json, sys, time
 from pathlib import Path
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import fetch_text
+from langneurons.data.settings import CorpusConfig
+from langneurons.data.corpus import fetch_text
 source = json.loads(sys.argv[1])
 start = time.monotonic()
 fetch_text(CorpusConfig.model_validate({"source": source}), "xx", sys.argv[2], sys.argv[3])

@@ -127,7 +127,7 @@ def _corpus(blocks: int):
     """Return random tokens as a corpus, a document of 64 tokens after the other."""
     import numpy as np
 
-    from langneurons.corpora import Corpus, Part
+    from langneurons.data.corpus import Corpus, Part
 
     tokens = np.random.default_rng(0).integers(8, MODEL["vocab_size"], (blocks, BLOCK), np.int32)
     document = np.arange(tokens.size, dtype=np.int32).reshape(tokens.shape) // 64
@@ -144,7 +144,7 @@ def _corpus(blocks: int):
 def _tokens(repeats: int, folder: Path) -> dict:
     from common import IDENTITY
 
-    from langneurons.collect import Settings, collect
+    from langneurons.activations.collect import Settings, collect
 
     model, sizes, seconds = _model(), [], []
     for blocks in (8, 16, 32, 64, 96):
@@ -162,8 +162,8 @@ def _tokens(repeats: int, folder: Path) -> dict:
 def _neurons(repeats: int) -> dict:
     import torch
 
-    from langneurons.histogram import N_BINS
-    from langneurons.kernels import MOMENTS, accumulate
+    from langneurons.activations.histogram import N_BINS
+    from langneurons.activations.kernels import MOMENTS, accumulate
 
     sizes, seconds, held = [1792, 3584, 7168, 14336, 28672], [], []
     generator = torch.Generator().manual_seed(0)
@@ -208,8 +208,8 @@ def _select(folder: Path, number: int) -> tuple[float, int]:
     """Return processor seconds of LAPE on so many files, and the peak memory of the process."""
     from common import peak_memory
 
+    from langneurons.activations.statistics import Statistics
     from langneurons.selection.run import run_selection
-    from langneurons.statistics import Statistics
 
     def lape(paths: list[Path]) -> float:
         begin = time.process_time()
@@ -226,10 +226,10 @@ def _interventions(repeats: int, folder: Path) -> dict:
     import numpy as np
     import pandas as pd
 
-    from langneurons.adapters import MlpSites
-    from langneurons.interventions import Plan, Write, applied
-    from langneurons.io import write_parquet
-    from langneurons.perplexity import document_nll
+    from langneurons.base.io import write_parquet
+    from langneurons.evaluation.perplexity import document_nll
+    from langneurons.interventions.hooks import Plan, Write, applied
+    from langneurons.models.families import MlpSites
 
     model, corpus = _model(), _corpus(8)
     sites, generator = MlpSites(model), np.random.default_rng(0)
@@ -319,7 +319,7 @@ def draw(found: dict, fits: dict, stem: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    from langneurons.figures import OKABE_ITO, STYLE
+    from langneurons.reporting.figures import OKABE_ITO, STYLE
 
     titles = {
         "tokens": ("Statistics pass", "File of one language"),

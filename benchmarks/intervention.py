@@ -40,8 +40,8 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from langneurons.adapters import MlpSites
-    from langneurons.interventions import Plan, Write, applied
+    from langneurons.interventions.hooks import Plan, Write, applied
+    from langneurons.models.families import MlpSites
 
     model = load(given.model)
     sites = MlpSites(model)
@@ -146,7 +146,7 @@ def _in_float64(model, tokens, writes):
 
     import torch
 
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
 
     sites = MlpSites(copy.deepcopy(model).double())
     for layer, (index, value) in enumerate(writes):
@@ -172,7 +172,7 @@ def _nnsight(model, _folder, batches, writes):
     import torch
     from nnsight import NNsight
 
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
 
     sites = MlpSites(model)
     wrapped = NNsight(sites.backbone)
@@ -198,7 +198,7 @@ def _pyvene(model, _folder, batches, writes):
     import pyvene
     import torch
 
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
 
     sites = MlpSites(model)
 

@@ -3,7 +3,7 @@
     as prepared           the prepared files in their own format (float32 for the embedded model)
     bfloat16              converted while they are read
     nf4, quantised        quantised to 4 bits on loading, by every job
-    nf4, read             quantised once beforehand (langneurons.loading.quantize_model)
+    nf4, read             quantised once beforehand (langneurons.models.load.quantize_model)
 
 Each load is a process of its own, in turn; seconds are of `load_model`, imports left out, files in
 the page cache; those of the tokenizer, which every format reads alike, stand apart. Before that,
@@ -41,7 +41,7 @@ def main() -> None:
     if given.child:
         print(json.dumps(_load(*given.child, given.model)))
         return
-    from langneurons.loading import prepare_model, quantize_model
+    from langneurons.models.load import prepare_model, quantize_model
 
     with tempfile.TemporaryDirectory() as folder:
         if given.random:
@@ -112,7 +112,7 @@ def _random(folder: Path, tokenizer: str, layers: int, hidden: int, neurons: int
 
 
 def _entry(name: str, model: str):
-    from langneurons.config.models import ModelEntry
+    from langneurons.models.settings import ModelEntry
 
     dtype, quantization = FORMATS[name]
     source = {"kind": "local", "path": model}
@@ -135,7 +135,7 @@ def _load(name: str, manifest: str, model: str) -> dict:
     import transformers.models.gemma3  # noqa: F401
     from common import peak_memory
 
-    from langneurons.loading import load_model, load_tokenizer
+    from langneurons.models.load import load_model, load_tokenizer
 
     logging.disable(logging.WARNING)
     before, begin = peak_memory(), time.perf_counter()

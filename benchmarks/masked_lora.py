@@ -4,7 +4,7 @@ Every route trains LoRA on q k v o of a Llama of random weights; on the gate pro
 
     PEFT        LoRA on all neurons, no mask, in stock PEFT's own layers: the reference
     no LoRA     none on the gate projection: below it no route can come that trains there
-    all         the same parameters in our layers (langneurons.lora.attach)
+    all         the same parameters in our layers (langneurons.training.lora.attach)
     rows        our layers; only the chosen rows of B exist
     rows, loss  the same, and the package's loss, which takes the head a block of tokens at a time
     dense mask  the formula as written: M * (B A) becomes a full matrix, multiplied with x
@@ -224,8 +224,8 @@ def _route(base, route: str, chosen: list | None, rank: int):
     import torch
     from torch.nn.utils import parametrize
 
-    from langneurons.adapters import MlpSites
-    from langneurons.lora import attach
+    from langneurons.models.families import MlpSites
+    from langneurons.training.lora import attach
 
     options = {"rank": rank, "alpha": 2.0 * rank}
     if route == FLOOR:
@@ -393,7 +393,7 @@ def _trainer(given, base, route: str, share: float | None, tokens):
     """Return a function that takes one step, the model and the optimiser."""
     import torch
 
-    from langneurons.finetune import token_loss
+    from langneurons.training.trainer import token_loss
 
     chosen = None if share is None else _chosen(given, share, base.config.num_hidden_layers)
     model, gates = _route(base, route, chosen, given.rank)

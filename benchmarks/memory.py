@@ -65,9 +65,9 @@ def _collected(given, settings):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from langneurons.adapters import MlpSites
-    from langneurons.collect import Collector
-    from langneurons.statistics import Statistics, histogram_arrays
+    from langneurons.activations.collect import Collector
+    from langneurons.activations.statistics import Statistics, histogram_arrays
+    from langneurons.models.families import MlpSites
 
     config = LlamaConfig(
         vocab_size=64,

@@ -1,9 +1,10 @@
 """A training step of chosen neurons' own weights (rows of gate and up, columns of down).
 
-    rows        langneurons.rows: written in place, gradients and state of the chosen neurons only
+    rows        langneurons.training.neuron_weights: written in place, gradients and state of the
+                chosen neurons only
     mask        full training of the MLP weights, the gradient times a mask, as in torch hooks
     clone       the trained rows put into a clone of every weight, in every forward pass
-    masked LoRA langneurons.lora on the same neurons, gate, up and down (other parameters)
+    masked LoRA langneurons.training.lora on the same neurons, gate, up and down (other parameters)
     forward     no training: the forward pass of the frozen model, under no_grad
     ..., rows   the same through the attached layers
 
@@ -115,8 +116,9 @@ def _route(base, route: str, chosen: list, rank: int):
     import torch
     from torch import nn
 
-    from langneurons import lora, rows
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
+    from langneurons.training import lora
+    from langneurons.training import neuron_weights as rows
 
     neurons = dict.fromkeys(SITES, chosen)
     if route == "forward":

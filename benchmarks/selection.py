@@ -120,9 +120,9 @@ def _write(folder: Path, given) -> None:
 
 
 def _select(folder: Path, name: str) -> tuple[float, float, float, int]:
-    from langneurons.neurons import NeuronTable
+    from langneurons.activations.statistics import Statistics
     from langneurons.selection.run import run_selection
-    from langneurons.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
     begin, worked = time.perf_counter(), time.process_time()
     statistics = [Statistics.read(path) for path in sorted(folder.glob("*.safetensors"))]
@@ -138,8 +138,8 @@ def _select(folder: Path, name: str) -> tuple[float, float, float, int]:
 
 def _checked(folder: Path, name: str) -> int:
     """Return the number of neurons after comparing them with the reference."""
-    from langneurons.neurons import NeuronTable
-    from langneurons.statistics import Statistics
+    from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
     own = NeuronTable.from_parquet(folder / f"{name}.parquet")
     statistics = [Statistics.read(path) for path in sorted(folder.glob("*.safetensors"))]

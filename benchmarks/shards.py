@@ -46,8 +46,8 @@ def measured(folder: Path, shards: int) -> tuple[float, float]:
 
 def documents(lang: str, tokens: int) -> str:
     """Return JSONL with at least so many tokens: sentences of the mini corpus in random orders."""
-    from langneurons.corpora import MINI
-    from langneurons.io import read_jsonl
+    from langneurons.base.io import read_jsonl
+    from langneurons.data.corpus import MINI
 
     sentences = [row["text"] for row in read_jsonl(MINI / "corpus" / f"{lang}.jsonl")]
     order, lines, words = random.Random(0), [], 0
@@ -67,7 +67,7 @@ def main() -> None:
     import cluster
     from test_workflow import Checkout
 
-    from langneurons.io import write_text
+    from langneurons.base.io import write_text
 
     rows, files = [], {}
     with tempfile.TemporaryDirectory() as name, cluster.running():

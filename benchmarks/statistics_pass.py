@@ -1,9 +1,10 @@
 """The statistics pass against a bare forward pass over the same batches.
 
 Both run the decoder body (no head) on the packed mini corpus, in the batches of config/config.yaml.
-"bare prefill" is the model alone, without hooks. The others are `langneurons.collect.collect` as
-the workflow calls it: hooks, masks, checks, and at the end the packing of the histogram (a fixed
-cost per file, so a corpus of real size has a lower ratio). "bare prefill, again" shows the noise.
+"bare prefill" is the model alone, without hooks. The others are `collect` of
+`langneurons.activations.collect` as the workflow calls it: hooks, masks, checks, and at the end the
+packing of the histogram (a fixed cost per file, so a corpus of real size has a lower ratio). "bare
+prefill, again" shows the noise.
 
 Before that, counts, sums and extremes of one block must be those of the same activations in
 float64 (sums to 1e-9 of their terms), or the script ends with an error.
@@ -37,9 +38,9 @@ def main() -> None:
     set_threads(given.threads)
     import torch
 
-    from langneurons.adapters import MlpSites
-    from langneurons.collect import collect
-    from langneurons.packing import pack
+    from langneurons.activations.collect import collect
+    from langneurons.activations.frames import pack
+    from langneurons.models.families import MlpSites
 
     model = load(given.model)
     sites = MlpSites(model)
@@ -85,7 +86,7 @@ def _check(model, sites, corpus) -> None:
     import numpy as np
     import torch
 
-    from langneurons.collect import collect
+    from langneurons.activations.collect import collect
 
     kept: dict[tuple[str, int], np.ndarray] = {}
 

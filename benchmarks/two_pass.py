@@ -18,7 +18,8 @@ Special tokens are masked as in ours, so that results can be compared; the paper
 
 Ours is `collect` as the workflow calls it: as in config/config.yaml, and with the quantiles per
 batch that the protocol `paper` adds. The results must agree or the script fails: counts above zero
-equal, means to rounding, quantiles within the bound that `langneurons.histogram` states.
+equal, means to rounding, quantiles within the bound that `langneurons.activations.histogram`
+states.
 """
 
 from collections.abc import Iterator
@@ -55,8 +56,8 @@ def main() -> None:
     given = options.parse_args()
     set_threads(given.threads)
 
-    from langneurons.adapters import MlpSites
-    from langneurons.collect import collect
+    from langneurons.activations.collect import collect
+    from langneurons.models.families import MlpSites
 
     model = load(given.model)
     sites = MlpSites(model)
@@ -160,7 +161,7 @@ def error_bounds(sites, batches, masks) -> dict:
     """
     import numpy as np
 
-    from langneurons.histogram import bin_width
+    from langneurons.activations.histogram import bin_width
 
     bounds = {level: np.zeros((sites.n_layers, sites.d_mlp)) for level in SEVEN}
     for tokens, mask in zip(batches, masks, strict=True):

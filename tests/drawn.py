@@ -10,12 +10,12 @@ import random
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from langneurons.config.base import bare, blocks
-from langneurons.config.interventions import EXAMPLES, InterventionEntry, Step
-from langneurons.config.models import LocalSource
-from langneurons.config.root import Config
-from langneurons.operations import OPERATIONS
-from langneurons.selection import METHODS
+from langneurons.base.settings import bare, blocks
+from langneurons.config.config import Config
+from langneurons.interventions.operations import OPERATIONS
+from langneurons.interventions.settings import EXAMPLES, InterventionEntry, Step
+from langneurons.models.settings import LocalSource
+from langneurons.selection.methods import METHODS
 
 LANGS = ("en", "vi", "hi", "zh", "fr")
 STRANGE = ("Ü", "日本", "a b", "", ".x", "x" * 61, "none", "a/b", "{lang}", "$HOME", "-", "p+q")

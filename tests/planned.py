@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from langneurons.config import Config, ConfigError, parse_yaml
-from langneurons.plan import ASSUMPTIONS, Planner, text
-from langneurons.stages import figure_path, stage
+from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
+from langneurons.jobs.parameters import figure_path, stage
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text(encoding="utf-8"))

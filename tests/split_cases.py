@@ -17,23 +17,24 @@ from safetensors.torch import load_file
 from test_collect import tiny_corpus
 from test_finetune import ANSWERS, CLASSES, nli_rows, qa_rows
 
-from langneurons import lens, rows
-from langneurons.adapters import MlpSites
-from langneurons.branches import branched
-from langneurons.collect import Settings, collect
-from langneurons.config.finetuning import Training
-from langneurons.config.models import ModelEntry
-from langneurons.factors import Factor
-from langneurons.finetune import Head, add_head, classify, finetune
-from langneurons.interventions import Plan, Write, applied, applied_rows
-from langneurons.loading import load_model, prepare_model, spread
-from langneurons.scoring import (
+from langneurons.activations.collect import Settings, collect
+from langneurons.evaluation import lens
+from langneurons.interventions.branches import branched
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import Plan, Write, applied, applied_rows
+from langneurons.models.families import MlpSites
+from langneurons.models.load import load_model, prepare_model, spread
+from langneurons.models.settings import ModelEntry
+from langneurons.scoring.primitives import (
     branch_generate,
     branch_loglikelihoods,
     generate,
     loglikelihood,
     token_nll,
 )
+from langneurons.training import neuron_weights as rows
+from langneurons.training.settings import Training
+from langneurons.training.trainer import Head, add_head, classify, finetune
 
 devices.register()
 torch.set_num_threads(1)

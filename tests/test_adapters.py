@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
-from langneurons.adapters import ADAPTERS, MlpSites, adapter_for
-from langneurons.checkpoint import check_config, check_modules
-from langneurons.families import LINEAR
+from langneurons.models.checkpoint import check_config, check_modules
+from langneurons.models.families import ADAPTERS, MlpSites, adapter_for
+from langneurons.models.linear_layers import LINEAR
 
 GELU_TANH = ("gemma", "gemma2", "gemma3_text", "gemma3", "bloom", "gpt2", "phi")
 

@@ -83,14 +83,14 @@ print(found[["lang", "layer", "neuron", "score"]].values.tolist())
 
 def test_the_documented_operation_is_one_function(package):
     folder, run = package
-    with (folder / "operations.py").open("a", encoding="utf-8") as file:
+    with (folder / "interventions/operations.py").open("a", encoding="utf-8") as file:
         file.write("\n\n" + example("### An operation"))
     script = CONFIG.replace("SELECTION", '{"method": "lape"}').replace("OPERATION", '"halfway"')
     script += """
 import numpy as np, torch
 from tiny import tiny_model
-from langneurons.adapters import MlpSites
-from langneurons.interventions import Plan, Write, applied, applied_rows
+from langneurons.models.families import MlpSites
+from langneurons.interventions.hooks import Plan, Write, applied, applied_rows
 (step,) = config.interventions["mine"].steps
 model = tiny_model("llama")
 sites, index = MlpSites(model), np.array([1, 7])

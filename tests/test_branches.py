@@ -12,16 +12,16 @@ from test_finetune import CLASSES, nli_rows
 from test_prefixes import MODELS, SLIDING, many_requests, words
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import scoring
-from langneurons.adapters import MlpSites
-from langneurons.branches import Layout, branched, portions
-from langneurons.evaluation import evaluate
-from langneurons.factors import Factor
-from langneurons.finetune import Head, add_head, classify, classify_branches
-from langneurons.interventions import NoEffect, Plan, Write, applied
-from langneurons.keyvalues import KeyValues
-from langneurons.sidestore import SideStore
-from langneurons.tasks import load_task
+from langneurons.base.store import SideStore
+from langneurons.evaluation.conditions import evaluate
+from langneurons.evaluation.tasks import load_task
+from langneurons.interventions.branches import Layout, branched, portions
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import NoEffect, Plan, Write, applied
+from langneurons.models.families import MlpSites
+from langneurons.scoring import primitives as scoring
+from langneurons.scoring.keyvalues import KeyValues
+from langneurons.training.trainer import Head, add_head, classify, classify_branches
 
 N_LAYERS = 4
 
@@ -321,7 +321,7 @@ def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch, kind)
         store = SideStore(tmp_path / folder, "evaluation")
         return evaluate(model, tokenizer, task, "en", rows, plans, store, key, budget, head=head)
 
-    from langneurons import evaluation
+    from langneurons.evaluation import conditions as evaluation
 
     plain = evaluation._Cell.scored
     monkeypatch.setattr(

@@ -12,12 +12,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.activations import ACT2FN
 
-from langneurons import checkpoint, loading
-from langneurons.config.models import ModelEntry
-from langneurons.encoding import end_tokens
-from langneurons.io import read_json
-from langneurons.neurons import NeuronTable
-from langneurons.nonlinearities import NONLINEARITIES
+from langneurons.base.io import read_json
+from langneurons.models import checkpoint
+from langneurons.models import load as loading
+from langneurons.models.encoding import end_tokens
+from langneurons.models.nonlinearities import NONLINEARITIES
+from langneurons.models.settings import ModelEntry
+from langneurons.selection.table import NeuronTable
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n"
 

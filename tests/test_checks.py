@@ -9,7 +9,7 @@ from test_config import GOOD, put
 
 from langneurons.config import ConfigError, build, read_configs
 from langneurons.config.effects import MOST_JOBS, count_jobs
-from langneurons.stages import stage
+from langneurons.jobs.parameters import stage
 
 
 def both(*changes):
@@ -336,7 +336,7 @@ def test_null_in_the_first_file_is_refused(tmp_path):
 
 def test_the_lowest_activation_is_that_of_the_nonlinearities():
     from langneurons.config.effects import LEAST_ACTIVATION
-    from langneurons.nonlinearities import NONLINEARITIES
+    from langneurons.models.nonlinearities import NONLINEARITIES
 
     x = np.linspace(-20, 20, 400_001)
     lowest = min(function(x).min() for function in NONLINEARITIES.values())

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from langneurons.claims import CLAIMS, HOLDS, VERDICTS, decide, pooled, spearman
+from langneurons.reporting.claims import CLAIMS, HOLDS, VERDICTS, decide, pooled, spearman
 
 RESULTS = {"bootstrap": 500, "confidence": 0.95, "alpha": 0.05, "seed": 0, "margin": 0.01}
 SHOW = {

@@ -13,9 +13,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import masking_utils
 
-from langneurons import histogram as bins
-from langneurons.adapters import MlpSites
-from langneurons.collect import (
+from langneurons.activations import histogram as bins
+from langneurons.activations.collect import (
     Collector,
     Settings,
     _pass,
@@ -23,9 +22,10 @@ from langneurons.collect import (
     collect,
     shard_batches,
 )
-from langneurons.corpora import Corpus, Part
-from langneurons.nonlinearities import NONLINEARITIES, nonlinearity_name
-from langneurons.statistics import Mismatch, Statistics, merge
+from langneurons.activations.statistics import Mismatch, Statistics, merge
+from langneurons.data.corpus import Corpus, Part
+from langneurons.models.families import MlpSites
+from langneurons.models.nonlinearities import NONLINEARITIES, nonlinearity_name
 
 IDENTITY = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}
 SITES = ("gate", "act", "product")
@@ -414,7 +414,7 @@ def test_settings_name_what_is_wrong():
 
 
 def test_table_6_cells_are_means_over_neurons_with_their_bounds(single):
-    from langneurons.published import own_statistics
+    from langneurons.reporting.published import own_statistics
 
     cells = own_statistics([("m", single)]).set_index("metric")
     by_hand = forward_by_hand("llama", tiny_model("llama"), tiny_corpus().identification)

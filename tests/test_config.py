@@ -11,9 +11,9 @@ import pytest
 
 from langneurons.config import ConfigError, build, load_config, parse_yaml, read_configs
 from langneurons.config.__main__ import main
-from langneurons.config.interventions import InterventionEntry
 from langneurons.config.reference import files, schema
-from langneurons.stages import stage
+from langneurons.interventions.settings import InterventionEntry
+from langneurons.jobs.parameters import stage
 
 ROOT = Path(__file__).parent.parent
 GOOD = {

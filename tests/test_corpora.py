@@ -9,9 +9,10 @@ from datasets import Dataset
 from tiny import WORDS, tiny_tokenizer
 from tokenizers import processors
 
-from langneurons import hub
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import (
+from langneurons.base.errors import InputError
+from langneurons.base.io import DamagedFile, read_json, read_jsonl
+from langneurons.data import hub
+from langneurons.data.corpus import (
     MINI,
     Corpus,
     documents,
@@ -20,10 +21,9 @@ from langneurons.corpora import (
     pack_documents,
     split_of,
 )
-from langneurons.encoding import Encoder, beginning
-from langneurons.errors import InputError
-from langneurons.io import DamagedFile, read_json, read_jsonl
-from langneurons.sources import corpus_table
+from langneurons.data.settings import CorpusConfig
+from langneurons.models.encoding import Encoder, beginning
+from langneurons.reporting.sources import corpus_table
 
 BOS, PAD, SEPARATOR = 1, 0, 9
 DOCUMENTS = [("a", [10, 11, 12], 6), ("b", [20, 21], 5), ("c", [30, 31, 32, 33, 34, 35], 12)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from langneurons import corpus_metrics as c
+from langneurons.evaluation import corpus_metrics as c
 
 REFERENCES = [
     "The ferry leaves the old harbour at nine.",

@@ -12,12 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from langneurons.cells.common import load, read_statistics, read_table
-from langneurons.config.models import ModelEntry
-from langneurons.corpora import Corpus
-from langneurons.display import evaluation_files, perplexity_files
-from langneurons.finetune import add_head
-from langneurons.io import (
+from langneurons.activations.statistics import Mismatch, Statistics, merge
+from langneurons.base.io import (
     DamagedFile,
     read_json,
     read_jsonl,
@@ -27,9 +23,13 @@ from langneurons.io import (
     write_parquet,
     write_tensors,
 )
-from langneurons.loading import identity, load_model, load_tokenizer, tokenizer_hash
-from langneurons.lora import load_adapter
-from langneurons.statistics import Mismatch, Statistics, merge
+from langneurons.data.corpus import Corpus
+from langneurons.jobs.common import load, read_statistics, read_table
+from langneurons.models.load import identity, load_model, load_tokenizer, tokenizer_hash
+from langneurons.models.settings import ModelEntry
+from langneurons.reporting.records import evaluation_files, perplexity_files
+from langneurons.training.lora import load_adapter
+from langneurons.training.trainer import add_head
 
 REFUSED = (DamagedFile, Mismatch)
 

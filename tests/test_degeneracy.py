@@ -5,9 +5,9 @@ from importlib.resources import files
 
 import pytest
 
-from langneurons.degeneracy import distinct, is_degenerate, longest_run, measures, units
+from langneurons.evaluation.degeneracy import distinct, is_degenerate, longest_run, measures, units
 
-MINI = files("langneurons") / "mini" / "corpus"
+MINI = files("langneurons") / "data" / "mini" / "corpus"
 LANGS = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 
 

@@ -4,10 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from langneurons.corpus_metrics import counts
-from langneurons.display import evaluation_files, in_order, in_sequence, names_of, protocols
-from langneurons.io import DamagedFile, write_parquet
-from langneurons.tables import task_scores
+from langneurons.base.io import DamagedFile, write_parquet
+from langneurons.evaluation.corpus_metrics import counts
+from langneurons.reporting.records import (
+    evaluation_files,
+    in_order,
+    in_sequence,
+    names_of,
+    protocols,
+)
+from langneurons.reporting.tables import task_scores
 
 RESULTS = {"bootstrap": 50, "confidence": 0.95, "alpha": 0.05, "seed": 0}
 SHOW = {

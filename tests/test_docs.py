@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from inprocess import planned
 
-from langneurons.adapters import ADAPTERS
 from langneurons.config import build, parse_yaml
-from langneurons.plan import main as plan_main
+from langneurons.jobs.costs import main as plan_main
+from langneurons.models.families import ADAPTERS
 
 ROOT = Path(__file__).parent.parent
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")

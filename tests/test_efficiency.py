@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from langneurons import efficiency
-from langneurons.efficiency import main, used
+from langneurons.jobs import efficiency
+from langneurons.jobs.efficiency import main, used
 
 CONFIG = """
 name: small

@@ -9,13 +9,14 @@ from tiny import tiny_model, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast, XGLMTokenizer
 
-from langneurons import encoding, scoring
-from langneurons.adapters import MlpSites
-from langneurons.encoding import Encoder
-from langneurons.finetune import encode
-from langneurons.lens import read_prompts
-from langneurons.tasks import Task, encode_examples, score_task
-from langneurons.tasks import build as build_examples
+from langneurons.evaluation.lens import read_prompts
+from langneurons.evaluation.tasks import Task, encode_examples, score_task
+from langneurons.evaluation.tasks import build as build_examples
+from langneurons.models import encoding
+from langneurons.models.encoding import Encoder
+from langneurons.models.families import MlpSites
+from langneurons.scoring import primitives as scoring
+from langneurons.training.trainer import encode
 
 FAMILIES = ("llama", "gpt2", "opt")
 ROOM = 128  # positions of the tiny models

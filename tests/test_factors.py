@@ -7,14 +7,14 @@ import torch
 from test_interventions import by_hand, ids, logits
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import scoring
-from langneurons.adapters import MlpSites
-from langneurons.config.interventions import InterventionEntry
-from langneurons.factors import LONG_ROW, Factor
-from langneurons.finetune import Head, add_head, classify
-from langneurons.interventions import Plan, Write, applied, resolve
-from langneurons.neurons import COLUMNS, NeuronTable
-from langneurons.tasks import Task
+from langneurons.evaluation.tasks import Task
+from langneurons.interventions.factors import LONG_ROW, Factor
+from langneurons.interventions.hooks import Plan, Write, applied, resolve
+from langneurons.interventions.settings import InterventionEntry
+from langneurons.models.families import MlpSites
+from langneurons.scoring import primitives as scoring
+from langneurons.selection.table import COLUMNS, NeuronTable
+from langneurons.training.trainer import Head, add_head, classify
 
 NAMES = ("layer_max", "layer_mean", "layer_median", "layer_std", "layer_p10", "layer_p90")
 INDEX = np.array([3, 5, 40])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from langneurons.failures import Failure, describe, watch
+from langneurons.runtime.failures import Failure, describe, watch
 
 ROOT = Path(__file__).parent.parent
 

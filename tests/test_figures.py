@@ -6,9 +6,9 @@ import pytest
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
-from langneurons import figures
-from langneurons.neurons import NeuronTable
-from langneurons.tables import by_layer
+from langneurons.reporting import figures
+from langneurons.reporting.tables import by_layer
+from langneurons.selection.table import NeuronTable
 
 NAMES = {"en": "English", "fr": "French"}
 RESULTS = {"alpha": 0.05, "confidence": 0.95}

@@ -22,8 +22,8 @@ from langneurons.config.files import (
     needed_layers,
     tight_memory,
 )
-from langneurons.geometry import from_gguf, gguf_header
-from langneurons.stages import stage
+from langneurons.jobs.parameters import stage
+from langneurons.models.geometry import from_gguf, gguf_header
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 100}

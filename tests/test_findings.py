@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from langneurons.findings import findings
-from langneurons.report import folded
-from langneurons.stages import quoted
+from langneurons.jobs.parameters import quoted
+from langneurons.reporting.findings import findings
+from langneurons.reporting.report import folded
 
 SHOW = {
     "language_names": {"en": "English", "fr": "French", "hi": "Hindi"},

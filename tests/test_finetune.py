@@ -12,9 +12,11 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from langneurons import finetune as finetuning
-from langneurons.config.finetuning import Training
-from langneurons.finetune import (
+from langneurons.evaluation.tasks import Task
+from langneurons.reporting.tables import task_scores
+from langneurons.training import trainer as finetuning
+from langneurons.training.settings import Training
+from langneurons.training.trainer import (
     HEAD,
     IGNORED,
     Bucketed,
@@ -29,8 +31,6 @@ from langneurons.finetune import (
     longest_class_row,
     token_loss,
 )
-from langneurons.tables import task_scores
-from langneurons.tasks import Task
 
 NEURONS = {"gate": [np.array([1, 4, 9]), np.array([0, 47])]}
 CLASSES = Task(

@@ -8,13 +8,13 @@ import pytest
 from test_interventions import write
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import scoring
-from langneurons.adapters import MlpSites
-from langneurons.generation import cumulative, fall_back, force
-from langneurons.interventions import Plan, applied
-from langneurons.judging import judged
-from langneurons.questions import prepare_questions, prompts, read_questions
-from langneurons.sidestore import SideStore
+from langneurons.base.store import SideStore
+from langneurons.data.questions import prepare_questions, prompts, read_questions
+from langneurons.evaluation.forcing import cumulative, fall_back, force
+from langneurons.evaluation.judging import judged
+from langneurons.interventions.hooks import Plan, applied
+from langneurons.models.families import MlpSites
+from langneurons.scoring import primitives as scoring
 
 FIRST, SECOND = np.arange(0, 24), np.arange(12, 40)
 DECODING = {

@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from langneurons.config import ConfigError, build
-from langneurons.config.root import entry_languages
-from langneurons.stages import figure_path, stage
+from langneurons.config.config import entry_languages
+from langneurons.jobs.parameters import figure_path, stage
 
 QUESTIONS = {"kind": "jsonl", "path": "q/{lang}.jsonl"}
 GOOD = {
@@ -208,7 +208,7 @@ def test_the_plan_counts_the_answers():
     from pathlib import Path
 
     from langneurons.config import parse_yaml
-    from langneurons.plan import ASSUMPTIONS, Planner
+    from langneurons.jobs.costs import ASSUMPTIONS, Planner
 
     assumed = parse_yaml((Path(__file__).parent.parent / ASSUMPTIONS).read_text())
     geometry = {"parameters": 1e9, "layers": 4, "hidden": 8, "intermediate": 16}

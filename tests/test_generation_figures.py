@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from test_figures import neuron_table
 
-from langneurons import figures
+from langneurons.reporting import figures
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import math
 import pandas as pd
 import pytest
 
-from langneurons.generation_tables import (
+from langneurons.reporting.generation_tables import (
     fallback_shares,
     forcing_pairs,
     forcing_summary,
     lens_layers,
 )
-from langneurons.uncertainty import mcnemar, wilson
+from langneurons.reporting.uncertainty import mcnemar, wilson
 
 RESULTS = {"bootstrap": 200, "confidence": 0.95, "alpha": 0.05, "seed": 0}
 

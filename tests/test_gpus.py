@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from langneurons import gpus
+from langneurons.runtime import gpus
 
 HOLD = (
-    "import sys; from pathlib import Path; from langneurons.gpus import claim;"
+    "import sys; from pathlib import Path; from langneurons.runtime.gpus import claim;"
     "print(*claim(int(sys.argv[1]), sys.argv[3:], Path(sys.argv[2]), 0.05), flush=True);"
     "sys.stdin.read()"
 )

@@ -10,15 +10,16 @@ from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from langneurons import reading, tasks
-from langneurons.adapters import MlpSites
-from langneurons.errors import ConfigError
-from langneurons.factors import Factor
-from langneurons.interventions import NoEffect, Plan, Write, applied
-from langneurons.io import read_jsonl
-from langneurons.neurons import NeuronTable
-from langneurons.scoring import generate, loglikelihood
-from langneurons.statistics import Statistics
+from langneurons.activations.statistics import Statistics
+from langneurons.base.errors import ConfigError
+from langneurons.base.io import read_jsonl
+from langneurons.data import reading
+from langneurons.evaluation import tasks
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import NoEffect, Plan, Write, applied
+from langneurons.models.families import MlpSites
+from langneurons.scoring.primitives import generate, loglikelihood
+from langneurons.selection.table import NeuronTable
 
 lm_eval = pytest.importorskip(
     "lm_eval", reason="the harness is optional: pip install --no-deps -r requirements-harness.txt"
@@ -26,7 +27,7 @@ lm_eval = pytest.importorskip(
 
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from langneurons.harness import InterventionLM, main  # noqa: E402
+from langneurons.integrations.harness import InterventionLM, main  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = Path(lm_eval.__file__).parent / "tasks"

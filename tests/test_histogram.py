@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from langneurons import histogram as bins
-from langneurons.nonlinearities import gelu, relu, silu
+from langneurons.activations import histogram as bins
+from langneurons.models.nonlinearities import gelu, relu, silu
 
 LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.999, 1.0)
 

@@ -7,8 +7,8 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from langneurons import identification
-from langneurons.identification import (
+from langneurons.evaluation import identification
+from langneurons.evaluation.identification import (
     UNDETERMINED,
     canonical,
     check_labels,
@@ -16,7 +16,7 @@ from langneurons.identification import (
     identify,
 )
 
-MINI = files("langneurons") / "mini"
+MINI = files("langneurons") / "data" / "mini"
 MINI_LANGUAGES = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 PY3LANGID = {"kind": "py3langid"}
 GURGUROV = "bo mt it es de ja ar zh af nl fr pt ru ko hi tr pl sv da no en".split()

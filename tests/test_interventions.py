@@ -9,19 +9,19 @@ import torch
 from test_adapters import nonlinearity, project
 from tiny import VOCAB_SIZE, tiny_model, tiny_tokenizer
 
-from langneurons import scoring
-from langneurons.adapters import ADAPTERS, MlpSites
-from langneurons.cells.common import plan as planned_by_job
-from langneurons.collect import Settings, collect
+from langneurons.activations.collect import Settings, collect
+from langneurons.activations.histogram import bin_width
 from langneurons.config import ConfigError, build
-from langneurons.config.interventions import InterventionEntry, Step
-from langneurons.corpora import Corpus, pack_documents
-from langneurons.factors import Factor
-from langneurons.histogram import bin_width
-from langneurons.interventions import NoEffect, Plan, Write, applied, applied_rows, resolve
-from langneurons.neurons import NeuronTable
-from langneurons.nonlinearities import NONLINEARITIES, minimum
-from langneurons.stages import stage
+from langneurons.data.corpus import Corpus, pack_documents
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import NoEffect, Plan, Write, applied, applied_rows, resolve
+from langneurons.interventions.settings import InterventionEntry, Step
+from langneurons.jobs.common import plan as planned_by_job
+from langneurons.jobs.parameters import stage
+from langneurons.models.families import ADAPTERS, MlpSites
+from langneurons.models.nonlinearities import NONLINEARITIES, minimum
+from langneurons.scoring import primitives as scoring
+from langneurons.selection.table import NeuronTable
 
 SITES = ("gate", "act", "product")
 INDEX = np.array([3, 5, 40])

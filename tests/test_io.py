@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from langneurons import io
-from langneurons.io import DamagedFile
+from langneurons.base import io
+from langneurons.base.io import DamagedFile
 
 METADATA = {"lang": "hi", "name": "हिन्दी", "nested": {"b": [1, 2.5, None], "a": True}}
 
@@ -47,7 +47,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path, error):
 def test_a_killed_job_leaves_no_half_file(tmp_path):
     program = (
         "import os, signal, sys\n"
-        "from langneurons.io import atomic\n"
+        "from langneurons.base.io import atomic\n"
         "with atomic(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from langneurons import cuda
-from langneurons.histogram import N_BINS, bin_index
-from langneurons.kernels import LIMB, MOMENTS, accumulate, accumulate_torch
+from langneurons.activations import cuda
+from langneurons.activations.histogram import N_BINS, bin_index
+from langneurons.activations.kernels import LIMB, MOMENTS, accumulate, accumulate_torch
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ROWS = np.array([0, 5, 5, 9, 16])  # one block is empty

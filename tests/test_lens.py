@@ -9,11 +9,9 @@ import torch
 from test_interventions import write
 from tiny import HIDDEN, VOCAB_SIZE, tiny_model, tiny_tokenizer
 
-from langneurons.adapters import ADAPTERS, MlpSites
-from langneurons.corpora import Corpus, pack_documents
-from langneurons.factors import Factor
-from langneurons.interventions import Plan, applied
-from langneurons.lens import (
+from langneurons.base.store import SideStore
+from langneurons.data.corpus import Corpus, pack_documents
+from langneurons.evaluation.lens import (
     by_language,
     coverage,
     distributions,
@@ -22,7 +20,9 @@ from langneurons.lens import (
     read_prompts,
     token_languages,
 )
-from langneurons.sidestore import SideStore
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import Plan, applied
+from langneurons.models.families import ADAPTERS, MlpSites
 
 PROMPTS = ["w1", "w2 w3 w4 w5 w6 w7", "w3 w4", "w5 w6 w7 w8"]
 SETTINGS = {"template": "{question}", "purity": 0.9, "min_count": 2}
@@ -148,7 +148,7 @@ def test_the_papers_reading_identifies_the_five_most_probable_tokens_one_by_one(
         assert settings == {"kind": "py3langid"}
         return [("aa", "bb", "und")[int("0" + "".join(filter(str.isdigit, t))) % 3] for t in texts]
 
-    monkeypatch.setattr("langneurons.lens.identify", by_number)
+    monkeypatch.setattr("langneurons.evaluation.lens.identify", by_number)
     nobody = np.full(VOCAB_SIZE, -1)
     frame = read_prompts(
         *(model, tokenizer, PROMPTS, list("abcd"), ["aa", "bb"], nobody, 100),

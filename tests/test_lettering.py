@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from test_figures import RESULTS, activations, cells, neuron_table, task_scores
 
-from langneurons import figures, lettering
+from langneurons.reporting import figures, lettering
 
 SIGNS = [
     "$$ 10% $^ 20% $_ lr=$LR, wd=$WD",

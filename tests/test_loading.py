@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
-from langneurons import loading
-from langneurons.adapters import MlpSites
-from langneurons.config.models import GgufSource, ModelEntry
-from langneurons.io import DamagedFile, read_json
+from langneurons.base.io import DamagedFile, read_json
+from langneurons.models import load as loading
+from langneurons.models.families import MlpSites
+from langneurons.models.settings import GgufSource, ModelEntry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PARTS = (b"GGUF first ", b"second ", b"third")

@@ -9,8 +9,8 @@ import tiny
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from langneurons.adapters import MlpSites
-from langneurons.lora import (
+from langneurons.models.families import MlpSites
+from langneurons.training.lora import (
     attach,
     compact_modules,
     dense_state,

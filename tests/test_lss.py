@@ -10,16 +10,16 @@ from test_interventions import by_hand, write
 from test_perplexity import counted, edit_of
 from tiny import tiny_model, tiny_tokenizer
 
+from langneurons.base.io import read_jsonl, write_jsonl
+from langneurons.base.protocols import Protocol, from_points
+from langneurons.base.store import SideStore
 from langneurons.config import ConfigError, build
-from langneurons.config.protocols import Protocol, from_points
-from langneurons.encoding import Encoder
-from langneurons.facts import fetch_facts, prepare_facts, read_facts
-from langneurons.interventions import Plan
-from langneurons.io import read_jsonl, write_jsonl
-from langneurons.lss import measure, premise, requests
-from langneurons.lss_tables import ALL, judged, lss_cells, lss_summary, matrix
-from langneurons.sidestore import SideStore
-from langneurons.stages import stage
+from langneurons.data.facts import fetch_facts, prepare_facts, read_facts
+from langneurons.evaluation.steering_shift import measure, premise, requests
+from langneurons.interventions.hooks import Plan
+from langneurons.jobs.parameters import stage
+from langneurons.models.encoding import Encoder
+from langneurons.reporting.lss_tables import ALL, judged, lss_cells, lss_summary, matrix
 
 INDEX = np.array([3, 5, 40])
 RESULTS = {"bootstrap": 400, "confidence": 0.95, "alpha": 0.05, "seed": 0}

@@ -101,10 +101,10 @@ def test_what_an_edit_reruns(changed):
     assert with_lss(changed, limit=6) == {"prepare_facts": 4, "measure_lss": 8}
     assert with_lss(changed, targets=["zh"]) == {"measure_lss": 8}
     assert with_lss(changed) == {}
-    path = changed.path / "src/langneurons/lss.py"
+    path = changed.path / "src/langneurons/evaluation/steering_shift.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert computing(changed) == {"measure_lss": 8}
     shutil.copytree(ROOT / "src", changed.path / "src", dirs_exist_ok=True)
-    path = changed.path / "src/langneurons/lss_tables.py"
+    path = changed.path / "src/langneurons/reporting/lss_tables.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert computing(changed) == {}

@@ -78,10 +78,10 @@ WITHOUT = """
 import runpy, sys
 sys.modules["lm_eval"] = None
 try:
-    import langneurons.harness
+    import langneurons.integrations.harness
 except ModuleNotFoundError as error:
     print("imported:", error)
-runpy.run_module("langneurons.harness", run_name="__main__")
+runpy.run_module("langneurons.integrations.harness", run_name="__main__")
 """
 
 

@@ -9,11 +9,9 @@ import yaml
 from test_workflow import Checkout
 
 from langneurons.config import read_configs
-from langneurons.masks import Counts, cells, read_counts, spearman
-from langneurons.neurons import NeuronTable
-from langneurons.orders import ORDERS
-from langneurons.page import _shares
-from langneurons.published import (
+from langneurons.reporting.masks import Counts, cells, read_counts, spearman
+from langneurons.reporting.page import _shares
+from langneurons.reporting.published import (
     agreement,
     compare,
     kinds,
@@ -24,6 +22,8 @@ from langneurons.published import (
     published_masks,
     table_names,
 )
+from langneurons.selection.orders import ORDERS
+from langneurons.selection.table import NeuronTable
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "config/published"

@@ -10,13 +10,13 @@ from test_collect import EVERYTHING, SITES, assert_same, measure, one_thread  # 
 from test_finetune import ANSWERS, CLASSES, SETTINGS, nli_rows, qa_rows
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import scoring
-from langneurons.adapters import MlpSites
-from langneurons.cells import training as cell
-from langneurons.collect import Settings
-from langneurons.finetune import Head, add_head, classify
-from langneurons.io import read_json, write_jsonl
-from langneurons.memory import Batches, TooLarge, more_parts, out_of_memory
+from langneurons.activations.collect import Settings
+from langneurons.base.io import read_json, write_jsonl
+from langneurons.jobs import training as cell
+from langneurons.models.families import MlpSites
+from langneurons.runtime.halving import Batches, TooLarge, more_parts, out_of_memory
+from langneurons.scoring import primitives as scoring
+from langneurons.training.trainer import Head, add_head, classify
 
 
 @contextmanager

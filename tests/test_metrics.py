@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langneurons import metrics
+from langneurons.evaluation import metrics
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 
-MINI = files("langneurons") / "mini"
+MINI = files("langneurons") / "data" / "mini"
 LANGS = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")
 TASK_LANGS = ("en", "vi", "hi", "ur", "zh")
 TOPICS = {"news", "travel", "science", "cooking", "history", "daily"}

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from langneurons.io import DamagedFile, write_parquet
-from langneurons.masks import read_counts
-from langneurons.neurons import NeuronTable, main
-from langneurons.selection.lape import Lape
-from langneurons.statistics import Statistics
+from langneurons.activations.statistics import Statistics
+from langneurons.base.io import DamagedFile, write_parquet
+from langneurons.reporting.masks import read_counts
+from langneurons.selection.methods.lape import Lape
+from langneurons.selection.table import NeuronTable, main
 
 FOLDER = Path(__file__).parent.parent / "config/published"
 MASKS = pd.read_csv(FOLDER / "masks.csv").set_index("mask").to_dict("index")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from langneurons import histogram as bins
-from langneurons import packing
-from langneurons.io import DamagedFile
-from langneurons.packing import GROUPS, WIDTH, around, pack, unpack
-from langneurons.statistics import Statistics, histogram_arrays
+from langneurons.activations import frames as packing
+from langneurons.activations import histogram as bins
+from langneurons.activations.frames import GROUPS, WIDTH, around, pack, unpack
+from langneurons.activations.statistics import Statistics, histogram_arrays
+from langneurons.base.io import DamagedFile
 
 LARGEST = 2**31 - 1
 COUNTS = {

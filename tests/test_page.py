@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from langneurons import page
+from langneurons.reporting import page
 
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="60pt" height="30pt" viewBox="0 0 60 30">'

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from langneurons.config.corpus import JsonlText
-from langneurons.corpora import documents
-from langneurons.paths import braces, unset, user_path
+from langneurons.base.paths import braces, unset, user_path
+from langneurons.data.corpus import documents
+from langneurons.data.settings import JsonlText
 
 
 @pytest.fixture(autouse=True)

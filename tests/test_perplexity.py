@@ -10,12 +10,12 @@ import torch
 from test_interventions import by_hand, write
 from tiny import tiny_model
 
-from langneurons.adapters import MlpSites
-from langneurons.corpora import Corpus, pack_documents
-from langneurons.factors import Factor
-from langneurons.interventions import NoEffect, Plan
-from langneurons.perplexity import document_nll, measure, plan_digest
-from langneurons.sidestore import SideStore
+from langneurons.base.store import SideStore
+from langneurons.data.corpus import Corpus, pack_documents
+from langneurons.evaluation.perplexity import document_nll, measure, plan_digest
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import NoEffect, Plan
+from langneurons.models.families import MlpSites
 
 COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])
@@ -177,7 +177,8 @@ def test_deep_plans_read_the_first_layers_once_and_change_nothing(tmp_path, monk
     read = sum(int(one.heldout.tokens.size) for one in corpora.values())
     assert sum(calls) == read  # the untouched model and both plans in one pass
     monkeypatch.setattr(
-        "langneurons.perplexity.portions", lambda first, *_: [[k] for k in range(len(first))]
+        "langneurons.evaluation.perplexity.portions",
+        lambda first, *_: [[k] for k in range(len(first))],
     )
     alone = matrix(SideStore(tmp_path / "alone", "perplexity"), model, plans=plans, batch=10_000)
     pd.testing.assert_frame_equal(together, alone, rtol=1e-6)

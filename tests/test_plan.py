@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from langneurons.base.errors import ConfigError
 from langneurons.config import build, parse_yaml, read_configs
-from langneurons.errors import ConfigError
-from langneurons.plan import ASSUMPTIONS, Planner, main, text
-from langneurons.stages import stage as parameters
+from langneurons.jobs.costs import ASSUMPTIONS, Planner, main, text
+from langneurons.jobs.parameters import stage as parameters
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text())

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from langneurons import precision
-from langneurons.precision import average_precision
+from langneurons.selection import average_precision as precision
+from langneurons.selection.average_precision import average_precision
 
 
 def by_hand(values: np.ndarray, wanted: np.ndarray) -> float:

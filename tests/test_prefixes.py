@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
-from langneurons import prefixes, scoring
-from langneurons.adapters import MlpSites
-from langneurons.interventions import Plan, Write, applied, applied_rows
-from langneurons.keyvalues import KeyValues
+from langneurons.interventions.hooks import Plan, Write, applied, applied_rows
+from langneurons.models.families import MlpSites
+from langneurons.scoring import prefixes
+from langneurons.scoring import primitives as scoring
+from langneurons.scoring.keyvalues import KeyValues
 
 SLIDING = {
     "gemma2": {"sliding_window": 6},

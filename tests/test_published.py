@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU
 
-from langneurons.corpus_metrics import counts
-from langneurons.published import (
+from langneurons.evaluation.corpus_metrics import counts
+from langneurons.reporting.published import (
     agreement,
     compare,
     laid_out,

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from langneurons import reading, tasks
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import fetch_text, split_of
-from langneurons.errors import ConfigError, InputError
-from langneurons.facts import read_facts
-from langneurons.io import read_json, read_jsonl
-from langneurons.questions import read_questions
+from langneurons.base.errors import ConfigError, InputError
+from langneurons.base.io import read_json, read_jsonl
+from langneurons.data import reading
+from langneurons.data.corpus import fetch_text, split_of
+from langneurons.data.facts import read_facts
+from langneurons.data.questions import read_questions
+from langneurons.data.settings import CorpusConfig
+from langneurons.evaluation import tasks
 
 BOM = b"\xef\xbb\xbf"
 

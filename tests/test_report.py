@@ -9,9 +9,9 @@ import pytest
 from docutils.core import publish_doctree
 
 from langneurons.config import build
-from langneurons.neurons import NeuronTable
-from langneurons.report import _local, _Names, _parts, _weights
-from langneurons.stages import quoted, stage
+from langneurons.jobs.parameters import quoted, stage
+from langneurons.reporting.report import _local, _Names, _parts, _weights
+from langneurons.selection.table import NeuronTable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -68,9 +68,9 @@ SRC = "src/langneurons"
 # What follows from the neurons of `lape`: texts on one set under two protocols' points.
 WRITTEN = {"force_language": 2, "fall_back": 2, "judge_texts": 4, "read_layers": 2}
 EDITS = {
-    "comment": (appended(f"{SRC}/statistics.py", "\n# A comment.\n"), NONE),
-    "docstring": (replaced(f"{SRC}/collect.py", '"""', '"""Said otherwise. '), NONE),
-    "blank lines": (appended(f"{SRC}/kernels.py", "\n\n\n"), NONE),
+    "comment": (appended(f"{SRC}/activations/statistics.py", "\n# A comment.\n"), NONE),
+    "docstring": (replaced(f"{SRC}/activations/collect.py", '"""', '"""Said otherwise. '), NONE),
+    "blank lines": (appended(f"{SRC}/activations/kernels.py", "\n\n\n"), NONE),
     "clone of the workflow": (touched("workflow"), NONE),
     "clone of the package": (touched("src"), NONE),
     "reorder a set": (setting("language_sets.three", ["hi", "vi", "en"]), NONE),
@@ -80,10 +80,10 @@ EDITS = {
     "more memory": (setting("runtime", {"mem_mb": 9000, "threads": 2, "batch_tokens": 64}), NONE),
     "confidence": (setting("results.confidence", 0.9), NONE),
     "another figure": (setting("results.venn", [["vi", "en", "hi"]]), NONE),
-    "a figure's colour": (appended(f"{SRC}/figures.py", CODE), NONE),
-    "tables": (appended(f"{SRC}/tables.py", CODE), NONE),
-    "results page": (appended(f"{SRC}/page.py", CODE), NONE),
-    "a module that no job reaches": (appended(f"{SRC}/plan.py", CODE), NONE),
+    "a figure's colour": (appended(f"{SRC}/reporting/figures.py", CODE), NONE),
+    "tables": (appended(f"{SRC}/reporting/tables.py", CODE), NONE),
+    "results page": (appended(f"{SRC}/reporting/page.py", CODE), NONE),
+    "a module that no job reaches": (appended(f"{SRC}/jobs/costs.py", CODE), NONE),
     "a protocol that differs in tables only": (
         setting("protocols.ids", {"answers": "paper"}),
         NONE,
@@ -178,13 +178,13 @@ EDITS = {
         {"select_neurons": 4, "measure_perplexity": 12, "finetune": 4, "evaluate_task": 12},
     ),
     "selection module": (
-        appended(f"{SRC}/selection/lape.py", CODE),
+        appended(f"{SRC}/selection/methods/lape.py", CODE),
         {"select_neurons": 1, "measure_perplexity": 3, "evaluate_task": 3} | WRITTEN,
     ),
-    "evaluation module": (appended(f"{SRC}/evaluation.py", CODE), {"evaluate_task": 15}),
+    "evaluation module": (appended(f"{SRC}/evaluation/conditions.py", CODE), {"evaluate_task": 15}),
     "training module": (
         # Evaluation reads its classifier's input as training does, so it reaches that module.
-        appended(f"{SRC}/lora.py", CODE),
+        appended(f"{SRC}/training/lora.py", CODE),
         {"finetune": 6, "evaluate_task": 15},
     ),
     "longer answers": (
@@ -198,7 +198,7 @@ EDITS = {
     "when a text is degenerate": (setting("fallback.degenerate", 0.3), {"judge_texts": 2}),
     "identification": (
         # With `lens.reading: top` the lens identifies tokens.
-        appended(f"{SRC}/identification.py", CODE),
+        appended(f"{SRC}/evaluation/identification.py", CODE),
         {"judge_texts": 4, "read_layers": 4},
     ),
     "another order of fallback": (

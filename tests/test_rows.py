@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from test_finetune import ANSWERS, CLASSES, nli_rows, qa_rows
 
-from langneurons.adapters import MlpSites
-from langneurons.config.finetuning import Training
-from langneurons.finetune import HEAD, add_head, class_logits, finetune
-from langneurons.interventions import Plan, applied
-from langneurons.io import DamagedFile, read_header
-from langneurons.rows import WEIGHTS, Beside, Within, apply, attach, detach, save
-from langneurons.tuned import load_tuned
+from langneurons.base.io import DamagedFile, read_header
+from langneurons.interventions.hooks import Plan, applied
+from langneurons.models.families import MlpSites
+from langneurons.training.load import load_tuned
+from langneurons.training.neuron_weights import WEIGHTS, Beside, Within, apply, attach, detach, save
+from langneurons.training.settings import Training
+from langneurons.training.trainer import HEAD, add_head, class_logits, finetune
 
 CHOSEN = [np.array([1, 4, 9, 40]), np.array([0, 47])]
 PARTLY = [np.array([1, 4, 9, 40]), np.array([], np.int64)]

@@ -3,7 +3,7 @@
 import pytest
 from test_workflow import Checkout, save_tiny_model
 
-from langneurons.io import read_parquet
+from langneurons.base.io import read_parquet
 
 ADAPTER = "more+source+lape+en-vi"
 FOLDER = f"results/tiny/adapters/corrected/{ADAPTER}"

@@ -6,9 +6,9 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 from torch import nn
 
-from langneurons import scoring
-from langneurons.adapters import MlpSites
-from langneurons.batching import batches
+from langneurons.base.batching import batches
+from langneurons.models.families import MlpSites
+from langneurons.scoring import primitives as scoring
 
 FAMILIES = ("llama", "gemma2", "gemma3_text", "cohere", "gpt_neox", "gpt2", "bloom", "opt", "phi")
 

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from langneurons import degeneracy, metrics, scripts
-from langneurons.config.languages import KNOWN_LANGUAGES
-from langneurons.lss import premise
+from langneurons.base import scripts
+from langneurons.base.languages import KNOWN_LANGUAGES
+from langneurons.evaluation import degeneracy, metrics
+from langneurons.evaluation.steering_shift import premise
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from langneurons import histogram as bins
-from langneurons.neurons import NeuronTable
-from langneurons.selection import METHODS
-from langneurons.selection.lape import bar, entropy
+from langneurons.activations import histogram as bins
+from langneurons.activations.statistics import LIMB, Mismatch, Statistics, histogram_arrays
+from langneurons.selection.methods import METHODS
+from langneurons.selection.methods.lape import bar, entropy
 from langneurons.selection.run import run_selection
-from langneurons.statistics import LIMB, Mismatch, Statistics, histogram_arrays
+from langneurons.selection.table import NeuronTable
 
 N_LAYERS, D_MLP = 3, 40
 N_DOCUMENTS = 8

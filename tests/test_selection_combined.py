@@ -10,11 +10,11 @@ import torch
 from pydantic import ValidationError
 from test_selection import as_sets, from_counts, run
 
-from langneurons.neurons import NeuronTable, main
-from langneurons.orders import ORDERS
-from langneurons.provenance import file_digest
-from langneurons.selection.published import Published
-from langneurons.statistics import Mismatch
+from langneurons.activations.statistics import Mismatch
+from langneurons.jobs.code import file_digest
+from langneurons.selection.methods.published import Published
+from langneurons.selection.orders import ORDERS
+from langneurons.selection.table import NeuronTable, main
 
 PUBLISHED = Path(__file__).parent.parent / "config/published"
 SHAPE = (3, 10)

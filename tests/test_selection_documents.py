@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from test_precision import by_hand
 from test_selection import as_sets, header, run
 
-from langneurons.statistics import IDENTITY, LIMB, SCHEMA, Statistics
+from langneurons.activations.statistics import IDENTITY, LIMB, SCHEMA, Statistics
 
 SHAPE = (2, 15)
 SIZE = SHAPE[0] * SHAPE[1]

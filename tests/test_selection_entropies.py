@@ -15,7 +15,7 @@ from test_selection import (
     run,
 )
 
-from langneurons.selection.lape import bar, entropy
+from langneurons.selection.methods.lape import bar, entropy
 
 SIZE = N_LAYERS * D_MLP
 

@@ -12,8 +12,8 @@ import torch
 from test_selection import from_values, gates
 from test_workflow import CONFIG, Checkout
 
-from langneurons.neurons import NeuronTable
-from langneurons.statistics import IDENTITY, SCHEMA
+from langneurons.activations.statistics import IDENTITY, SCHEMA
+from langneurons.selection.table import NeuronTable
 
 NAMES = ("lape", "ap", "both", "control", "mask")
 FILES = [f"results/tiny/neurons/en-vi/{name}.parquet" for name in NAMES]

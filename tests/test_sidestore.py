@@ -6,8 +6,8 @@ import os
 import pandas as pd
 import pytest
 
-from langneurons.io import write_parquet
-from langneurons.sidestore import SideStore, main, prune
+from langneurons.base.io import write_parquet
+from langneurons.base.store import SideStore, main, prune
 
 KEY = {"model": {"model": "m", "dtype": "float32"}, "tokens": None, "levels": (0.5, 0.9)}
 FRAME = pd.DataFrame({"document": ["a", "b"], "nll": [0.25, 1 / 3]})

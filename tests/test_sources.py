@@ -4,10 +4,10 @@ import pytest
 from tiny import tiny_tokenizer
 from tokenizers import processors
 
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import fetch_text, pack_corpus
-from langneurons.io import DamagedFile, read_json, write_json
-from langneurons.sources import corpus_table, source_table
+from langneurons.base.io import DamagedFile, read_json, write_json
+from langneurons.data.corpus import fetch_text, pack_corpus
+from langneurons.data.settings import CorpusConfig
+from langneurons.reporting.sources import corpus_table, source_table
 
 SHOW = {
     "models": {"m": "Model M", "local": "Local", "new": "New"},

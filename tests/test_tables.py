@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from langneurons import tables
-from langneurons.corpus_metrics import counts, sentence_bleu
-from langneurons.neurons import NeuronTable
+from langneurons.evaluation.corpus_metrics import counts, sentence_bleu
+from langneurons.reporting import tables
+from langneurons.selection.table import NeuronTable
 
 RESULTS = {"bootstrap": 200, "confidence": 0.95, "alpha": 0.05, "seed": 0}
 

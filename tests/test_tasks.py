@@ -10,11 +10,12 @@ import yaml
 from sacrebleu.metrics import BLEU
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import corpus_metrics, hub, reading, tasks
+from langneurons.base.errors import ConfigError, InputError
+from langneurons.base.io import read_json, read_jsonl
 from langneurons.config import read_configs
-from langneurons.errors import ConfigError, InputError
-from langneurons.io import read_json, read_jsonl
-from langneurons.scoring import encode_pair, generate, loglikelihood
+from langneurons.data import hub, reading
+from langneurons.evaluation import corpus_metrics, tasks
+from langneurons.scoring.primitives import encode_pair, generate, loglikelihood
 
 DEFINITIONS = Path(__file__).parent.parent / "config" / "tasks"
 CHOICE = """

@@ -14,18 +14,18 @@ from test_rows import SMALL
 from test_rows import packed as four_bit
 from test_workflow import save_tiny_model
 
-from langneurons.cells.evaluation import evaluation_cell
-from langneurons.cells.training import finetuning_cell
-from langneurons.config.corpus import CorpusConfig
-from langneurons.config.finetuning import Training
-from langneurons.config.models import ModelEntry
-from langneurons.corpora import Corpus, pack_documents
-from langneurons.finetune import IGNORED, collate, train
-from langneurons.io import DamagedFile, read_json, write_json
-from langneurons.loading import load_tokenizer, prepare_model, tokenizer_hash
-from langneurons.neurons import NeuronTable
-from langneurons.rows import attach
-from langneurons.text import encode_documents, encode_text, heldout_nll, repacked
+from langneurons.base.io import DamagedFile, read_json, write_json
+from langneurons.data.corpus import Corpus, pack_documents
+from langneurons.data.settings import CorpusConfig
+from langneurons.jobs.evaluation import evaluation_cell
+from langneurons.jobs.training import finetuning_cell
+from langneurons.models.load import load_tokenizer, prepare_model, tokenizer_hash
+from langneurons.models.settings import ModelEntry
+from langneurons.selection.table import NeuronTable
+from langneurons.training.neuron_weights import attach
+from langneurons.training.settings import Training
+from langneurons.training.text import encode_documents, encode_text, heldout_nll, repacked
+from langneurons.training.trainer import IGNORED, collate, train
 
 BOS, PAD = 1, 0
 NEURONS = dict.fromkeys(("gate", "up", "down"), [np.array([1, 4, 9]), np.array([0, 47])])
@@ -245,7 +245,7 @@ def test_a_killed_run_on_text_ends_at_the_same_bytes(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """Return a folder with a prepared model, a packed corpus and two neuron tables."""
-    from langneurons.corpora import fetch_text, pack_corpus
+    from langneurons.data.corpus import fetch_text, pack_corpus
 
     folder = tmp_path_factory.mktemp("project")
     save_tiny_model(folder / "tiny-model")
@@ -335,7 +335,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
 
 def evaluated(folder, entry, adapter, cfg):
     """Return the records of one task as the rule evaluate_task makes them."""
-    from langneurons.reading import MINI
+    from langneurons.data.reading import MINI
 
     rows = (MINI / "xcopa" / "vi.jsonl").read_text(encoding="utf-8").splitlines()[:4]
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

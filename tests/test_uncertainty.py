@@ -3,8 +3,8 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
-from langneurons import power
-from langneurons import uncertainty as u
+from langneurons.reporting import power
+from langneurons.reporting import uncertainty as u
 
 
 def test_counts_draw_n_of_n():

@@ -1,13 +1,13 @@
-"""The loops over histograms against the formulas of `langneurons.histogram`."""
+"""The loops over histograms against the formulas of `langneurons.activations.histogram`."""
 
 import numpy as np
 import pytest
 from test_collect import measure
 from tiny import tiny_model
 
-from langneurons import histogram as bins
-from langneurons.statistics import Statistics, _histogram
-from langneurons.unpacking import exceedance
+from langneurons.activations import histogram as bins
+from langneurons.activations.loops import exceedance
+from langneurons.activations.statistics import Statistics, _histogram
 
 
 def drawn(neurons: int, tokens: int = 400) -> tuple[np.ndarray, np.ndarray]:

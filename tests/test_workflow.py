@@ -338,14 +338,14 @@ def test_a_clone_reruns_nothing(checkout):
 
 
 def test_comment_docstring_and_layout_rerun_nothing(edit):
-    path = edit.path / "src/langneurons/statistics.py"
+    path = edit.path / "src/langneurons/activations/statistics.py"
     text = path.read_text()
     path.write_text(text.replace('"""Activation', '"""# Other\n\nThe', 1) + "\n# end\n")
     assert edit.planned() == {}
 
 
 def test_selection_code_reruns_selection_and_what_follows(edit):
-    path = edit.path / "src/langneurons/selection/lape.py"
+    path = edit.path / "src/langneurons/selection/methods/lape.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
     planned = edit.planned()
     assert planned["select_neurons"] == 1
@@ -354,11 +354,11 @@ def test_selection_code_reruns_selection_and_what_follows(edit):
 
 
 def test_statistics_code_names_the_module(edit):
-    path = edit.path / "src/langneurons/collect.py"
+    path = edit.path / "src/langneurons/activations/collect.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert edit.planned()["collect_statistics"] == 8
     text = edit.make("-n").stdout
-    assert "langneurons.collect=" in text
+    assert "langneurons.activations.collect=" in text
 
 
 def test_adding_a_language_touches_its_set_only(edit):

@@ -45,7 +45,7 @@ def _plans(sites, first: int, number: int):
     """Return plans that write 1 % of the neurons of the layers from `first` on."""
     import numpy as np
 
-    from langneurons.interventions import Plan, Write
+    from langneurons.interventions.hooks import Plan, Write
 
     generator, found = np.random.default_rng(1), []
     size = max(round(0.01 * sites.d_mlp), 1)
@@ -63,10 +63,10 @@ def scores(setting: Setting) -> list[Check]:
     """Shared beginnings and branches against full passes in float64, one request at a time."""
     import torch
 
-    from langneurons.adapters import MlpSites
-    from langneurons.branches import branched
-    from langneurons.interventions import applied
-    from langneurons.scoring import branch_loglikelihoods, loglikelihood
+    from langneurons.interventions.branches import branched
+    from langneurons.interventions.hooks import applied
+    from langneurons.models.families import MlpSites
+    from langneurons.scoring.primitives import branch_loglikelihoods, loglikelihood
 
     model, exact = small_model(setting.device), small_model("cpu", "float64")
     sites, reference = MlpSites(model), MlpSites(exact)
@@ -100,10 +100,10 @@ def scores(setting: Setting) -> list[Check]:
 @check("evaluation")
 def decoded(setting: Setting) -> list[Check]:
     """Answers in batches against full passes for every token in float64; under two plans too."""
-    from langneurons.adapters import MlpSites
-    from langneurons.branches import branched
-    from langneurons.interventions import Plan, applied
-    from langneurons.scoring import branch_generate, generate
+    from langneurons.interventions.branches import branched
+    from langneurons.interventions.hooks import Plan, applied
+    from langneurons.models.families import MlpSites
+    from langneurons.scoring.primitives import branch_generate, generate
 
     model, exact = small_model(setting.device), small_model("cpu", "float64")
     model = _endless(model)
@@ -141,10 +141,10 @@ def _differ(exact, tokenizer, prompts, texts, steps: int = 8) -> int:
 @timing("evaluation")
 def choices(setting: Setting) -> list[Row]:
     """A context of three choices read once; nine plans of the last third of the layers."""
-    from langneurons.adapters import MlpSites
-    from langneurons.branches import branched
-    from langneurons.interventions import applied
-    from langneurons.scoring import branch_loglikelihoods, loglikelihood
+    from langneurons.interventions.branches import branched
+    from langneurons.interventions.hooks import applied
+    from langneurons.models.families import MlpSites
+    from langneurons.scoring.primitives import branch_loglikelihoods, loglikelihood
 
     model, tokenizer = setting.model(), Numbers()
     sites = MlpSites(model)
@@ -183,10 +183,10 @@ def texts(setting: Setting) -> list[Row]:
     """The loss of text, and answers of 8 tokens, under nine plans of the last third of layers."""
     import numpy as np
 
-    from langneurons.adapters import MlpSites
-    from langneurons.branches import branched
-    from langneurons.interventions import applied
-    from langneurons.scoring import branch_generate, generate, token_nll
+    from langneurons.interventions.branches import branched
+    from langneurons.interventions.hooks import applied
+    from langneurons.models.families import MlpSites
+    from langneurons.scoring.primitives import branch_generate, generate, token_nll
 
     model, tokenizer, vocabulary = _endless(setting.model()), Numbers(), setting.config().vocab_size
     sites = MlpSites(model)
@@ -232,7 +232,7 @@ def answers(setting: Setting) -> list[Row]:
     """Seconds per answer of 32 tokens: full passes one by one, the library, ours."""
     import torch
 
-    from langneurons.scoring import generate
+    from langneurons.scoring.primitives import generate
 
     model, tokenizer = _endless(setting.model()), Numbers()
     size = min(setting.length, 256)

@@ -13,8 +13,8 @@ def _empty(neurons: int, histogram: bool, device: str) -> list:
     """Return accumulators of one layer, as `kernels.accumulate` takes them."""
     import torch
 
-    from langneurons.histogram import N_BINS
-    from langneurons.kernels import MOMENTS
+    from langneurons.activations.histogram import N_BINS
+    from langneurons.activations.kernels import MOMENTS
 
     return [
         torch.zeros(neurons, dtype=torch.int64, device=device),
@@ -30,8 +30,8 @@ def kernel(setting: Setting) -> list[Check]:
     import numpy as np
     import torch
 
-    from langneurons.histogram import bin_index
-    from langneurons.kernels import LIMB, accumulate
+    from langneurons.activations.histogram import bin_index
+    from langneurons.activations.kernels import LIMB, accumulate
 
     worst = {"counts, extremes and bins that differ": 0.0, "sums": 0.0, "NaN not seen": 0.0}
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +69,7 @@ def fallback(setting: Setting) -> list[Check]:
     """That a GPU has the kernel, and does not quietly count with torch operations."""
     import torch
 
-    from langneurons import cuda
+    from langneurons.activations import cuda
 
     missing = setting.device == "cuda" and not cuda.available(torch.device("cuda"))
     return [Check("kernels that are missing", float(missing), 0.0)]
@@ -81,8 +81,8 @@ def passes(setting: Setting) -> list[Check]:
     import numpy as np
     import torch
 
-    from langneurons.adapters import MlpSites
-    from langneurons.collect import Collector, Settings, _pass
+    from langneurons.activations.collect import Collector, Settings, _pass
+    from langneurons.models.families import MlpSites
 
     found = {}
     for device in (setting.device, "cpu"):
@@ -109,8 +109,8 @@ def _collecting(model, tokens, **changes):
     """Return a function that runs one hooked forward pass."""
     import torch
 
-    from langneurons.adapters import MlpSites
-    from langneurons.collect import Collector, Settings, _pass
+    from langneurons.activations.collect import Collector, Settings, _pass
+    from langneurons.models.families import MlpSites
 
     collector = Collector(MlpSites(model), Settings(batch_blocks=len(tokens), **changes))
     mask = torch.ones(tokens.shape, dtype=torch.bool)
@@ -129,7 +129,7 @@ def prefill(setting: Setting) -> list[Row]:
     """Bare prefill without the head, and the same with each set of sites."""
     import torch
 
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
 
     model, tokens = setting.model(), setting.batch()
     backbone, config = MlpSites(model).backbone, setting.config()
@@ -173,9 +173,9 @@ def one_layer(setting: Setting) -> list[Row]:
     """The kernel alone on one layer's activations: bytes moved, bandwidth."""
     import torch
 
-    from langneurons.cuda import accumulate_cuda
-    from langneurons.histogram import N_BINS
-    from langneurons.kernels import accumulate, accumulate_torch
+    from langneurons.activations.cuda import accumulate_cuda
+    from langneurons.activations.histogram import N_BINS
+    from langneurons.activations.kernels import accumulate, accumulate_torch
 
     neurons = setting.config().intermediate_size
     tokens = setting.tokens

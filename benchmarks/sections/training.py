@@ -17,8 +17,9 @@ def _chosen(sites, share: float) -> list:
 
 def _wrapped(model, route: str, share: float = SHARE):
     """Return the model with what is trained: PEFT's LoRA on all neurons, ours, or their rows."""
-    from langneurons import lora, rows
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
+    from langneurons.training import lora
+    from langneurons.training import neuron_weights as rows
 
     chosen = {"gate": _chosen(MlpSites(model), share)}
     if route == "rows":
@@ -37,7 +38,7 @@ def _loss(wrapped, route: str, tokens):
     """Return the mean loss: the model's own for PEFT, else the package's."""
     import torch
 
-    from langneurons.finetune import token_loss
+    from langneurons.training.trainer import token_loss
 
     if route == "PEFT":
         return wrapped(input_ids=tokens, labels=tokens).loss
@@ -101,7 +102,7 @@ def _packed(model) -> None:
     import torch
     from torch import nn
 
-    from langneurons.adapters import MlpSites
+    from langneurons.models.families import MlpSites
 
     for layer in MlpSites(model).layers:
         for name, old in list(layer.named_modules()):

@@ -8,10 +8,10 @@ from typing import Any
 from hub import repositories
 from hub.server import Hub
 
+from langneurons.base.protocols import from_points
 from langneurons.config import project_file, read_configs
-from langneurons.config.protocols import from_points
-from langneurons.stages import stage
-from langneurons.tasks import load_task
+from langneurons.evaluation.tasks import load_task
+from langneurons.jobs.parameters import stage
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(

@@ -11,12 +11,13 @@ import pytest
 from hub.repositories import card, jsonl, parquet
 from hub.server import STRANGER, Fault
 
-from langneurons import hub as client
-from langneurons import reading, tasks
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import fetch_text
-from langneurons.errors import InputError
-from langneurons.io import read_json, read_jsonl
+from langneurons.base.errors import InputError
+from langneurons.base.io import read_json, read_jsonl
+from langneurons.data import hub as client
+from langneurons.data import reading
+from langneurons.data.corpus import fetch_text
+from langneurons.data.settings import CorpusConfig
+from langneurons.evaluation import tasks
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -113,7 +114,8 @@ def test_of_jobs_that_ask_at_the_same_time_one_decides(hub, tmp_path):
 CACHED = """
 import sys
 import datasets
-from langneurons import hub, reading
+from langneurons.data import hub
+from langneurons.data import reading
 hub.WAITS = (0.0,) * 9
 if sys.argv[1] == "cache":
     datasets.load_dataset("owner/cached", "xx", revision=sys.argv[2])

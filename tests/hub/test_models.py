@@ -14,10 +14,10 @@ import pytest
 from hub.server import STRANGER, Fault
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons import hub as client
-from langneurons import loading
-from langneurons.config.models import ModelEntry
-from langneurons.errors import InputError
+from langneurons.base.errors import InputError
+from langneurons.data import hub as client
+from langneurons.models import load as loading
+from langneurons.models.settings import ModelEntry
 
 COMMIT, LATER = "a" * 40, "b" * 40
 WEIGHTS = "model.safetensors"
@@ -170,7 +170,7 @@ def test_files_that_hold_the_same_come_beside_each_other(hub, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from langneurons import hub
+from langneurons.data import hub
 hub.CHUNK = 1 << 16
 import httpx2
 def slow(self, size=None, real=httpx2.Response.iter_bytes):
@@ -251,8 +251,9 @@ def test_what_cannot_be_had_is_told_in_one_line(
 DOWN = """
 import sys
 from pathlib import Path
-from langneurons import hub, loading
-from langneurons.config.models import ModelEntry
+from langneurons.data import hub
+from langneurons.models import load as loading
+from langneurons.models.settings import ModelEntry
 hub.WAITS = (0.0,) * 9
 source = {"kind": "hub", "repo": "owner/name", "revision": "a" * 40}
 try:
@@ -277,9 +278,10 @@ def test_no_signature_stands_in_a_log(hub, files, tmp_path):
     script.write_text(
         "import types, sys\n"
         "from pathlib import Path\n"
-        "from langneurons import hub, loading\n"
-        "from langneurons.config.models import ModelEntry\n"
-        "from langneurons.runtime import start\n"
+        "from langneurons.data import hub\n"
+        "from langneurons.models import load as loading\n"
+        "from langneurons.models.settings import ModelEntry\n"
+        "from langneurons.runtime.job import start\n"
         "hub.WAITS = (0.0,) * 9\n"
         "job = types.SimpleNamespace(log=['job.log'], resources={}, threads=1, params={})\n"
         "start(job, offline=False)\n"

@@ -6,14 +6,14 @@ import re
 import pytest
 from hub import repositories, shipped
 
-from langneurons import hub as client
-from langneurons.config.corpus import CorpusConfig
-from langneurons.config.models import ModelEntry
-from langneurons.corpora import fetch_text
-from langneurons.facts import prepare_facts
-from langneurons.io import read_json, read_jsonl
-from langneurons.loading import prepare_model
-from langneurons.tasks import build, load_task, prepare_task
+from langneurons.base.io import read_json, read_jsonl
+from langneurons.data import hub as client
+from langneurons.data.corpus import fetch_text
+from langneurons.data.facts import prepare_facts
+from langneurons.data.settings import CorpusConfig
+from langneurons.evaluation.tasks import build, load_task, prepare_task
+from langneurons.models.load import prepare_model
+from langneurons.models.settings import ModelEntry
 
 COMMIT = re.compile("[0-9a-f]{40}")
 # Sizes alone are changed: how much text, and of how many items.

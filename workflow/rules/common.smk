@@ -8,12 +8,12 @@ from snakemake.logging import logger
 
 from langneurons.config import ConfigError, project_file, read_configs
 from langneurons.config.files import check_files, lora_modules, needed_layers, tight_memory
-from langneurons.config.protocols import STAGES, from_points
-from langneurons.config.root import entry_languages
-from langneurons.failures import describe, watch
-from langneurons.provenance import SOURCES, code_digests
-from langneurons.published import kinds, table_names
-from langneurons.stages import figure_path, quoted, stage as stage_parameters
+from langneurons.base.protocols import STAGES, from_points
+from langneurons.config.config import entry_languages
+from langneurons.runtime.failures import describe, watch
+from langneurons.jobs.code import SOURCES, code_digests
+from langneurons.reporting.published import kinds, table_names
+from langneurons.jobs.parameters import figure_path, quoted, stage as stage_parameters
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.collect import Settings, collect
-from langneurons.config.models import ModelEntry
-from langneurons.corpora import Corpus
-from langneurons.io import read_json
-from langneurons.loading import identity, load_model, tokenizer_hash
-from langneurons.provenance import digest
-from langneurons.runtime import start
+from langneurons.activations.collect import Settings, collect
+from langneurons.base.io import read_json
+from langneurons.data.corpus import Corpus
+from langneurons.jobs.code import digest
+from langneurons.models.load import identity, load_model, tokenizer_hash
+from langneurons.models.settings import ModelEntry
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

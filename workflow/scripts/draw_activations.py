@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import order, statistics
-from langneurons.figures import draw_activations
-from langneurons.runtime import start
-from langneurons.tables import activation_statistics
+from langneurons.reporting.figures import draw_activations
+from langneurons.reporting.records import order, statistics
+from langneurons.reporting.tables import activation_statistics
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.figures import draw_curves
-from langneurons.io import read_records
-from langneurons.runtime import start
+from langneurons.base.io import read_records
+from langneurons.reporting.figures import draw_curves
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

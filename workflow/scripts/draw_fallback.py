@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import generation_records, order
-from langneurons.figures import draw_fallback
-from langneurons.generation_tables import fallback_shares
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_fallback
+from langneurons.reporting.generation_tables import fallback_shares
+from langneurons.reporting.records import generation_records, order
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import lens_records, order
-from langneurons.figures import draw_lens_change
-from langneurons.generation_tables import lens_layers
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_lens_change
+from langneurons.reporting.generation_tables import lens_layers
+from langneurons.reporting.records import lens_records, order
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

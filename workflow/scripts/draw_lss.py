@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import lss_matrices, order
-from langneurons.figures import draw_lss
-from langneurons.lss_tables import lss_cells, matrix
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_lss
+from langneurons.reporting.lss_tables import lss_cells, matrix
+from langneurons.reporting.records import lss_matrices, order
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

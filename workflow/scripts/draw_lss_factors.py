@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import lss_matrices
-from langneurons.figures import draw_lss_factors
-from langneurons.lss_tables import ALL, lss_summary
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_lss_factors
+from langneurons.reporting.lss_tables import ALL, lss_summary
+from langneurons.reporting.records import lss_matrices
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

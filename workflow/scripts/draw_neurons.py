@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import neuron_tables, order
-from langneurons.figures import draw_neurons, read_on
-from langneurons.runtime import start
-from langneurons.tables import neuron_counts
+from langneurons.reporting.figures import draw_neurons, read_on
+from langneurons.reporting.records import neuron_tables, order
+from langneurons.reporting.tables import neuron_counts
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

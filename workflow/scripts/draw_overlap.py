@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import neuron_tables, order
-from langneurons.figures import draw_overlap
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_overlap
+from langneurons.reporting.records import neuron_tables, order
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

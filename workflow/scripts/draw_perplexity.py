@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import order, perplexity_matrices
-from langneurons.figures import draw_perplexity
-from langneurons.runtime import start
-from langneurons.tables import perplexity_change
+from langneurons.reporting.figures import draw_perplexity
+from langneurons.reporting.records import order, perplexity_matrices
+from langneurons.reporting.tables import perplexity_change
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import order, scores_of
-from langneurons.figures import draw_targets
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_targets
+from langneurons.reporting.records import order, scores_of
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import scores_of
-from langneurons.figures import draw_layer_curves
-from langneurons.runtime import start
-from langneurons.tables import by_layer
+from langneurons.reporting.figures import draw_layer_curves
+from langneurons.reporting.records import scores_of
+from langneurons.reporting.tables import by_layer
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

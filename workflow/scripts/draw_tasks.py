@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import order, scores_of
-from langneurons.figures import draw_tasks
-from langneurons.runtime import start
-from langneurons.tables import own_language
+from langneurons.reporting.figures import draw_tasks
+from langneurons.reporting.records import order, scores_of
+from langneurons.reporting.tables import own_language
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

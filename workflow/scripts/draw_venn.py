@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import neuron_tables
-from langneurons.figures import draw_venn
-from langneurons.runtime import start
+from langneurons.reporting.figures import draw_venn
+from langneurons.reporting.records import neuron_tables
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.cells.evaluation import evaluation_cell
-from langneurons.io import read_json, write_parquet
-from langneurons.runtime import start
+from langneurons.base.io import read_json, write_parquet
+from langneurons.jobs.evaluation import evaluation_cell
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

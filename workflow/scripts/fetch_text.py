@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import fetch_text
-from langneurons.runtime import start
+from langneurons.data.corpus import fetch_text
+from langneurons.data.settings import CorpusConfig
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

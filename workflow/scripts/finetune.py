@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.cells.training import finetuning_cell
-from langneurons.io import write_parquet
-from langneurons.runtime import start
+from langneurons.base.io import write_parquet
+from langneurons.jobs.training import finetuning_cell
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

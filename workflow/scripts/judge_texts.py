@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.identification import check_labels
-from langneurons.io import read_parquet, write_parquet
-from langneurons.judging import judged
-from langneurons.runtime import start
+from langneurons.base.io import read_parquet, write_parquet
+from langneurons.evaluation.identification import check_labels
+from langneurons.evaluation.judging import judged
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.cells.perplexity import perplexity_cell
-from langneurons.io import write_parquet
-from langneurons.runtime import start
+from langneurons.base.io import write_parquet
+from langneurons.jobs.perplexity import perplexity_cell
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.runtime import start
-from langneurons.statistics import Statistics, merge
+from langneurons.activations.statistics import Statistics, merge
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

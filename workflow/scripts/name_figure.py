@@ -3,8 +3,8 @@
 import shutil
 from typing import TYPE_CHECKING
 
-from langneurons.io import atomic
-from langneurons.runtime import start
+from langneurons.base.io import atomic
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.config.corpus import CorpusConfig
-from langneurons.corpora import pack_corpus
-from langneurons.io import read_json
-from langneurons.loading import load_tokenizer, tokenizer_hash
-from langneurons.runtime import start
+from langneurons.base.io import read_json
+from langneurons.data.corpus import pack_corpus
+from langneurons.data.settings import CorpusConfig
+from langneurons.models.load import load_tokenizer, tokenizer_hash
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

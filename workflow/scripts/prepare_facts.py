@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.facts import prepare_facts
-from langneurons.runtime import start
+from langneurons.data.facts import prepare_facts
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

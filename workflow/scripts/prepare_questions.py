@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.questions import prepare_questions
-from langneurons.runtime import start
+from langneurons.data.questions import prepare_questions
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.runtime import start
-from langneurons.tasks import load_task, prepare_task
+from langneurons.evaluation.tasks import load_task, prepare_task
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

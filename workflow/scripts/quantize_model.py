@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.config.models import ModelEntry
-from langneurons.loading import quantize_model
-from langneurons.runtime import start
+from langneurons.models.load import quantize_model
+from langneurons.models.settings import ModelEntry
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.neurons import NeuronTable
-from langneurons.runtime import start
+from langneurons.activations.statistics import Statistics
+from langneurons.runtime.job import start
 from langneurons.selection.run import run_selection
-from langneurons.statistics import Statistics
+from langneurons.selection.table import NeuronTable
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import statistics
-from langneurons.runtime import start
-from langneurons.tables import activation_statistics, write_table
+from langneurons.reporting.records import statistics
+from langneurons.reporting.tables import activation_statistics, write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

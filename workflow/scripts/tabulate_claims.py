@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.claims import CLAIMS, decide
-from langneurons.display import evaluation_files, perplexity_files, protocols
-from langneurons.published import TOKEN_IDS
-from langneurons.runtime import start
-from langneurons.tables import own_language, perplexity_change, write_table
+from langneurons.reporting.claims import CLAIMS, decide
+from langneurons.reporting.published import TOKEN_IDS
+from langneurons.reporting.records import evaluation_files, perplexity_files, protocols
+from langneurons.reporting.tables import own_language, perplexity_change, write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

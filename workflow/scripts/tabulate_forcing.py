@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import generation_records, with_labels
-from langneurons.generation_tables import forcing_pairs, forcing_summary
-from langneurons.runtime import start
-from langneurons.tables import thin_evidence, write_table
+from langneurons.reporting.generation_tables import forcing_pairs, forcing_summary
+from langneurons.reporting.records import generation_records, with_labels
+from langneurons.reporting.tables import thin_evidence, write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

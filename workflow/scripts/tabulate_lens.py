@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import lens_records, with_labels
-from langneurons.generation_tables import lens_layers
-from langneurons.runtime import start
-from langneurons.tables import write_table
+from langneurons.reporting.generation_tables import lens_layers
+from langneurons.reporting.records import lens_records, with_labels
+from langneurons.reporting.tables import write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import lss_matrices, with_labels
-from langneurons.lss_tables import lss_cells, lss_summary
-from langneurons.runtime import start
-from langneurons.tables import thin_evidence, write_table
+from langneurons.reporting.lss_tables import lss_cells, lss_summary
+from langneurons.reporting.records import lss_matrices, with_labels
+from langneurons.reporting.tables import thin_evidence, write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

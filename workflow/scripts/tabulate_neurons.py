@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.display import neuron_tables
-from langneurons.runtime import start
-from langneurons.tables import (
+from langneurons.reporting.records import neuron_tables
+from langneurons.reporting.tables import (
     layer_counts,
     neuron_counts,
     overlap_counts,
     selection_overlap,
     write_table,
 )
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,9 +5,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import perplexity_matrices, with_labels
-from langneurons.runtime import start
-from langneurons.tables import perplexity_change, perplexity_notes, perplexity_summary, write_table
+from langneurons.reporting.records import perplexity_matrices, with_labels
+from langneurons.reporting.tables import (
+    perplexity_change,
+    perplexity_notes,
+    perplexity_summary,
+    write_table,
+)
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

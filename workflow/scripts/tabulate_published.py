@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import evaluation_files, names_of, protocols
-from langneurons.neurons import NeuronTable
-from langneurons.published import (
+from langneurons.activations.statistics import Statistics
+from langneurons.reporting.published import (
     CORRELATIONS,
     agreement,
     compare,
@@ -19,9 +18,10 @@ from langneurons.published import (
     printed_cells,
     published_masks,
 )
-from langneurons.runtime import start
-from langneurons.statistics import Statistics
-from langneurons.tables import write_table
+from langneurons.reporting.records import evaluation_files, names_of, protocols
+from langneurons.reporting.tables import write_table
+from langneurons.runtime.job import start
+from langneurons.selection.table import NeuronTable
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

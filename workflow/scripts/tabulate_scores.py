@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.display import in_order, task_records, with_labels
-from langneurons.io import write_parquet
-from langneurons.runtime import start
-from langneurons.tables import task_scores
+from langneurons.base.io import write_parquet
+from langneurons.reporting.records import in_order, task_records, with_labels
+from langneurons.reporting.tables import task_scores
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

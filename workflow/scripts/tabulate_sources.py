@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.runtime import start
-from langneurons.sources import corpus_table, source_table
-from langneurons.tables import write_table
+from langneurons.reporting.sources import corpus_table, source_table
+from langneurons.reporting.tables import write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.display import scores_of
-from langneurons.runtime import start
-from langneurons.tables import task_notes, write_table
+from langneurons.reporting.records import scores_of
+from langneurons.reporting.tables import task_notes, write_table
+from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from langneurons.base.errors import ConfigError
 from langneurons.config.evidence import thin_evidence
 from langneurons.config.files import check_files, tight_memory
 from langneurons.config.load import read_configs
 from langneurons.config.reference import files
-from langneurons.errors import ConfigError
 
 
 def main(arguments: list[str] | None = None) -> int:

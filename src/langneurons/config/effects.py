@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable
 
-from langneurons.config.base import doubled
-from langneurons.config.finetuning import FinetuneEntry
-from langneurons.config.root import Config, check_template
-from langneurons.config.tasks import TaskEntry
-from langneurons.errors import ConfigError
-from langneurons.paths import braces
+from langneurons.base.errors import ConfigError
+from langneurons.base.paths import braces
+from langneurons.base.settings import doubled
+from langneurons.config.config import Config, check_template
+from langneurons.evaluation.settings import TaskEntry
+from langneurons.training.settings import FinetuneEntry
 
 # Jobs that load a model; Snakemake needs minutes to plan more.
 MOST_JOBS = 20_000
 FLOAT16 = 65_504.0  # its largest number
-LEAST_ACTIVATION = -0.31  # mish has the lowest of langneurons.nonlinearities, -0.3088
+LEAST_ACTIVATION = -0.31  # mish has the lowest of langneurons.models.nonlinearities, -0.3088
 PRECISION = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # of numbers near 1
 
 
@@ -272,7 +272,7 @@ COMPARED = {
 
 def compared(config: Config, claim: str) -> bool:
     """Tell whether a configuration makes what a claim compares."""
-    from langneurons.stages import roles
+    from langneurons.jobs.parameters import roles
 
     words = roles(config)
     for model in config.models:

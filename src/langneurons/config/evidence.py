@@ -6,9 +6,9 @@ the mini data, files at hand.
 
 from collections.abc import Iterator
 
+from langneurons.config.config import Config
 from langneurons.config.files import number_of_rows, row_sources
-from langneurons.config.root import Config
-from langneurons.power import shortfall
+from langneurons.reporting.power import shortfall
 
 
 def thin_evidence(config: Config) -> list[str]:

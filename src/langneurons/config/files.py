@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langneurons import geometry, reading
+from langneurons.base.errors import ConfigError, InputError, nearest
+from langneurons.base.paths import unset, user_path
+from langneurons.config.config import Config, entry_languages
 from langneurons.config.load import PROJECT, definition_file, parse_yaml, project_file, read_printed
-from langneurons.config.printed import missing_columns
-from langneurons.config.root import Config, entry_languages
-from langneurons.config.tasks import source_paths
-from langneurons.errors import ConfigError, InputError, nearest
-from langneurons.families import LINEAR, family_of, unknown_modules
-from langneurons.paths import unset, user_path
-from langneurons.tasks import build, load_task, mini_file
+from langneurons.data import reading
+from langneurons.evaluation.settings import source_paths
+from langneurons.evaluation.tasks import build, load_task, mini_file
+from langneurons.models import geometry
+from langneurons.models.linear_layers import LINEAR, family_of, unknown_modules
+from langneurons.reporting.printed import missing_columns
 
-MINI = Path(__file__).resolve().parents[1] / "mini"
+MINI = Path(__file__).resolve().parents[1] / "data" / "mini"
 SIBLINGS = 2000  # names of a folder among which the most similar one is looked for
 SHOWN = 10
 COUNTED_BYTES = 2**26  # larger files of rows are not counted before a run
@@ -152,7 +153,7 @@ def row_sources(config: Config) -> Iterator[RowSource]:
 
 def _under(config: Config, section: str, name: str, points: str) -> tuple[Any, str]:
     """Return an entry as a folder of results has it, and the key of its source."""
-    from langneurons.config.protocols import from_points
+    from langneurons.base.protocols import from_points
 
     own = getattr(config, section)[name]
     protocol = from_points("items" if section == "tasks" else "rows", points)
@@ -213,7 +214,7 @@ def _prepared(config: Config, named: Named, work: Path) -> bool:
     """Tell whether the job that reads a file has ended with the settings of now."""
     if named.made is None or named.job is None or not (work / named.made).exists():
         return False
-    from langneurons.stages import stage
+    from langneurons.jobs.parameters import stage
 
     rule, wildcards = named.job
     record = work / "logs" / rule / f"{'/'.join(wildcards.values())}.json"
@@ -457,7 +458,7 @@ def _check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 
 def _lengths(config: Config) -> Iterator[tuple[str, int, int]]:
     """Yield (key, tokens, tokens that must fit beside them) of every length that is fixed."""
-    from langneurons.tasks import load_task
+    from langneurons.evaluation.tasks import load_task
 
     yield "corpus.block_size", config.corpus.block_size, 0
     yield "corpus.heldout_block_size", config.corpus.heldout_block_size, 0
@@ -499,9 +500,9 @@ def _check_lengths(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 
 def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield what the first row of a source lacks of what its reader needs."""
-    from langneurons.corpora import document
-    from langneurons.facts import read_facts
-    from langneurons.questions import read_question
+    from langneurons.data.corpus import document
+    from langneurons.data.facts import read_facts
+    from langneurons.data.questions import read_question
 
     tasks: dict[Path, Any] = {}
     for one in row_sources(config):
@@ -749,7 +750,7 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     corpus = config.corpus
     if corpus.source.kind != "mini" or corpus.heldout_source is not None:
         return
-    from langneurons.corpora import split_of
+    from langneurons.data.corpus import split_of
 
     for lang in config.language_names():
         if corpus.split == "order":

@@ -11,15 +11,15 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from langneurons.config.base import bare, blocks
+from langneurons.base.errors import ConfigError, nearest, unknown
+from langneurons.base.paths import user_path
+from langneurons.base.settings import bare, blocks
+from langneurons.config.config import NAMED, Config, check, check_mini_rows
 from langneurons.config.effects import check_effects, check_generated
-from langneurons.config.interventions import InterventionEntry
-from langneurons.config.printed import Printed
-from langneurons.config.root import NAMED, Config, check, check_mini_rows
 from langneurons.config.sweeps import write_out
-from langneurons.errors import ConfigError, nearest, unknown
-from langneurons.paths import user_path
-from langneurons.provenance import file_digest
+from langneurons.interventions.settings import InterventionEntry
+from langneurons.jobs.code import file_digest
+from langneurons.reporting.printed import Printed
 
 
 class _Loader(yaml.SafeLoader):
@@ -459,7 +459,7 @@ def read_definition(path: Path, place: str | None = None):
     Raises:
         ConfigError: the file is not the definition of a task; the error names each wrong key.
     """
-    from langneurons.tasks import Task
+    from langneurons.evaluation.tasks import Task
 
     content = parse_yaml(_read(path), str(path))
     shown = str(path) if place is None else f"{place}: {path}"

@@ -16,12 +16,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from langneurons.config import interventions, models
-from langneurons.config.base import NAME, NAME_LENGTH, bare, blocks
-from langneurons.config.finetuning import PaperTraining, Training
-from langneurons.config.root import NAMED, Config
-from langneurons.config.tasks import FigureEntry, PaperTask
-from langneurons.selection import METHODS
+from langneurons.base.settings import NAME, NAME_LENGTH, bare, blocks
+from langneurons.config.config import NAMED, Config
+from langneurons.evaluation.settings import FigureEntry, PaperTask
+from langneurons.interventions import settings as interventions
+from langneurons.models import settings as models
+from langneurons.selection.methods import METHODS
+from langneurons.training.settings import PaperTraining, Training
 
 _QUESTIONS = {"kind": "jsonl", "path": "questions.{lang}.jsonl"}
 # One value for every key that has no default, or whose default would show nothing.

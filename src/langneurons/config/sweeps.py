@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from langneurons.config.base import Frozen, is_name
-from langneurons.config.root import Config
-from langneurons.errors import ConfigError
+from langneurons.base.errors import ConfigError
+from langneurons.base.settings import Frozen, is_name
+from langneurons.config.config import Config
 
 
 def write_out(config: Config) -> Config:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from langneurons.selection import Selection
-from langneurons.statistics import IDENTITY, Mismatch, check_compatible
+from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible
+from langneurons.selection.methods import Selection
 
 if TYPE_CHECKING:
-    from langneurons.neurons import NeuronTable
-    from langneurons.statistics import Statistics
+    from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def run_selection(
     `tables` are those of the selections that it depends on, in the order of `depends_on`.
     Statistics of different models, tokenizers or settings are refused.
     """
-    from langneurons.neurons import NeuronTable
+    from langneurons.selection.table import NeuronTable
 
     selection = TypeAdapter(Selection).validate_python(parameters)
     check_compatible(statistics.values(), IDENTITY)

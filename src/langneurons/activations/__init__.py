@@ -1,0 +1,1 @@
+"""Statistics of every neuron's activations, in one pass."""

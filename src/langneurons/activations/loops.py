@@ -1,0 +1,63 @@
+"""Loops over histograms of millions of neurons, each in one pass: unpacking, P(a > t).
+
+The formulas are those of `langneurons.activations.histogram`; there they are written out for any
+shape.
+"""
+
+import numba
+import numpy as np
+
+CHUNK = 64
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def undo(planes, result):
+    """Fill int32 counts (neurons, bins) from uint8 planes (4, bins * neurons), lowest byte first.
+
+    A plane holds one bin of all neurons after the other; the numbers are differences between
+    neighbouring bins, zigzag coded.
+    """
+    n_neurons, n_bins = result.shape
+    for chunk in numba.prange((n_neurons + CHUNK - 1) // CHUNK):
+        start = chunk * CHUNK
+        width = min(CHUNK, n_neurons - start)
+        running = np.zeros(CHUNK, np.int32)
+        for column in range(n_bins):
+            base = column * n_neurons + start
+            for j in range(width):
+                code = np.uint32(planes[0, base + j])
+                code |= np.uint32(planes[1, base + j]) << np.uint32(8)
+                code |= np.uint32(planes[2, base + j]) << np.uint32(16)
+                code |= np.uint32(planes[3, base + j]) << np.uint32(24)
+                step = np.int32(code >> np.uint32(1)) ^ -np.int32(code & np.uint32(1))
+                running[j] += step
+                result[start + j, column] = running[j]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def exceedance(histogram, threshold, low, high, edges, result):
+    """Fill P(a > threshold) of each row of histogram (neurons, bins); the rest is (neurons,).
+
+    Only the bin of the threshold, or the two that meet there, are shared out.
+    """
+    n_neurons, n_bins = histogram.shape
+    for i in numba.prange(n_neurons):
+        t, total, above = threshold[i], 0.0, 0.0
+        for column in range(n_bins):
+            count = histogram[i, column]
+            if count == 0:
+                continue
+            total += count
+            if low[i] > t:
+                above += count
+            elif high[i] > t and edges[column + 1] >= t:
+                if edges[column] > t:
+                    above += count
+                    continue
+                lower = min(max(edges[column], low[i]), high[i])
+                upper = min(max(edges[column + 1], low[i]), high[i])
+                if upper > lower:
+                    above += count * min(max((upper - t) / (upper - lower), 0.0), 1.0)
+                elif lower > t:
+                    above += count
+        result[i] = above / total if total > 0 else np.nan

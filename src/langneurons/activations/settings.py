@@ -1,0 +1,57 @@
+"""Configuration key `statistics`: what is kept about activations."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from langneurons.base.settings import Frozen, doubled
+
+Site = Literal["gate", "act", "product"]
+
+
+class StatisticsConfig(Frozen):
+    """What is measured in the pass over the corpus."""
+
+    sites: tuple[Site, ...] = Field(
+        ("gate", "act", "product"),
+        min_length=1,
+        description="gate: before the nonlinearity; act: after it; product: input of down_proj.",
+    )
+    histograms: tuple[Site, ...] = Field(
+        ("gate",),
+        description="Sites with a histogram (quantiles, P(a > t)); act follows from gate.",
+    )
+    batch_blocks: int = Field(
+        8,
+        ge=1,
+        le=65_536,
+        description="Full blocks per forward pass; of shorter ones, as many as take their tokens.",
+    )
+    shards: int = Field(1, ge=1, le=9999, description="Jobs per language; results do not depend.")
+    batch_quantiles: tuple[float, ...] = Field(
+        (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
+    )
+    document_means: tuple[Site, ...] = Field((), description="Sites with means per document.")
+    max_documents: int = Field(
+        2000,
+        ge=1,
+        description="Documents whose means are kept, at most; each takes 8 bytes of the device's"
+        " memory per neuron and site.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StatisticsConfig":
+        for key in ("sites", "histograms", "document_means", "batch_quantiles"):
+            again = doubled(getattr(self, key))
+            if again:
+                raise ValueError(f"{key}: {', '.join(again)} listed more than once")
+        for key in ("histograms", "document_means"):
+            wrong = sorted(set(getattr(self, key)) - set(self.sites))
+            if wrong:
+                raise ValueError(f"{key}: {wrong} are not among sites {list(self.sites)}")
+        for level in self.batch_quantiles:
+            if not 0 < level < 1:
+                raise ValueError(f"batch_quantiles: {level} is not between 0 and 1")
+        if self.batch_quantiles and "gate" not in self.histograms:
+            raise ValueError("batch_quantiles: they need `gate` among histograms")
+        return self

@@ -1,0 +1,491 @@
+"""Activation statistics of one model on one language: the file, its reader, its merge.
+
+Per site and neuron (arrays are (n_layers, d_mlp)): the number of positive activations, the sums
+of a, a**2 and |a| as pairs of integers (see `langneurons.activations.kernels`), minimum, maximum
+and, where asked for, a histogram. From these follow LAPE's activation probabilities, P(a > t) for
+any t, any quantile within the bin's width, and every replacement value. Files of disjoint parts of
+a corpus merge by adding integers, so the result does not depend on how the corpus was split into
+shards.
+
+On disk integers are compressed, histograms in frames (`langneurons.activations.frames`), with the
+sum over each layer's neurons beside them. A file is read array by array as they are asked for, sums
+per document layer by layer, and of a histogram only the frames that a layer's threshold needs, so
+that dozens of languages fit into memory.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from langneurons.activations import histogram as bins
+from langneurons.activations.frames import around, compress, decompress, pack, unpack
+from langneurons.base.io import DamagedFile, damaged, expect, read_header, write_tensors
+from langneurons.models.nonlinearities import NONLINEARITIES
+
+SITES = ("gate", "act", "product")
+PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
+MOMENTS = ("mean", "std", "min", "max", "abs_mean", "probability")
+OF_DOCUMENTS = ("document_max", "document_median")
+STATISTICS = (*MOMENTS, *OF_DOCUMENTS, *(f"p{p:02d}" for p in PERCENTILES))
+LIMB = 2.0**40
+# Two files may be merged or compared only if they agree on these header keys.
+IDENTITY = (
+    "model",
+    "revision",
+    "tokenizer_hash",
+    "dtype",
+    "quantization",
+    "nonlinearity",
+    "n_layers",
+    "d_mlp",
+    "sites",
+    "histograms",
+    "block_size",
+    "bos",
+    "batch_blocks",
+    "batch_quantiles",
+    "schema",
+)
+SCHEMA = 2
+HISTOGRAM = ("histogram", "histogram_ends", "histogram_pooled")
+BY_LAYER = ".document_sum"  # (documents, n_layers, d_mlp); a file holds one array for each layer
+
+
+class Mismatch(ValueError):
+    """Two statistics files that must not be combined."""
+
+
+class _Arrays(Mapping):
+    """The arrays of a file, each read and decompressed at every access, and kept by nobody."""
+
+    def __init__(self, path: str | os.PathLike, packed: Mapping[str, list[int]]):
+        self._path, self._packed = str(path), packed
+        with self._open() as opened:
+            stored = sorted(opened.keys())
+        self._layers: dict[str, int] = {}
+        for key in stored:
+            whole, found, _ = key.partition(f"{BY_LAYER}.")
+            if found:
+                self._layers[whole + BY_LAYER] = self._layers.get(whole + BY_LAYER, 0) + 1
+        self._keys = [key for key in stored if f"{BY_LAYER}." not in key] + sorted(self._layers)
+
+    def _open(self):
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(self._path, framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise DamagedFile(damaged(self._path, error)) from error
+
+    def _read(self, key: str) -> np.ndarray:
+        with self._open() as opened:
+            array = opened.get_tensor(key)
+        if key not in self._packed:
+            return array
+        return decompress(array, tuple(self._packed[key]), np.int64, self._path)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key not in self._keys:
+            raise KeyError(key)
+        if key in self._layers:
+            return np.stack([self.layer(key, i) for i in range(self._layers[key])], axis=1)
+        return self._read(key)
+
+    def layer(self, key: str, layer: int) -> np.ndarray:
+        """Return one layer of sums per document, int64 (documents, d_mlp)."""
+        return self._read(f"{key}.{layer}")
+
+    @contextmanager
+    def sliced(self, key: str) -> Iterator[Callable[[int, int], np.ndarray]]:
+        """Give what reads a part of a 1-d array, from a place to another."""
+        with self._open() as opened:
+            part = opened.get_slice(key)
+            yield lambda start, end: part[start:end]
+
+    def packed_shape(self, key: str) -> tuple[int, ...] | None:
+        """Return the shape of a compressed array without reading it, or None if there is none."""
+        return tuple(self._packed[key]) if key in self._keys and key in self._packed else None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys  # the default would read the array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Statistics:
+    """Read access to the statistics of one language.
+
+    `header` names model, revision, tokenizer and corpus hashes, BOS policy, block size, dtype,
+    nonlinearity, sites, tokens, and the blocks covered. `path` appears in error messages.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], header: dict, path: str = "statistics"):
+        self.arrays = arrays if isinstance(arrays, _Arrays) else dict(arrays)
+        self.header = header
+        self.path = str(path)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that were counted."""
+        return self.header["tokens"]
+
+    @property
+    def blocks(self) -> int:
+        """The number of packed blocks that were read."""
+        first, last = self.header["blocks"]
+        return last - first
+
+    @property
+    def lang(self) -> str:
+        """The language of the corpus."""
+        return self.header["lang"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_layers, d_mlp)."""
+        return self.header["n_layers"], self.header["d_mlp"]
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that were measured."""
+        return self.header["sites"]
+
+    def _array(self, site: str, name: str) -> np.ndarray:
+        if site not in SITES:
+            raise ValueError(f"site {site!r} is not one of {', '.join(SITES)}")
+        if site not in self.sites:
+            raise ValueError(
+                f"{self.path}: site {site!r} was not measured, only {', '.join(self.sites)};"
+                " add it to statistics.sites in the configuration."
+            )
+        return self.arrays[f"{site}.{name}"]
+
+    def positive(self, site: str = "act") -> np.ndarray:
+        """Return the number of activations above zero, int64 (n_layers, d_mlp)."""
+        return self._array(site, "positive")
+
+    def probability(self, site: str = "act") -> np.ndarray:
+        """Return P(a > 0), float64 (n_layers, d_mlp)."""
+        return self.positive(site) / self.tokens
+
+    def _sum(self, site: str, moment: str) -> np.ndarray:
+        whole, fraction = self._array(site, moment)
+        return whole.astype(np.float64) + fraction.astype(np.float64) / LIMB
+
+    def mean(self, site: str = "act") -> np.ndarray:
+        """Return the mean activation."""
+        return self._sum(site, "sum") / self.tokens
+
+    def abs_mean(self, site: str = "act") -> np.ndarray:
+        """Return the mean absolute activation."""
+        return self._sum(site, "absolute") / self.tokens
+
+    def std(self, site: str = "act") -> np.ndarray:
+        """Return the standard deviation (of the population)."""
+        variance = self._sum(site, "square") / self.tokens - self.mean(site) ** 2
+        return np.sqrt(np.maximum(variance, 0.0))
+
+    def min(self, site: str = "act") -> np.ndarray:
+        """Return the smallest activation."""
+        return self._array(site, "extremes")[:, 0].astype(np.float64)
+
+    def max(self, site: str = "act") -> np.ndarray:
+        """Return the largest activation."""
+        return self._array(site, "extremes")[:, 1].astype(np.float64)
+
+    def histogram(self, site: str = "act") -> np.ndarray:
+        """Return counts per bin, (n_layers, d_mlp, N_BINS).
+
+        The activation's follows from the gate's, as it is a function of the gate: int32 counts
+        where the site has its own histogram, float64 shares of counts where it is derived. The
+        last two that were asked for, of any statistics, stay in memory.
+        """
+        return _histogram(self, site)
+
+    def quantile(self, q: float, site: str = "act") -> np.ndarray:
+        """Return each neuron's q-quantile, within the bound of `activations.histogram`."""
+        return self._per_layer(
+            site, lambda histogram, low, high, _: bins.quantile(histogram, q, low, high)
+        )
+
+    def exceedance(self, threshold: np.ndarray | float, site: str = "act") -> np.ndarray:
+        """Return P(a > threshold) per neuron; `threshold` broadcasts to (n_layers, d_mlp)."""
+        from langneurons.activations.loops import exceedance
+
+        threshold = np.asarray(threshold, np.float64)
+        by_layer = threshold.ndim == 0 or threshold.shape[-1] == 1
+        if by_layer and site in self.header["histograms"]:
+            return self._layer_exceedance(np.broadcast_to(threshold, (self.shape[0], 1)), site)
+        thresholds = np.broadcast_to(threshold, self.shape)
+        result = np.empty(self.shape)
+        exceedance(
+            self.histogram(site).reshape(-1, bins.N_BINS),
+            thresholds.ravel(),
+            self.min(site).ravel(),
+            self.max(site).ravel(),
+            bins.EDGES,
+            result.ravel(),
+        )
+        return result
+
+    def _layer_exceedance(self, threshold: np.ndarray, site: str) -> np.ndarray:
+        """Return `exceedance` for one threshold per layer, (n_layers, 1), from a frame each."""
+        number = np.searchsorted(bins.EDGES, threshold[:, 0], side="right") - 1
+        number = number.clip(0, bins.N_BINS - 1)
+        ends = self._array(site, "histogram_ends")
+        with self._sliced(f"{site}.histogram") as read:
+            below, within = around(read, ends, number, self.shape[1], self.path)
+        low, high = self.min(site), self.max(site)
+        lower = bins.EDGES[number][:, None].clip(low, high)
+        upper = bins.EDGES[number + 1][:, None].clip(low, high)
+        width = upper - lower
+        share = (upper - threshold) / np.where(width > 0, width, 1.0)
+        share = np.where(width > 0, share.clip(0.0, 1.0), lower > threshold)
+        above = (self.tokens - below - within) + share * within
+        above = np.where(low > threshold, self.tokens, np.where(high > threshold, above, 0.0))
+        return above / self.tokens if self.tokens else np.full(self.shape, np.nan)
+
+    def _sliced(self, key: str):
+        if isinstance(self.arrays, _Arrays):
+            return self.arrays.sliced(key)
+        whole = self.arrays[key]
+        return nullcontext(lambda start, end: whole[start:end])
+
+    def _per_layer(self, site, function) -> np.ndarray:
+        histogram, low, high = self.histogram(site), self.min(site), self.max(site)
+        layers = range(self.shape[0])
+        return np.stack([function(histogram[i], low[i], high[i], i) for i in layers])
+
+    def pooled_quantile(self, q: float, site: str = "act", by_layer: bool = False) -> np.ndarray:
+        """Return the quantile of all activations of each layer, or of the model, (n_layers, 1)."""
+        pooled = _pooled(self, site)
+        low, high = self.min(site).min(axis=1), self.max(site).max(axis=1)
+        if not by_layer:
+            pooled, low, high = pooled.sum(axis=0), low.min(), high.max()
+        value = bins.quantile(pooled, q, low, high)
+        return np.broadcast_to(np.asarray(value), (self.shape[0],))[:, None].copy()
+
+    def batch_quantile(self, q: float, site: str = "gate") -> np.ndarray:
+        """Return the mean over batches of each batch's own quantile, as the first paper's code."""
+        levels = self.header["batch_quantiles"]
+        if q not in levels:
+            raise ValueError(
+                f"{self.path}: no batch quantile {q}; measured: {levels or 'none'}."
+                " Add it to statistics.batch_quantiles in the configuration."
+            )
+        whole, fraction = self._array(site, "batch_quantiles")[levels.index(q)]
+        total = whole.astype(np.float64) + fraction.astype(np.float64) / LIMB
+        return total / self.header["batches"]
+
+    def value(self, name: str, site: str = "act") -> np.ndarray:
+        """Return a statistic by its name in configurations, (n_layers, d_mlp)."""
+        if name in (*MOMENTS, *OF_DOCUMENTS):
+            return getattr(self, name)(site)
+        if name.startswith("p") and name[1:].isdigit() and 0 < int(name[1:]) < 100:
+            return self.quantile(int(name[1:]) / 100, site)
+        if name == "normal":
+            return np.random.default_rng(0).standard_normal(self.mean(site).shape)
+        raise ValueError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}, p01-p99")
+
+    @property
+    def documents(self) -> list[str]:
+        """Identifiers of the documents whose means were kept and of which a token was counted."""
+        names = self.header.get("documents", [])
+        return [names[i] for i in np.flatnonzero(self.arrays["document_tokens"])] if names else []
+
+    def document_means(self, site: str = "act", layer: int | None = None) -> np.ndarray:
+        """Return the mean activation of each of `documents`, float64.
+
+        (documents, n_layers, d_mlp); with `layer` that layer's, (documents, d_mlp), for which
+        nothing of the others is read.
+        """
+        key = f"{site}{BY_LAYER}"
+        if key not in self.arrays:
+            raise ValueError(
+                f"{self.path}: no means per document of site {site!r}; add it to"
+                " statistics.document_means in the configuration."
+            )
+        if layer is None:
+            sums = self.arrays[key]
+        elif isinstance(self.arrays, _Arrays):
+            sums = self.arrays.layer(key, layer)
+        else:
+            sums = self.arrays[key][:, layer]
+        tokens = self.arrays["document_tokens"]
+        counted = tokens > 0
+        return sums[counted] / LIMB / tokens[counted].reshape(-1, *[1] * (sums.ndim - 1))
+
+    def document_max(self, site: str = "act") -> np.ndarray:
+        """Return the largest mean activation of a document: Rahmanisa et al. 2025, p_max."""
+        return self._of_documents("max", site, lambda means: means.max(axis=0))
+
+    def document_median(self, site: str = "act") -> np.ndarray:
+        """Return the lower median of the means of documents: Rahmanisa et al. 2025, p_median."""
+
+        def lower(means: np.ndarray) -> np.ndarray:
+            middle = (len(means) - 1) // 2
+            return np.partition(means, middle, axis=0)[middle]
+
+        return self._of_documents("median", site, lower)
+
+    @cached_property
+    def _patches(self) -> dict[tuple[str, str], np.ndarray]:
+        return {}
+
+    def _of_documents(self, name: str, site: str, function) -> np.ndarray:
+        if (name, site) not in self._patches:
+            layers = range(self.shape[0])
+            found = [function(self.document_means(site, layer)) for layer in layers]
+            self._patches[name, site] = np.stack(found)
+        return self._patches[name, site]
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the file, atomically; counts and sums are compressed."""
+        arrays, packed = {}, {}
+        for whole, stored in self.arrays.items():
+            parts = {whole: stored}
+            if whole.endswith(BY_LAYER):
+                parts = {f"{whole}.{i}": stored[:, i] for i in range(stored.shape[1])}
+            for key, array in parts.items():
+                arrays[key] = array
+                if array.dtype == np.int64:
+                    arrays[key], packed[key] = compress(array), list(array.shape)
+        write_tensors(path, arrays, self.header | {"packed": packed})
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, **expected: Any) -> "Statistics":
+        """Check that a file is whole and its header as `expected`; give access to its arrays."""
+        header = read_header(path)
+        expect(path, header, expected)
+        arrays = _Arrays(path, header.pop("packed", {}))
+        missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
+        if missing:
+            raise DamagedFile(damaged(path, f"header lacks {', '.join(missing)}"))
+        if header["schema"] != SCHEMA:
+            raise DamagedFile(damaged(path, f"schema {header['schema']}, expected {SCHEMA}"))
+        shape = (header["n_layers"], header["d_mlp"])
+        for site in header["sites"]:
+            positive = arrays.get(f"{site}.positive")
+            if positive is None or positive.shape != shape:
+                raise DamagedFile(damaged(path, f"counts of site {site} missing or misshapen"))
+            if positive.min() < 0 or positive.max() > header["tokens"]:
+                raise DamagedFile(damaged(path, f"counts of site {site} outside 0..tokens"))
+            extremes = arrays.get(f"{site}.extremes")
+            if extremes is None or extremes.shape != (shape[0], 2, shape[1]):
+                raise DamagedFile(damaged(path, f"extremes of site {site} missing or misshapen"))
+            if header["tokens"] and not np.isfinite(extremes).all():
+                raise DamagedFile(damaged(path, f"extremes of site {site} are not finite"))
+            for moment in ("sum", "square", "absolute"):
+                if arrays.packed_shape(f"{site}.{moment}") != (2, *shape):
+                    raise DamagedFile(
+                        damaged(path, f"{moment} of site {site} missing or misshapen")
+                    )
+        return cls(arrays, header, str(path))
+
+
+def histogram_arrays(site: str, histogram: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays that a file holds of a site's counts, int32 (n_layers, d_mlp, N_BINS)."""
+    values = (*pack(histogram), histogram.sum(axis=1, dtype=np.int64))
+    return {f"{site}.{name}": value for name, value in zip(HISTOGRAM, values, strict=True)}
+
+
+def _unpacked(one: Statistics, site: str) -> np.ndarray:
+    packed, ends = (one.arrays[f"{site}.{name}"] for name in HISTOGRAM[:2])
+    return unpack(packed, ends, (*one.shape, bins.N_BINS), one.path)
+
+
+def _pooled(one: Statistics, site: str) -> np.ndarray:
+    """Return the counts per bin of all of a layer's neurons, (n_layers, N_BINS)."""
+    if site == "act" and site not in one.header["histograms"]:
+        return _pooled(one, "gate") @ _image(one)
+    if site not in one.header["histograms"]:
+        one.histogram(site)  # says what is missing
+    return one.arrays[f"{site}.histogram_pooled"]
+
+
+def _image(one: Statistics) -> np.ndarray:
+    return bins.image(NONLINEARITIES[one.header["nonlinearity"]])
+
+
+@lru_cache(maxsize=2)
+def _histogram(one: Statistics, site: str) -> np.ndarray:
+    # At 8B an unpacked histogram has half a gigabyte, and a set may have dozens of languages.
+    if site in one.header["histograms"]:
+        return _unpacked(one, site)
+    if site == "act" and "gate" in one.header["histograms"]:
+        return one.histogram("gate") @ _image(one)
+    raise ValueError(
+        f"{one.path}: no histogram of site {site!r} (histograms of"
+        f" {', '.join(one.header['histograms']) or 'none'}); add it to"
+        " statistics.histograms in the configuration."
+    )
+
+
+def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:
+    """Refuse files that disagree on a header key, naming files, key and values."""
+    files = list(files)
+    for other in files[1:]:
+        for key in keys:
+            first, second = files[0].header.get(key), other.header.get(key)
+            if first != second:
+                raise Mismatch(
+                    f"{files[0].path} and {other.path} disagree on {key}: {first!r} against"
+                    f" {second!r}. They must come from the same model, tokenizer and settings;"
+                    " remove the stale one and run snakemake again."
+                )
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """Merge the shards of one corpus; exact and independent of their order.
+
+    The shards must cover the blocks 0..n without gap or overlap.
+    """
+    parts = sorted(parts, key=lambda part: part.header["blocks"])
+    check_compatible(parts, (*IDENTITY, "lang", "corpus_hash", "corpus_blocks"))
+    expected = 0
+    for part in parts:
+        start, stop = part.header["blocks"]
+        if start != expected:
+            raise Mismatch(
+                f"{part.path} covers blocks {start}..{stop}, expected {expected}..; remove this"
+                " language's shards and run snakemake again."
+            )
+        expected = stop
+    if expected != parts[0].header["corpus_blocks"]:
+        raise Mismatch(
+            f"the shards cover {expected} of {parts[0].header['corpus_blocks']} blocks of"
+            f" {parts[0].lang}; remove them and run snakemake again."
+        )
+    header: dict[str, Any] = dict(parts[0].header)
+    header["blocks"] = [0, expected]
+    for key in ("tokens", "batches"):
+        header[key] = sum(part.header[key] for part in parts)
+    arrays = {}
+    for key in parts[0].arrays:
+        if key.endswith(tuple(f".{name}" for name in HISTOGRAM)):
+            continue
+        values = [part.arrays[key] for part in parts]
+        if key.endswith(".extremes"):
+            low = np.minimum.reduce([value[:, 0] for value in values])
+            high = np.maximum.reduce([value[:, 1] for value in values])
+            arrays[key] = np.stack([low, high], axis=1)
+        else:
+            arrays[key] = np.add.reduce(values) if len(values) > 1 else values[0]
+    for site in header["histograms"]:
+        if len(parts) == 1:
+            names = [f"{site}.{name}" for name in HISTOGRAM]
+            arrays |= {name: parts[0].arrays[name] for name in names}
+            continue
+        total = np.zeros((*parts[0].shape, bins.N_BINS), np.int32)
+        for part in parts:
+            total += _unpacked(part, site)
+        arrays |= histogram_arrays(site, total)
+    return Statistics(arrays, header, f"merged {parts[0].lang}")

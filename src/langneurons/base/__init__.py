@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, digests, settings; it knows no neuron and no torch."""

@@ -1,0 +1,156 @@
+"""Configuration keys `forcing`, `fallback` and `lens`: what a model writes under interventions."""
+
+import string
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from langneurons.base.settings import Frozen
+
+
+class MiniQuestions(Frozen):
+    """The questions that come with the package (nine languages)."""
+
+    kind: Literal["mini"]
+
+
+class JsonlQuestions(Frozen):
+    """A JSONL file per language with the fields id and question; ids are shared by languages."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(description="Path with {lang}.")
+
+
+# An empty text would end every answer before its first word.
+Stop = Annotated[str, Field(min_length=1)]
+
+QuestionSource = Annotated[MiniQuestions | JsonlQuestions, Field(discriminator="kind")]
+
+
+class Py3langidIdentifier(Frozen):
+    """The identifier that comes with its model (langneurons.evaluation.identification)."""
+
+    kind: Literal["py3langid"]
+
+
+class FasttextIdentifier(Frozen):
+    """A fastText model; the one of Gurgurov et al. 2025 is lid.176.bin."""
+
+    kind: Literal["fasttext"]
+    path: str = Field(description="File, such as lid.176.bin.")
+
+
+Identifier = Annotated[Py3langidIdentifier | FasttextIdentifier, Field(discriminator="kind")]
+
+
+class Prompted(Frozen):
+    """What the three analyses share: prompts, and the conditions under which they are read."""
+
+    questions: QuestionSource = Field(
+        MiniQuestions(kind="mini"), description="Where the questions come from."
+    )
+    template: str = Field("Q: {question}\nA:", description="The prompt; {question} is filled in.")
+    limit: int | None = Field(None, ge=1, description="Only the first questions of a language.")
+    selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+
+    @field_validator("template")
+    @classmethod
+    def _one_field(cls, value: str) -> str:
+        try:
+            fields = [field for _, field, _, _ in string.Formatter().parse(value)]
+        except ValueError as error:
+            raise ValueError(f"{value!r} cannot be filled in: {error}") from None
+        if [field for field in fields if field is not None] != ["question"]:
+            raise ValueError(f"{value!r} must hold {{question}} once, and no other braces")
+        return value
+
+
+class Generating(Prompted):
+    """Greedy decoding, and how its texts are judged."""
+
+    interventions: tuple[str, ...] = Field(
+        min_length=1, description="Names from `interventions`, beside the untouched model."
+    )
+    repetition_penalty: float = Field(
+        1.1,
+        ge=0.01,
+        le=100,
+        description="Divides positive logits of tokens that came before; 1: none.",
+    )
+    stop: tuple[Stop, ...] = Field(
+        ("\nQ:", "\nA:"), description="Texts before which an answer ends (as does EOS)."
+    )
+    identifier: Identifier = Field(
+        Py3langidIdentifier(kind="py3langid"), description="How the language of a text is told."
+    )
+    degenerate: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="A text counts as degenerate if more than this share of it repeats what came"
+        " before (langneurons.evaluation.degeneracy), or if it holds no letter.",
+    )
+
+
+class ForcingConfig(Generating):
+    """Questions in a source language, a target language forced upon the answer."""
+
+    sources: tuple[str, ...] | None = Field(
+        None, description="Languages of the questions; all of the set if left out."
+    )
+    targets: tuple[str, ...] | None = Field(
+        None, description="Languages that are forced; all of the set if left out."
+    )
+    max_new_tokens: int = Field(
+        256, ge=1, le=1_048_576, description="Length of an answer, at most."
+    )
+
+
+class FallbackConfig(Generating):
+    """Questions in one language while the neurons of more and more languages are overwritten."""
+
+    order: tuple[str, ...] = Field(
+        ("en", "fr", "es", "it", "pt", "ru", "de", "ar", "zh", "ko", "ja"),
+        min_length=1,
+        description="Languages in the order in which their neurons join; a set keeps those that it"
+        " holds.",
+    )
+    language: str = Field("en", description="Language of the questions.")
+    max_new_tokens: int = Field(
+        128, ge=1, le=1_048_576, description="Length of an answer, at most."
+    )
+
+
+class LensConfig(Prompted):
+    """What every layer would say next: its state at the prompt's end, through norm and head."""
+
+    languages: tuple[str, ...] | None = Field(
+        None, description="Languages of the prompts; all of the set if left out."
+    )
+    interventions: tuple[str, ...] = Field(
+        (), description="Names from `interventions`, beside the untouched model."
+    )
+    targets: tuple[str, ...] = Field(
+        (), description="Languages whose neurons the interventions write."
+    )
+    purity: float = Field(
+        0.9,
+        gt=0.5,
+        le=1,
+        description="A token belongs to the language that holds this share of its frequencies in"
+        " the corpora of the set, each language weighing the same.",
+    )
+    min_count: int = Field(
+        2, ge=1, description="Times that a token must occur in its language's corpus."
+    )
+    reading: Literal["corpora", "top"] = Field(
+        "corpora",
+        description="Whose a token is. corpora: as `purity` and `min_count` say, over the whole"
+        " distribution. top: the code of Gurgurov et al. 2025, where the five most probable tokens"
+        " are identified one by one, the last layer is normed twice, and the model's logit scale or"
+        " cap is left out.",
+    )
+    identifier: Identifier = Field(
+        Py3langidIdentifier(kind="py3langid"),
+        description="How the language of a token is told with `reading: top`.",
+    )

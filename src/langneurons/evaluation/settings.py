@@ -1,0 +1,297 @@
+"""Configuration keys `perplexity`, `tasks`, `results` and `runtime`."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from langneurons.base.protocols import Protocol
+from langneurons.base.settings import COMMIT, DATASET, KEPT_COMMIT, Frozen, Seed
+
+
+class PerplexityConfig(Frozen):
+    """The matrix of perplexity changes: one language's neurons overwritten, each language read."""
+
+    interventions: tuple[str, ...] = Field(("zero",), description="Names from `interventions`.")
+    selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+    tokens: int | None = Field(
+        None, ge=1, description="Held-out tokens per language; all that are packed if left out."
+    )
+    documents: int | None = Field(
+        None,
+        ge=2,
+        description="The first documents of the held-out text, of the tokens above; all if left"
+        " out. They are the units of intervals and tests: a matrix of nine languages needs 12.",
+    )
+
+
+class MiniTask(Frozen):
+    """The items that come with the package."""
+
+    kind: Literal["mini"]
+    name: Literal["xnli", "xquad", "xcopa", "flores"] | None = Field(
+        None, description="Which of them; left out: those of the task's own name."
+    )
+
+
+class HubTask(Frozen):
+    """The data set that the task's definition names, from the hub."""
+
+    kind: Literal["hub"]
+    dataset: str | None = Field(
+        None,
+        pattern=DATASET,
+        description="Another data set with the same fields; left out: the definition's.",
+    )
+    config: str | None = Field(None, description="Its configuration name, if it has one.")
+    revision: str | None = Field(
+        None,
+        pattern=COMMIT,
+        description=f"Its commit (40 hexadecimal digits); or {KEPT_COMMIT}.",
+    )
+    split: str | None = Field(None, description="Split; left out: that of the definition.")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "HubTask":
+        if (self.dataset is None) != (self.revision is None):
+            raise ValueError("`dataset` and `revision` go together")
+        return self
+
+
+class JsonlTask(Frozen):
+    """A JSONL file per language with the fields of the hub's version."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(description="Path with {lang}, or {code}: the data set's own code.")
+
+
+class FolderTask(Frozen):
+    """A folder that `datasets.save_to_disk` wrote, one per language."""
+
+    kind: Literal["folder"]
+    path: str = Field(description="Path with {lang}, or {code}: the data set's own code.")
+
+
+class TextTask(Frozen):
+    """Plain text files, one item a line; files of several fields are aligned by line."""
+
+    kind: Literal["text"]
+    fields: dict[str, str] = Field(
+        min_length=1,
+        description="Field -> path with {lang}, or {code}: the data set's own code.",
+    )
+
+
+TaskSource = Annotated[
+    MiniTask | HubTask | JsonlTask | FolderTask | TextTask, Field(discriminator="kind")
+]
+
+
+def source_paths(source: TaskSource) -> dict[str, str]:
+    """Return the key and path of each file template of a source."""
+    if isinstance(source, TextTask):
+        return {f"fields.{field}": path for field, path in source.fields.items()}
+    return {"path": source.path} if isinstance(source, (JsonlTask, FolderTask)) else {}
+
+
+def check_rows(value: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a share of rows that is empty or outside 0..1."""
+    if not 0 <= value[0] < value[1] <= 1:
+        raise ValueError(f"{list(value)} is not [from, to] with 0 <= from < to <= 1")
+    return value
+
+
+class PaperRows(Frozen):
+    """What replaces the rows where the protocol's `split` follows the paper."""
+
+    source: TaskSource | None = Field(None, description="Left out: the same source.")
+    rows: tuple[float, float] | None = Field(None, description="Left out: the same share.")
+
+    @field_validator("rows")
+    @classmethod
+    def _rows(cls, value):
+        return value if value is None else check_rows(value)
+
+
+class PaperTask(PaperRows):
+    """What replaces rows and prompts where the protocol follows the paper."""
+
+    definition: str | None = Field(
+        None, description="YAML file of the task (`prompts`); left out: the same."
+    )
+
+
+class TaskEntry(Frozen):
+    """One benchmark: its definition, data, languages, and the conditions it is run under."""
+
+    definition: str | None = Field(
+        None, description="YAML file of the task; left out: config/tasks/<name>.yaml."
+    )
+    source: TaskSource = Field(HubTask(kind="hub"), description="Where the items come from.")
+    languages: tuple[str, ...] = Field(min_length=1, description="Languages evaluated.")
+    interventions: tuple[str, ...] = Field((), description="Beside the untouched model.")
+    targets: tuple[str, ...] | Literal["all"] | None = Field(
+        None,
+        description="Languages whose neurons are overwritten, one after the other: a list, or `all`"
+        " of the set, which makes a matrix of evaluated x target languages, where `source` is the"
+        " evaluated one. Left out: the evaluated language alone.",
+    )
+    selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
+    language_sets: tuple[str, ...] | None = Field(
+        None,
+        description="Sets whose neurons are overwritten; all that hold the language (or a target).",
+    )
+    finetunings: tuple[str, ...] | None = Field(
+        None, description="Evaluate the adapters of these `finetunings` instead of the model."
+    )
+    rows: tuple[float, float] = Field(
+        (0.0, 1.0), description="Share of the items, in their order: from, to."
+    )
+    limit: int | None = Field(None, ge=1, description="Evaluate only the first items.")
+    paper: PaperTask | None = Field(
+        None,
+        description="Source and rows (`split`) and definition (`prompts`) under a protocol that"
+        " follows the paper.",
+    )
+    label: str | None = Field(None, description="Name in tables and figures.")
+
+    _rows = field_validator("rows")(check_rows)
+
+    def written(self, lang: str, members: Iterable[str]) -> tuple[str, ...]:
+        """Return the languages of a set whose neurons are overwritten, sorted."""
+        wanted = (lang,) if self.targets is None else self.targets
+        return tuple(one for one in sorted(members) if wanted == "all" or one in wanted)
+
+    def under(self, protocol: Protocol) -> "TaskEntry":
+        """Return the entry as a protocol has it, without `paper`."""
+        made = replaced(self, protocol)
+        if protocol.prompts == "paper" and self.paper is not None and self.paper.definition:
+            return made.model_copy(update={"definition": self.paper.definition})
+        return made
+
+
+def replaced(entry, protocol: Protocol):
+    """Return an entry whose source and rows are those of its `paper`, if the split follows it."""
+    update: dict = {"paper": None}
+    if protocol.split == "paper" and entry.paper is not None:
+        given = {"source": entry.paper.source, "rows": entry.paper.rows}
+        update |= {key: value for key, value in given.items() if value is not None}
+    return entry.model_copy(update=update)
+
+
+Claim = Literal[
+    "interventions_do_not_help",
+    "zero_is_no_deactivation",
+    "perplexity_does_not_carry_over",
+    "language_neurons_equal_random",
+]
+
+
+class FigureEntry(Frozen):
+    """A figure under a name of its own: which of the figures drawn it is."""
+
+    kind: Literal[
+        *("neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"),
+        *("forcing", "fallback", "lens", "lens_change", "lss", "lss_factors", "lss_layers"),
+        *("scores", "targets", "task_layers"),
+    ] = Field(description="What it shows.")
+    model: str = Field(description="Name from `models`.")
+    languages: str | None = Field(
+        None, description="Name from `language_sets` (all kinds but scores)."
+    )
+    selection: str | None = Field(
+        None, description="Name from `selections` (overlap, layers, venn)."
+    )
+    intervention: str | None = Field(
+        None,
+        description="Name from `interventions` (perplexity, cross_entropy, forcing, fallback,"
+        " lens_change, lss, targets), or of a sweep (lss_layers, task_layers).",
+    )
+    task: str | None = Field(None, description="Name from `tasks` (scores, targets, task_layers).")
+    protocol: str | None = Field(
+        None,
+        description="Name from `protocols` (where an intervention is named, and lens); the first if"
+        " left out.",
+    )
+    item: str = Field("", description="What the paper calls it, such as Figure 8.")
+
+
+class ResultsConfig(Frozen):
+    """How results are summed up."""
+
+    bootstrap: int = Field(
+        1000,
+        ge=100,
+        le=100_000,
+        description="Replicates behind standard errors of corpus scores and averages of cells.",
+    )
+    confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Level of the intervals.")
+    alpha: float = Field(0.05, ge=1e-6, le=0.5, description="Level of the tests, after Holm.")
+    seed: Seed = Field(0, description="Seed of the bootstrap and of permutation tests.")
+    paper: str = Field(
+        "",
+        description="The paper that the configuration repeats, such as Mondal et al. 2025: captions"
+        " then say what corresponds to it, and where it differs.",
+    )
+    published: str | None = Field(
+        None,
+        description="YAML file of published numbers (scores, statistics, counts of neurons), to"
+        " stand beside ours.",
+    )
+    stand_ins: dict[str, str] = Field(
+        default_factory=dict,
+        description="For a model of the paper, the model of `models` that is set beside its printed"
+        " numbers.",
+    )
+    claims: tuple[Claim, ...] = Field(
+        (), description="Claims of the paper that are tested (langneurons.reporting.claims)."
+    )
+    margin: float = Field(
+        0.01, gt=0, lt=1, description="Difference of scores that counts as none (0.01: one point)."
+    )
+    venn: tuple[tuple[str, str, str], ...] = Field(
+        (), description="Triples of languages drawn as Venn diagrams."
+    )
+    group_by: Literal["none", "family"] = Field(
+        "none",
+        description="Order of the overlap figures: none, that of the set; family, by language"
+        " family (languages.*.family), with lines between families.",
+    )
+    figures: dict[str, FigureEntry] = Field(
+        default_factory=dict,
+        description="Figures that get a name of their own, such as fig08_overlap.",
+    )
+
+
+class RuntimeConfig(Frozen):
+    """How jobs are run; nothing here changes a result or reruns a job."""
+
+    batch_tokens: int = Field(
+        2048, ge=1, le=16_777_216, description="Tokens per forward pass in evaluation."
+    )
+    checkpoint_seconds: float = Field(
+        300, ge=0.1, le=86_400, description="Seconds between saved states."
+    )
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a model job.")
+    mem_mb: int = Field(
+        4000, ge=500, le=16_000_000, description="Memory of a model job, first attempt."
+    )
+    runtime_minutes: int = Field(120, ge=1, le=86_400, description="Time limit of a model job.")
+    gpu: int = Field(0, ge=0, le=64, description="GPUs of a model job.")
+    gres: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$",
+        description="For clusters that take only `--gres`: what SLURM calls a GPU, such as `gpu` or"
+        " `gpu:a100`. Model jobs then ask for `--gres=gpu:a100:N`, N of `gpu`, and for no `--gpus`."
+        " Left out: `--gpus=N`.",
+    )
+
+    @field_validator("gres")
+    @classmethod
+    def _no_number(cls, value: str | None) -> str | None:
+        if value is not None and value.partition(":")[2].isdigit():
+            raise ValueError(
+                f"gres: {value!r} holds a number; the number of GPUs is `runtime.gpu` (or `gpus` of"
+                " a model). Write the name alone, such as gpu or gpu:a100"
+            )
+        return value

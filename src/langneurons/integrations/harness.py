@@ -1,0 +1,317 @@
+r"""A model under one of our interventions as a model of the EleutherAI LM Evaluation Harness.
+
+The harness runs its own tasks; every forward pass of it has the intervention's hooks on. Scores of
+tasks that both define agree (`tests/test_harness.py`), so this is for tasks that only the harness
+has. Needs `pip install --no-deps -r requirements-harness.txt`.
+
+    python -m langneurons.integrations.harness config/config.yaml --model gemma3-270m \
+        --language-set mini --selection lape --intervention zero --language vi --tasks xcopa_vi
+
+Neurons and statistics come from the `results/` of a run of that configuration. In Python:
+`lm_eval.simple_evaluate(model="langneurons", model_args={"config": ..., ...}, tasks=[...])` after
+`import langneurons.integrations.harness`, or `InterventionLM(model, tokenizer, plan, identity)`.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+try:
+    from lm_eval import __version__ as harness_version
+    from lm_eval import simple_evaluate
+    from lm_eval.api.registry import register_model
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import simple_parse_args_string
+except ModuleNotFoundError as error:
+    hint = (
+        f"langneurons.integrations.harness needs the EleutherAI harness, and the module"
+        f" {error.name!r} is not installed. Install it with:"
+        " pip install --no-deps -r requirements-harness.txt"
+        " (in a clone: make .venv/harness)."
+    )
+    if __name__ == "__main__":
+        sys.exit(hint)
+    raise ModuleNotFoundError(hint, name=error.name) from None
+
+from langneurons import __version__
+from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.io import write_text
+from langneurons.config import Config, read_configs
+from langneurons.evaluation.perplexity import plan_digest
+from langneurons.interventions.hooks import NoEffect, Plan, applied
+from langneurons.jobs.code import digest
+from langneurons.jobs.common import load, read_statistics, read_table
+from langneurons.jobs.common import plan as planned
+from langneurons.jobs.parameters import stage
+from langneurons.models.families import MlpSites
+
+BASELINE = "none"
+
+
+@register_model("langneurons")
+class InterventionLM(HFLM):
+    """A causal model whose chosen neurons are overwritten in every forward pass.
+
+    `fingerprint` names model, numeric format and every value written; it is part of what the
+    harness stores about the model. A cache of answers (`use_cache`) is keyed by the harness on the
+    request alone, so one whose path does not hold the fingerprint is refused: it could return the
+    answers of another intervention.
+    """
+
+    def __init__(
+        self,
+        pretrained,
+        tokenizer,
+        plan: Plan,
+        identity: Mapping[str, Any] | None = None,
+        batch_size: int | str = 1,
+        **arguments: Any,
+    ):
+        """Wrap a loaded model and its tokenizer; `identity` says which model it is."""
+        limited = sorted({write.tokens for write in plan.writes} - {"all"})
+        if limited:
+            raise ConfigError(
+                f"intervention {plan.name!r}: it writes at {limited[0]} tokens only, and the"
+                " harness does not say which those are; legal: tokens: all."
+            )
+        factors = sorted({write.factor.name for write in plan.writes if write.factor is not None})
+        if factors:
+            raise ConfigError(
+                f"intervention {plan.name!r}: its value is {factors[0]}, taken over the tokens of a"
+                " sequence without padding, and the harness does not say which those are; legal: a"
+                " number or a statistic."
+            )
+        super().__init__(
+            pretrained=pretrained, tokenizer=tokenizer, batch_size=batch_size, **arguments
+        )
+        self.plan = plan
+        self.identity = dict(identity or {})
+        self.fingerprint = digest(
+            {
+                "model": self.identity,
+                "plan": plan_digest(plan),
+                "langneurons": __version__,
+                "lm_eval": harness_version,
+            }
+        )[:16]
+        self._sites = MlpSites(pretrained)
+        self._changed = False
+
+    def _model_call(self, *arguments: Any, **named: Any):
+        with applied(self._sites, self.plan, strict=False) as running:
+            result = super()._model_call(*arguments, **named)
+        self._changed |= running.changed
+        return result
+
+    def _model_generate(self, *arguments: Any, **named: Any):
+        with applied(self._sites, self.plan, strict=False) as running:
+            result = super()._model_generate(*arguments, disable_compile=True, **named)
+        self._changed |= running.changed
+        return result
+
+    def _checked(self, results: list, requests: Sequence) -> list:
+        """Refuse answers that no write has changed anything of."""
+        if requests and not self.plan.empty and not self._changed:
+            raise NoEffect(
+                f"intervention {self.plan.name!r}: {self.plan.neurons} neurons were written, and"
+                " every value was already there; the scores are the untouched model's."
+            )
+        return results
+
+    def loglikelihood(self, requests, disable_tqdm: bool = False):
+        """Return (log-probability, is greedy) of each request."""
+        return self._checked(super().loglikelihood(requests, disable_tqdm), requests)
+
+    def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
+        """Return the log-probability of each whole text."""
+        return self._checked(super().loglikelihood_rolling(requests, disable_tqdm), requests)
+
+    def generate_until(self, requests, disable_tqdm: bool = False):
+        """Return the continuation of each prompt."""
+        return self._checked(super().generate_until(requests, disable_tqdm), requests)
+
+    def get_model_info(self) -> dict:
+        """Return what the harness stores about the model, with the intervention."""
+        own = {
+            "intervention": self.plan.name,
+            "intervention_neurons": self.plan.neurons,
+            "intervention_fingerprint": self.fingerprint,
+        }
+        return super().get_model_info() | self.identity | own
+
+    def cache_path(self, folder: str | os.PathLike) -> str:
+        """Return a `use_cache` path that holds the fingerprint."""
+        return str(Path(folder) / f"{self.plan.name}-{self.fingerprint}")
+
+    def set_cache_hook(self, cache_hook) -> None:
+        """Take a cache of the harness, unless it may be of another intervention."""
+        store = getattr(cache_hook, "dbdict", None)
+        if store is not None and self.fingerprint not in Path(store.filename).name:
+            raise ConfigError(
+                f"use_cache: {store.filename} does not hold the fingerprint {self.fingerprint}, so"
+                f" it may return answers of another model or intervention; give"
+                f" use_cache={self.cache_path(Path(store.filename).parent)!r}."
+            )
+        super().set_cache_hook(cache_hook)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None):
+        """Build from what `from_config` takes; the harness calls this for its model's name."""
+        more = additional_config or {}
+        given = {"batch_size": more["batch_size"]} if more.get("batch_size") else {}
+        return cls.from_config(**given | arg_dict)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None):
+        """Build from `config=...,model=...,intervention=...`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Iterable[str],
+        model: str,
+        intervention: str = BASELINE,
+        language_set: str | None = None,
+        selection: str | None = None,
+        language: str | None = None,
+        protocol: str | None = None,
+        batch_size: int | str = 1,
+        **arguments: Any,
+    ) -> "InterventionLM":
+        """Build from a configuration and the results of its run in this folder.
+
+        `language` is the one whose neurons are overwritten; all names are the configuration's
+        (`none`: the untouched model).
+        """
+        cfg = read_configs([config] if isinstance(config, str) else list(config))
+        _check_name("model", model, cfg.models)
+        entry = {"model": cfg.models[model].model_dump(mode="json")}
+        manifest = _made(cfg.manifest(model))
+        if intervention == BASELINE:
+            made, tokenizer, who = load(entry, manifest)
+            return cls(made, tokenizer, Plan(BASELINE), who, batch_size, **arguments)
+        settings, table, statistics = _parts(
+            cfg, model, intervention, language_set, selection, language, protocol
+        )
+        made, tokenizer, who = load(entry, manifest)
+        plan = planned(
+            intervention,
+            settings["intervention"],
+            language,
+            read_table(table, who),
+            read_statistics(statistics, who, tokenizer),
+        )
+        return cls(made, tokenizer, plan, who, batch_size, **arguments)
+
+
+def _check_name(option: str, value: str | None, legal: Iterable[str]) -> None:
+    if value not in legal:
+        raise unknown(option, value, option.replace("_", " "), legal)
+
+
+def _made(path: str) -> str:
+    """Refuse a result that has not been made."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: not made yet; run `snakemake --configfile ... {path}`.")
+    return path
+
+
+def _parts(
+    cfg: Config,
+    model: str,
+    intervention: str,
+    language_set: str | None,
+    selection: str | None,
+    language: str | None,
+    protocol: str | None,
+) -> tuple[dict[str, Any], str, list[str]]:
+    """Return the intervention's settings and the files of its neurons and statistics."""
+    _check_name("intervention", intervention, [BASELINE, *cfg.interventions])
+    _check_name("language_set", language_set, cfg.language_sets)
+    langset = cfg.directory(language_set)
+    legal = [name for label, name in cfg.cells(model) if label == language_set]
+    _check_name("selection", selection, legal)
+    _check_name("language", language, cfg.language_sets[language_set])
+    protocol = next(iter(cfg.protocols)) if protocol is None else protocol
+    _check_name("protocol", protocol, cfg.protocols)
+    settings = stage(
+        cfg,
+        "measure_perplexity",
+        model=model,
+        points=cfg.protocols[protocol].points("perplexity"),
+        langset=langset,
+        selection=selection,
+        intervention=intervention,
+    )
+    table = _made(f"results/{model}/neurons/{langset}/{selection}.parquet")
+    langs = cfg.language_sets[language_set]
+    return (
+        settings,
+        table,
+        [_made(f"results/{model}/activations/{lang}.safetensors") for lang in langs],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run tasks of the harness under an intervention and print (or write) the scores as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m langneurons.integrations.harness", description=main.__doc__
+    )
+    parser.add_argument("config", nargs="+", help="configuration files, merged in order")
+    parser.add_argument("--model", required=True, help="name from `models`")
+    parser.add_argument("--intervention", default=BASELINE, help="name, or none")
+    parser.add_argument("--language-set", help="whose neurons were selected")
+    parser.add_argument("--selection", help="how they were selected")
+    parser.add_argument("--language", help="the language whose neurons are overwritten")
+    parser.add_argument("--protocol", help="name from `protocols`; left out: the first")
+    parser.add_argument("--tasks", nargs="+", required=True, help="names of the harness")
+    parser.add_argument("--include-path", help="folder with task files of your own")
+    parser.add_argument("--only-included", action="store_true", help="none of the harness's own")
+    parser.add_argument("--limit", type=int, help="first items only")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--cache", help="folder for answers; the fingerprint is added")
+    parser.add_argument("--output", help="JSON file; left out: printed")
+    given = parser.parse_args(arguments)
+    try:
+        lm = InterventionLM.from_config(
+            given.config,
+            given.model,
+            given.intervention,
+            given.language_set,
+            given.selection,
+            given.language,
+            given.protocol,
+            given.batch_size,
+        )
+    except (ConfigError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    found = simple_evaluate(
+        model=lm,
+        tasks=given.tasks,
+        task_manager=TaskManager(
+            include_path=given.include_path, include_defaults=not given.only_included
+        ),
+        limit=given.limit,
+        use_cache=lm.cache_path(given.cache) if given.cache else None,
+        bootstrap_iters=0,
+        log_samples=False,
+    )
+    text = json.dumps(
+        {"model": lm.get_model_info(), "results": found["results"]}, indent=1, default=str
+    )
+    if given.output:
+        write_text(given.output, text + "\n")
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is written into neurons, and the hooks that write it."""

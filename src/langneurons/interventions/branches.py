@@ -1,0 +1,284 @@
+"""Several plans in one forward pass that read what they leave alone once.
+
+The batch runs as it is, the trunk, up to the first layer that a plan touches; there the rows of
+that plan branch off as a copy of the trunk's, and from then on the batch holds them as a block of
+its own. The trunk goes on as the last plan to branch off, or as the untouched model. A plan's rows
+are computed only from its first touched layer on: with first layers k_1 ... k_n of L, the passes
+cost max(k) + sum(L - k) layers instead of n L. Where every plan writes into layer 0, as LAPE's
+neurons mostly do, nothing is saved; where plans are limited to deep layers, up to n - 1 of n.
+
+Writes limited to generated tokens touch no layer of a pass that holds prompts only: such plans have
+the prompt's keys and values in common, and branch where the answers begin.
+
+Nothing of the model's forward is written anew: hooks before the decoder layers widen what they
+are given, the hidden states by the new blocks and everything else that goes by rows (masks,
+positions, rotary tables, ALiBi) by repetition. A key-value cache keeps as many rows in each layer
+as pass through it (`langneurons.scoring.keyvalues`). Where rows go their own ways, as answers do,
+every plan gets rows of its own in every layer (`Branched.divided`).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from langneurons.interventions.hooks import (
+    AppliedRows,
+    Forward,
+    Hooked,
+    HookedWrite,
+    Plan,
+    check_depth,
+    check_effect,
+)
+from langneurons.models.families import MlpSites
+
+# A plan branches off from others where it leaves this share of the layers alone.
+WORTH = 0.1
+# Plans that run together are kept together: a kill costs no more than so many, and the layers that
+# they share are a sixteenth of each.
+MOST = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which block of rows each plan has in each layer.
+
+    order: the plan of each block, the trunk first; counts: how many blocks each layer has.
+    """
+
+    order: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def branching(cls, first: Sequence[int], n_layers: int) -> "Layout":
+        """Return the layout of plans that branch off at these layers, n_layers for nowhere.
+
+        The trunk is the plan that branches off last.
+        """
+        by_depth = sorted(range(len(first)), key=lambda number: (first[number], number))
+        order = (by_depth[-1], *by_depth[:-1])
+        counts = (1 + sum(first[n] <= layer for n in order[1:]) for layer in range(n_layers))
+        return cls(order, tuple(counts))
+
+    @classmethod
+    def apart(cls, n_plans: int, n_layers: int) -> "Layout":
+        """Return the layout in which each plan has a block in every layer, in their order."""
+        return cls(tuple(range(n_plans)), (n_plans,) * n_layers)
+
+    def block(self, layer: int, plan: int) -> int:
+        """Return where a plan's rows are; the trunk's block before it branches off."""
+        number = self.order.index(plan)
+        return number if number < self.counts[layer] else 0
+
+    def last(self) -> list[int]:
+        """Return the block of each plan in what the last layer gives."""
+        return [self.block(len(self.counts) - 1, plan) for plan in range(len(self.order))]
+
+
+def portions(first: Sequence[int], n_layers: int, limit: int) -> list[list[int]]:
+    """Return which plans to run together, at most `limit` or 16; by depth, the deepest first.
+
+    first: the layer where each branches off. A plan that leaves less than a tenth of the layers
+    alone stands alone.
+    """
+    by_depth = sorted(range(len(first)), key=lambda number: (-first[number], number))
+    limit, found = min(limit, MOST), []
+    for number in by_depth:
+        worth = first[number] >= WORTH * n_layers
+        if found and worth and len(found[-1]) < limit:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
+
+
+class Branched(Hooked):
+    """Plans that are hooked into a model, each of which gets rows of its own in every batch.
+
+    Call `begin()` before each batch and `on_forward(prompt, valid)` before each forward pass;
+    `by_plan` puts what the model returns in the order of the plans.
+    """
+
+    def __init__(self, sites: MlpSites, plans: Sequence[Plan]):
+        self.plans = list(plans)
+        self.by_token = all(plan.by_token for plan in self.plans)
+        n_layers = sites.n_layers
+        self._sites, self.changed = sites, set()
+        self._whole, self._prompt = (
+            Layout.branching([plan.begins(n_layers, some) for plan in self.plans], n_layers)
+            for some in (False, True)
+        )
+        # Whether some plan branches off later in prompts than in answers.
+        self.late = self._prompt != self._whole
+        self.layout = self._whole
+        self._rows: AppliedRows | None = None
+        self._widened: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        operations: dict[tuple[int, str], list[tuple[int, HookedWrite]]] = {}
+        for number, plan in enumerate(self.plans):
+            check_depth(sites, plan)
+            for write in plan.writes:
+                device = next(sites.down[write.layer].parameters()).device
+                place = operations.setdefault((write.layer, write.site), [])
+                place.append((number, HookedWrite(write, device)))
+        super().__init__(sites, operations)
+        for layer, module in enumerate(sites.layers):
+            if self._whole.counts[layer] > 1:
+                handle = module.register_forward_pre_hook(self._widen(layer), with_kwargs=True)
+                self._handles.append(handle)
+
+    def _widen(self, layer: int):
+        def hook(_module, arguments, named):
+            count = self.layout.counts[layer]
+            if not self.active or count == 1:
+                return None
+            new = count - (self.layout.counts[layer - 1] if layer else 1)
+            rows = self._forward.valid.shape[0]
+            arguments, named = list(arguments), dict(named)
+            where, key = (arguments, 0) if arguments else (named, "hidden_states")
+            hidden = where[key]
+            rest = [self._repeated(each, rows, count) for each in arguments[1:]]
+            others = {k: self._repeated(v, rows, count) for k, v in named.items() if k != key}
+            if new:
+                hidden = torch.cat([hidden, *[hidden[: len(hidden) // (count - new)]] * new])
+            if arguments:
+                return (hidden, *rest), others
+            return (), others | {key: hidden}
+
+        return hook
+
+    def _repeated(self, value, rows: int, count: int):
+        """Return an argument of a layer with what goes by rows repeated for each block."""
+        if isinstance(value, torch.Tensor):
+            if value.dim() < 2 or len(value) % rows or len(value) == 1 < rows:
+                return value
+            key = (id(value), count)
+            if key not in self._widened:
+                wide = value.repeat(count, *[1] * (value.dim() - 1))
+                self._widened[key] = value, wide  # the first is kept, so that its id stays its own
+            return self._widened[key][1]
+        if type(value) in (tuple, list):
+            return type(value)(self._repeated(each, rows, count) for each in value)
+        if type(value) is dict:
+            return {k: self._repeated(each, rows, count) for k, each in value.items()}
+        return value
+
+    def _hook(self, layer: int, operations: list[tuple[int, HookedWrite]]):
+        def apply(values: torch.Tensor) -> torch.Tensor:
+            if not self.active:
+                return values
+            self.fired[layer] = self.fired.get(layer, 0) + 1
+            if values.requires_grad:
+                values = values.clone()
+            size = len(values) // self.layout.counts[layer]
+            measured: dict[int, dict] = {}
+            for number, operation in operations:
+                if operation.tokens == "generated" and self.layout is self._prompt:
+                    continue
+                begin = self.layout.block(layer, number) * size
+                own = values[begin : begin + size]
+                if number not in measured:
+                    factors = [f for n, each in operations if n == number for f in each.factors]
+                    measured[number] = self._measured(list(dict.fromkeys(factors)), own)
+                if number in self.changed:
+                    operation(own, self._forward, measured[number])
+                elif operation.watched(own, self._forward, measured[number]):
+                    self.changed.add(number)
+            return values
+
+        return apply
+
+    def begin(self) -> None:
+        """Begin with a batch: nothing is cached."""
+        self._by_row(False)
+        self.layout = self._whole
+
+    def on_forward(
+        self,
+        prompt: torch.Tensor,
+        valid: torch.Tensor | None = None,
+        conditions: torch.Tensor | None = None,
+    ) -> None:
+        """Announce the tokens (batch, pos) of the next forward pass, before they are widened.
+
+        Once the plans are `divided`, `conditions` hold the plan of each row.
+        """
+        if not self.active:
+            self._rows.on_forward(prompt, valid, conditions)
+            return
+        if conditions is not None or valid is None:
+            raise RuntimeError("branches need on_forward(prompt, valid), without conditions")
+        self._widened.clear()
+        only_prompt = self.late and bool((prompt | ~valid).all())
+        self.layout = self._prompt if only_prompt else self._whole
+        self._forward = Forward(prompt, valid, None)
+
+    def by_plan(self, values: torch.Tensor) -> torch.Tensor:
+        """Return what the model gave, (blocks x rows, ...), as (plan, row, ...)."""
+        blocks = values.reshape(self.layout.counts[-1], -1, *values.shape[1:])
+        order = self.layout.last()
+        return blocks if order == list(range(len(blocks))) else blocks[order]
+
+    def carry(self, cache, before: Layout) -> None:
+        """Bring a cache that was read under the layout `before` to the present one."""
+        after = self.layout
+        if before == after:
+            return
+        for layer, part in enumerate(cache.layers):
+            plans = after.order[: after.counts[layer]]
+            blocks = [before.block(layer, plan) for plan in plans]
+            if blocks == list(range(before.counts[layer])):
+                continue
+            of = part.keys.shape[0] // before.counts[layer]
+            rows = torch.tensor(blocks)[:, None] * of + torch.arange(of)
+            part.select(rows.reshape(-1))
+
+    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache):
+        """Give each plan rows of its own from here on, in the order of the plans.
+
+        Takes the last states (blocks x rows, d_model), the mask (rows, pos) and the cache of the
+        passes so far; returns them and the plan of each row, int64 (plans x rows,).
+        """
+        rows, number = len(mask), len(self.plans)
+        hidden = self.by_plan(hidden).flatten(0, 1)
+        before, self.layout = self.layout, Layout.apart(number, self._sites.n_layers)
+        self.carry(cache, before)
+        self._by_row(True)
+        return hidden, mask.repeat(number, 1), torch.arange(number).repeat_interleave(rows)
+
+    def _by_row(self, chosen: bool) -> None:
+        if chosen and self._rows is None:
+            self._rows = AppliedRows(self._sites, self.plans)
+        if self._rows is not None:
+            self._rows.active = chosen
+        self.active = not chosen
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        super().remove()
+        if self._rows is not None:
+            self._rows.remove()
+
+    def check(self, strict: bool = True) -> None:
+        """Refuse plans that did not fire or changed nothing, as `applied` does."""
+        fired, changed = dict(self.fired), set(self.changed)
+        if self._rows is not None:
+            fired |= self._rows.fired
+            changed |= self._rows.changed
+        for number, plan in enumerate(self.plans):
+            check_effect(plan, fired, number in changed or not strict)
+
+
+@contextmanager
+def branched(sites: MlpSites, plans: Sequence[Plan], strict: bool = True) -> Iterator[Branched]:
+    """Hook plans into a model, each with rows of its own, for the length of the block.
+
+    Every plan's rows get what they would get under it alone; checked on leaving as by `applied`.
+    """
+    running = Branched(sites, plans)
+    try:
+        yield running
+        running.check(strict)
+    finally:
+        running.remove()

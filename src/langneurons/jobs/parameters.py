@@ -1,0 +1,405 @@
+"""What each rule's job depends on in the configuration: its `params.cfg`.
+
+Plain, key-sorted values; two equal values mean the same job. Labels, names of sets, orders of
+sets, colours and resources never enter.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from langneurons.base.labels import adapter_labels, shown
+from langneurons.base.protocols import STAGES, Protocol, from_points
+from langneurons.config.config import Config, entry_languages, statistic_site
+from langneurons.config.load import project_file
+from langneurons.data.settings import TextSource
+from langneurons.interventions.settings import percentile
+from langneurons.jobs.code import file_digest
+from langneurons.models.settings import NEWEST
+from langneurons.training.settings import Adapter, FinetuneEntry
+
+_STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
+
+
+def _stage(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    _STAGES[function.__name__] = function
+    return function
+
+
+def stage(config: Config, name: str, **wildcards: str) -> dict[str, Any]:
+    """Return the parameters of a rule's job as key-sorted plain values."""
+    return json.loads(json.dumps(_STAGES[name](config, **wildcards), sort_keys=True))
+
+
+def _model(config: Config, model: str) -> dict[str, Any]:
+    return config.models[model].model_dump(mode="json", include={"source", "dtype", "quantization"})
+
+
+@_stage
+def prepare_model(config: Config, model: str) -> dict[str, Any]:
+    """Return the source of the weights."""
+    return {"source": config.models[model].source.model_dump(mode="json", exclude={"terms"})}
+
+
+@_stage
+def quantize_model(config: Config, model: str) -> dict[str, Any]:
+    """Return the source of the weights and their numeric format."""
+    return _model(config, model)
+
+
+@_stage
+def fetch_text(config: Config, lang: str) -> dict[str, Any]:
+    """Return the source of the documents and their split."""
+    corpus = config.corpus
+    keys = {"heldout_fraction", "seed", "split"} if corpus.heldout_source is None else set()
+    sources = {
+        name: _text_source(source, lang)
+        for name in ("source", "heldout_source")
+        if (source := getattr(corpus, name)) is not None
+    }
+    return corpus.model_dump(mode="json", include=keys) | {"lang": lang} | sources
+
+
+def _text_source(source: TextSource, lang: str) -> dict[str, Any]:
+    """Return a source, and of its codes the language's own."""
+    values = source.model_dump(mode="json")
+    if "codes" in values:
+        values["codes"] = {key: code for key, code in values["codes"].items() if key == lang}
+    return values
+
+
+@_stage
+def pack_corpus(config: Config, model: str, lang: str) -> dict[str, Any]:
+    """Return how documents are packed."""
+    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"}
+    keys |= {"packing", "prefix"}
+    return config.corpus.model_dump(mode="json", include=keys) | {"lang": lang}
+
+
+@_stage
+def collect_statistics(config: Config, model: str, lang: str, shard: str) -> dict[str, Any]:
+    """Return what is measured, in which numeric format."""
+    statistics = config.statistics.model_dump(mode="json")
+    return {"statistics": statistics, "model": _model(config, model), "shard": int(shard)}
+
+
+@_stage
+def merge_statistics(config: Config, model: str, lang: str) -> dict[str, Any]:
+    """Return the number of shards."""
+    return {"shards": config.statistics.shards}
+
+
+@_stage
+def select_neurons(config: Config, model: str, langset: str, selection: str) -> dict[str, Any]:
+    """Return the selection's parameters, the digest of its file, and the languages, sorted."""
+    chosen = config.selections[selection]
+    identity, file = chosen.identity(), chosen.file(model)
+    if file is not None:
+        identity["sha256"] = file_digest(project_file(file), 64)
+    return {
+        "selection": identity,
+        "languages": list(config.directory_languages()[langset]),
+    }
+
+
+def _intervention(config: Config, name: str, protocol: Protocol) -> dict[str, Any]:
+    entry = config.interventions[name]
+    steps = []
+    for step in entry.steps:
+        site = statistic_site(step, protocol) if step.statistic else None
+        steps.append(step.model_dump(mode="json") | {"statistic_site": site})
+    named = [step.statistic or step.factor for step in entry.steps]
+    result: dict[str, Any] = {"steps": steps}
+    if any(percentile(value) is not None for value in named):
+        result["quantiles"] = protocol.quantiles
+    return result | ({"shared": entry.shared} if entry.shared != "in_order" else {})
+
+
+@_stage
+def measure_perplexity(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention and which text is read."""
+    protocol, entry = from_points("perplexity", points), config.perplexity
+    return {
+        "intervention": _intervention(config, intervention, protocol),
+        "tokens": None if entry is None else entry.tokens,
+        "sampled": protocol.perplexity_text == "paper",
+        "model": _model(config, model),
+    } | ({"documents": entry.documents} if entry is not None and entry.documents else {})
+
+
+@_stage
+def prepare_facts(config: Config, lang: str) -> dict[str, Any]:
+    """Return where the facts come from."""
+    source = config.lss.source.model_dump(mode="json")
+    return {"source": source, "limit": config.lss.limit, "lang": lang}
+
+
+@_stage
+def measure_lss(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the languages, and how premises are made."""
+    protocol = from_points("steering", points)
+    bases, targets = config.lss_languages(langset)
+    return {
+        "bases": bases,
+        "intervention": _intervention(config, intervention, protocol),
+        "model": _model(config, model),
+        "targets": targets,
+        "way": protocol.lss,
+    }
+
+
+@_stage
+def prepare_questions(config: Config, analysis: str, lang: str) -> dict[str, Any]:
+    """Return where the questions come from."""
+    entry = getattr(config, analysis)
+    source = entry.questions.model_dump(mode="json")
+    return {"source": source, "limit": entry.limit, "lang": lang}
+
+
+_DECODING = {"template", "max_new_tokens", "repetition_penalty", "stop"}
+
+
+@_stage
+def force_language(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the pairs of languages and how answers are decoded."""
+    entry = config.forcing
+    asked, forced = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "sources": list(asked),
+        "targets": list(forced),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def fall_back(
+    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the order of the languages and how answers are decoded."""
+    entry = config.fallback
+    _, order = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "order": list(order),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def judge_texts(config: Config, analysis: str) -> dict[str, Any]:
+    """Return how languages are identified, and from where on a text is degenerate."""
+    keys = {"identifier", "degenerate"}
+    return getattr(config, analysis).model_dump(mode="json", include=keys)
+
+
+@_stage
+def read_layers(config: Config, model: str, points: str, langset: str) -> dict[str, Any]:
+    """Return the prompts' languages, the conditions, and which tokens are a language's."""
+    protocol = from_points("generation", points)
+    asked, _ = entry_languages(config.lens, config.directory_languages()[langset])
+    conditions = config.lens_cells(model)[langset]
+    names = sorted({name for _, name, _ in conditions})
+    keys = {"template", "purity", "min_count", "reading", "identifier"}
+    return {
+        "conditions": sorted(list(condition) for condition in conditions),
+        "interventions": {name: _intervention(config, name, protocol) for name in names},
+        "languages": list(asked),
+        "lens": config.lens.model_dump(mode="json", include=keys),
+        "model": _model(config, model),
+    }
+
+
+@_stage
+def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str, Any]:
+    """Return where the items come from."""
+    entry = config.tasks[task].under(from_points("items", points))
+    source = entry.source.model_dump(mode="json", exclude_none=True)
+    if entry.source.kind == "mini":  # whatever definition a protocol puts in
+        source.setdefault("name", task)
+    return {"source": source, "limit": entry.limit, "lang": lang, "rows": list(entry.rows)}
+
+
+@_stage
+def prepare_training(config: Config, points: str, finetuning: str) -> dict[str, Any]:
+    """Return where the training rows come from."""
+    entry = config.finetunings[finetuning].under(from_points("rows", points))
+    source = entry.source.model_dump(mode="json", exclude_none=True)
+    return {"source": source, "limit": None, "lang": entry.language, "rows": list(entry.rows)}
+
+
+@_stage
+def finetune(config: Config, model: str, points: str, adapter: str) -> dict[str, Any]:
+    """Return the hyperparameters and whose neurons are trained."""
+    one = config.adapters(model)[adapter]
+    entry = _entry(config, one, from_points("adapters", points))
+    training = entry.training.model_dump(mode="json", exclude={"report_to"})
+    return {
+        "choice": one.choice,
+        "lang": entry.language,
+        "languages": list(one.languages(entry.language)),
+        "model": _model(config, model),
+        "training": training,
+    } | ({"source": entry.source.model_dump(mode="json")} if entry.is_text else {})
+
+
+@_stage
+def evaluate_task(
+    config: Config, model: str, points: str, adapter: str, task: str, lang: str
+) -> dict[str, Any]:
+    """Return every condition of a cell."""
+    protocol = from_points("evaluation", points)
+    one = config.adapters(model).get(adapter)
+    conditions = config.task_conditions(model, task, lang, one)
+    names = sorted({name for _, _, name, _ in conditions})
+    return {
+        "conditions": sorted(list(condition) for condition in conditions),
+        "interventions": {name: _intervention(config, name, protocol) for name in names},
+        "model": _model(config, model),
+    } | ({"training": _head(_entry(config, one, protocol))} if one else {})
+
+
+def _entry(config: Config, adapter: Adapter, protocol: Protocol) -> FinetuneEntry:
+    """Return the fine-tuning of an adapter under a protocol."""
+    return config.finetunings[adapter.finetuning].under(protocol)
+
+
+def _head(entry: FinetuneEntry) -> dict[str, Any]:
+    """Return how the head of a classifier reads its input."""
+    training = entry.training
+    return training.model_dump(mode="json", include={"pooling", "max_length"})
+
+
+@_stage
+def show(config: Config, **_: str) -> dict[str, Any]:
+    """Return what tables and figures take from the configuration: labels, orders, levels."""
+    return {
+        "name": config.name,
+        "title": config.title,
+        "labels": config.labels(),
+        "language_names": config.language_names(),
+        "families": config.language_families(),
+        "order": list(config.language_names()),
+        "language_sets": {key: list(value) for key, value in config.language_sets.items()},
+        "models": shown(config, "models"),
+        "selections": shown(config, "selections"),
+        "tasks": shown(config, "tasks"),
+        "adapters": adapter_labels(config),
+        "adapter_fields": _adapter_fields(config),
+        "interventions": shown(config, "interventions"),
+        "results": config.results.model_dump(mode="json"),
+        "site": config.statistics.histograms[0] if config.statistics.histograms else None,
+        "sweeps": config.sweeps(),
+        "protocols": {
+            name: protocol.model_dump() | {stage: protocol.points(stage) for stage in STAGES}
+            for name, protocol in config.protocols.items()
+        },
+        "roles": roles(config),
+        "caption": _caption_texts(config),
+        "sequence": {
+            section: list(getattr(config, section))
+            for section in ("models", "language_sets", "selections", "interventions", "tasks")
+        },
+    }
+
+
+def _caption_texts(config: Config) -> dict[str, Any]:
+    """Return what captions show of names, as reStructuredText: labels, title, paper."""
+    sections = ("models", "selections", "interventions", "tasks", "finetunings")
+    texts = {name: shown(config, name) for name in sections}
+    texts |= {
+        "language_sets": {name: name for name in config.language_sets},
+        "protocols": {name: name for name in config.protocols},
+        "sweeps": {name: name for name in config.sweeps()},
+    }
+    found = {name: {key: quoted(one) for key, one in of.items()} for name, of in texts.items()}
+    title = config.title or config.name
+    return found | {"title": quoted(title), "paper": quoted(config.results.paper)}
+
+
+def quoted(text: str) -> str:
+    """Return text in one line in which the marks of reStructuredText stand for themselves."""
+    return re.sub(r"([\\*`|_:<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+@_stage
+def show_lss(config: Config, **_: str) -> dict[str, Any]:
+    """Return what the steering shift's tables and figures take: labels, and controls by label."""
+    labels = shown(config, "selections")
+    controls = {
+        labels[name]: labels[like] for name, like in _controls(config).items() if like is not None
+    }
+    return show(config) | {"controls": controls}
+
+
+@_stage
+def page(config: Config, **_: str) -> dict[str, Any]:
+    """Return what the results page takes: labels, named figures, what was run on what."""
+    source = config.corpus.source
+    about = {
+        "mini": "the sentences that come with langneurons",
+        "hub": f"{getattr(source, 'dataset', '')} (revision {getattr(source, 'revision', '')})",
+        "folder": f"{getattr(source, 'path', '')}",
+        "jsonl": f"{getattr(source, 'path', '')}",
+        "text": f"{getattr(source, 'path', '')}",
+    }
+    figures = {
+        name: {"item": one.item, "source": figure_path(config, name)}
+        for name, one in config.results.figures.items()
+    }
+    more = {"about": {"corpus": about[source.kind], "tokens": config.corpus.tokens}}
+    sources = {name: entry.source for name, entry in config.models.items()}
+    newest = [name for name, one in sources.items() if getattr(one, "revision", None) == NEWEST]
+    return show(config) | more | {"figures": figures, "names": {}, "newest": newest}
+
+
+def figure_path(config: Config, name: str) -> str:
+    """Return the SVG file of which a named figure is a copy."""
+    one = config.results.figures[name]
+    protocol = one.protocol or next(iter(config.protocols))
+    folder = f"results/figures/{config.name}/{one.model}"
+    if one.kind in ("lens", "lss_factors"):
+        return f"{folder}/{protocol}/{one.languages}/{one.kind}.svg"
+    if one.kind == "scores":
+        return f"{folder}/{protocol}/{one.task}/scores.svg"
+    if one.task is not None:
+        folder = f"{folder}/{protocol}/{one.task}"
+        return f"{folder}/{one.languages}/{one.intervention}/{one.kind}.svg"
+    if one.intervention is not None:
+        return f"{folder}/{protocol}/{one.languages}/{one.intervention}/{one.kind}.svg"
+    if one.kind == "neurons":
+        return f"{folder}/{one.languages}/neurons.svg"
+    return f"{folder}/{one.languages}/{one.selection}/{one.kind}.svg"
+
+
+def _controls(config: Config) -> dict[str, str | None]:
+    """Return of each random selection the one that it mirrors, None if it mirrors none."""
+    random = {name: one for name, one in config.selections.items() if one.method == "random"}
+    return {name: next(iter(one.depends_on), None) for name, one in random.items()}
+
+
+def roles(config: Config) -> dict[str, Any]:
+    """Return what claims speak of: interventions that write 0 or a low quantile, random neurons."""
+    lone = {name: one.steps[0] for name, one in config.interventions.items() if len(one.steps) == 1}
+    sets = {name: step for name, step in lone.items() if step.operation == "set"}
+    low = {f"p{level:02d}" for level in range(1, 26)}
+    return {
+        "zero": [name for name, step in sets.items() if step.value == 0],
+        "low": [name for name, step in sets.items() if step.statistic in low],
+        "random": _controls(config),
+    }
+
+
+def _adapter_fields(config: Config) -> dict[str, dict[str, str | None]]:
+    """Return of each adapter its fine-tuning, choice, selection, set folder and target."""
+    found = {name: one for model in config.models for name, one in config.adapters(model).items()}
+    return {name: one.model_dump() for name, one in found.items()}

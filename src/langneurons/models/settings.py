@@ -1,0 +1,72 @@
+"""Configuration key `models`: which models, from where, in which numeric format."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from langneurons.base.settings import COMMIT, NEWEST, Frozen
+
+
+class HubSource(Frozen):
+    """A repository of the Hugging Face hub."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Repository, `owner/name`.")
+    revision: str = Field(
+        pattern=COMMIT,
+        description="The commit (40 hexadecimal digits), so that a run can be repeated; or"
+        f" `{NEWEST}`: the one that is newest when the model is first prepared. It is kept beside"
+        " the weights and shown on the results page, and only from there can such a run be"
+        " repeated.",
+    )
+
+
+class LocalSource(Frozen):
+    """A folder in the layout of the hub."""
+
+    kind: Literal["local"]
+    path: str = Field(min_length=1, description="Folder with config.json and weights.")
+
+
+class GgufSource(Frozen):
+    """A GGUF file, from disk or assembled from the parts that a Python package ships."""
+
+    kind: Literal["gguf"]
+    path: str | None = Field(
+        None, min_length=1, description="A GGUF file; or name a package instead."
+    )
+    package: str | None = Field(
+        None, description="Distribution whose parts `<package>-part<n>` hold the file."
+    )
+    version: str | None = Field(None, description="Version of the package and its parts.")
+    file: str | None = Field(None, description="Name of the assembled file.")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the assembled file."
+    )
+    terms: str | None = Field(None, description="Where the model's licence terms are.")
+
+
+ModelSource = Annotated[HubSource | LocalSource | GgufSource, Field(discriminator="kind")]
+
+
+class ModelEntry(Frozen):
+    """One model."""
+
+    source: ModelSource = Field(description="Where the weights come from: hub, local or gguf.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="Number format of weights and activations."
+    )
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="nf4: 4-bit NormalFloat with double quantisation (bitsandbytes)."
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs of each of its jobs, over which its layers are spread; `runtime.gpu` if"
+        " left out.",
+    )
+    language_sets: tuple[str, ...] | None = Field(
+        None, description="The language sets this model is run on; all if left out."
+    )
+    label: str | None = Field(None, description="Name in tables and figures.")

@@ -1,0 +1,1 @@
+"""What runs around a job: its log, progress, memory, GPUs, failures; it decides no result."""

@@ -1,0 +1,1 @@
+"""Log-likelihoods, losses and answers, one by one and in batches."""

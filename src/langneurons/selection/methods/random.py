@@ -1,0 +1,123 @@
+"""Random neurons: the control of every claim about selected ones.
+
+`match` sets what a control shares with the selection it mirrors, language by language:
+
+- none: only the number of neurons; drawn from the whole model;
+- layer: the number in each layer;
+- frequency: the number in each layer and, neuron by neuron, the activation probability in that
+  language: the control is drawn from the `neighbours` unselected neurons of the layer whose
+  probability lies nearest.
+
+Neurons of the mirrored selection (in any language) are never drawn.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from langneurons.selection.method import SelectionBase, rows, stacked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
+
+
+class Random(SelectionBase):
+    """Seeded random neurons, as many as another selection has, or a rate of the model."""
+
+    method: Literal["random"]
+    like: str | None = Field(None, description="Selection to mirror.")
+    match: Literal["none", "layer", "frequency"] = Field(
+        "layer", description="What the mirrored selection and its control share."
+    )
+    rate: float | None = Field(
+        None, gt=0, le=1, description="Share of neurons per language, where nothing is mirrored."
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the draw.")
+    neighbours: int = Field(20, ge=1, description="Candidates per neuron under frequency.")
+
+    def model_post_init(self, _context) -> None:
+        """Require exactly one of like and rate."""
+        if (self.like is None) == (self.rate is None):
+            raise ValueError("random selection: give either `like` or `rate`")
+        if self.like is None and self.match == "frequency":
+            raise ValueError(
+                "match: frequency has no effect without `like`; name the selection to mirror, or"
+                " leave `match` out"
+            )
+        if self.match != "frequency" and self.neighbours != 20:
+            raise ValueError(
+                f"neighbours: has no effect with match: {self.match}; legal with match: frequency"
+            )
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """The mirrored selection."""
+        return () if self.like is None else (self.like,)
+
+    @property
+    def needs_sites(self) -> tuple[str, ...]:
+        """The activation, where its probability is matched."""
+        return ("act",) if self.match == "frequency" and self.like else ()
+
+    def _generator(self, lang: str) -> np.random.Generator:
+        text = f"{self.seed}:{lang}".encode()
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
+
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable]"
+    ) -> "pd.DataFrame":
+        """Return rows with column score (a constant, as nothing ranks)."""
+        like = tables[self.like] if self.like is not None else None
+        drawn = []
+        for lang, one in statistics.items():
+            generator = self._generator(lang)
+            if like is None:
+                size = int(np.prod(one.shape))
+                chosen = generator.choice(size, round(self.rate * size), replace=False)
+            else:
+                chosen = self._mirror(one, like, lang, generator)
+            chosen = np.sort(chosen)
+            drawn.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
+        return stacked(drawn)
+
+    def _mirror(self, one, like, lang, generator) -> np.ndarray:
+        n_layers, d_mlp = one.shape
+        taken = np.zeros((n_layers, d_mlp), dtype=bool)
+        taken[like.frame["layer"], like.frame["neuron"]] = True
+        wanted = like.indices(lang)
+        if self.match == "none":
+            free = np.flatnonzero(~taken.ravel())
+            return generator.choice(free, sum(map(len, wanted)), replace=False)
+        chosen = []
+        probability = one.probability("act") if self.match == "frequency" else None
+        for layer, neurons in enumerate(wanted):
+            free = np.flatnonzero(~taken[layer])
+            if len(neurons) > len(free):
+                raise ValueError(
+                    f"layer {layer}: {len(neurons)} neurons of {lang} to mirror, but only"
+                    f" {len(free)} are not selected themselves; lower the rate of the selection."
+                )
+            if self.match == "layer":
+                drawn = generator.choice(free, len(neurons), replace=False)
+            else:
+                drawn = self._nearest(probability[layer], neurons, free, generator)
+            chosen.append(layer * d_mlp + np.asarray(drawn, np.int64))
+        return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
+
+    def _nearest(self, probability, neurons, free, generator) -> list[int]:
+        """Draw for each neuron one of the free ones nearest in activation probability."""
+        values, drawn = probability[free], []
+        for neuron in generator.permutation(neurons):
+            distance = np.abs(values - probability[neuron])
+            last = min(self.neighbours, len(free)) - 1
+            near = np.flatnonzero(distance <= np.partition(distance, last)[last])
+            near = near[np.argsort(distance[near], kind="stable")][: self.neighbours]
+            place = int(generator.choice(near))
+            drawn.append(free[place])
+            free, values = np.delete(free, place), np.delete(values, place)
+        return drawn
