@@ -74,7 +74,7 @@ def packed_corpus(model: str, n_blocks: int, lang: str = "en"):
     """
     from transformers import AutoTokenizer
 
-    from langneurons.config.load import load_config
+    from langneurons.config import load_config
     from langneurons.data.corpus import Part, fetch_text, pack_corpus
     from langneurons.models.load import tokenizer_hash
 
@@ -97,7 +97,7 @@ def packed_corpus(model: str, n_blocks: int, lang: str = "en"):
 def demo_settings(**changes):
     """Return the statistics settings of config/config.yaml, with changes."""
     from langneurons.activations.collect import Settings
-    from langneurons.config.load import load_config
+    from langneurons.config import load_config
 
     settings = load_config(CONFIG).statistics.model_dump()
     settings.pop("shards")

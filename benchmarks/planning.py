@@ -53,7 +53,7 @@ def snakemake(*arguments: str) -> list[str]:
 
 def large(folder: Path) -> Path:
     """Write a configuration of more than 10,000 jobs: the first paper's models, many shards."""
-    from langneurons.config import parse_yaml
+    from langneurons.base.yaml import parse_yaml
 
     paper = ROOT / "config/papers/mondal2025.yaml"
     config = parse_yaml(paper.read_text(encoding="utf-8"), str(paper))

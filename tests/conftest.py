@@ -19,7 +19,7 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 @pytest.fixture
 def hub(monkeypatch):
     """Return the hub of these tests, without waits between attempts."""
-    from langneurons.data import hub as client
+    from langneurons.models import hub as client
 
     monkeypatch.setattr(client, "WAITS", (0.0,) * len(client.WAITS))
     HUB.quiet()

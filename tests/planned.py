@@ -12,7 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from langneurons.config import Config, ConfigError, parse_yaml
+from langneurons.base.errors import ConfigError
+from langneurons.base.yaml import parse_yaml
+from langneurons.config import Config
 from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
 from langneurons.jobs.parameters import figure_path, stage
 
@@ -115,7 +117,7 @@ def jobs(config: Config) -> list[tuple[str, dict[str, str]]]:
     for analysis in ("forcing", "fallback"):
         if getattr(config, analysis) is not None:
             add("judge_texts", analysis=analysis)
-    from langneurons.config.files import fact_languages, question_languages
+    from langneurons.jobs.files import fact_languages, question_languages
 
     if config.lss is not None:
         for lang in fact_languages(config):

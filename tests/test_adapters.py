@@ -146,7 +146,7 @@ def test_prompt_tuning_is_refused():
 def test_unknown_family_names_the_nearest_and_the_file():
     model = tiny_model("llama")
     model.config.model_type = "qwen22"
-    with pytest.raises(ValueError, match=r"'qwen22'.*Nearest: qwen2.*adapters\.py"):
+    with pytest.raises(ValueError, match=r"'qwen22'.*Nearest: qwen2.*families\.py"):
         MlpSites(model)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_config import GOOD, put
 
-from langneurons.config import ConfigError, build, read_configs
+from langneurons.base.errors import ConfigError
+from langneurons.config import build, read_configs
 from langneurons.config.effects import MOST_JOBS, count_jobs
 from langneurons.jobs.parameters import stage
 

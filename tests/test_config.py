@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from langneurons.config import ConfigError, build, load_config, parse_yaml, read_configs
+from langneurons.base.errors import ConfigError
+from langneurons.base.yaml import parse_yaml
+from langneurons.config import build, load_config, read_configs
 from langneurons.config.__main__ import main
 from langneurons.config.reference import files, schema
 from langneurons.interventions.settings import InterventionEntry

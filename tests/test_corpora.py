@@ -11,7 +11,7 @@ from tokenizers import processors
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import DamagedFile, read_json, read_jsonl
-from langneurons.data import hub
+from langneurons.data import hub_rows
 from langneurons.data.corpus import (
     MINI,
     Corpus,
@@ -135,9 +135,9 @@ def test_the_table_of_corpora_shows_what_stands_for_bos(tmp_path):
 def test_documents_of_the_hub_with_nul_characters_are_dropped_and_counted(tmp_path, monkeypatch):
     """Nobody can correct them there; in a file of one's own they are an error."""
     texts = [f"w{number}" for number in range(20)] + ["w1 \0 w2", "w3\0"]
-    monkeypatch.setattr(hub, "_resolve", lambda *_: None)
+    monkeypatch.setattr(hub_rows, "_resolve", lambda *_: None)
     stream = Dataset.from_dict({"text": texts}).to_iterable_dataset()
-    monkeypatch.setattr(hub, "_files", lambda *_: ([stream], {}))
+    monkeypatch.setattr(hub_rows, "_files", lambda *_: ([stream], {}))
     source = {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "train"}
     source |= {"config": "{lang}", "text_field": "text", "id_field": None}
     about = tmp_path / "about.json"

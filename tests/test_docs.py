@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from inprocess import planned
 
-from langneurons.config import build, parse_yaml
+from langneurons.base.yaml import parse_yaml
+from langneurons.config import build
 from langneurons.jobs.costs import main as plan_main
 from langneurons.models.families import ADAPTERS
 

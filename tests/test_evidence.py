@@ -2,10 +2,10 @@
 
 import pytest
 
-from langneurons.config import ConfigError
+from langneurons.base.errors import ConfigError
+from langneurons.config import build
 from langneurons.config.__main__ import main
-from langneurons.config.evidence import thin_evidence
-from langneurons.config.load import build
+from langneurons.jobs.evidence import thin_evidence
 
 NINE = ["en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur"]
 

@@ -13,17 +13,14 @@ from pathlib import Path
 import pytest
 from test_config import GOOD, put
 
-from langneurons.config import ConfigError, build
+from langneurons.base.errors import ConfigError
+from langneurons.config import build
 from langneurons.config.__main__ import main
-from langneurons.config.files import (
-    check_files,
-    check_prepared,
-    depths,
-    needed_layers,
-    tight_memory,
-)
+from langneurons.jobs.files import check_files
 from langneurons.jobs.parameters import stage
+from langneurons.jobs.sizes import depths, needed_layers, tight_memory
 from langneurons.models.geometry import from_gguf, gguf_header
+from langneurons.models.needs import check_prepared
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 100}

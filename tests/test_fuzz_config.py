@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from inprocess import planned
 from planned import jobs, plan
 
-from langneurons.config import ConfigError, build, read_configs
-from langneurons.config.files import check_files
+from langneurons.base.errors import ConfigError
+from langneurons.config import build, read_configs
+from langneurons.jobs.files import check_files
 
 DRAWS = int(os.environ.get("LANGNEURONS_DRAWS", "150"))
 SEED = os.environ.get("LANGNEURONS_SEED")

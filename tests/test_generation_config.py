@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from langneurons.config import ConfigError, build
+from langneurons.base.errors import ConfigError
+from langneurons.config import build
 from langneurons.config.config import entry_languages
 from langneurons.jobs.parameters import figure_path, stage
 
@@ -207,7 +208,7 @@ def test_figures_that_are_not_drawn(figure, words):
 def test_the_plan_counts_the_answers():
     from pathlib import Path
 
-    from langneurons.config import parse_yaml
+    from langneurons.base.yaml import parse_yaml
     from langneurons.jobs.costs import ASSUMPTIONS, Planner
 
     assumed = parse_yaml((Path(__file__).parent.parent / ASSUMPTIONS).read_text())

@@ -12,7 +12,8 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 from test_config import GOOD
 
-from langneurons.config import ConfigError, build
+from langneurons.base.errors import ConfigError
+from langneurons.config import build
 
 ROOT = Path(__file__).parent.parent
 PARAMS = {

@@ -11,7 +11,8 @@ from tiny import VOCAB_SIZE, tiny_model, tiny_tokenizer
 
 from langneurons.activations.collect import Settings, collect
 from langneurons.activations.histogram import bin_width
-from langneurons.config import ConfigError, build
+from langneurons.base.errors import ConfigError
+from langneurons.config import build
 from langneurons.data.corpus import Corpus, pack_documents
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect, Plan, Write, applied, applied_rows, resolve

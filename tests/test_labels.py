@@ -2,8 +2,8 @@
 
 import pytest
 
-from langneurons.config import ConfigError
-from langneurons.config.load import build
+from langneurons.base.errors import ConfigError
+from langneurons.config import build
 
 ZERO = {"operation": "set", "value": 0}
 

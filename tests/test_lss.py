@@ -10,10 +10,11 @@ from test_interventions import by_hand, write
 from test_perplexity import counted, edit_of
 from tiny import tiny_model, tiny_tokenizer
 
+from langneurons.base.errors import ConfigError
 from langneurons.base.io import read_jsonl, write_jsonl
 from langneurons.base.protocols import Protocol, from_points
 from langneurons.base.store import SideStore
-from langneurons.config import ConfigError, build
+from langneurons.config import build
 from langneurons.data.facts import fetch_facts, prepare_facts, read_facts
 from langneurons.evaluation.steering_shift import measure, premise, requests
 from langneurons.interventions.hooks import Plan

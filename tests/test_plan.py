@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from langneurons.base.errors import ConfigError
-from langneurons.config import build, parse_yaml, read_configs
+from langneurons.base.yaml import parse_yaml
+from langneurons.config import build, read_configs
 from langneurons.jobs.costs import ASSUMPTIONS, Planner, main, text
 from langneurons.jobs.parameters import stage as parameters
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from langneurons.base.digests import digest, file_digest
 from langneurons.jobs import code as provenance
-from langneurons.jobs.code import NEUTRAL, PACKAGE, Record, code_digests, digest, source_digest
+from langneurons.jobs.code import NEUTRAL, PACKAGE, code_digests, source_digest
+from langneurons.runtime.record import Record, versions
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -195,8 +197,8 @@ def test_digests_of_values():
 def test_digest_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     expected = hashlib.sha256(b"abc").hexdigest()
-    assert provenance.file_digest(tmp_path / "a", 64) == expected
-    assert provenance.file_digest(tmp_path / "a") == expected[:16]
+    assert file_digest(tmp_path / "a", 64) == expected
+    assert file_digest(tmp_path / "a") == expected[:16]
 
 
 # Record -------------------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ def test_record_says_what_made_a_result():
     assert record["versions"]["numpy"] == __import__("numpy").__version__
     assert {"torch", "transformers"} <= set(record["versions"])
     json.dumps(record)
-    assert provenance.versions(["no-such-package"]) == {}
+    assert versions(["no-such-package"]) == {}
 
 
 def test_a_job_writes_its_record_beside_its_log(tmp_path):
@@ -259,8 +261,8 @@ def test_what_files_hold_is_kept_and_a_damaged_file_is_no_harm(package, tmp_path
         sources.write()
         return found, len(parsed)
 
-    first, number = process()
-    assert number >= len(first) > 10
+    first, files = process()  # the files, and the faces of rooms, which hold no code
+    assert files >= len(first) > 10
     assert process() == (first, 0)
     path = package.path / "evaluation/perplexity.py"
     path.write_text(path.read_text() + "\nMORE = 1\n")
@@ -272,9 +274,9 @@ def test_what_files_hold_is_kept_and_a_damaged_file_is_no_harm(package, tmp_path
     monkeypatch.setattr(provenance._Sources, "MOST", 5)
     path.write_text(path.read_text() + "\nMORE = 2\n")
     process()
-    assert len(json.loads(kept.read_text())) == len(first)  # nothing of former versions
+    assert len(json.loads(kept.read_text())) == files  # nothing of former versions
     for text in ("", "[1]", '{"a": 1'):
         kept.write_text(text)
-        assert process()[1] == len(first)
+        assert process()[1] == files
     kept = package.path / "base/io.py" / "sources.json"  # no folder: nothing can be kept
     assert process()[1] == len(first)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from test_selection import as_sets, from_counts, run
 
 from langneurons.activations.statistics import Mismatch
-from langneurons.jobs.code import file_digest
+from langneurons.base.digests import file_digest
 from langneurons.selection.methods.published import Published
 from langneurons.selection.orders import ORDERS
 from langneurons.selection.table import NeuronTable, main

@@ -13,7 +13,7 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_json, read_jsonl
 from langneurons.config import read_configs
-from langneurons.data import hub, reading
+from langneurons.data import files, hub_rows
 from langneurons.evaluation import corpus_metrics, tasks
 from langneurons.scoring.primitives import encode_pair, generate, loglikelihood
 
@@ -456,10 +456,10 @@ def sources(kind, data, tmp_path, monkeypatch):
     if kind == "folder":
         data.save_to_disk(str(tmp_path / "saved"))
         return {"kind": "folder", "path": str(tmp_path / "saved")}
-    monkeypatch.setattr(hub, "_resolve", lambda *_: None)
+    monkeypatch.setattr(hub_rows, "_resolve", lambda *_: None)
     stream = data.to_iterable_dataset()
-    found = [stream], reading.class_names(stream.features)
-    monkeypatch.setattr(hub, "_files", lambda *_: found)
+    found = [stream], files.class_names(stream.features)
+    monkeypatch.setattr(hub_rows, "_files", lambda *_: found)
     return {"kind": "hub", "dataset": "a/b", "revision": "0" * 40, "split": "test"}
 
 

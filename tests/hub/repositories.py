@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 NEWEST = "0123456789abcdef0123456789abcdef01234567"
-MINI = Path(__file__).parents[2] / "src" / "langneurons" / "mini"
+MINI = Path(__file__).parents[2] / "src" / "langneurons" / "data" / "mini"
 Files = dict[str, bytes | str]
 LFS = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.parquet filter=lfs\n"
 

@@ -9,7 +9,8 @@ from hub import repositories
 from hub.server import Hub
 
 from langneurons.base.protocols import from_points
-from langneurons.config import project_file, read_configs
+from langneurons.base.shipped import project_file
+from langneurons.config import read_configs
 from langneurons.evaluation.tasks import load_task
 from langneurons.jobs.parameters import stage
 

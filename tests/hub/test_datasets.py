@@ -13,11 +13,12 @@ from hub.server import STRANGER, Fault
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import read_json, read_jsonl
-from langneurons.data import hub as client
-from langneurons.data import reading
+from langneurons.base.shipped import TASK_DEFINITIONS
+from langneurons.data import hub_rows, sources
 from langneurons.data.corpus import fetch_text
 from langneurons.data.settings import CorpusConfig
 from langneurons.evaluation import tasks
+from langneurons.models import hub as client
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -54,7 +55,7 @@ def source(name, revision=OLD, **more):
 
 
 def read(name, lang="xx", **more):
-    return reading.read(source(name, **more), "tasks.toy.source", lang)
+    return sources.read(source(name, **more), "tasks.toy.source", lang)
 
 
 def test_rows_are_those_of_the_pinned_commit(hub):
@@ -114,15 +115,16 @@ def test_of_jobs_that_ask_at_the_same_time_one_decides(hub, tmp_path):
 CACHED = """
 import sys
 import datasets
-from langneurons.data import hub
-from langneurons.data import reading
+from langneurons.base.errors import InputError
+from langneurons.models import hub
+from langneurons.data import sources
 hub.WAITS = (0.0,) * 9
 if sys.argv[1] == "cache":
     datasets.load_dataset("owner/cached", "xx", revision=sys.argv[2])
 source = {"kind": "hub", "dataset": "owner/cached", "config": "xx", "split": "train"}
 try:
-    print(len(list(reading.read(source | {"revision": sys.argv[2]}, "k", "xx"))))
-except reading.InputError as error:
+    print(len(list(sources.read(source | {"revision": sys.argv[2]}, "k", "xx"))))
+except InputError as error:
     print("refused:", error)
 """
 
@@ -178,7 +180,7 @@ def test_what_passes_is_tried_again(hub, kind, where, monkeypatch):
 
 def test_a_stream_that_breaks_goes_on_after_the_rows_that_have_come(hub, monkeypatch):
     serve(hub, "owner/breaks", OLD, ["xx"])
-    real, broken = client._Chained.__iter__, [12, 30]
+    real, broken = hub_rows._Chained.__iter__, [12, 30]
 
     def breaking(self):
         for number, row in enumerate(real(self)):
@@ -187,23 +189,23 @@ def test_a_stream_that_breaks_goes_on_after_the_rows_that_have_come(hub, monkeyp
                 raise ConnectionError("gone")
             yield row
 
-    monkeypatch.setattr(client._Chained, "__iter__", breaking)
+    monkeypatch.setattr(hub_rows._Chained, "__iter__", breaking)
     assert [row["id"] for row in read("owner/breaks")] == [f"xx{i}" for i in range(50)]
     assert not broken
 
 
 def test_a_shuffle_holds_every_row_once_and_mixes_files_that_are_read_in_turns():
     parts = [lambda k=k: iter([f"{k}-{i}" for i in range(10)]) for k in range(5)]
-    rows = list(client._shuffled(parts, seed=1, buffer=7, shards=2))
+    rows = list(hub_rows._shuffled(parts, seed=1, buffer=7, shards=2))
     assert sorted(rows) == sorted(f"{k}-{i}" for k in range(5) for i in range(10))
-    assert rows == list(client._shuffled(parts, seed=1, buffer=7, shards=2))
-    assert rows != list(client._shuffled(parts, seed=2, buffer=7, shards=2))
+    assert rows == list(hub_rows._shuffled(parts, seed=1, buffer=7, shards=2))
+    assert rows != list(hub_rows._shuffled(parts, seed=2, buffer=7, shards=2))
     assert len({row[0] for row in rows[:10]}) == 2
     # A buffer of one row keeps the order of the files and of their rows.
-    assert len({row[0] for row in list(client._shuffled(parts, 3, 1, 1))[:10]}) == 1
+    assert len({row[0] for row in list(hub_rows._shuffled(parts, 3, 1, 1))[:10]}) == 1
     for kept in (1, 3, 100):
-        assert len(list(client._shuffled(parts, 4, kept, 3))) == 50
-    assert list(client._shuffled([], 0, 5, 2)) == []
+        assert len(list(hub_rows._shuffled(parts, 4, kept, 3))) == 50
+    assert list(hub_rows._shuffled([], 0, 5, 2)) == []
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_a_shuffle_holds_every_row_once_and_mixes_files_that_are_read_in_turns()
 def test_what_the_hub_does_not_have_is_named(hub, change, words):
     serve(hub, "owner/words", OLD, ["xx"])
     with pytest.raises(ValueError, match=words) as caught:
-        list(reading.read(source("owner/words") | change, "tasks.toy.source", "xx"))
+        list(sources.read(source("owner/words") | change, "tasks.toy.source", "xx"))
     assert "\n" not in str(caught.value)
 
 
@@ -251,9 +253,9 @@ def test_text_is_streamed_in_the_columns_that_are_read(hub, tmp_path, monkeypatc
         fetch_text(made, "xx", tmp_path / "out", tmp_path / "about")
         return [row["id"] for row in read_jsonl(tmp_path / "out")]
 
-    asked, real = [], client._Parquet
+    asked, real = [], hub_rows._Parquet
     monkeypatch.setattr(
-        client, "_Parquet", lambda url, columns: asked.append(columns) or real(url, columns)
+        hub_rows, "_Parquet", lambda url, columns: asked.append(columns) or real(url, columns)
     )
     first = fetched(buffer=20, characters=100)
     assert asked == [["id", "text"]] * 4
@@ -278,7 +280,7 @@ def test_fields_of_several_configurations_are_aligned(hub):
         for name, texts in configs.items()
     }
     made = card({name: {"devtest": f"devtest/{name}.jsonl"} for name in configs}, files)
-    path = Path(tasks.__file__).parents[2] / "config" / "tasks" / "flores.yaml"
+    path = TASK_DEFINITIONS / "flores.yaml"
     task = tasks.load_task(path)
     hub.add("datasets", "owner/flores", made, OLD)
     moved = task.hub.model_copy(update={"dataset": "owner/flores", "revision": OLD})
@@ -301,7 +303,7 @@ def test_a_column_that_the_task_does_not_read_may_hold_anything(hub, tmp_path):
     files = {"data/deu_Latn.jsonl": jsonl([row, row | {"question": "R"}])}
     made = card({"deu_Latn": {"test": "data/deu_Latn.jsonl"}}, files)
     hub.add("datasets", "owner/dates", made, OLD)
-    path = Path(tasks.__file__).parents[2] / "config" / "tasks" / "belebele.yaml"
+    path = TASK_DEFINITIONS / "belebele.yaml"
     given = {"kind": "hub", "dataset": "owner/dates", "config": "{code}", "revision": OLD}
     out = tmp_path / "out.jsonl"
     tasks.prepare_task(tasks.load_task(path), given, "de", out, about=tmp_path / "about")

@@ -15,7 +15,7 @@ from hub.server import STRANGER, Fault
 from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.base.errors import InputError
-from langneurons.data import hub as client
+from langneurons.models import hub as client
 from langneurons.models import load as loading
 from langneurons.models.settings import ModelEntry
 
@@ -170,7 +170,7 @@ def test_files_that_hold_the_same_come_beside_each_other(hub, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from langneurons.data import hub
+from langneurons.models import hub
 hub.CHUNK = 1 << 16
 import httpx2
 def slow(self, size=None, real=httpx2.Response.iter_bytes):
@@ -251,7 +251,7 @@ def test_what_cannot_be_had_is_told_in_one_line(
 DOWN = """
 import sys
 from pathlib import Path
-from langneurons.data import hub
+from langneurons.models import hub
 from langneurons.models import load as loading
 from langneurons.models.settings import ModelEntry
 hub.WAITS = (0.0,) * 9
@@ -278,7 +278,7 @@ def test_no_signature_stands_in_a_log(hub, files, tmp_path):
     script.write_text(
         "import types, sys\n"
         "from pathlib import Path\n"
-        "from langneurons.data import hub\n"
+        "from langneurons.models import hub\n"
         "from langneurons.models import load as loading\n"
         "from langneurons.models.settings import ModelEntry\n"
         "from langneurons.runtime.job import start\n"

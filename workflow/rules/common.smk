@@ -6,8 +6,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from langneurons.config import ConfigError, project_file, read_configs
-from langneurons.config.files import check_files, lora_modules, needed_layers, tight_memory
+from langneurons.base.errors import ConfigError
+from langneurons.base.shipped import project_file
+from langneurons.config import read_configs
+from langneurons.jobs.files import check_files
+from langneurons.jobs.sizes import lora_modules, needed_layers, tight_memory
 from langneurons.base.protocols import STAGES, from_points
 from langneurons.config.config import entry_languages
 from langneurons.runtime.failures import describe, watch
@@ -324,7 +327,7 @@ onstart:
         " Logs: logs/, results: results/.",
         file=sys.stderr,
     )
-    from langneurons.config.evidence import thin_evidence
+    from langneurons.jobs.evidence import thin_evidence
 
     for text in [*thin_evidence(cfg), *tight_memory(cfg)]:
         print(f"langneurons: warning: {text}", file=sys.stderr)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.activations.collect import Settings, collect
+from langneurons.base.digests import digest
 from langneurons.base.io import read_json
 from langneurons.data.corpus import Corpus
-from langneurons.jobs.code import digest
 from langneurons.models.load import identity, load_model, tokenizer_hash
 from langneurons.models.settings import ModelEntry
 from langneurons.runtime.job import start

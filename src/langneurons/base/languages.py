@@ -1,5 +1,9 @@
 """Configuration key `languages`, and the table of languages that need no entry there."""
 
+import functools
+import hashlib
+from collections.abc import Iterable
+
 from pydantic import Field
 
 from langneurons.base.settings import Frozen
@@ -47,3 +51,17 @@ def _table() -> dict[str, Language]:
 
 
 KNOWN_LANGUAGES: dict[str, Language] = _table()
+
+
+def set_directory(languages: Iterable[str]) -> str:
+    """Name a language set by its content: sorted codes, or their number and a digest if long."""
+    return _set_directory(tuple(languages))
+
+
+@functools.cache
+def _set_directory(languages: tuple[str, ...]) -> str:
+    codes = sorted(languages)
+    name = "-".join(codes)
+    if len(name) <= 100:
+        return name
+    return f"{len(codes)}langs-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

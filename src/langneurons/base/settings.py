@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,8 @@ class Frozen(BaseModel):
     """A configuration block: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # The key of a list whose only item may be written in the block itself.
+    one_of: ClassVar[str | None] = None
 
 
 def is_name(value: object) -> bool:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.io import DamagedFile, read_parquet, write_parquet
-from langneurons.jobs.code import digest
 
 log = logging.getLogger(__name__)
 

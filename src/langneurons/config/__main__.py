@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from langneurons.base.errors import ConfigError
-from langneurons.config.evidence import thin_evidence
-from langneurons.config.files import check_files, tight_memory
 from langneurons.config.load import read_configs
 from langneurons.config.reference import files
+from langneurons.jobs.evidence import thin_evidence
+from langneurons.jobs.files import check_files
+from langneurons.jobs.sizes import tight_memory
 
 
 def main(arguments: list[str] | None = None) -> int:

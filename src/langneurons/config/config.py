@@ -1,7 +1,5 @@
 """The whole configuration: its keys, the checks across keys, and what follows from them."""
 
-import functools
-import hashlib
 import re
 from collections.abc import Iterable
 
@@ -9,11 +7,11 @@ from pydantic import Field, field_validator
 
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.base.errors import ConfigError, unknown
-from langneurons.base.labels import check_labels
-from langneurons.base.languages import KNOWN_LANGUAGES, Language
+from langneurons.base.languages import KNOWN_LANGUAGES, Language, set_directory
 from langneurons.base.paths import braces
 from langneurons.base.protocols import Protocol, stage_points
 from langneurons.base.settings import NAME, NAME_LENGTH, Frozen, doubled, is_name
+from langneurons.config.labels import check_labels
 from langneurons.data.settings import CorpusConfig
 from langneurons.evaluation.generation_settings import (
     FallbackConfig,
@@ -32,7 +30,7 @@ from langneurons.evaluation.settings import (
 )
 from langneurons.interventions.settings import ROLES, InterventionEntry, Step, percentile
 from langneurons.models.settings import ModelEntry
-from langneurons.selection.methods import METHODS, Selection
+from langneurons.selection.methods import Selection
 from langneurons.training.settings import Adapter, FinetuneEntry
 
 BASELINE = "none"
@@ -401,20 +399,6 @@ def statistic_site(step: Step, protocol: Protocol) -> str:
     if protocol.intervention_site == "paper" and step.site == "act":
         return "gate"
     return step.site
-
-
-def set_directory(languages: Iterable[str]) -> str:
-    """Name a language set by its content: sorted codes, or their number and a digest if long."""
-    return _set_directory(tuple(languages))
-
-
-@functools.cache
-def _set_directory(languages: tuple[str, ...]) -> str:
-    codes = sorted(languages)
-    name = "-".join(codes)
-    if len(name) <= 100:
-        return name
-    return f"{len(codes)}langs-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def check(config: Config) -> None:
@@ -1172,6 +1156,3 @@ def _check_use(config: Config) -> None:
                 f"results.venn: {list(triple)} are in no language set together; sets:"
                 f" {', '.join(config.language_sets)}."
             )
-
-
-__all__ = ["BASELINE", "METHODS", "Config", "check", "set_directory", "statistic_site"]

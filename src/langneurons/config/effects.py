@@ -6,6 +6,7 @@ from langneurons.base.errors import ConfigError
 from langneurons.base.paths import braces
 from langneurons.base.settings import doubled
 from langneurons.config.config import Config, check_template
+from langneurons.config.controls import roles
 from langneurons.evaluation.settings import TaskEntry
 from langneurons.training.settings import FinetuneEntry
 
@@ -272,8 +273,6 @@ COMPARED = {
 
 def compared(config: Config, claim: str) -> bool:
     """Tell whether a configuration makes what a claim compares."""
-    from langneurons.jobs.parameters import roles
-
     words = roles(config)
     for model in config.models:
         own: set[tuple[str, str, str, str]] = set()

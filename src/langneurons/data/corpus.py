@@ -32,8 +32,9 @@ from langneurons.base.io import (
     write_json,
     write_tensors,
 )
-from langneurons.data import reading
-from langneurons.data.reading import MINI
+from langneurons.data import sources, typed
+from langneurons.data.rows import Row, Rows
+from langneurons.data.sources import MINI
 from langneurons.models.encoding import Encoder, beginning, check_length, following, plain_text
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ def split_of(identifier: str, fraction: float, seed: int) -> str:
     return "heldout" if held_out else "identification"
 
 
-def documents(source, lang: str, key: str = "corpus.source") -> reading.Rows:
+def documents(source, lang: str, key: str = "corpus.source") -> Rows:
     """Return the rows of a language from the source of a configuration key."""
     if source.kind == "mini":
-        return reading.read({"kind": "mini"}, key, lang, mini=MINI / source.texts / f"{lang}.jsonl")
+        return sources.read({"kind": "mini"}, key, lang, mini=MINI / source.texts / f"{lang}.jsonl")
     fields = [field for field in _fields(source) if field is not None]
     code = source.codes.get(lang, lang)
-    return reading.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)
+    return sources.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)
 
 
 def _fields(source) -> tuple[str, str | None]:
@@ -67,18 +68,18 @@ def _fields(source) -> tuple[str, str | None]:
     return ("text", None) if source.kind == "text" else (source.text_field, source.id_field)
 
 
-def document(row: reading.Row, source, number: int) -> tuple[str, str]:
+def document(row: Row, source, number: int) -> tuple[str, str]:
     """Return the identifier and text of a row; a text that is null is blank.
 
     number: the row's position, from 0, which names it where the source has no identifiers.
     """
     text_field, id_field = _fields(source)
-    value = reading.need(row, text_field, row.place)
-    text = reading.optional_text(value, row.place, text_field)
+    value = typed.need(row, text_field, row.place)
+    text = typed.optional_text(value, row.place, text_field)
     name = f"{number:09d}"
     if id_field is not None:
-        value = reading.need(row, id_field, row.place)
-        name = reading.identifier(value, row.place, id_field)
+        value = typed.need(row, id_field, row.place)
+        name = typed.identifier(value, row.place, id_field)
     return name, text or ""
 
 
@@ -93,10 +94,10 @@ class _Texts:
     def __init__(self, lang: str):
         self.lang = lang
         self.dropped = {"blank": 0, "doubled": 0, "nul": 0}
-        self._seen = reading.Unique("text")
-        self._names = reading.Unique("id")
+        self._seen = typed.Unique("text")
+        self._names = typed.Unique("id")
 
-    def read(self, source, rows: reading.Rows, prefix: str = "") -> Iterator[tuple[str, str]]:
+    def read(self, source, rows: Rows, prefix: str = "") -> Iterator[tuple[str, str]]:
         """Yield the documents of one source."""
         text_field, id_field = _fields(source)
         most, characters = getattr(source, "characters", None), 0
@@ -108,7 +109,7 @@ class _Texts:
             kept = text.strip()
             characters += len(text)
             key = hashlib.sha256(kept.encode()).digest()[:16]
-            if reading.blank(kept):
+            if typed.blank(kept):
                 self.dropped["blank"] += 1
             elif self._seen.first(key, "") is not None:
                 self.dropped["doubled"] += 1

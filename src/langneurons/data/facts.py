@@ -15,48 +15,47 @@ from typing import Any
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_json, write_jsonl
-from langneurons.data import reading
+from langneurons.data import sources, typed
+from langneurons.data.rows import Rows, place_of
 
 log = logging.getLogger(__name__)
 SUBJECT, OBJECT = "[X]", "[Y]"
 
 
-def fetch_facts(source: Mapping[str, Any], lang: str) -> reading.Rows:
+def fetch_facts(source: Mapping[str, Any], lang: str) -> Rows:
     """Return the raw rows of a premise language from a configured source (mini, hub, jsonl)."""
-    mini = reading.MINI / "mlama" / f"{lang}.jsonl"
-    return reading.read(source, "lss.source", lang, mini=mini)
+    mini = sources.MINI / "mlama" / f"{lang}.jsonl"
+    return sources.read(source, "lss.source", lang, mini=mini)
 
 
 def read_facts(rows: Iterable[Mapping[str, Any]], lang: str) -> list[dict[str, Any]]:
     """Return prepared facts; a row that cannot be used is named by its place and field."""
-    facts, unique = [], reading.Unique()
+    facts, unique = [], typed.Unique()
     for number, row in enumerate(rows):
-        own = reading.place_of(row, f"row {number + 1}")
+        own = place_of(row, f"row {number + 1}")
         where = f"facts in {lang}, {own}"
         found = {}
         for field in ("template", f"sub_{lang}", f"obj_{lang}"):
-            value = reading.need(row, field, where)
-            found[field] = reading.required(value, where, field, "text that is not blank")
+            value = typed.need(row, field, where)
+            found[field] = typed.required(value, where, field, "text that is not blank")
         template = found["template"]
         for mark in (SUBJECT, OBJECT):
             if template.count(mark) != 1:
                 raise InputError(f"{where}: template {template!r} does not hold {mark} once.")
         objects = {}
         for field in sorted(field for field in row if str(field).startswith("obj_")):
-            value = reading.optional_text(row[field], where, field)
-            if value is not None and not reading.blank(value):
+            value = typed.optional_text(row[field], where, field)
+            if value is not None and not typed.blank(value):
                 objects[field.removeprefix("obj_")] = value.strip()
-        predicate = reading.identifier(
-            reading.need(row, "predicate_id", where), where, "predicate_id"
-        )
+        predicate = typed.identifier(typed.need(row, "predicate_id", where), where, "predicate_id")
         name = f"{number:05d}"
         if "id" in row:
-            name = reading.identifier(row["id"], where, "id")
+            name = typed.identifier(row["id"], where, "id")
             unique.add(name, own)
         fact = {
             "fact": name,
             "predicate": predicate,
-            "template": reading.text(row["template"], where, "template"),
+            "template": typed.text(row["template"], where, "template"),
         }
         facts.append(fact | {"subject": found[f"sub_{lang}"], "objects": objects})
     return facts

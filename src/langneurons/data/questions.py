@@ -8,7 +8,8 @@ from typing import Any
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_json, write_jsonl
-from langneurons.data import reading
+from langneurons.data import sources, typed
+from langneurons.data.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -17,20 +18,20 @@ def read_questions(
     source: Mapping[str, Any], lang: str, limit: int | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Return the first questions of a language from a configured source, and their origin."""
-    mini = reading.MINI / "questions" / f"{lang}.jsonl"
-    found = reading.read(source, "questions", lang, mini=mini)
-    rows, unique = [], reading.Unique()
+    mini = sources.MINI / "questions" / f"{lang}.jsonl"
+    found = sources.read(source, "questions", lang, mini=mini)
+    rows, unique = [], typed.Unique()
     for row in itertools.islice(found, limit):
         rows.append(read_question(row))
         unique.add(rows[-1]["id"], row.place)
     return rows, found.origin
 
 
-def read_question(row: reading.Row) -> dict[str, str]:
+def read_question(row: Row) -> dict[str, str]:
     """Return the id and question of a row."""
-    name = reading.identifier(reading.need(row, "id", row.place), row.place, "id").strip()
-    value = reading.need(row, "question", row.place)
-    question = reading.required(value, row.place, "question", "a question that is not blank")
+    name = typed.identifier(typed.need(row, "id", row.place), row.place, "id").strip()
+    value = typed.need(row, "question", row.place)
+    question = typed.required(value, row.place, "question", "a question that is not blank")
     return {"id": name, "question": question}
 
 

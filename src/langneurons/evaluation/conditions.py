@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.store import SideStore
 from langneurons.evaluation.perplexity import plan_digest
 from langneurons.evaluation.tasks import Task, longest_row, score_branches, score_task
 from langneurons.interventions.branches import branched, portions
 from langneurons.interventions.hooks import Plan, applied
-from langneurons.jobs.code import digest
 from langneurons.models.families import MlpSites
 from langneurons.runtime.progress import Progress
 from langneurons.scoring.primitives import NotFinite

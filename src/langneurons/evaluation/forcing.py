@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.store import SideStore
 from langneurons.data.questions import prompts
 from langneurons.evaluation.perplexity import plan_digest
 from langneurons.interventions.hooks import Plan, applied_rows
-from langneurons.jobs.code import digest
 from langneurons.models.encoding import controls_of, max_positions, report_cuts
 from langneurons.models.families import MlpSites
 from langneurons.runtime.progress import Progress

@@ -26,13 +26,13 @@ import torch
 from torch import nn
 
 from langneurons.base.batching import batches
+from langneurons.base.digests import digest
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, Part
 from langneurons.data.questions import prompts
 from langneurons.evaluation.identification import identify
 from langneurons.evaluation.perplexity import plan_digest
 from langneurons.interventions.hooks import Plan, applied
-from langneurons.jobs.code import digest
 from langneurons.models.encoding import Encoder, controls_of, max_positions, report_cuts
 from langneurons.models.families import MlpSites
 from langneurons.runtime.progress import Progress

@@ -16,10 +16,10 @@ import pandas as pd
 
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, Part
+from langneurons.evaluation.power import shortfall
 from langneurons.interventions.branches import Branched, branched, portions
 from langneurons.interventions.hooks import Plan, applied
 from langneurons.models.families import MlpSites
-from langneurons.reporting.power import shortfall
 from langneurons.runtime.progress import Progress
 from langneurons.scoring.primitives import token_nll
 

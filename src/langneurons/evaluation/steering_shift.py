@@ -19,12 +19,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.scripts import is_unspaced
 from langneurons.base.store import SideStore
 from langneurons.data.facts import OBJECT, SUBJECT
 from langneurons.evaluation.perplexity import plan_digest
 from langneurons.interventions.hooks import Plan, applied
-from langneurons.jobs.code import digest
 from langneurons.models.encoding import max_positions, report_cuts
 from langneurons.models.families import MlpSites
 from langneurons.runtime.progress import Progress

@@ -30,8 +30,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from langneurons.base.errors import ConfigError, InputError, nearest, unknown
 from langneurons.base.io import write_json, write_jsonl
+from langneurons.base.messages import defined
 from langneurons.base.settings import COMMIT, DATASET
-from langneurons.data import reading
+from langneurons.base.yaml import read_yaml
+from langneurons.data import sources, typed
+from langneurons.data.rows import Row, Rows, place_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -313,14 +316,14 @@ class _Template(string.Formatter):
                 # An element of a text is a letter, of a list that is spelled out a bracket.
                 above = field_name.rpartition("[" if field_name.endswith("]") else ".")[0]
                 if isinstance(super().get_field(above, args, kwargs)[0], str):
-                    raise reading.refuse(self._place, name, kwargs.get(name), expected)
+                    raise typed.refuse(self._place, name, kwargs.get(name), expected)
             return value
         except (IndexError, TypeError, AttributeError) as error:
-            raise reading.refuse(self._place, name, kwargs.get(name), expected) from error
+            raise typed.refuse(self._place, name, kwargs.get(name), expected) from error
 
     def format_field(self, value: Any, spec: str) -> str:
         """Apply a spec to a field."""
-        text = reading.shown(value, self._place, self._field)
+        text = typed.shown(value, self._place, self._field)
         if spec == "stripped":
             return text.strip()
         if spec == "unstopped":
@@ -336,11 +339,24 @@ class _Template(string.Formatter):
         return super().format_field(text, spec)
 
 
-def load_task(path: str | os.PathLike) -> Task:
-    """Read a task; mistakes name the file and the key."""
-    from langneurons.config.load import read_definition
+def load_task(path: str | os.PathLike, place: str | None = None) -> Task:
+    """Return the task that a file defines; `place` is the key that names the file.
 
-    return read_definition(Path(path))
+    Raises:
+        ConfigError: the file is not the definition of a task; the error names each wrong key.
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    shown = str(path) if place is None else f"{place}: {path}"
+    needed = [name for name, one in Task.model_fields.items() if one.is_required()]
+    if len(set(needed) & set(content)) < 2:
+        what = "a configuration, " if {"models", "selections"} <= set(content) else ""
+        raise ConfigError(
+            f"{shown}: is {what}not the definition of a task. A definition has the keys"
+            f" {', '.join(needed)} (docs/adding.md shows one); this file has:"
+            f" {', '.join(map(str, content))}."
+        )
+    return defined(Task, content, shown)
 
 
 def check_language(task: Task, lang: str) -> None:
@@ -354,18 +370,18 @@ def build(rows: Sequence[Mapping[str, Any]], task: Task, lang: str) -> list[Exam
     check_language(task, lang)
     name = f"task {task.name}, {lang}"
     return [
-        _example(row, number, task, lang, f"{name}, {reading.place_of(row, f'row {number + 1}')}")
+        _example(row, number, task, lang, f"{name}, {place_of(row, f'row {number + 1}')}")
         for number, row in enumerate(rows)
     ]
 
 
 def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: str) -> Example:
     for field in (*task.fields, task.gold):
-        reading.need(row, field, place)
+        typed.need(row, field, place)
     words = task.words[lang]
     values = dict(row) | words
     for name, field in task.lookup.items():
-        word = reading.text(row.get(field), place, field)
+        word = typed.text(row.get(field), place, field)
         if word not in words:
             raise unknown(f"{place}, {field}", word, "word", words)
         values[name] = words[word]
@@ -384,7 +400,7 @@ def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: 
 
     def scored(template: str) -> str:
         text = filled(template)
-        if reading.blank(text):
+        if typed.blank(text):
             raise InputError(f"{place}: {template!r} is blank; a choice needs text to be scored.")
         return text
 
@@ -394,12 +410,12 @@ def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: 
     if task.choices or task.classes:
         texts = tuple(filled(text) for text in task.labels)
         known = texts or choices or task.classes
-        label = reading.label(gold, known, place, task.gold, task.index, bool(texts))
+        label = typed.label(gold, known, place, task.gold, task.index, bool(texts))
     else:
-        golds = reading.answers(gold, place, task.gold)
+        golds = typed.answers(gold, place, task.gold)
     item = f"{number:05d}"
     if task.identifier in row:
-        item = reading.identifier(row[task.identifier], place, task.identifier)
+        item = typed.identifier(row[task.identifier], place, task.identifier)
     continuation = None if task.continuation is None else scored(task.continuation)
     return Example(item, filled(task.context), choices, label, golds, continuation)
 
@@ -641,7 +657,7 @@ def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict
     return result
 
 
-def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> reading.Rows:
+def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> Rows:
     """Return the rows of a language from a configured source (mini, hub, jsonl, folder, text).
 
     Paths may hold `{lang}` and `{code}`, the data set's own code of the language.
@@ -651,27 +667,27 @@ def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> reading.Rows
     fields, needed = task.reads, {*task.fields, task.gold}
     if source["kind"] == "mini":
         name = source.get("name") or task.name
-        rows = reading.read(source, key, lang, mini=mini_file(name, lang))
+        rows = sources.read(source, key, lang, mini=mini_file(name, lang))
         if name != "flores":
             return rows
         pairs = (
-            reading.Row({"sentence_src": row["english"], "sentence_tgt": row["text"]}, row.place)
+            Row({"sentence_src": row["english"], "sentence_tgt": row["text"]}, row.place)
             for row in rows
         )
-        return reading.Rows(pairs, rows.origin)
+        return Rows(pairs, rows.origin)
     code = task.code(lang)
     if source["kind"] == "hub":
         source, code = _of_hub(task, source, lang)
-    rows = reading.read(source, key, lang, code, fields=fields, needed=needed)
-    return reading.Rows(_by_name(rows, task, lang), rows.origin)
+    rows = sources.read(source, key, lang, code, fields=fields, needed=needed)
+    return Rows(_by_name(rows, task, lang), rows.origin)
 
 
-def _by_name(rows: Iterable[reading.Row], task: Task, lang: str) -> Iterator[reading.Row]:
+def _by_name(rows: Iterable[Row], task: Task, lang: str) -> Iterator[Row]:
     """Yield rows in which classes that are read by name stand as such; see the module."""
     told = False
     for row in rows:
         for field, names in row.names.items():
-            number = reading.whole(row.get(field))
+            number = typed.whole(row.get(field))
             if field not in task.reads or number is None or not 0 <= number < len(names):
                 continue
             if field != task.gold:
@@ -720,7 +736,7 @@ def _order(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
 
 def mini_file(name: str, lang: str) -> Path:
     """Return the file of a task's rows among the mini data."""
-    return reading.MINI / ("parallel" if name == "flores" else name) / f"{lang}.jsonl"
+    return sources.MINI / ("parallel" if name == "flores" else name) / f"{lang}.jsonl"
 
 
 def _of_hub(task: Task, source: Mapping[str, Any], lang: str) -> tuple[dict[str, Any], str]:
@@ -771,11 +787,11 @@ def prepare_task(
         )
     examples, name = build(rows, task, lang), f"task {task.name}, {lang}"
     if task.identifier is not None:
-        unique = reading.Unique(task.identifier)
+        unique = typed.Unique(task.identifier)
         for example, row in zip(examples, rows, strict=True):
             if task.identifier in row:
-                unique.add(example.item, f"{name}, {reading.place_of(row, example.item)}")
-    kept = [_kept(row, task, reading.place_of(row, name)) for row in rows]
+                unique.add(example.item, f"{name}, {place_of(row, example.item)}")
+    kept = [_kept(row, task, place_of(row, name)) for row in rows]
     write_jsonl(path, kept)
     equal = [one.item for one in examples if len(set(one.choices)) < len(one.choices)]
     if equal:
@@ -793,4 +809,4 @@ def prepare_task(
 
 def _kept(row: Mapping[str, Any], task: Task, place: str) -> dict[str, Any]:
     """Return the fields of a row that the task reads, as JSON can hold them."""
-    return {key: reading.as_json(row[key], place, key) for key in row if key in task.reads}
+    return {key: typed.as_json(row[key], place, key) for key in row if key in task.reads}

@@ -39,12 +39,12 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(hint, name=error.name) from None
 
 from langneurons import __version__
+from langneurons.base.digests import digest
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.io import write_text
 from langneurons.config import Config, read_configs
 from langneurons.evaluation.perplexity import plan_digest
 from langneurons.interventions.hooks import NoEffect, Plan, applied
-from langneurons.jobs.code import digest
 from langneurons.jobs.common import load, read_statistics, read_table
 from langneurons.jobs.common import plan as planned
 from langneurons.jobs.parameters import stage

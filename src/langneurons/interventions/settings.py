@@ -189,6 +189,8 @@ class Step(Frozen):
 class InterventionEntry(Frozen):
     """A named intervention: its steps in order."""
 
+    one_of = "steps"
+
     steps: tuple[Step, ...] = Field(min_length=1, description="Operations, in order.")
     shared: str = Field(
         "in_order",

@@ -1,4 +1,4 @@
-"""Digests of configuration and code, and the record that stands beside each result.
+"""Digests of the code that a job reaches.
 
 `code_digests` follows the imports of a script through this package and hashes the syntax tree of
 each module without comments and docstrings. Given to a rule as a parameter, it reruns the rule
@@ -10,14 +10,10 @@ import atexit
 import hashlib
 import json
 import os
-import platform
 import sys
-import time
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 NAME = PACKAGE.name
@@ -29,27 +25,19 @@ NEUTRAL = frozenset(
         "runtime.job",
         "runtime.halving",
         "runtime.gpus",
+        "runtime.record",
+        "base.digests",
         "base.errors",
         "jobs.code",
     )
 )
 
 
-def digest(value: Any, length: int = 16) -> str:
-    """Return a hexadecimal digest of plain values (JSON, keys sorted)."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def file_digest(path: str | os.PathLike, length: int = 16) -> str:
-    """Return a hexadecimal digest of a file's bytes."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:length]
-
-
 def _strip(tree: ast.AST) -> ast.AST:
-    """Remove docstrings; comments are not in the tree."""
+    """Remove docstrings and descriptions of fields; comments are not in the tree."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "Field":
+            node.keywords = [one for one in node.keywords if one.arg != "description"]
         body = getattr(node, "body", None)
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
@@ -60,7 +48,7 @@ def _strip(tree: ast.AST) -> ast.AST:
 
 
 def source_digest(text: str, length: int = 12) -> str:
-    """Return a digest of Python source that ignores comments, docstrings and layout."""
+    """Return a digest of Python source that ignores comments, docstrings, descriptions, layout."""
     tree = _strip(ast.parse(text))
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:length]
 
@@ -162,7 +150,6 @@ def _read(path: Path) -> tuple[str, frozenset[str]]:
 def code_digests(script: str, also: tuple[str, ...] = ()) -> dict[str, str]:
     """Return {module: digest} of a script and of the package modules it reaches by import.
 
-    The configuration package is left out: what a job takes from it is among its parameters.
     `also` names further modules, such as one selection method, reached through a registry.
     """
     path = Path(script)
@@ -170,7 +157,7 @@ def code_digests(script: str, also: tuple[str, ...] = ()) -> dict[str, str]:
     pending = sorted(_read(path)[1]) + list(also)
     while pending:
         module = pending.pop()
-        if module in result or module in NEUTRAL or module.startswith(f"{NAME}.config"):
+        if module in result or module in NEUTRAL:
             continue
         if module in {NAME, f"{NAME}.selection.methods"}:
             continue
@@ -182,43 +169,3 @@ def code_digests(script: str, also: tuple[str, ...] = ()) -> dict[str, str]:
             result[module] = found
         pending.extend(imports)
     return dict(sorted(result.items()))
-
-
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the installed versions of packages."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-class Record:
-    """What made a result: settings, code, versions, device, seconds, peak memory."""
-
-    def __init__(self, cfg: Any, code: Any):
-        self.cfg, self.code = cfg, code
-        self.start = time.monotonic()
-        self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-    def finish(self, **more: Any) -> dict[str, Any]:
-        """Return the record as plain values."""
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        packages = ("torch", "transformers", "numpy", "numba", "pandas", "pyarrow", NAME)
-        return {
-            "settings": self.cfg,
-            "code": self.code,
-            "code_digest": digest(self.code),
-            "started": self.started,
-            "seconds": round(time.monotonic() - self.start, 1),
-            "peak_memory_mb": round(peak),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "versions": versions(packages),
-        } | more

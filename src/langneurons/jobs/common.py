@@ -5,7 +5,7 @@ from typing import Any
 
 from langneurons.activations.statistics import Statistics
 from langneurons.base.io import DamagedFile, damaged, read_json
-from langneurons.config.config import set_directory
+from langneurons.base.languages import set_directory
 from langneurons.interventions.hooks import Plan, resolve
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.load import identity, load_model, tokenizer_hash

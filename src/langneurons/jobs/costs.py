@@ -24,11 +24,13 @@ from langneurons.activations.histogram import N_BINS
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.base.paths import user_path
 from langneurons.base.protocols import from_points
-from langneurons.config import Config, parse_yaml, project_file, read_configs
+from langneurons.base.shipped import project_file
+from langneurons.base.yaml import parse_yaml
+from langneurons.config import Config, read_configs
 from langneurons.config.config import entry_languages
-from langneurons.config.evidence import thin_evidence
 from langneurons.evaluation.settings import source_paths
 from langneurons.evaluation.tasks import mini_file
+from langneurons.jobs.evidence import thin_evidence
 from langneurons.models import geometry
 from langneurons.models.geometry import Geometry, host_bytes
 from langneurons.training.settings import Adapter, FinetuneEntry, Training

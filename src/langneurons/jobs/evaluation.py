@@ -4,11 +4,11 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.base.digests import digest, file_digest
 from langneurons.base.io import read_jsonl
 from langneurons.base.store import SideStore
 from langneurons.evaluation.conditions import evaluate
 from langneurons.evaluation.tasks import Task, load_task
-from langneurons.jobs.code import digest, file_digest
 from langneurons.jobs.common import STORE, load, plan, read_statistics, read_table
 
 

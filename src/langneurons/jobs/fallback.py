@@ -4,10 +4,10 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.io import read_jsonl
 from langneurons.base.store import SideStore
 from langneurons.evaluation.forcing import cumulative, fall_back
-from langneurons.jobs.code import digest
 from langneurons.jobs.common import STORE, load, plan, read_statistics, read_table
 
 

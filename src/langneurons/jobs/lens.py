@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.io import read_jsonl
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus
 from langneurons.evaluation.lens import read_layers
-from langneurons.jobs.code import digest
 from langneurons.jobs.common import STORE, load, plan, read_statistics, read_table
 from langneurons.models.load import tokenizer_hash
 

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from langneurons.base.labels import adapter_labels, shown
+from langneurons.base.digests import file_digest
 from langneurons.base.protocols import STAGES, Protocol, from_points
+from langneurons.base.shipped import project_file
 from langneurons.config.config import Config, entry_languages, statistic_site
-from langneurons.config.load import project_file
+from langneurons.config.controls import controls, roles
+from langneurons.config.labels import adapter_labels, shown
 from langneurons.data.settings import TextSource
 from langneurons.interventions.settings import percentile
-from langneurons.jobs.code import file_digest
 from langneurons.models.settings import NEWEST
 from langneurons.training.settings import Adapter, FinetuneEntry
 
@@ -335,10 +336,10 @@ def quoted(text: str) -> str:
 def show_lss(config: Config, **_: str) -> dict[str, Any]:
     """Return what the steering shift's tables and figures take: labels, and controls by label."""
     labels = shown(config, "selections")
-    controls = {
-        labels[name]: labels[like] for name, like in _controls(config).items() if like is not None
+    mirrored = {
+        labels[name]: labels[like] for name, like in controls(config).items() if like is not None
     }
-    return show(config) | {"controls": controls}
+    return show(config) | {"controls": mirrored}
 
 
 @_stage
@@ -379,24 +380,6 @@ def figure_path(config: Config, name: str) -> str:
     if one.kind == "neurons":
         return f"{folder}/{one.languages}/neurons.svg"
     return f"{folder}/{one.languages}/{one.selection}/{one.kind}.svg"
-
-
-def _controls(config: Config) -> dict[str, str | None]:
-    """Return of each random selection the one that it mirrors, None if it mirrors none."""
-    random = {name: one for name, one in config.selections.items() if one.method == "random"}
-    return {name: next(iter(one.depends_on), None) for name, one in random.items()}
-
-
-def roles(config: Config) -> dict[str, Any]:
-    """Return what claims speak of: interventions that write 0 or a low quantile, random neurons."""
-    lone = {name: one.steps[0] for name, one in config.interventions.items() if len(one.steps) == 1}
-    sets = {name: step for name, step in lone.items() if step.operation == "set"}
-    low = {f"p{level:02d}" for level in range(1, 26)}
-    return {
-        "zero": [name for name, step in sets.items() if step.value == 0],
-        "low": [name for name, step in sets.items() if step.statistic in low],
-        "random": _controls(config),
-    }
 
 
 def _adapter_fields(config: Config) -> dict[str, dict[str, str | None]]:

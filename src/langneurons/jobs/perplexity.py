@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from langneurons.base.digests import digest
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus
 from langneurons.evaluation.perplexity import measure
-from langneurons.jobs.code import digest
 from langneurons.jobs.common import STORE, load, plan, read_statistics, read_table
 from langneurons.models.load import tokenizer_hash
 

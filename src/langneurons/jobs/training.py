@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from langneurons.base.digests import digest, file_digest
 from langneurons.base.io import read_json, read_jsonl, write_json
 from langneurons.data.corpus import Corpus
 from langneurons.evaluation.tasks import load_task
-from langneurons.jobs.code import digest, file_digest
 from langneurons.jobs.common import STORE, load, read_table
 from langneurons.models.families import MlpSites
 from langneurons.models.load import tokenizer_hash

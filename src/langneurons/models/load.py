@@ -24,10 +24,10 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from langneurons.base.digests import digest, file_digest
 from langneurons.base.errors import InputError
 from langneurons.base.io import LFS_POINTER, DamagedFile, read_json, write_json
 from langneurons.base.paths import user_path
-from langneurons.jobs.code import digest, file_digest
 from langneurons.models.checkpoint import (
     GENERATION,
     check_config,
@@ -327,7 +327,7 @@ def _prepare_hub(source: "HubSource", directory: Path) -> Prepared:
     """Download the files of a commit; the hub's library takes the token from the environment."""
     import huggingface_hub
 
-    from langneurons.data import hub
+    from langneurons.models import hub
 
     kept = directory / KEPT_COMMIT
     revision = hub.commit_of("model", source.repo, source.revision, kept)

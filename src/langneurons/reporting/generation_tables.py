@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from langneurons.reporting.power import smallest_p
+from langneurons.evaluation.power import smallest_p
 from langneurons.reporting.uncertainty import (
     CHANGES,
     holm,

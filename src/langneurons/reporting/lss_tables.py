@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from langneurons.reporting.power import smallest_p
+from langneurons.evaluation.power import smallest_p
 from langneurons.reporting.uncertainty import (
     CHANGES,
     SCORES,

@@ -6,7 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from langneurons.base.errors import ConfigError
+from langneurons.base.messages import defined
 from langneurons.base.settings import Frozen
+from langneurons.base.yaml import read_yaml
 
 STATISTICS = "activations"
 Cell = Literal["model", "task", "choice", "selection", "lang", "intervention", "metric"]
@@ -113,6 +116,22 @@ class Printed(Frozen):
             found[files.shared] = ["mask", "language", "other", "neurons"]
             found[files.multiplicity] = ["mask", "languages", "neurons"]
         return found
+
+
+def read_printed(path: Path) -> Printed:
+    """Return what a file of printed numbers says.
+
+    Raises:
+        ConfigError: the file is another kind of YAML; the error names each wrong key.
+    """
+    content, shown = read_yaml(path), f"results.published: {path}"
+    if not {"tables", "masks", "layouts"} & set(content):
+        raise ConfigError(
+            f"{shown}: is not a file of printed numbers; such a file has the keys layouts and"
+            " tables, or layouts and masks (config/published/mondal2025.yaml), and this one has:"
+            f" {', '.join(map(str, content))}."
+        )
+    return defined(Printed, content, shown)
 
 
 def missing_columns(path: Path, wanted: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.activations import histogram
+from langneurons.base.yaml import read_yaml
 from langneurons.evaluation.corpus_metrics import COUNTS, columns, score
 from langneurons.reporting.masks import PAIR, SHARES, Counts, cells, correlations, read_counts
 from langneurons.reporting.tables import QUANTITIES, own_language
@@ -39,9 +40,7 @@ CORRELATIONS = "masks_correlations"
 
 def specification(path: str | os.PathLike) -> dict[str, Any]:
     """Return the YAML file of printed numbers."""
-    from langneurons.config import parse_yaml
-
-    return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    return read_yaml(Path(path))
 
 
 def table_names(path: str | os.PathLike) -> list[str]:

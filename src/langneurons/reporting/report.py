@@ -14,12 +14,12 @@ import jinja2
 import pandas as pd
 
 from langneurons.base.io import read_parquet
-from langneurons.jobs.code import versions
 from langneurons.reporting.claims import CLAIMS
 from langneurons.reporting.findings import findings
 from langneurons.reporting.page import Picture, Table, Verdict, write_page
 from langneurons.reporting.records import names_of
 from langneurons.reporting.tables import plain_markdown
+from langneurons.runtime.record import versions
 
 CAPTIONS = {
     "cross_entropy": "perplexity",

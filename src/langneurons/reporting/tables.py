@@ -18,8 +18,8 @@ import pandas as pd
 
 from langneurons.base.io import write_text
 from langneurons.evaluation.corpus_metrics import COUNTS, columns, score
+from langneurons.evaluation.power import shortfall, smallest_p, smallest_p_of_two
 from langneurons.evaluation.tasks import METRICS
-from langneurons.reporting.power import shortfall, smallest_p, smallest_p_of_two
 from langneurons.reporting.uncertainty import (
     CHANGES,
     SCORES,

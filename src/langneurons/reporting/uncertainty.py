@@ -20,7 +20,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from langneurons.reporting.power import smallest_p, smallest_p_of_two
+from langneurons.evaluation.power import smallest_p, smallest_p_of_two
 
 CHUNK = 4_000_000  # entries of the count matrix held at once (32 MB)
 SCORES = (0.0, 1.0)  # the least and the greatest score of an item

@@ -12,8 +12,8 @@ from typing import Any
 
 from langneurons.base.errors import without_queries
 from langneurons.base.io import write_json
-from langneurons.jobs.code import Record
 from langneurons.runtime.gpus import take
+from langneurons.runtime.record import Record
 
 log = logging.getLogger(__name__)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

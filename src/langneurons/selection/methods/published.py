@@ -78,7 +78,7 @@ class Published(SelectionBase):
 
     def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
         """Return rows with column score (NaN: a mask has none)."""
-        from langneurons.jobs.code import file_digest
+        from langneurons.base.digests import file_digest
         from langneurons.selection.table import NeuronTable
 
         found = file_digest(self.path, 64)

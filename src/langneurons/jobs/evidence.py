@@ -7,8 +7,8 @@ the mini data, files at hand.
 from collections.abc import Iterator
 
 from langneurons.config.config import Config
-from langneurons.config.files import number_of_rows, row_sources
-from langneurons.reporting.power import shortfall
+from langneurons.evaluation.power import shortfall
+from langneurons.jobs.files import number_of_rows, row_sources
 
 
 def thin_evidence(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from langneurons.base.errors import ConfigError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the definition checks its own labels
     from langneurons.config.config import Config
 
 SECTIONS = ("models", "selections", "interventions", "tasks", "finetunings")

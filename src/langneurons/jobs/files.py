@@ -13,21 +13,27 @@ from typing import Any
 
 from langneurons.base.errors import ConfigError, InputError, nearest
 from langneurons.base.paths import unset, user_path
+from langneurons.base.shipped import PROJECT, definition_file, project_file
+from langneurons.base.yaml import parse_yaml
 from langneurons.config.config import Config, entry_languages
-from langneurons.config.load import PROJECT, definition_file, parse_yaml, project_file, read_printed
-from langneurons.data import reading
+from langneurons.data import files, typed
+from langneurons.data.rows import Row
 from langneurons.evaluation.settings import source_paths
 from langneurons.evaluation.tasks import build, load_task, mini_file
-from langneurons.models import geometry
-from langneurons.models.linear_layers import LINEAR, family_of, unknown_modules
-from langneurons.reporting.printed import missing_columns
+from langneurons.jobs.parameters import stage
+from langneurons.jobs.sizes import (
+    check_layers,
+    check_lengths,
+    check_masks,
+    check_modules,
+    known_sizes,
+)
+from langneurons.reporting.printed import missing_columns, read_printed
 
 MINI = Path(__file__).resolve().parents[1] / "data" / "mini"
 SIBLINGS = 2000  # names of a folder among which the most similar one is looked for
 SHOWN = 10
 COUNTED_BYTES = 2**26  # larger files of rows are not counted before a run
-SIZES = "config/plan.yaml"
-PROMPT = 2  # tokens of the shortest prompt: what begins a text, and one more
 
 
 @dataclass(frozen=True)
@@ -214,8 +220,6 @@ def _prepared(config: Config, named: Named, work: Path) -> bool:
     """Tell whether the job that reads a file has ended with the settings of now."""
     if named.made is None or named.job is None or not (work / named.made).exists():
         return False
-    from langneurons.jobs.parameters import stage
-
     rule, wildcards = named.job
     record = work / "logs" / rule / f"{'/'.join(wildcards.values())}.json"
     try:
@@ -307,194 +311,6 @@ def _check_printed(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             yield key, f"{key}: {file} has no column {column!r}; it needs: {', '.join(wanted)}."
 
 
-# Layers -------------------------------------------------------------------------------------------
-
-
-def _sizes() -> Mapping[str, Any]:
-    path = PROJECT / SIZES
-    if not path.is_file():
-        return {}
-    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
-
-
-def depths(config: Config, work: Path = Path()) -> dict[str, int]:
-    """Return the number of layers of every model of which it is known."""
-    found, table = {}, _sizes().get("models", {})
-    for name, entry in config.models.items():
-        for folder in geometry.folders(name, entry.source, work):
-            layers = geometry.depth(folder)
-            if layers is not None:
-                found[name] = layers
-                break
-        else:
-            known = geometry.read(name, entry.source, table, work)
-            if known is not None:
-                found[name] = known.layers
-    return found
-
-
-def deepest_layers(config: Config, model: str) -> dict[str, int]:
-    """Return, by the key of the configuration, the deepest layer that it names of a model."""
-    found: dict[str, int] = {}
-    used = _used_interventions(config, model)
-    for name, entry in config.interventions.items():
-        if (entry.models is not None and model not in entry.models) or name not in used:
-            continue
-        sweep = config.sweep_of(name)
-        key = f"interventions.{sweep}.sweep" if sweep else f"interventions.{name}.layers"
-        for step in entry.steps:
-            if step.layers is not None:
-                found[key] = max(found.get(key, 0), step.layers[1])
-    return found
-
-
-def _used_interventions(config: Config, model: str) -> set[str]:
-    used = {name for _, _, name in config.perplexity_cells(model)}
-    used |= {name for _, _, name in config.lss_cells(model)}
-    for analysis in ("forcing", "fallback"):
-        used |= {name for _, _, name in config.generation_cells(model, analysis)}
-    for rows in config.lens_cells(model).values():
-        used |= {name for _, name, _ in rows}
-    for task in config.tasks.values():
-        used |= set(config.usable(task, model))
-    return used
-
-
-def layer_errors(model: str, layers: int, deepest: Mapping[str, int]) -> list[str]:
-    """Return an error for each key that names a layer beyond a model's last one."""
-    return [
-        f"{key}: layer {last} is beyond models.{model}, which has {layers} layers; legal: 0 to"
-        f" {layers - 1}."
-        + (f" Write `sweep: {layers}`." if key.endswith(".sweep") else "")
-        + " Interventions for some models only: `models`."
-        for key, last in deepest.items()
-        if last >= layers
-    ]
-
-
-def lora_modules(config: Config, model: str) -> dict[str, str]:
-    """Return the linear layers that fine-tunings of a model train, each with its key."""
-    found: dict[str, str] = {}
-    for name in dict.fromkeys(one.finetuning for one in config.adapters(model).values()):
-        for protocol in config.protocols.values():
-            training = config.finetunings[name].under(protocol).training
-            for module in training.modules if training.parameters == "lora" else ():
-                found.setdefault(module, f"finetunings.{name}.training.modules")
-    return found
-
-
-def module_errors(model: str, folder: Path, modules: Mapping[str, str]) -> list[str]:
-    """Return an error for each module that the model in a folder does not have.
-
-    modules: names of linear layers, each with the key that names it.
-    """
-    family = family_of(folder)
-    return [
-        f"{modules[name]}: {name!r} is not a linear layer of models.{model} (model_type"
-        f" {family}); its layers: {', '.join(LINEAR[family])}.{nearest(name, LINEAR[family])}"
-        for name in unknown_modules(family, modules)
-    ]
-
-
-def _check_modules(config: Config, work: Path) -> Iterator[tuple[str, str]]:
-    for model, entry in config.models.items():
-        modules = lora_modules(config, model)
-        for folder in geometry.folders(model, entry.source, work) if modules else ():
-            if (folder / "config.json").is_file():
-                for reason in module_errors(model, folder, modules):
-                    yield reason.split(":")[0], reason
-                break
-
-
-def check_prepared(model: str, folder: Path, needed: int, modules: str = "") -> None:
-    """Refuse a model without the layers that the configuration names.
-
-    folder: that of the weights; needed: the number of layers that the interventions need;
-    modules: names of linear layers that are trained, joined by spaces.
-    """
-    wrong = module_errors(model, folder, dict.fromkeys(modules.split(), "training.modules"))
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    layers = geometry.depth(folder)
-    if layers is not None and layers < needed:
-        raise ConfigError(
-            f"models.{model}: the model has {layers} layers, and interventions name layer"
-            f" {needed - 1}; legal: 0 to {layers - 1}. Change `layers` or `sweep` of the"
-            " intervention, or limit it to some models by `models`."
-        )
-
-
-def needed_layers(config: Config, model: str) -> int:
-    """Return the number of layers that the interventions of a model need; 0 without any."""
-    return max(deepest_layers(config, model).values(), default=-1) + 1
-
-
-def _check_masks(config: Config, work: Path) -> Iterator[tuple[str, str]]:
-    """Yield the selections whose `neurons_per_layer` is not the model's."""
-    table = _sizes().get("models", {})
-    for model, entry in config.models.items():
-        for name in dict.fromkeys(name for _, name in config.cells(model)):
-            given = getattr(config.selections[name], "neurons_per_layer", None)
-            size = given and geometry.read(model, entry.source, table, work)
-            if size and size.intermediate != given:
-                key = f"selections.{name}.neurons_per_layer"
-                yield (
-                    key,
-                    f"{key}: {given}, but models.{model} has {size.intermediate} neurons per layer."
-                    f" Write {size.intermediate}, or leave the key out.",
-                )
-
-
-def _check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
-    if not any(deepest_layers(config, model) for model in config.models):
-        return
-    for model, layers in depths(config, work).items():
-        for reason in layer_errors(model, layers, deepest_layers(config, model)):
-            yield reason.split(":")[0], reason
-
-
-# Lengths ------------------------------------------------------------------------------------------
-
-
-def _lengths(config: Config) -> Iterator[tuple[str, int, int]]:
-    """Yield (key, tokens, tokens that must fit beside them) of every length that is fixed."""
-    from langneurons.evaluation.tasks import load_task
-
-    yield "corpus.block_size", config.corpus.block_size, 0
-    yield "corpus.heldout_block_size", config.corpus.heldout_block_size, 0
-    for part in ("forcing", "fallback"):
-        entry = getattr(config, part)
-        if entry is not None:
-            yield f"{part}.max_new_tokens", entry.max_new_tokens, PROMPT
-    for name, entry in config.tasks.items():
-        try:
-            task = load_task(definition_file(name, entry.definition))
-        except (ConfigError, OSError):
-            continue  # told elsewhere
-        if task.kind == "generation":
-            yield f"tasks.{name}: max_new_tokens of its definition", task.max_new_tokens, PROMPT
-    for name, entry in config.finetunings.items():
-        yield f"finetunings.{name}.training.max_length", entry.training.max_length, 0
-
-
-def _check_lengths(config: Config, work: Path) -> Iterator[tuple[str, str]]:
-    """Yield lengths beyond what a model reads, where that is known."""
-    lengths = None
-    for name, entry in config.models.items():
-        found = map(geometry.positions, geometry.folders(name, entry.source, work))
-        limit = next(filter(None, found), None)
-        if limit is None:
-            continue
-        lengths = list(_lengths(config)) if lengths is None else lengths
-        for key, tokens, beside in lengths:
-            if tokens + beside > limit:
-                yield (
-                    key,
-                    f"{key}: {tokens} tokens, and models.{name} reads {limit} at most; legal: up to"
-                    f" {limit - beside}.",
-                )
-
-
 # Rows ---------------------------------------------------------------------------------------------
 
 
@@ -566,7 +382,7 @@ def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str,
 
 
 def _read_first(
-    key: str, path: Path, read: Callable[[reading.Row], Any], kind: str = "jsonl"
+    key: str, path: Path, read: Callable[[Row], Any], kind: str = "jsonl"
 ) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the first row of a file, as the job that reads it would say it."""
     try:
@@ -604,15 +420,15 @@ def _fields(key: str, path: Path, text: str, name: str | None) -> Iterator[tuple
             )
 
 
-def _first_row(path: Path, kind: str = "jsonl") -> reading.Row | None:
+def _first_row(path: Path, kind: str = "jsonl") -> Row | None:
     """Return the first row of a file that is not blank; None where there is no such file."""
     try:
         if kind == "text":
-            for number, line in reading.lines(path):
-                if not reading.blank(line):
-                    return reading.Row({"text": line}, f"{path}, line {number}")
+            for number, line in files.lines(path):
+                if not typed.blank(line):
+                    return Row({"text": line}, f"{path}, line {number}")
         else:
-            for row in reading.objects(path):
+            for row in files.objects(path):
                 return row
     except OSError:
         return None
@@ -655,7 +471,7 @@ def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
         for field, template in one.source.fields.items():
             path = user_path(template, names)
             try:
-                row[field] = next(reading.lines(path), (1, None))[1]
+                row[field] = next(files.lines(path), (1, None))[1]
             except OSError:
                 return None
             if row[field] is None:
@@ -678,27 +494,6 @@ def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
 def _reads(definition: Path) -> list[str]:
     fields = parse_yaml(definition.read_text(encoding="utf-8-sig"), str(definition)).get("fields")
     return [str(field) for field in fields] if isinstance(fields, list) else []
-
-
-# Memory -------------------------------------------------------------------------------------------
-
-
-def tight_memory(config: Config, work: Path = Path()) -> list[str]:
-    """Return a warning for each model that takes more memory to load than its jobs ask for."""
-    asked, table, found = config.runtime.mem_mb, _sizes().get("models", {}), []
-    for name, entry in config.models.items():
-        size = geometry.read(name, entry.source, table, work)
-        if size is None:
-            continue
-        needed = geometry.host_bytes(size, entry.dtype, entry.quantization) / 1e6
-        if needed > asked:
-            enough = -(-needed // 500) * 500
-            found.append(
-                f"models.{name}: a job needs about {needed / 1000:.1f} GB of host memory to load"
-                f" {size.parameters:.3g} parameters in {entry.dtype}, and runtime.mem_mb asks for"
-                f" {asked / 1000:.1f} GB at first. Set runtime.mem_mb: {enough:.0f}."
-            )
-    return found
 
 
 # Shares -------------------------------------------------------------------------------------------
@@ -734,7 +529,7 @@ def number_of_rows(one: RowSource) -> int | None:
     elif kind == "hub" and one.definition.is_file():
         text = one.definition.read_text(encoding="utf-8-sig")
         hub = parse_yaml(text, str(one.definition)).get("hub") or {}
-        sizes = _sizes().get("rows", {}).get(one.source.dataset or hub.get("dataset"), {})
+        sizes = known_sizes().get("rows", {}).get(one.source.dataset or hub.get("dataset"), {})
         return sizes.get(one.source.split or hub.get("split", "test"))
     try:
         if path is None or path.stat().st_size > COUNTED_BYTES:
@@ -774,10 +569,10 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 
 CHECKS = (
     _check_printed,
-    _check_masks,
-    _check_layers,
-    _check_lengths,
-    _check_modules,
+    check_masks,
+    check_layers,
+    check_lengths,
+    check_modules,
     _check_rows,
     _check_shares,
     _check_split,

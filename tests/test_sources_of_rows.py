@@ -14,7 +14,7 @@ import pytest
 
 from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_json, read_jsonl
-from langneurons.data import reading
+from langneurons.data import files, sources, typed
 from langneurons.data.corpus import fetch_text, split_of
 from langneurons.data.facts import read_facts
 from langneurons.data.questions import read_questions
@@ -25,7 +25,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def text_of(path):
-    return [text for _, text in reading.lines(path)]
+    return [text for _, text in files.lines(path)]
 
 
 # Lines --------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_marks_of_joined_files_are_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert text_of(tmp_path / "x") == ["a", "b", "c", "d"]
     assert "a byte order mark dropped at the beginning of 2 later lines" in caplog.text
-    assert reading.text("\ufeffabc", "row 1", "x") == "abc"
+    assert typed.text("\ufeffabc", "row 1", "x") == "abc"
 
 
 @pytest.mark.parametrize(
@@ -111,15 +111,15 @@ def test_marks_of_joined_files_are_counted(tmp_path, caplog):
     ],
 )
 def test_blank_is_what_shows_nothing(text, expected):
-    assert reading.blank(text) is expected
+    assert typed.blank(text) is expected
 
 
 def test_what_shows_nothing_is_no_text_in_any_reader(tmp_path):
     empty = "\u200b\u2060"
     with pytest.raises(InputError, match="field 'q' is .*an answer that is not blank"):
-        reading.answers([empty], "row 1", "q")
+        typed.answers([empty], "row 1", "q")
     with pytest.raises(InputError, match="an identifier that is not blank"):
-        reading.identifier(empty, "row 1", "q")
+        typed.identifier(empty, "row 1", "q")
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"id": 1, "question": empty}) + "\n")
     with pytest.raises(InputError, match="line 1, field 'question' .* a question that is not"):
@@ -142,7 +142,7 @@ def test_a_folder_in_place_of_a_file_is_told(tmp_path):
         {"kind": "jsonl", "path": str(tmp_path)},
     ):
         with pytest.raises(InputError, match=f"x.path: {tmp_path} is a folder; expected: a file"):
-            reading.read(source, "x", "en")
+            sources.read(source, "x", "en")
 
 
 # JSONL --------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_a_folder_in_place_of_a_file_is_told(tmp_path):
 @pytest.mark.parametrize("mark", (b"", BOM))
 def test_objects_of_a_file_with_and_without_a_mark(tmp_path, mark, ending):
     (tmp_path / "x.jsonl").write_bytes(mark + b'{"a": 1}' + ending + ending + b'{"a": "\xc3\xa9"}')
-    rows = list(reading.objects(tmp_path / "x.jsonl"))
+    rows = list(files.objects(tmp_path / "x.jsonl"))
     assert rows == [{"a": 1}, {"a": "é"}]
     assert [row.place for row in rows] == [f"{tmp_path}/x.jsonl, line {n}" for n in (1, 3)]
 
@@ -188,7 +188,7 @@ def test_what_is_not_one_object_per_line_is_named_and_nobody_is_told_to_delete_i
     path = tmp_path / "x.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=words) as caught:
-        list(reading.objects(path))
+        list(files.objects(path))
     assert str(path) in str(caught.value) and "rm " not in str(caught.value)
 
 
@@ -203,13 +203,13 @@ NAN = float("nan")
 )
 def test_only_text_is_text(value):
     with pytest.raises(InputError, match="^f.jsonl, line 3, field 'question' is .*Expected: text"):
-        reading.text(value, "f.jsonl, line 3", "question")
+        typed.text(value, "f.jsonl, line 3", "question")
 
 
 def test_half_of_a_surrogate_pair_is_no_text():
-    assert reading.text("\U0001f600", "f", "a") == "\U0001f600"
+    assert typed.text("\U0001f600", "f", "a") == "\U0001f600"
     with pytest.raises(InputError, match=r"f, field 'a': 'x\\ud83d' holds half of a surrogate"):
-        reading.text(json.loads('"x\\ud83d"'), "f", "a")
+        typed.text(json.loads('"x\\ud83d"'), "f", "a")
 
 
 @pytest.mark.parametrize(
@@ -225,13 +225,13 @@ def test_half_of_a_surrogate_pair_is_no_text():
     ],
 )
 def test_identifiers(value, expected):
-    assert reading.identifier(value, "f", "id") == expected
+    assert typed.identifier(value, "f", "id") == expected
 
 
 @pytest.mark.parametrize("value", [None, NAN, True, 1.5, "", " ", [1], {"a": 1}, pd.NaT, date.min])
 def test_what_is_no_identifier(value):
     with pytest.raises(InputError, match="f, line 2, field 'id' is .*Expected: an identifier"):
-        reading.identifier(value, "f, line 2", "id")
+        typed.identifier(value, "f, line 2", "id")
 
 
 @pytest.mark.parametrize(
@@ -239,13 +239,13 @@ def test_what_is_no_identifier(value):
     [("a", "a"), (1, "1"), (1.0, "1"), (0.5, "0.5"), (np.int8(3), "3"), (np.float64(0.5), "0.5")],
 )
 def test_what_a_prompt_shows(value, expected):
-    assert reading.shown(value, "f", "a") == expected
+    assert typed.shown(value, "f", "a") == expected
 
 
 @pytest.mark.parametrize("value", [None, NAN, float("inf"), True, ["a"], {"a": 1}, datetime.min])
 def test_what_a_prompt_cannot_show(value):
     with pytest.raises(InputError, match="f, field 'a' is .*Expected: text or a number"):
-        reading.shown(value, "f", "a")
+        typed.shown(value, "f", "a")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_what_a_prompt_cannot_show(value):
     ],
 )
 def test_answers_in_every_form_that_data_sets_have(value, expected):
-    assert reading.answers(value, "f", "answers") == expected
+    assert typed.answers(value, "f", "answers") == expected
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_answers_in_every_form_that_data_sets_have(value, expected):
 )
 def test_answers_that_cannot_be_compared_are_named(value):
     with pytest.raises(InputError, match="f.jsonl, line 3, field 'answers'.*Expected:"):
-        reading.answers(value, "f.jsonl, line 3", "answers")
+        typed.answers(value, "f.jsonl, line 3", "answers")
 
 
 LABELS = [
@@ -293,7 +293,7 @@ LABELS = [
 
 @pytest.mark.parametrize("value, choices, expected", LABELS)
 def test_a_text_is_a_choices_own_and_a_whole_number_an_index(value, choices, expected):
-    assert reading.label(value, choices, "f", "gold") == expected
+    assert typed.label(value, choices, "f", "gold") == expected
 
 
 @pytest.mark.parametrize(
@@ -318,12 +318,12 @@ def test_a_text_is_a_choices_own_and_a_whole_number_an_index(value, choices, exp
 )
 def test_a_label_that_is_none_or_might_be_another_is_refused(value, choices, words):
     with pytest.raises(ValueError, match=f"^f, line 2, field 'gold'.*{words}"):
-        reading.label(value, choices, "f, line 2", "gold")
+        typed.label(value, choices, "f, line 2", "gold")
 
 
 @pytest.mark.parametrize("value", (1, "1", 1.0, "١"))
 def test_a_field_that_is_declared_an_index_is_one(value):
-    assert reading.label(value, ("1", "2", "3"), "f", "gold", index=True) == 1
+    assert typed.label(value, ("1", "2", "3"), "f", "gold", index=True) == 1
 
 
 # Tasks --------------------------------------------------------------------------------------------
@@ -562,28 +562,28 @@ def test_facts_and_questions_with_odd_fields_are_named(tmp_path):
 def test_an_answer_that_spells_a_list_is_refused(value):
     for given in (value, {"text": value}):
         with pytest.raises(InputError) as caught:
-            reading.answers(given, "file, line 3", "answers")
+            typed.answers(given, "file, line 3", "answers")
         assert "file, line 3, field 'answers'" in str(caught.value)
         assert "is text that spells a list or an object. Give the list itself." in str(caught.value)
-    assert reading.answers([value], "file, line 3", "answers") == (value,)
+    assert typed.answers([value], "file, line 3", "answers") == (value,)
 
 
 @pytest.mark.parametrize(
     "value", ["[1]", "[0, 1.5]", "[sic]", "{x}", "{1, 2}", "(1, 2)", "[a] b [c]"]
 )
 def test_an_answer_in_brackets_is_an_answer(value):
-    assert reading.answers(value, "row 1", "answers") == (value,)
+    assert typed.answers(value, "row 1", "answers") == (value,)
 
 
 def test_a_nul_and_nested_values_are_named_by_row_and_field():
     with pytest.raises(InputError, match="row 4, field 'x': .* holds a NUL character"):
-        reading.text("a\0b", "row 4", "x")
+        typed.text("a\0b", "row 4", "x")
     with pytest.raises(InputError, match="row 4, field 'x': .* holds half of a surrogate"):
-        reading.as_json({"a": {"\ud83d": 1}}, "row 4", "x")
+        typed.as_json({"a": {"\ud83d": 1}}, "row 4", "x")
     deep = []
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(InputError, match="row 4, field 'x': the value is nested too deeply"):
-        reading.as_json(deep, "row 4", "x")
+        typed.as_json(deep, "row 4", "x")
     with pytest.raises(InputError, match="no field 'id'.* begins with a byte order mark"):
-        reading.need({"\ufeffid": 1}, "id", "row 1")
+        typed.need({"\ufeffid": 1}, "id", "row 1")
