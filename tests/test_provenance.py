@@ -279,4 +279,4 @@ def test_what_files_hold_is_kept_and_a_damaged_file_is_no_harm(package, tmp_path
         kept.write_text(text)
         assert process()[1] == files
     kept = package.path / "base/io.py" / "sources.json"  # no folder: nothing can be kept
-    assert process()[1] == len(first)
+    assert process()[1] == files
