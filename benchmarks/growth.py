@@ -319,7 +319,7 @@ def draw(found: dict, fits: dict, stem: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    from langneurons.reporting.figures import OKABE_ITO, STYLE
+    from langneurons.reporting.figures.canvas import OKABE_ITO, STYLE
 
     titles = {
         "tokens": ("Statistics pass", "File of one language"),

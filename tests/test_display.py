@@ -13,7 +13,7 @@ from langneurons.reporting.records import (
     names_of,
     protocols,
 )
-from langneurons.reporting.tables import task_scores
+from langneurons.reporting.tables.tasks import task_scores
 
 RESULTS = {"bootstrap": 50, "confidence": 0.95, "alpha": 0.05, "seed": 0}
 SHOW = {

@@ -6,8 +6,29 @@ import pytest
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
-from langneurons.reporting import figures
-from langneurons.reporting.tables import by_layer
+from langneurons.reporting.figures import canvas
+from langneurons.reporting.figures.canvas import (
+    _ink,
+    change_norm,
+    colour_map,
+    count_ticks,
+    described_scale,
+    luminance,
+    short_number,
+)
+from langneurons.reporting.figures.neurons import (
+    draw_activations,
+    draw_layers,
+    draw_neurons,
+    draw_overlap,
+    draw_venn,
+    venn_counts,
+)
+from langneurons.reporting.figures.perplexity import draw_perplexity
+from langneurons.reporting.figures.steering_shift import draw_lss, draw_lss_factors
+from langneurons.reporting.figures.sweeps import draw_layer_curves
+from langneurons.reporting.figures.tasks import draw_targets, draw_tasks
+from langneurons.reporting.tables.tasks import by_layer
 from langneurons.selection.table import NeuronTable
 
 NAMES = {"en": "English", "fr": "French"}
@@ -84,7 +105,7 @@ def kept(monkeypatch):
         made.append(Figure(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(figures, "Figure", figure)
+    monkeypatch.setattr(canvas, "Figure", figure)
     return made
 
 
@@ -92,18 +113,18 @@ def every_figure(folder):
     table, counts = neuron_table(), neuron_table().counts()
     frame = pd.DataFrame({"lang": counts.index, "selection": "LAPE", "neurons": counts.to_numpy()})
     order = table.languages
-    figures.draw_neurons(frame, order, "Title", folder / "neurons")
-    figures.draw_overlap(table, order, "Title", folder / "overlap")
-    figures.draw_layers(table, order, "Title", folder / "layers")
-    figures.draw_venn(table, [order], "Title", folder / "venn")
+    draw_neurons(frame, order, "Title", folder / "neurons")
+    draw_overlap(table, order, "Title", folder / "overlap")
+    draw_layers(table, order, "Title", folder / "layers")
+    draw_venn(table, [order], "Title", folder / "venn")
     panels = [("one", cells(order)), ("two", cells(order, 0.1))]
-    figures.draw_perplexity(panels, order, "Title", folder / "perplexity", RESULTS)
+    draw_perplexity(panels, order, "Title", folder / "perplexity", RESULTS)
     shares = pd.DataFrame([[np.nan, 0.5], [1.0, np.nan]], ["l0", "l1"], ["l0", "l1"])
-    figures.draw_lss([("one", shares), ("two", 1 - shares)], "Title", folder / "lss")
-    figures.draw_lss_factors(factors(), "Title", folder / "lss_factors")
+    draw_lss([("one", shares), ("two", 1 - shares)], "Title", folder / "lss")
+    draw_lss_factors(factors(), "Title", folder / "lss_factors")
     metrics = ("exact_match", "f1")
-    figures.draw_tasks(task_scores(metrics), ["en", "fr"], "T", folder / "tasks", NAMES)
-    figures.draw_activations(activations(), ["en", "fr"], "Title", folder / "activations", NAMES)
+    draw_tasks(task_scores(metrics), ["en", "fr"], "T", folder / "tasks", NAMES)
+    draw_activations(activations(), ["en", "fr"], "Title", folder / "activations", NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -132,43 +153,41 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figures.draw_overlap(neuron_table(), ["l0", "l1"], "", tmp_path / "overlap")
+    draw_overlap(neuron_table(), ["l0", "l1"], "", tmp_path / "overlap")
     assert dict(matplotlib.rcParams) == before
 
 
 def test_empty_selections_are_drawn(tmp_path):
     table = empty_table()
-    figures.draw_overlap(table, table.languages, "Empty", tmp_path / "overlap")
-    figures.draw_layers(table, table.languages, "Empty", tmp_path / "layers")
-    figures.draw_venn(table, [table.languages], "Empty", tmp_path / "venn")
+    draw_overlap(table, table.languages, "Empty", tmp_path / "overlap")
+    draw_layers(table, table.languages, "Empty", tmp_path / "layers")
+    draw_venn(table, [table.languages], "Empty", tmp_path / "venn")
 
 
 def test_large_matrices_are_drawn_without_numbers(tmp_path):
     table = neuron_table(n_langs=30, n_layers=80)
-    figures.draw_layers(table, table.languages, "Large", tmp_path / "layers")
-    figures.draw_perplexity(
-        [("", cells(table.languages))], table.languages, "", tmp_path / "p", RESULTS
-    )
+    draw_layers(table, table.languages, "Large", tmp_path / "layers")
+    draw_perplexity([("", cells(table.languages))], table.languages, "", tmp_path / "p", RESULTS)
 
 
 def test_cells_that_were_not_measured_stay_blank(tmp_path):
     some = cells(["a", "b"]).iloc[:3]
-    figures.draw_perplexity([("", some)], ["a", "b"], "", tmp_path / "p", RESULTS)
+    draw_perplexity([("", some)], ["a", "b"], "", tmp_path / "p", RESULTS)
     assert (tmp_path / "p.png").stat().st_size > 0
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="results.venn"):
-        figures.draw_venn(neuron_table(), [], "", tmp_path / "venn")
+        draw_venn(neuron_table(), [], "", tmp_path / "venn")
     only = task_scores().query("intervention == 'none'")
     with pytest.raises(ValueError, match="no intervened"):
-        figures.draw_tasks(only, ["en"], "", tmp_path / "tasks")
+        draw_tasks(only, ["en"], "", tmp_path / "tasks")
 
 
 def test_venn_counts_by_hand():
     first, second, third = (np.array([[1, 1, 1, 0, 0]]), np.array([[1, 1, 0, 1, 0]]),
                             np.array([[1, 0, 0, 0, 0]]))  # fmt: skip
-    counts = figures.venn_counts([first == 1, second == 1, third == 1])
+    counts = venn_counts([first == 1, second == 1, third == 1])
     assert counts == {
         (1, 1, 1): 1, (1, 1, 0): 1, (1, 0, 0): 1, (0, 1, 0): 1,
         (0, 0, 1): 0, (1, 0, 1): 0, (0, 1, 1): 0,
@@ -184,63 +203,61 @@ def test_venn_counts_by_hand():
      (3e17, "3e17")],
 )  # fmt: skip
 def test_short_numbers(value, text):
-    assert figures._short(value) == text
+    assert short_number(value) == text
 
 
 def test_change_norm_is_centred_and_logarithmic_only_for_ratios():
-    narrow, extend = figures.change_norm(np.array([0.1, -0.3, 0.2]))
+    narrow, extend = change_norm(np.array([0.1, -0.3, 0.2]))
     assert type(narrow) is Normalize and (narrow.vmin, narrow.vmax) == (-0.3, 0.3)
     assert extend == "neither"
     values = np.array([0.01] * 20 + [5.0, 4.0, np.nan])
-    wide, extend = figures.change_norm(values, ratios=True)
+    wide, extend = change_norm(values, ratios=True)
     assert isinstance(wide, SymLogNorm) and wide(0.0) == pytest.approx(0.5) and extend == "neither"
-    assert figures.change_norm(np.zeros(3))[0].vmax == 1.0
-    assert figures.change_norm(np.array([np.nan]))[0].vmax == 1.0
+    assert change_norm(np.zeros(3))[0].vmax == 1.0
+    assert change_norm(np.array([np.nan]))[0].vmax == 1.0
 
 
 def test_one_huge_cell_does_not_wash_out_the_diagonal():
     langs = [f"l{k}" for k in range(9)]
     matrix = np.full((9, 9), 0.05)
     np.fill_diagonal(matrix, np.linspace(1.5, 2.5, 9))
-    plain, _ = figures.change_norm(matrix.ravel())
+    plain, _ = change_norm(matrix.ravel())
     assert plain.vmax == 2.5  # the diagonal is no outlier
     matrix[3, 7] = 2e6
-    norm, extend = figures.change_norm(matrix.ravel())
+    norm, extend = change_norm(matrix.ravel())
     assert (norm.vmin, norm.vmax, extend) == (-2.5, 2.5, "max")
-    colour = figures._cmap("PuOr_r")(norm(2.0))
-    assert figures.luminance(colour) < 0.5 * figures.luminance((1, 1, 1))
-    assert figures._described_scale(norm, extend) == "cells beyond ±2.5 have the colour of the end"
+    colour = colour_map("PuOr_r")(norm(2.0))
+    assert luminance(colour) < 0.5 * luminance((1, 1, 1))
+    assert described_scale(norm, extend) == "cells beyond ±2.5 have the colour of the end"
     matrix[3, 6] = -1e5
-    assert figures.change_norm(matrix.ravel())[1] == "both"
+    assert change_norm(matrix.ravel())[1] == "both"
     assert len(langs) == len(matrix)
 
 
 def test_a_logarithmic_scale_says_that_it_is_one():
-    norm, extend = figures.change_norm(np.array([5.0] * 30 + [3e3, -900, 1e3]), ratios=True)
-    assert figures._described_scale(norm, extend) == "symmetric-log scale, linear within ±1.0"
-    norm, extend = figures.change_norm(np.array([5.0] * 30 + [2e6, 900, 1e3]), ratios=True)
-    assert figures._described_scale(norm, extend) == (
+    norm, extend = change_norm(np.array([5.0] * 30 + [3e3, -900, 1e3]), ratios=True)
+    assert described_scale(norm, extend) == "symmetric-log scale, linear within ±1.0"
+    norm, extend = change_norm(np.array([5.0] * 30 + [2e6, 900, 1e3]), ratios=True)
+    assert described_scale(norm, extend) == (
         "symmetric-log scale, linear within ±0.10; cells beyond ±1.0k have the colour of the end"
     )
 
 
 @pytest.mark.parametrize("name", ["cividis", "PuOr", "PuOr_r"])
 def test_numbers_on_colours_have_a_contrast_of_at_least_4_5(name):
-    cmap, norm = figures._cmap(name), Normalize(0, 1)
+    cmap, norm = colour_map(name), Normalize(0, 1)
     for value in np.linspace(0, 1, 1001):
-        ink = {"black": 0.0, "white": 1.0}[figures._ink(cmap, norm, value)]
-        ground = figures.luminance(cmap(norm(value)))
+        ink = {"black": 0.0, "white": 1.0}[_ink(cmap, norm, value)]
+        ground = luminance(cmap(norm(value)))
         light, dark = max(ink, ground) + 0.05, min(ink, ground) + 0.05
         assert light / dark >= 4.5, (value, ground)
-    grey = figures.luminance(cmap.get_bad())
+    grey = luminance(cmap.get_bad())
     assert (grey + 0.05) / 0.05 >= 4.5  # black on cells without a value
 
 
 def test_every_text_of_a_heat_map_is_black_or_white(tmp_path, kept):
     order = ["en", "fr"]
-    figures.draw_perplexity(
-        [("one", cells(order))], order, "T", tmp_path / "p", RESULTS, names=NAMES
-    )
+    draw_perplexity([("one", cells(order))], order, "T", tmp_path / "p", RESULTS, names=NAMES)
     axis = kept[0].axes[0]
     assert {text.get_color() for text in axis.texts} <= {"black", "white"}
     faces = {(text.get_fontstyle(), text.get_fontweight()) for text in axis.texts}
@@ -254,12 +271,12 @@ def test_every_text_of_a_heat_map_is_black_or_white(tmp_path, kept):
 def test_a_figure_says_that_no_cell_can_be_significant(tmp_path, kept):
     order = [f"l{k}" for k in range(9)]
     thin = cells(order).assign(documents=8, p_least=81 * 2.0**-7)
-    figures.draw_perplexity([("LAPE", thin)], order, "T", tmp_path / "p", RESULTS)
+    draw_perplexity([("LAPE", thin)], order, "T", tmp_path / "p", RESULTS)
     note = " ".join(kept[0].get_supxlabel().split())
     assert "LAPE: with 8 documents no cell of 81 can reach 0.05" in note
     assert "use 12 documents or more" in note
     items = task_scores().assign(n=3, p_least=0.5)
-    figures.draw_tasks(items, ["en", "fr"], "T", tmp_path / "t", NAMES)
+    draw_tasks(items, ["en", "fr"], "T", tmp_path / "t", NAMES)
     note = " ".join(kept[1].get_supxlabel().split())
     assert "n = 3 items per language" in note and "95% intervals over items" in note
     assert "accuracy: with 3 items no cell of 4 can reach 0.05" in note
@@ -269,15 +286,15 @@ def test_a_figure_says_that_no_cell_can_be_significant(tmp_path, kept):
     ("top", "ticks"), [(0, [0]), (1, [0, 1]), (2, [0, 1, 2]), (3, [0, 1, 2, 3]), (46, None)]
 )
 def test_ticks_of_counts_are_whole_and_each_stands_once(top, ticks):
-    found = figures._count_ticks(top)
+    found = count_ticks(top)
     assert ticks is None or found == ticks
     assert len(set(found)) == len(found) <= 7 and all(isinstance(one, int) for one in found)
 
 
 def test_colour_bars_of_few_neurons_have_whole_ticks(tmp_path, kept):
     table = neuron_table(per=2)
-    figures.draw_overlap(table, table.languages, "T", tmp_path / "overlap")
-    figures.draw_layers(table, table.languages, "T", tmp_path / "layers")
+    draw_overlap(table, table.languages, "T", tmp_path / "overlap")
+    draw_layers(table, table.languages, "T", tmp_path / "layers")
     bars = [axis for figure in kept for axis in figure.axes if axis.get_label() == "<colorbar>"]
     for axis in bars:
         if "Jaccard" in axis.get_ylabel():
@@ -297,9 +314,7 @@ def test_overlap_stands_beside_chance(tmp_path, kept):
         "d_mlp": 8,
         "tokens": {"en": 900, "fr": 1000},
     }
-    figures.draw_overlap(
-        NeuronTable(frame, metadata), ["en", "fr"], "T", tmp_path / "o", None, NAMES
-    )
+    draw_overlap(NeuronTable(frame, metadata), ["en", "fr"], "T", tmp_path / "o", None, NAMES)
     times = kept[0].axes[2]
     assert [text.get_text() for text in times.texts] == ["", "2.0", "2.0", ""]
     note = " ".join(kept[0].get_supxlabel().split())
@@ -331,11 +346,11 @@ def test_scores_by_target_and_by_layer(tmp_path, kept):
     curves = by_layer(scores, sweep).set_index(["curve", "layers"])["value"]  # one panel
     assert curves["the language's own", "01"] == pytest.approx(10)
     assert curves["another's", "00"] == pytest.approx(-15)
-    figures.draw_layer_curves(by_layer(scores, sweep), "points", "t", tmp_path / "a.svg", zero=0.0)
+    draw_layer_curves(by_layer(scores, sweep), "points", "t", tmp_path / "a.svg", zero=0.0)
     first = scores[scores["intervention"] == "p.L00"]
-    figures.draw_targets(first, ["vi", "en"], "t", tmp_path / "b")
+    draw_targets(first, ["vi", "en"], "t", tmp_path / "b")
     adapters = pd.concat([first.assign(adapter=name) for name in ("x: none", "x: LAPE en")])
-    figures.draw_targets(adapters, ["vi", "en"], "t", tmp_path / "c")
+    draw_targets(adapters, ["vi", "en"], "t", tmp_path / "c")
     titles = [axis.get_title() for axis in kept[-1].axes if axis.get_title()]
     assert titles == ["x: none, LAPE", "x: LAPE en, LAPE"]
     for name in ("a", "b", "c"):
@@ -354,8 +369,8 @@ def test_many_adapters_become_a_matrix(tmp_path):
                 row |= {"n": 20, "p": 0.05, "p_least": 0.001}
                 rows.append(row | {"difference_high": 0.1, "baseline": 0.5})
     few = pd.DataFrame(rows[:8])
-    figures.draw_tasks(few, ["en", "vi"], "few", tmp_path / "few")
-    figures.draw_tasks(pd.DataFrame(rows), ["en", "vi"], "many", tmp_path / "many")
+    draw_tasks(few, ["en", "vi"], "few", tmp_path / "few")
+    draw_tasks(pd.DataFrame(rows), ["en", "vi"], "many", tmp_path / "many")
     sizes = {name: _image_size(tmp_path / f"{name}.png") for name in ("few", "many")}
     # Six adapters as rows of two matrices are no taller than two of them as rows of panels.
     assert sizes["many"][1] < 2 * sizes["few"][1]
@@ -364,8 +379,6 @@ def test_many_adapters_become_a_matrix(tmp_path):
 def test_perplexity_and_cross_entropy_are_two_figures(tmp_path):
     panels = [("LAPE", cells(["en", "vi", "hi"]).assign(ppl_change=lambda one: one.nll_change * 9))]
     for value in ("nll_change", "ppl_change"):
-        figures.draw_perplexity(
-            panels, ["en", "vi", "hi"], "title", tmp_path / value, RESULTS, value
-        )
+        draw_perplexity(panels, ["en", "vi", "hi"], "title", tmp_path / value, RESULTS, value)
     first, second = ((tmp_path / f"{v}.svg").read_bytes() for v in ("nll_change", "ppl_change"))
     assert first != second

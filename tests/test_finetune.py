@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from langneurons.evaluation.tasks import Task
-from langneurons.reporting.tables import task_scores
+from langneurons.reporting.tables.tasks import task_scores
 from langneurons.training import trainer as finetuning
 from langneurons.training.settings import Training
 from langneurons.training.trainer import (

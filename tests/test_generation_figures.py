@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 from test_figures import neuron_table
 
-from langneurons.reporting import figures
+from langneurons.reporting.figures.generation import (
+    draw_fallback,
+    draw_forcing,
+    draw_lens,
+    draw_lens_change,
+)
+from langneurons.reporting.figures.neurons import by_family, draw_overlap
 
 
 @pytest.fixture
@@ -43,18 +49,18 @@ def note(drawn):
 
 def test_families_stay_together_in_the_order_of_their_first_language():
     families = {"en": "Germanic", "fr": "Romance", "de": "Germanic", "es": "Romance", "xx": ""}
-    langs, borders = figures.by_family(["fr", "en", "xx", "es", "de"], families)
+    langs, borders = by_family(["fr", "en", "xx", "es", "de"], families)
     assert langs == ["fr", "es", "en", "de", "xx"]
     assert borders == [2, 4]
-    assert figures.by_family(["en"], families) == (["en"], [])
+    assert by_family(["en"], families) == (["en"], [])
 
 
 def test_overlap_by_family(tmp_path, drawn):
     table = neuron_table(n_langs=4)
     families = {"l0": "A", "l1": "B", "l2": "A", "l3": "B"}
     order = ["l0", "l1", "l2", "l3"]
-    figures.draw_overlap(table, order, "t", tmp_path / "plain")
-    figures.draw_overlap(table, order, "t", tmp_path / "grouped", families)
+    draw_overlap(table, order, "t", tmp_path / "plain")
+    draw_overlap(table, order, "t", tmp_path / "grouped", families)
     both(tmp_path / "grouped")
     before, after = (figure.axes[0] for figure in drawn)
     assert labels(before)[0] == order and labels(after)[0] == ["l0", "l2", "l1", "l3"]
@@ -73,7 +79,7 @@ def test_forcing_is_source_by_target(tmp_path, drawn):
             ("en", "fr"): 0.5,
         }.items()
     ]
-    figures.draw_forcing([("LAPE", pd.DataFrame(rows))], ["fr", "en"], "t", tmp_path / "f")
+    draw_forcing([("LAPE", pd.DataFrame(rows))], ["fr", "en"], "t", tmp_path / "f")
     both(tmp_path / "f")
     first, second, third = drawn[0].axes[:3]
     assert labels(first) == (["fr", "en"], ["fr", "en"])
@@ -99,7 +105,7 @@ def test_fallback_sums_up_rare_languages(tmp_path, drawn):
     ]
     frame = pd.DataFrame(rows)
     names = {"en": "English"}
-    figures.draw_fallback([("LAPE", frame)], ["fr", "en"], "t", tmp_path / "f", names, 3)
+    draw_fallback([("LAPE", frame)], ["fr", "en"], "t", tmp_path / "f", names, 3)
     both(tmp_path / "f")
     axis = drawn[0].axes[0]
     steps, langs = labels(axis)
@@ -127,7 +133,7 @@ def lens_rows():
 
 def test_lens_has_a_panel_per_prompt_language(tmp_path, drawn):
     frame = lens_rows()
-    figures.draw_lens(frame, ["hi", "en", "fr"], "t", tmp_path / "f", {"hi": "Hindi"})
+    draw_lens(frame, ["hi", "en", "fr"], "t", tmp_path / "f", {"hi": "Hindi"})
     both(tmp_path / "f")
     panels = drawn[0].axes[:3]
     assert [axis.get_title() for axis in panels] == ["Hindi (hi)", "en", "fr"]
@@ -138,7 +144,7 @@ def test_lens_has_a_panel_per_prompt_language(tmp_path, drawn):
 
 def test_lens_change_averages_over_the_other_languages(tmp_path, drawn):
     frame = lens_rows()
-    figures.draw_lens_change(frame, ["hi", "en", "fr"], "t", tmp_path / "f")
+    draw_lens_change(frame, ["hi", "en", "fr"], "t", tmp_path / "f")
     both(tmp_path / "f")
     panels = drawn[0].axes[:2]
     assert [axis.get_title() for axis in panels] == ["LAPE: fr", "LAPE: hi"]

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from langneurons.reporting.generation_tables import (
+from langneurons.reporting.tables.generation import (
     fallback_shares,
     forcing_pairs,
     forcing_summary,

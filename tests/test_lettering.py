@@ -11,7 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from test_figures import RESULTS, activations, cells, neuron_table, task_scores
 
-from langneurons.reporting import figures, lettering
+from langneurons.reporting import lettering
+from langneurons.reporting.figures import canvas
+from langneurons.reporting.figures.neurons import draw_activations, draw_neurons, draw_venn
+from langneurons.reporting.figures.perplexity import draw_perplexity
+from langneurons.reporting.figures.tasks import draw_tasks
+from langneurons.reporting.figures.training import draw_curves
 
 SIGNS = [
     "$$ 10% $^ 20% $_ lr=$LR, wd=$WD",
@@ -28,26 +33,26 @@ def kept(monkeypatch):
         made.append(Figure(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(figures, "Figure", figure)
+    monkeypatch.setattr(canvas, "Figure", figure)
     return made
 
 
 def draw_all(label, folder):
     """Draw figures in which a label stands at every place: title, panel, legend, axis, name."""
     names = {"en": label, "fr": "French"}
-    figures.draw_perplexity([(label, cells(["en", "fr"]))], ["en", "fr"], label, folder / "p",
+    draw_perplexity([(label, cells(["en", "fr"]))], ["en", "fr"], label, folder / "p",
                             RESULTS, names=names)  # fmt: skip
     scores = task_scores().replace({"zero": label, "LAPE": label})
-    figures.draw_tasks(scores, ["en", "fr"], label, folder / "t", names)
-    figures.draw_activations(activations().replace({"m": label}), ["en", "fr"], label,
+    draw_tasks(scores, ["en", "fr"], label, folder / "t", names)
+    draw_activations(activations().replace({"m": label}), ["en", "fr"], label,
                              folder / "a", names)  # fmt: skip
     steps = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "accuracy": [0.1, 0.9]})
-    figures.draw_curves({label: steps, "other": steps}, label, folder / "c")
+    draw_curves({label: steps, "other": steps}, label, folder / "c")
     table = neuron_table()
-    figures.draw_venn(table, [table.languages], label, folder / "v", {"l0": label})
+    draw_venn(table, [table.languages], label, folder / "v", {"l0": label})
     counts = table.counts()
     frame = pd.DataFrame({"lang": counts.index, "selection": label, "neurons": counts.to_numpy()})
-    figures.draw_neurons(frame, table.languages, label, folder / "n", {"l0": label})
+    draw_neurons(frame, table.languages, label, folder / "n", {"l0": label})
 
 
 @pytest.mark.parametrize("label", SIGNS)

@@ -20,7 +20,7 @@ from langneurons.evaluation.steering_shift import measure, premise, requests
 from langneurons.interventions.hooks import Plan
 from langneurons.jobs.parameters import stage
 from langneurons.models.encoding import Encoder
-from langneurons.reporting.lss_tables import ALL, judged, lss_cells, lss_summary, matrix
+from langneurons.reporting.tables.steering_shift import ALL, judged, lss_cells, lss_summary, matrix
 
 INDEX = np.array([3, 5, 40])
 RESULTS = {"bootstrap": 400, "confidence": 0.95, "alpha": 0.05, "seed": 0}

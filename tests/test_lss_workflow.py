@@ -105,6 +105,6 @@ def test_what_an_edit_reruns(changed):
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert computing(changed) == {"measure_lss": 8}
     shutil.copytree(ROOT / "src", changed.path / "src", dirs_exist_ok=True)
-    path = changed.path / "src/langneurons/reporting/lss_tables.py"
+    path = changed.path / "src/langneurons/reporting/tables/steering_shift.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert computing(changed) == {}

@@ -118,8 +118,8 @@ def test_code_in_a_reached_module_changes_that_module(package):
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("reporting/figures.py", "import matplotlib", "import os\nimport matplotlib"),
-        ("reporting/tables.py", "import pandas as pd", "import pandas as pd, os"),
+        ("reporting/figures/canvas.py", "import matplotlib", "import os\nimport matplotlib"),
+        ("reporting/tables/tasks.py", "import pandas as pd", "import pandas as pd, os"),
         ("selection/methods/lape.py", "import numpy as np", "import numpy as np, os"),
         ("runtime/progress.py", "import logging", "import logging, os"),
         ("data/settings.py", "ge=1", "ge=2"),

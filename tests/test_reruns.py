@@ -80,8 +80,8 @@ EDITS = {
     "more memory": (setting("runtime", {"mem_mb": 9000, "threads": 2, "batch_tokens": 64}), NONE),
     "confidence": (setting("results.confidence", 0.9), NONE),
     "another figure": (setting("results.venn", [["vi", "en", "hi"]]), NONE),
-    "a figure's colour": (appended(f"{SRC}/reporting/figures.py", CODE), NONE),
-    "tables": (appended(f"{SRC}/reporting/tables.py", CODE), NONE),
+    "a figure's colour": (appended(f"{SRC}/reporting/figures/canvas.py", CODE), NONE),
+    "tables": (appended(f"{SRC}/reporting/tables/tasks.py", CODE), NONE),
     "results page": (appended(f"{SRC}/reporting/page.py", CODE), NONE),
     "a module that no job reaches": (appended(f"{SRC}/jobs/costs.py", CODE), NONE),
     "a protocol that differs in tables only": (

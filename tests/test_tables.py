@@ -9,7 +9,29 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from langneurons.evaluation.corpus_metrics import counts, sentence_bleu
-from langneurons.reporting import tables
+from langneurons.reporting.tables.neurons import (
+    activation_statistics,
+    layer_counts,
+    neuron_counts,
+    overlap_counts,
+    selection_overlap,
+)
+from langneurons.reporting.tables.perplexity import (
+    matrix,
+    perplexity_change,
+    perplexity_notes,
+    perplexity_summary,
+)
+from langneurons.reporting.tables.tasks import CONDITION, task_scores
+from langneurons.reporting.tables.write import (
+    escape_latex,
+    escape_markdown,
+    format_value,
+    plain_markdown,
+    to_latex,
+    to_markdown,
+    write_table,
+)
 from langneurons.selection.table import NeuronTable
 
 RESULTS = {"bootstrap": 200, "confidence": 0.95, "alpha": 0.05, "seed": 0}
@@ -25,7 +47,7 @@ LABELS = {"model": "m", "langset": "s", "selection": "lape"}
 
 
 def test_neuron_counts():
-    counts = tables.neuron_counts([(LABELS, small_table())])
+    counts = neuron_counts([(LABELS, small_table())])
     assert list(counts) == [
         *LABELS, "lang", "neurons", "unique", "pairs", "exactly_one_language", "max_languages",
     ]  # fmt: skip
@@ -34,7 +56,7 @@ def test_neuron_counts():
 
 
 def test_overlap_counts():
-    overlap = tables.overlap_counts([(LABELS, small_table())])
+    overlap = overlap_counts([(LABELS, small_table())])
     assert overlap["lang"].tolist() == ["en", "en", "fr"]
     assert overlap["shared"].tolist() == [1, 0, 0]
     assert overlap["jaccard"].tolist() == [0.25, 0, 0]
@@ -43,7 +65,7 @@ def test_overlap_counts():
 
 
 def test_layer_counts():
-    counts = tables.layer_counts([(LABELS, small_table())])
+    counts = layer_counts([(LABELS, small_table())])
     assert counts[["layer_0", "layer_1"]].to_numpy().tolist() == [[1, 1], [1, 2], [0, 0]]
     assert counts["lang"].tolist() == ["en", "fr", "de"]
 
@@ -57,7 +79,7 @@ class FakeStatistics:
 
 
 def test_activation_statistics():
-    table = tables.activation_statistics([({"model": "m"}, FakeStatistics())], "act")
+    table = activation_statistics([({"model": "m"}, FakeStatistics())], "act")
     assert table.loc[0, ["mean", "p95", "p05"]].tolist() == [2.0, 4.0, 2.0]
 
 
@@ -75,7 +97,7 @@ def perplexity_records(langs=("en", "fr"), documents=3, own=1.0):
 
 
 def test_perplexity_change_by_hand():
-    cells = tables.perplexity_change(perplexity_records(), RESULTS)
+    cells = perplexity_change(perplexity_records(), RESULTS)
     assert len(cells) == 4
     cell = cells.set_index(["deactivated", "evaluated"]).loc[("en", "en")]
     before = (2 * 60 + 3) / 60  # documents of 10, 20, 30 tokens; 0 + 1 + 2 nats on top
@@ -87,7 +109,7 @@ def test_perplexity_change_by_hand():
     assert cell["bits_per_byte_change"] == pytest.approx(1 * 60 / log(2) / 240)
     # Three documents prove nothing; twenty do.
     assert cell["p"] == 2 / 2**3 and cell["p_holm"] == 1 == cell["p_least"]
-    many = tables.perplexity_change(perplexity_records(documents=20), RESULTS)
+    many = perplexity_change(perplexity_records(documents=20), RESULTS)
     assert many.set_index(["deactivated", "evaluated"]).loc[("en", "en"), "p_holm"] < 0.05
     other = cells.set_index(["deactivated", "evaluated"]).loc[("en", "fr")]
     assert (other["nll_change"], other["p"], other["p_holm"]) == (0, 1, 1)
@@ -97,12 +119,12 @@ def test_perplexity_change_by_hand():
 def test_tables_say_which_families_no_cell_can_be_significant_in():
     labels = dict.fromkeys(("model", "protocol", "languages", "selection"), "x")
     frames = [
-        tables.perplexity_change(perplexity_records(documents=n), RESULTS).assign(
+        perplexity_change(perplexity_records(documents=n), RESULTS).assign(
             **labels, intervention=name
         )
         for n, name in ((4, "few"), (12, "many"))
     ]
-    notes = tables.perplexity_notes(pd.concat(frames, ignore_index=True), RESULTS)
+    notes = perplexity_notes(pd.concat(frames, ignore_index=True), RESULTS)
     assert len(notes) == 2 and "Student's t over documents" in notes[0]
     assert notes[1] == (
         "x, x, x, x, few: with 4 documents no cell of 4 can reach 0.05: the smallest p is 0.12,"
@@ -114,7 +136,7 @@ def test_perplexity_change_ignores_the_order_of_rows():
     records = perplexity_records()
     shuffled = records.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(
-        tables.perplexity_change(records, RESULTS), tables.perplexity_change(shuffled, RESULTS)
+        perplexity_change(records, RESULTS), perplexity_change(shuffled, RESULTS)
     )
 
 
@@ -130,7 +152,7 @@ def test_perplexity_change_ignores_the_order_of_rows():
 )
 def test_perplexity_change_refuses_unpaired_records(change, message):
     with pytest.raises(ValueError, match=message):
-        tables.perplexity_change(change(perplexity_records()), RESULTS)
+        perplexity_change(change(perplexity_records()), RESULTS)
 
 
 def test_perplexity_summary_by_hand():
@@ -141,7 +163,7 @@ def test_perplexity_summary_by_hand():
     }  # fmt: skip
     rows = [(*key, value) for key, value in values.items()]
     cells = pd.DataFrame(rows, columns=["deactivated", "evaluated", "nll_change"])
-    summary = tables.perplexity_summary(cells, 0.95).iloc[0]
+    summary = perplexity_summary(cells, 0.95).iloc[0]
     assert summary["mean_own"] == 2
     # Own changes 3, 2, 1: standard deviation 1, t of 2 degrees at 97.5 %: 4.302653.
     half = 4.302653 / np.sqrt(3)
@@ -150,7 +172,7 @@ def test_perplexity_summary_by_hand():
     assert summary["own_above_mean_of_others"] == 2
     assert summary["own_largest"] == 1
     assert summary["n_languages"] == 3
-    wide = tables.matrix(cells, "nll_change", ["c", "a"])
+    wide = matrix(cells, "nll_change", ["c", "a"])
     assert wide.to_numpy().tolist() == [[1, 5], [0, 3]]
 
 
@@ -163,12 +185,12 @@ def task_records():
         frame = pd.DataFrame({"accuracy": np.array(scores, float), "f1": np.array(scores) / 2})
         frame = frame.assign(item=[f"i{k}" for k in range(8)], prediction="", gold="")
         frame = frame.assign(task="xnli", lang="en", adapter="base")
-        frames.append(frame.assign(**dict(zip(tables.CONDITION, labels, strict=True))))
+        frames.append(frame.assign(**dict(zip(CONDITION, labels, strict=True))))
     return pd.concat(frames)
 
 
 def test_task_scores_by_hand():
-    scores = tables.task_scores(task_records(), RESULTS)
+    scores = task_scores(task_records(), RESULTS)
     scores = scores.set_index(["metric", "intervention"])
     zero = scores.loc[("accuracy", "zero")]
     assert (zero["n"], zero["mean"], zero["baseline"]) == (8, 1 / 8, 6 / 8)
@@ -203,13 +225,13 @@ def translation_records():
             for i, (text, gold) in enumerate(zip(texts, SENTENCES, strict=True))
         ]
         frame = pd.DataFrame(rows).assign(task="flores", lang="de", adapter="base")
-        frames.append(frame.assign(**dict(zip(tables.CONDITION, labels, strict=True))))
+        frames.append(frame.assign(**dict(zip(CONDITION, labels, strict=True))))
     return pd.concat(frames)
 
 
 def test_corpus_metrics_are_scored_from_summed_counts():
     records = pd.concat([task_records(), translation_records()])
-    scores = tables.task_scores(records, RESULTS)
+    scores = task_scores(records, RESULTS)
     assert set(scores.query("task == 'xnli'")["metric"]) == {"accuracy", "f1"}
     own = scores.query("task == 'flores'").set_index(["metric", "intervention"])
     assert set(own.index.get_level_values(0)) == {"bleu", "chrf++"}
@@ -226,7 +248,7 @@ def test_corpus_metrics_are_scored_from_summed_counts():
         [sentence_bleu(a, [b]) for a, b in zip(WORSE, SENTENCES, strict=True)]
     )
     assert abs(own.loc[("bleu", "zero"), "mean"] - mean_of_sentences) > 0.01
-    shuffled = tables.task_scores(records.sample(frac=1, random_state=1), RESULTS)
+    shuffled = task_scores(records.sample(frac=1, random_state=1), RESULTS)
     pair = [
         table.set_index(["task", "metric", "intervention"])["mean"] for table in (scores, shuffled)
     ]
@@ -236,15 +258,15 @@ def test_corpus_metrics_are_scored_from_summed_counts():
 def test_task_scores_need_the_same_items():
     records = task_records()
     with pytest.raises(ValueError, match="different items"):
-        tables.task_scores(records.iloc[:-1], RESULTS)
+        task_scores(records.iloc[:-1], RESULTS)
     with pytest.raises(ValueError, match="no baseline"):
-        tables.task_scores(records[records["intervention"] != "none"], RESULTS)
+        task_scores(records[records["intervention"] != "none"], RESULTS)
 
 
 def test_write_table(tmp_path):
     frame = pd.DataFrame({"lang": ["a|b", "c_d"], "n": [1, 20], "p_holm": [0.0001, np.nan]})
     stem = tmp_path / "deep" / "table.v1"
-    tables.write_table(frame, stem, "50 % & more", "One note.")
+    write_table(frame, stem, "50 % & more", "One note.")
     with open(f"{stem}.csv", newline="") as lines:
         assert list(csv.reader(lines))[1] == ["a|b", "1", "0.0001"]
     markdown = open(f"{stem}.md").read()
@@ -258,9 +280,9 @@ def test_write_table(tmp_path):
 
 
 def test_long_and_empty_tables():
-    long = tables.to_latex(pd.DataFrame({"n": range(60)}))
+    long = to_latex(pd.DataFrame({"n": range(60)}))
     assert long.count("longtable") == 2 and r"\endhead" in long
-    assert "| a | b |" in tables.to_markdown(pd.DataFrame(columns=["a", "b"]))
+    assert "| a | b |" in to_markdown(pd.DataFrame(columns=["a", "b"]))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +302,7 @@ def test_long_and_empty_tables():
     ],
 )
 def test_latex_shows_text_as_it_is(text, escaped):
-    assert tables.escape_latex(text) == escaped
+    assert escape_latex(text) == escaped
 
 
 @pytest.mark.parametrize(
@@ -306,9 +328,9 @@ def test_latex_shows_text_as_it_is(text, escaped):
     ],
 )
 def test_markdown_shows_text_as_it_is(text, escaped):
-    assert tables.escape_markdown(text) == escaped
-    assert tables.plain_markdown(escaped) == " ".join(text.split())
-    table = tables.to_markdown(pd.DataFrame({text: [text], "n": [1]}), text, [text])
+    assert escape_markdown(text) == escaped
+    assert plain_markdown(escaped) == " ".join(text.split())
+    table = to_markdown(pd.DataFrame({text: [text], "n": [1]}), text, [text])
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert len(lines) == 3
     bars = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines]
@@ -328,7 +350,7 @@ def test_markdown_shows_text_as_it_is(text, escaped):
     ],
 )
 def test_format_value(value, text):
-    assert tables.format_value(value) == text
+    assert format_value(value) == text
 
 
 def made(rows):
@@ -340,7 +362,7 @@ def test_selections_share_what_a_count_by_hand_says():
     first = made([("en", 0, 0), ("en", 0, 1), ("en", 1, 3), ("fr", 1, 2)])
     second = made([("en", 0, 1), ("en", 1, 3), ("de", 0, 0)])
     labels = {"model": "m", "languages": "s"}
-    table = tables.selection_overlap(
+    table = selection_overlap(
         [(labels | {"selection": "a"}, first), (labels | {"selection": "b"}, second)]
     ).set_index("lang")
     row = table.loc["en"]
@@ -348,7 +370,7 @@ def test_selections_share_what_a_count_by_hand_says():
     assert row["jaccard"] == pytest.approx(2 / 3)
     assert row["chance"] == pytest.approx(3 * 2 / 8)
     assert table.loc["fr", "shared"] == 0
-    other = tables.selection_overlap([(labels | {"selection": "a"}, first)])
+    other = selection_overlap([(labels | {"selection": "a"}, first)])
     assert other.empty and "jaccard" in other
 
 
@@ -379,7 +401,7 @@ def test_chance_counts_only_neurons_that_a_control_may_contain(match, with_a, wi
     members = [
         (labels | {"selection": name}, one) for name, one in zip("abrs", (a, b, r, r), strict=True)
     ]
-    table = tables.selection_overlap(members)
+    table = selection_overlap(members)
     chance = table[table["lang"] == "en"].set_index(["selection", "other"])["chance"]
     assert chance["a", "b"] == pytest.approx(3 * 3 / 8)
     assert chance["a", "r"] == pytest.approx(with_a)
@@ -411,7 +433,7 @@ def test_only_metrics_are_summed_up_and_items_that_lost_tokens_are_counted():
                 }
             )
     results = {"bootstrap": 100, "confidence": 0.95, "alpha": 0.05, "seed": 0}
-    table = tables.task_scores(pd.DataFrame(rows), results)
+    table = task_scores(pd.DataFrame(rows), results)
     assert set(table["metric"]) == {"accuracy"}
     assert table["cut"].tolist() == [2, 2] and table["apart"].tolist() == [1, 1]
     assert table["left_out"].tolist() == [0, 0]

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_activations
+from langneurons.reporting.figures.neurons import draw_activations
 from langneurons.reporting.records import order, statistics
-from langneurons.reporting.tables import activation_statistics
+from langneurons.reporting.tables.neurons import activation_statistics
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

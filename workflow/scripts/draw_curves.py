@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.base.io import read_records
-from langneurons.reporting.figures import draw_curves
+from langneurons.reporting.figures.training import draw_curves
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_forcing
-from langneurons.reporting.generation_tables import forcing_pairs
+from langneurons.reporting.figures.generation import draw_forcing
 from langneurons.reporting.records import generation_records, order
+from langneurons.reporting.tables.generation import forcing_pairs
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

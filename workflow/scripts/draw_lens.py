@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_lens
-from langneurons.reporting.generation_tables import lens_layers
+from langneurons.reporting.figures.generation import draw_lens
 from langneurons.reporting.records import lens_records, order
+from langneurons.reporting.tables.generation import lens_layers
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_lss
-from langneurons.reporting.lss_tables import lss_cells, matrix
+from langneurons.reporting.figures.steering_shift import draw_lss
 from langneurons.reporting.records import lss_matrices, order
+from langneurons.reporting.tables.steering_shift import lss_cells, matrix
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

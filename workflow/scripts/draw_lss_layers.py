@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_layer_curves
-from langneurons.reporting.lss_tables import ALL, lss_summary
+from langneurons.reporting.figures.sweeps import draw_layer_curves
 from langneurons.reporting.records import lss_matrices
+from langneurons.reporting.tables.steering_shift import ALL, lss_summary
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_neurons, read_on
+from langneurons.reporting.figures.neurons import draw_neurons, read_on
 from langneurons.reporting.records import neuron_tables, order
-from langneurons.reporting.tables import neuron_counts
+from langneurons.reporting.tables.neurons import neuron_counts
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

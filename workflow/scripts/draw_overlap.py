@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_overlap
+from langneurons.reporting.figures.neurons import draw_overlap
 from langneurons.reporting.records import neuron_tables, order
 from langneurons.runtime.job import start
 

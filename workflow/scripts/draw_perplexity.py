@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_perplexity
+from langneurons.reporting.figures.perplexity import draw_perplexity
 from langneurons.reporting.records import order, perplexity_matrices
-from langneurons.reporting.tables import perplexity_change
+from langneurons.reporting.tables.perplexity import perplexity_change
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_targets
+from langneurons.reporting.figures.tasks import draw_targets
 from langneurons.reporting.records import order, scores_of
 from langneurons.runtime.job import start
 

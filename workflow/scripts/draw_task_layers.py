@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_layer_curves
+from langneurons.reporting.figures.sweeps import draw_layer_curves
 from langneurons.reporting.records import scores_of
-from langneurons.reporting.tables import by_layer
+from langneurons.reporting.tables.tasks import by_layer
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_tasks
+from langneurons.reporting.figures.tasks import draw_tasks
 from langneurons.reporting.records import order, scores_of
-from langneurons.reporting.tables import own_language
+from langneurons.reporting.tables.tasks import own_language
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

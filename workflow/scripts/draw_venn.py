@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.reporting.figures import draw_venn
+from langneurons.reporting.figures.neurons import draw_venn
 from langneurons.reporting.records import neuron_tables
 from langneurons.runtime.job import start
 

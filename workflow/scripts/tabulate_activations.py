@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.reporting.records import statistics
-from langneurons.reporting.tables import activation_statistics, write_table
+from langneurons.reporting.tables.neurons import activation_statistics
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

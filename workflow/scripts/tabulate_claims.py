@@ -8,7 +8,9 @@ import pandas as pd
 from langneurons.reporting.claims import CLAIMS, decide
 from langneurons.reporting.published import TOKEN_IDS
 from langneurons.reporting.records import evaluation_files, perplexity_files, protocols
-from langneurons.reporting.tables import own_language, perplexity_change, write_table
+from langneurons.reporting.tables.perplexity import perplexity_change
+from langneurons.reporting.tables.tasks import own_language
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.reporting.generation_tables import fallback_shares
 from langneurons.reporting.records import generation_records, with_labels
-from langneurons.reporting.tables import write_table
+from langneurons.reporting.tables.generation import fallback_shares
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

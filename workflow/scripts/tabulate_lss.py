@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from langneurons.reporting.lss_tables import lss_cells, lss_summary
+from langneurons.evaluation.power import thin_evidence
 from langneurons.reporting.records import lss_matrices, with_labels
-from langneurons.reporting.tables import thin_evidence, write_table
+from langneurons.reporting.tables.steering_shift import lss_cells, lss_summary
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.reporting.records import neuron_tables
-from langneurons.reporting.tables import (
+from langneurons.reporting.tables.neurons import (
     layer_counts,
     neuron_counts,
     overlap_counts,
     selection_overlap,
-    write_table,
 )
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

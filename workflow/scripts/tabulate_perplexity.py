@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from langneurons.reporting.records import perplexity_matrices, with_labels
-from langneurons.reporting.tables import (
+from langneurons.reporting.tables.perplexity import (
     perplexity_change,
     perplexity_notes,
     perplexity_summary,
-    write_table,
 )
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

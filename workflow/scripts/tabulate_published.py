@@ -19,7 +19,7 @@ from langneurons.reporting.published import (
     published_masks,
 )
 from langneurons.reporting.records import evaluation_files, names_of, protocols
-from langneurons.reporting.tables import write_table
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 from langneurons.selection.table import NeuronTable
 

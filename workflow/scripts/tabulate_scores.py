@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from langneurons.base.io import write_parquet
 from langneurons.reporting.records import in_order, task_records, with_labels
-from langneurons.reporting.tables import task_scores
+from langneurons.reporting.tables.tasks import task_scores
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.reporting.sources import corpus_table, source_table
-from langneurons.reporting.tables import write_table
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from langneurons.reporting.records import scores_of
-from langneurons.reporting.tables import task_notes, write_table
+from langneurons.reporting.tables.tasks import task_notes
+from langneurons.reporting.tables.write import write_table
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from langneurons.base.errors import ConfigError
+from langneurons.base.words import UNTOUCHED, UNTRAINED
 
 if TYPE_CHECKING:  # the definition checks its own labels
     from langneurons.config.config import Config
 
 SECTIONS = ("models", "selections", "interventions", "tasks", "finetunings")
-# Words that stand for the untouched model and for the model without adapter.
-UNTOUCHED, UNTRAINED = "none", "base"
 
 
 def looks(text: str) -> str:

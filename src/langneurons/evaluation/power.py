@@ -1,10 +1,15 @@
 """What a number of documents or items can show at best: the smallest p of the tests in use.
 
 A paired test of n units cannot give less than 2 / 2^n, the p of n equal signs (`uncertainty`), and
-Holm multiplies the smallest p of a family by the size of the family. The standard library only.
+Holm multiplies the smallest p of a family by the size of the family.
 """
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def smallest_p(units: int) -> float:
@@ -40,3 +45,24 @@ def shortfall(units: int, family: int, level: float, unit: str, cells: str = "ce
         f" {smallest_p(units):.2g}, after Holm {min(1.0, smallest_p(units) * family):.2g};"
         f" use {units_needed(family, level)} {unit} or more."
     )
+
+
+def thin_evidence(
+    cells: "pd.DataFrame", alpha: float, unit: str, groups: Sequence[str]
+) -> list[str]:
+    """Return a sentence for each family of tests of which no cell can reach the level.
+
+    `groups` are the columns that tell families apart; `cells` have p, p_least and a column of the
+    units: documents, facts or n.
+    """
+    counted = next(name for name in ("documents", "facts", "n") if name in cells)
+    tested = cells[cells["p"].notna()]
+    notes = []
+    for values, part in tested.groupby(list(groups), sort=False) if groups else [((), tested)]:
+        if part.empty or (part["p_least"] < alpha).any():
+            continue
+        where = ", ".join(str(value) for value in values)
+        text = shortfall(int(part[counted].max()), len(part), alpha, unit)
+        if text:
+            notes.append(f"{where}: {text[0].lower()}{text[1:]}" if where else text)
+    return notes

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from langneurons.reporting.tables import BASELINE, ITEM_COLUMNS, task_scores
+from langneurons.base.words import UNTOUCHED
+from langneurons.reporting.tables.tasks import ITEM_COLUMNS, task_scores
 from langneurons.reporting.uncertainty import CHANGES, from_draws, resampling_counts
 
 HOLDS, CONTRADICTED, UNDECIDED, NOT_RUN = "holds", "contradicted", "undecided", "not run"
@@ -71,9 +72,9 @@ def _changes(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the change of every overwritten cell against its untouched one, items x cells."""
     wide = _columns(frame, metric, CELL)
     columns = {
-        cell: wide[cell] - wide[(*cell[:2], BASELINE, BASELINE, BASELINE)]
+        cell: wide[cell] - wide[(*cell[:2], UNTOUCHED, UNTOUCHED, UNTOUCHED)]
         for cell in wide.columns
-        if cell[-1] != BASELINE
+        if cell[-1] != UNTOUCHED
     }
     return pd.DataFrame(columns, index=wide.index)
 
@@ -97,7 +98,7 @@ def interventions_do_not_help(
         return {"verdict": NOT_RUN}
     kept = [column for column in frame if column in ITEM_COLUMNS or column == metric]
     scores = task_scores(frame[kept], results)
-    tested = scores[scores["intervention"] != BASELINE]
+    tested = scores[scores["intervention"] != UNTOUCHED]
     better = (tested["p_holm"] < results["alpha"]) & (tested["difference"] > 0)
     mean, low, high, p = pooled(changes, results)
     verdict = CONTRADICTED if better.any() else _verdict(low, high, results["margin"])
@@ -198,7 +199,7 @@ def language_neurons_equal_random(
     A selection is set beside the random neurons that mirror it, or that mirror none.
     """
     results, random = show["results"], show["roles"]["random"]
-    untouched = frame[frame["intervention"] == BASELINE]
+    untouched = frame[frame["intervention"] == UNTOUCHED]
     wide = _columns(untouched, metric, ["adapter", "lang"])
     pairs = {}
     fields = show["adapter_fields"]

@@ -23,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
 from langneurons.base.io import write_text
-from langneurons.reporting.tables import format_value
+from langneurons.reporting.tables.write import format_value
 
 SHOWN = 50  # rows of a table before "show all"
 FILTERED = 10  # tables with more rows get a filter box

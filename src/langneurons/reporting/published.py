@@ -23,7 +23,8 @@ from langneurons.activations import histogram
 from langneurons.base.yaml import read_yaml
 from langneurons.evaluation.corpus_metrics import COUNTS, columns, score
 from langneurons.reporting.masks import PAIR, SHARES, Counts, cells, correlations, read_counts
-from langneurons.reporting.tables import QUANTITIES, own_language
+from langneurons.reporting.tables.neurons import QUANTITIES
+from langneurons.reporting.tables.tasks import own_language
 from langneurons.reporting.uncertainty import SCORES, aggregate_change, mean_interval, wilson
 
 if TYPE_CHECKING:

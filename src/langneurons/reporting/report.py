@@ -18,7 +18,7 @@ from langneurons.reporting.claims import CLAIMS
 from langneurons.reporting.findings import findings
 from langneurons.reporting.page import Picture, Table, Verdict, write_page
 from langneurons.reporting.records import names_of
-from langneurons.reporting.tables import plain_markdown
+from langneurons.reporting.tables.write import plain_markdown
 from langneurons.runtime.record import versions
 
 CAPTIONS = {

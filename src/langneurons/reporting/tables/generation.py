@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.power import smallest_p
 from langneurons.reporting.uncertainty import (
     CHANGES,
@@ -20,7 +21,6 @@ from langneurons.reporting.uncertainty import (
     wilson,
 )
 
-BASELINE = "none"
 UNITS = ["source", "id"]
 ENGLISH = "en"
 
@@ -38,14 +38,14 @@ def _cut(part: pd.DataFrame) -> int:
 
 def _with_baseline(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the answers under the intervention with success, and the untouched model's."""
-    untouched = frame[frame["target"] == BASELINE].set_index(UNITS)
-    forced = frame[frame["target"] != BASELINE].copy()
+    untouched = frame[frame["target"] == UNTOUCHED].set_index(UNITS)
+    forced = frame[frame["target"] != UNTOUCHED].copy()
     if untouched.index.has_duplicates or forced.duplicated([*UNITS, "target"]).any():
         raise ValueError("a question occurs twice for one pair of languages")
     places = pd.MultiIndex.from_frame(forced[UNITS])
     missing = places.difference(untouched.index)
     if len(missing):
-        raise ValueError(f"no untouched answer (target = {BASELINE!r}) to {missing[0]}")
+        raise ValueError(f"no untouched answer (target = {UNTOUCHED!r}) to {missing[0]}")
     before = untouched.loc[places]
     forced["success"] = forced["identified"] == forced["target"]
     forced["intact"] = forced["success"] & ~forced["degenerate"].astype(bool)

@@ -1,0 +1,88 @@
+"""Figures of the change of perplexity and of cross-entropy."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from langneurons.evaluation.power import thin_evidence
+from langneurons.reporting.figures.canvas import (
+    add_colour_bar,
+    add_panels,
+    canvas,
+    change_norm,
+    change_ticks,
+    colour_map,
+    count_of,
+    described_scale,
+    draw_cells,
+    inches_of,
+    is_numbered,
+    rows_and_columns,
+    short_number,
+    with_names,
+    wrapped,
+)
+from langneurons.reporting.tables.perplexity import matrix
+
+
+def draw_perplexity(
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    order: Sequence[str],
+    title: str,
+    stem: str | os.PathLike,
+    results: Mapping[str, float],
+    value: str = "nll_change",
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the change of NLL or of perplexity, rows deactivated and columns evaluated.
+
+    A panel is a title and cells as `tables.perplexity_change` returns them; all share one scale.
+    `value` is nll_change (cross-entropy) or ppl_change; `results` holds alpha and confidence.
+    """
+    alpha = results["alpha"]
+    frames = [(name, matrix(cells, value, order)) for name, cells in panels]
+    weak = [~(matrix(cells, "p_holm", order).to_numpy() < alpha) for _, cells in panels]
+    values = np.concatenate([frame.to_numpy().ravel() for _, frame in frames])
+    cmap, (norm, extend) = colour_map("PuOr_r"), change_norm(values, value == "ppl_change")
+    across = max(2.6, inches_of(max(frame.shape[1] for _, frame in frames)))
+    down = max(2.0, inches_of(max(frame.shape[0] for _, frame in frames)) * 0.8)
+    rows, columns = rows_and_columns(len(frames), max(1, int(21 // (across + 0.6))))
+    documents = [one for _, cells in panels for one in cells["documents"]]
+    note = f"Held-out text, {count_of(documents, 'documents')} per language."
+    if any(is_numbered(frame) for _, frame in frames):
+        found = [int((~one).sum()) for one in weak]
+        note += (
+            f" Bold: different from 0 (paired t over documents, Holm over a panel, level {alpha:g}:"
+            f" {', '.join(map(str, found))} of {weak[0].size} cells); italics: not."
+        )
+    few = {name: thin_evidence(cells, alpha, "documents", ()) for name, cells in panels}
+    for text in dict.fromkeys(text for texts in few.values() for text in texts):
+        named = ", ".join(str(name) for name, texts in few.items() if text in texts)
+        note += f" {named}: {text[0].lower()}{text[1:]}"
+    size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
+    with canvas(stem, *size, title, note) as figure:
+        axes = add_panels(figure, rows, columns, len(frames))
+        for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
+            text = frame.map(short_number).to_numpy() if is_numbered(frame) else None
+            draw_cells(axis, with_names(frame, names), cmap, norm, text, weak[number])
+            axis.set_title(wrapped(name, max(24, int(across * 11))))
+            axis.set_xlabel("evaluated language")
+            if number % columns == 0:
+                axis.set_ylabel("language whose neurons are overwritten")
+            else:
+                axis.tick_params(labelleft=False)
+        shown = {
+            "nll_change": "change of NLL (nats per token)",
+            "ppl_change": "change of perplexity",
+        }
+        scale = described_scale(norm, extend)
+        label = f"{shown[value]}\n{scale}" if scale else shown[value]
+        bar = add_colour_bar(figure, axes, cmap, norm, label, extend)
+        ticks = change_ticks(norm)
+        if ticks is not None:
+            bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
+            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+            bar.ax.yaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,96 @@
+"""Figures of the Language Steering Shift."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+
+from langneurons.reporting.figures.canvas import (
+    MARKERS,
+    OKABE_ITO,
+    add_colour_bar,
+    add_legend,
+    add_panels,
+    canvas,
+    colour_keys,
+    colour_map,
+    count_of,
+    draw_cells,
+    extra_width,
+    inches_of,
+    is_numbered,
+    plain_axes,
+    rows_and_columns,
+    short_number,
+    with_names,
+    wrapped,
+)
+from langneurons.reporting.lettering import one_line
+
+
+def draw_lss(
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+    facts: Iterable[object] = (),
+) -> None:
+    """Draw LSS in 0..1, rows base languages and columns target languages, a panel per selection.
+
+    A panel is a title and a frame base x target (`lss_tables.matrix`); NaN cells stay grey. `facts`
+    holds the number of facts of the cells.
+    """
+    cmap, norm = colour_map("cividis"), Normalize(0.0, 1.0)
+    across = max(2.6, inches_of(max(frame.shape[1] for _, frame in panels)))
+    down = max(2.0, inches_of(max(frame.shape[0] for _, frame in panels)) * 0.8)
+    rows, columns = rows_and_columns(len(panels), max(1, int(21 // (across + 0.6))))
+    counts = count_of((one for one in facts if one), "facts")
+    note = f"{counts} per cell." if counts else ""
+    size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
+    with canvas(stem, *size, title, note) as figure:
+        axes = add_panels(figure, rows, columns, len(panels))
+        for number, (axis, (name, frame)) in enumerate(zip(axes, panels, strict=True)):
+            text = frame.map(short_number).to_numpy() if is_numbered(frame) else None
+            draw_cells(axis, with_names(frame, names), cmap, norm, text)
+            axis.set_title(wrapped(name, max(24, int(across * 11))))
+            axis.set_xlabel("target: neurons that are overwritten")
+            if number % columns == 0:
+                axis.set_ylabel("base: language of the premise")
+        add_colour_bar(figure, axes, cmap, norm, "share of facts that shift to the target (LSS)")
+
+
+def draw_lss_factors(
+    summary: pd.DataFrame, title: str, stem: str | os.PathLike, confidence: float = 0.95
+) -> None:
+    """Draw mean LSS of each intervention with its interval, one colour per selection.
+
+    `summary` holds intervention, selection, lss, low, high, facts: one row of each pair.
+    """
+    factors, selections = (
+        list(dict.fromkeys(summary[key])) for key in ("intervention", "selection")
+    )
+    step = 0.76 / len(selections)
+    height = 0.9 + len(factors) * max(0.3, 0.16 * len(selections) + 0.08)
+    note = f"Lines: {confidence:.0%} intervals over facts, {count_of(summary['facts'], 'facts')}."
+    width = 6.6 + extra_width(selections) + extra_width(factors, 400)
+    with canvas(stem, width, height, title, note) as figure:
+        axis = figure.subplots()
+        for place in range(0, len(factors), 2):
+            axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
+        for number, selection in enumerate(selections):
+            own = summary[summary["selection"] == selection].set_index("intervention")
+            places = [factors.index(name) for name in own.index]
+            offset = (number - (len(selections) - 1) / 2) * step
+            colour, marker = OKABE_ITO[number % 7], MARKERS[number % 7]
+            heights = np.asarray(places) + offset
+            axis.hlines(heights, own["low"], own["high"], color=colour, linewidth=1.3)
+            axis.plot(own["lss"], heights, marker, color=colour, markersize=5)
+        axis.set_yticks(range(len(factors)), [one_line(one) for one in factors])
+        axis.set_ylim(len(factors) - 0.5, -0.5)
+        axis.set_xlim(-0.02, 1.02)
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlabel("LSS, mean over base and target languages")
+        plain_axes(axis)
+        add_legend(figure, colour_keys(selections, 5), "neurons")

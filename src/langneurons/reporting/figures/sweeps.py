@@ -1,0 +1,67 @@
+"""Curves over the layers that are overwritten."""
+
+import os
+
+import numpy as np
+import pandas as pd
+
+from langneurons.reporting.figures.canvas import (
+    MARKERS,
+    OKABE_ITO,
+    add_legend,
+    add_panels,
+    canvas,
+    colour_keys,
+    extra_width,
+    plain_axes,
+    rows_and_columns,
+    wrapped,
+)
+
+
+def draw_layer_curves(
+    curves: pd.DataFrame,
+    value: str,
+    title: str,
+    stem: str | os.PathLike,
+    zero: float | None = None,
+    limits: tuple[float, float] | None = None,
+    note: str = "",
+) -> None:
+    """Draw curves over layers with their bands, one panel per `panel` if there is that column.
+
+    `curves` holds curve, layers (such as 03 or 00-08), value, low, high; `zero` draws a line;
+    `note` says what bands are of.
+    """
+    places = sorted(set(curves["layers"].dropna()))
+    single = all("-" not in place for place in places)
+    every = 1 if len(places) <= 18 or not single else 5
+    curves = curves if "panel" in curves else curves.assign(panel="")
+    panels = list(curves.groupby("panel", sort=False))
+    names = list(dict.fromkeys(curves["curve"]))
+    rows, columns = rows_and_columns(len(panels), 3)
+    width = min(5.2, max(3.4, 0.2 * len(places) + 0.9))
+    size = (columns * width + 1.9 + extra_width(names, usual=14), rows * 2.9 + 0.4)
+    with canvas(os.path.splitext(stem)[0], *size, title, note) as figure:
+        axes = add_panels(figure, rows, columns, len(panels), sharey=True)
+        for axis, (panel, own) in zip(axes, panels, strict=True):
+            if zero is not None:
+                axis.axhline(zero, color="0.3", linewidth=0.8, zorder=1)
+            for number, name in enumerate(names):
+                one = own[own["curve"] == name].set_index("layers").reindex(places)
+                x, colour = np.arange(len(places)), OKABE_ITO[number % 7]
+                low, high = (one[key].to_numpy(np.float64) for key in ("low", "high"))
+                axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+                marker = MARKERS[number % 7]
+                axis.plot(x, one["value"], marker, color=colour, markersize=3.5, linestyle="-")
+            labels = [str(int(place)) if single else place for place in places]
+            axis.set_xticks(range(0, len(places), every), labels[::every])
+            axis.tick_params(axis="x", labelrotation=0 if single else 90)
+            axis.set_xlabel("layer" if single else "layers")
+            axis.set_title(wrapped(panel, 40))
+            if limits is not None:
+                axis.set_ylim(*limits)
+            plain_axes(axis, "y")
+        for axis in axes[::columns]:
+            axis.set_ylabel(value)
+        add_legend(figure, colour_keys(names, 4, line=True), "neurons")

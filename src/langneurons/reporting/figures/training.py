@@ -1,0 +1,37 @@
+"""Training curves."""
+
+import os
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from langneurons.reporting.figures.canvas import OKABE_ITO, add_legend, canvas, plain_axes
+from langneurons.reporting.lettering import one_line
+
+
+def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.PathLike) -> None:
+    """Draw loss and accuracy on the training rows over the steps, one line per adapter.
+
+    `curves` by label are what `finetune.finetune` returns.
+    """
+    note = "One run per line; averaged over the steps between two points."
+    with canvas(stem, 8.5, 3.4 + 0.12 * len(curves), title, note) as figure:
+        axes = figure.subplots(1, 2)
+        for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
+            for number, (label, frame) in enumerate(curves.items()):
+                style = ("-", "--", ":")[number // 7 % 3]
+                axis.plot(
+                    frame["step"],
+                    frame[key],
+                    style,
+                    color=OKABE_ITO[number % 7],
+                    # Curves that coincide show as bands inside each other.
+                    linewidth=1.3 + 0.7 * max(0, min(len(curves), 7) - 1 - number),
+                    label=one_line(label),
+                )
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axis.set_xlabel("step")
+            axis.set_ylabel(f"training {key}")
+            plain_axes(axis, "y")
+        add_legend(figure, axes[0].get_lines(), place="outside lower center", ncols=2)

@@ -1,0 +1,140 @@
+"""Tables of neurons, of their overlap and of activations."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
+
+QUANTITIES = ("mean", "p75", "p90", "p95", "p05", "p10", "p25")
+
+
+def neuron_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per table and language; what describes a whole table repeats in its rows."""
+    rows = []
+    for labels, table in tables:
+        multiplicity = table.multiplicity()
+        whole = {
+            "unique": table.unique,
+            "pairs": len(table.frame),
+            "exactly_one_language": int(multiplicity.get(1, 0)),
+            "max_languages": int(multiplicity.index.max()) if len(multiplicity) else 0,
+        }
+        for lang, number in table.counts().items():
+            rows.append({**labels, "lang": lang, "neurons": int(number), **whole})
+    return pd.DataFrame(rows)
+
+
+def overlap_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per table and unordered pair of languages: shared neurons and Jaccard.
+
+    chance: how many neurons two random sets with as many neurons in each layer share on average.
+    """
+    rows = []
+    for labels, table in tables:
+        shared, jaccard = table.overlap().to_numpy(), table.jaccard().to_numpy()
+        chance = expected_overlap(table).to_numpy()
+        for i, first in enumerate(table.languages):
+            for j in range(i + 1, len(table.languages)):
+                pair = {"lang": first, "other": table.languages[j]}
+                values = {"shared": int(shared[i, j]), "chance": float(chance[i, j])}
+                rows.append({**labels, **pair, **values, "jaccard": float(jaccard[i, j])})
+    columns = ["lang", "other", "shared", "chance", "jaccard"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def expected_overlap(table: "NeuronTable") -> pd.DataFrame:
+    """Return how many neurons two languages share if each draws its own number in each layer."""
+    counts = table.layer_counts().to_numpy(np.float64)
+    chance = counts @ counts.T / table.d_mlp
+    return pd.DataFrame(chance, table.languages, table.languages)
+
+
+def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per model, language and pair of selections on one language set.
+
+    shared: neurons that both assign to the language; chance: how many they would share on average
+    if both were random sets of these sizes, or, of a random selection, if it were drawn again: of
+    the neurons that it may contain, in the layers that it follows.
+    """
+    rows, groups = [], {}
+    for labels, table in tables:
+        groups.setdefault((labels["model"], labels["languages"]), []).append((labels, table))
+    for (model, languages), members in groups.items():
+        named = {table.metadata.get("name"): table for _, table in members}
+        for (first, one), (second, other) in itertools.combinations(members, 2):
+            for lang in one.languages:
+                masks = one.mask(lang), other.mask(lang)
+                sizes = [int(mask.sum()) for mask in masks]
+                shared = int((masks[0] & masks[1]).sum())
+                union = sum(sizes) - shared
+                row = {"model": model, "languages": languages, "lang": lang}
+                row |= {"selection": first["selection"], "other": second["selection"]}
+                row |= {"neurons": sizes[0], "other_neurons": sizes[1], "shared": shared}
+                row |= {"chance": _chance(one, other, lang, named)}
+                rows.append(row | {"jaccard": shared / union if union else math.nan})
+    columns = ["model", "languages", "lang", "selection", "other", "neurons", "other_neurons"]
+    return pd.DataFrame(rows, columns=[*columns, "shared", "chance", "jaccard"])
+
+
+def _chance(
+    one: "NeuronTable", other: "NeuronTable", lang: str, named: "Mapping[str, NeuronTable]"
+) -> float:
+    """Return how many neurons of a language two tables share on average; NaN if not known."""
+    pair = one, other
+    drawn = [table.metadata.get("method") == "random" for table in pair]
+    if not any(drawn):
+        sizes = [table.mask(lang).sum() for table in pair]
+        return float(sizes[0] * sizes[1] / one.mask(lang).size)
+    parts = [
+        _inclusion(table, lang, named) if random else table.mask(lang).astype(np.float64)
+        for table, random in zip(pair, drawn, strict=True)
+    ]
+    return math.nan if any(part is None for part in parts) else float((parts[0] * parts[1]).sum())
+
+
+def _inclusion(
+    table: "NeuronTable", lang: str, named: "Mapping[str, NeuronTable]"
+) -> np.ndarray | None:
+    """Return the probability of each neuron (n_layers, d_mlp) to be in a random selection."""
+    mask, settings = table.mask(lang), json.loads(table.metadata.get("parameters", "{}"))
+    free = np.ones_like(mask)
+    if settings.get("like") is not None:
+        like = named.get(settings["like"])
+        if like is None:
+            return None
+        free[like.frame["layer"], like.frame["neuron"]] = False
+        if settings.get("match", "layer") != "none":
+            number, room = mask.sum(axis=1, keepdims=True), free.sum(axis=1, keepdims=True)
+            return free * number / np.maximum(room, 1)
+    return free * mask.sum() / max(free.sum(), 1)
+
+
+def layer_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return one row per table and language with a column per layer (layer_0, layer_1, ...)."""
+    frames = []
+    for labels, table in tables:
+        counts = table.layer_counts().rename(columns=lambda layer: f"layer_{layer}")
+        counts = counts.rename_axis("lang").reset_index()
+        for place, (key, value) in enumerate(labels.items()):
+            counts.insert(place, key, value)
+        frames.append(counts)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def activation_statistics(
+    statistics: "Iterable[tuple[Mapping, Statistics]]", site: str
+) -> pd.DataFrame:
+    """Return one row per model and language: tokens, each statistic averaged over all neurons."""
+    rows = []
+    for labels, one in statistics:
+        values = {name: float(np.mean(one.value(name, site))) for name in QUANTITIES}
+        rows.append({**labels, "lang": one.lang, "site": site, "tokens": one.tokens, **values})
+    return pd.DataFrame(rows)
