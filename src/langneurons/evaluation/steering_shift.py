@@ -3,7 +3,7 @@
 For a premise x in base language b, with a fact's object in that language o_b and in the target
 language o_t, let s(o) be the sum of the log-probabilities of o's tokens after x (nats) and
 d = s(o_t) - s(o_b). With the target's neurons overwritten the margin is d_int - d_base, and
-LSS(b -> t) is the share of facts whose margin is above 0 (`langneurons.reporting.tables.steering_shift`).
+LSS(b -> t) is the share of facts whose margin is above 0 (`reporting.tables.steering_shift`).
 
 The scores of one candidate language after the premises of one base under one plan are a part of
 the side store, keyed by the requests and by what the plan writes: the untouched scores are

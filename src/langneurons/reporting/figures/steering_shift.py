@@ -39,7 +39,7 @@ def draw_lss(
 ) -> None:
     """Draw LSS in 0..1, rows base languages and columns target languages, a panel per selection.
 
-    A panel is a title and a frame base x target (`lss_tables.matrix`); NaN cells stay grey. `facts`
+    A panel is a title and a frame base x target (`tables.steering_shift.matrix`); NaN cells stay grey. `facts`
     holds the number of facts of the cells.
     """
     cmap, norm = colour_map("cividis"), Normalize(0.0, 1.0)
