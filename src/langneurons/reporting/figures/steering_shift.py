@@ -39,8 +39,8 @@ def draw_lss(
 ) -> None:
     """Draw LSS in 0..1, rows base languages and columns target languages, a panel per selection.
 
-    A panel is a title and a frame base x target (`tables.steering_shift.matrix`); NaN cells stay grey. `facts`
-    holds the number of facts of the cells.
+    A panel is a title and a frame base x target (`tables.steering_shift.matrix`). NaN cells are
+    grey. `facts` holds the number of facts of the cells.
     """
     cmap, norm = colour_map("cividis"), Normalize(0.0, 1.0)
     across = max(2.6, inches_of(max(frame.shape[1] for _, frame in panels)))
