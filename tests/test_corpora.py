@@ -13,7 +13,6 @@ from langneurons.base.errors import InputError
 from langneurons.base.io import DamagedFile, read_json, read_jsonl
 from langneurons.data import hub_rows
 from langneurons.data.corpus import (
-    MINI,
     Corpus,
     documents,
     fetch_text,
@@ -21,6 +20,7 @@ from langneurons.data.corpus import (
     pack_documents,
     split_of,
 )
+from langneurons.data.mini_data import MINI
 from langneurons.data.settings import CorpusConfig
 from langneurons.models.encoding import Encoder, beginning
 from langneurons.reporting.sources import corpus_table

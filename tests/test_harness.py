@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from langneurons.activations.statistics import Statistics
 from langneurons.base.errors import ConfigError
 from langneurons.base.io import read_jsonl
-from langneurons.data import sources
+from langneurons.data import mini_data
 from langneurons.evaluation import tasks
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect, Plan, Write, applied
@@ -107,7 +107,7 @@ def model(tokenizer):
 
 
 def _mini(name, lang):
-    return read_jsonl(sources.MINI / name / f"{lang}.jsonl")
+    return read_jsonl(mini_data.MINI / name / f"{lang}.jsonl")
 
 
 def cases():

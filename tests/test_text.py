@@ -335,7 +335,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
 
 def evaluated(folder, entry, adapter, cfg):
     """Return the records of one task as the rule evaluate_task makes them."""
-    from langneurons.data.sources import MINI
+    from langneurons.data.mini_data import MINI
 
     rows = (MINI / "xcopa" / "vi.jsonl").read_text(encoding="utf-8").splitlines()[:4]
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -7,7 +7,8 @@ from typing import Any
 from langneurons.base.digests import file_digest
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.shipped import TASK_DEFINITIONS, definition_file, project_file
-from langneurons.config.config import Config, check_mini_rows
+from langneurons.config.check_stages import check_mini_rows
+from langneurons.config.config import Config
 from langneurons.config.effects import check_generated
 from langneurons.evaluation.tasks import load_task
 from langneurons.reporting.printed import read_printed

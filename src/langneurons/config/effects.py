@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from langneurons.base.errors import ConfigError
 from langneurons.base.paths import braces
 from langneurons.base.settings import doubled
-from langneurons.config.config import Config, check_template
+from langneurons.config.check_names import check_template
+from langneurons.config.config import Config
 from langneurons.config.controls import roles
 from langneurons.evaluation.settings import TaskEntry
 from langneurons.training.settings import FinetuneEntry

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.base.messages import check_conversions, explained
 from langneurons.base.yaml import plain_value, read_yaml
-from langneurons.config.config import NAMED, Config, check
+from langneurons.config.checks import check
+from langneurons.config.config import NAMED, Config
 from langneurons.config.definitions import check_definitions
 from langneurons.config.effects import check_effects
 from langneurons.config.sweeps import write_out

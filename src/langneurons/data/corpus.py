@@ -33,8 +33,8 @@ from langneurons.base.io import (
     write_tensors,
 )
 from langneurons.data import sources, typed
+from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row, Rows
-from langneurons.data.sources import MINI
 from langneurons.models.encoding import Encoder, beginning, check_length, following, plain_text
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def split_of(identifier: str, fraction: float, seed: int) -> str:
 def documents(source, lang: str, key: str = "corpus.source") -> Rows:
     """Return the rows of a language from the source of a configuration key."""
     if source.kind == "mini":
-        return sources.read({"kind": "mini"}, key, lang, mini=MINI / source.texts / f"{lang}.jsonl")
+        return sources.read({"kind": "mini"}, key, lang, mini=mini_file(source.texts, lang))
     fields = [field for field in _fields(source) if field is not None]
     code = source.codes.get(lang, lang)
     return sources.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)

@@ -16,6 +16,7 @@ from typing import Any
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_json, write_jsonl
 from langneurons.data import sources, typed
+from langneurons.data.mini_data import FACTS, mini_file
 from langneurons.data.rows import Rows, place_of
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ SUBJECT, OBJECT = "[X]", "[Y]"
 
 def fetch_facts(source: Mapping[str, Any], lang: str) -> Rows:
     """Return the raw rows of a premise language from a configured source (mini, hub, jsonl)."""
-    mini = sources.MINI / "mlama" / f"{lang}.jsonl"
+    mini = mini_file(FACTS, lang)
     return sources.read(source, "lss.source", lang, mini=mini)
 
 

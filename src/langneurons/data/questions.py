@@ -9,6 +9,7 @@ from typing import Any
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_json, write_jsonl
 from langneurons.data import sources, typed
+from langneurons.data.mini_data import QUESTIONS, mini_file
 from langneurons.data.rows import Row
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ def read_questions(
     source: Mapping[str, Any], lang: str, limit: int | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Return the first questions of a language from a configured source, and their origin."""
-    mini = sources.MINI / "questions" / f"{lang}.jsonl"
+    mini = mini_file(QUESTIONS, lang)
     found = sources.read(source, "questions", lang, mini=mini)
     rows, unique = [], typed.Unique()
     for row in itertools.islice(found, limit):

@@ -7,9 +7,8 @@ from typing import Any
 from langneurons.base.digests import file_digest
 from langneurons.data import hub_rows
 from langneurons.data.files import existing, filled_path, folder_rows, objects, text_rows
+from langneurons.data.mini_data import MINI
 from langneurons.data.rows import Rows
-
-MINI = Path(__file__).parent / "mini"
 
 
 def read(

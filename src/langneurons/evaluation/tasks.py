@@ -34,6 +34,7 @@ from langneurons.base.messages import defined
 from langneurons.base.settings import COMMIT, DATASET
 from langneurons.base.yaml import read_yaml
 from langneurons.data import sources, typed
+from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row, Rows, place_of
 
 if TYPE_CHECKING:
@@ -732,11 +733,6 @@ def _order(names: Sequence[str], known: Sequence[str]) -> list[int] | None:
     if sorted(named) != sorted(there) or len(set(named)) < len(named):
         return None
     return [there.index(name) for name in named]
-
-
-def mini_file(name: str, lang: str) -> Path:
-    """Return the file of a task's rows among the mini data."""
-    return sources.MINI / ("parallel" if name == "flores" else name) / f"{lang}.jsonl"
 
 
 def _of_hub(task: Task, source: Mapping[str, Any], lang: str) -> tuple[dict[str, Any], str]:

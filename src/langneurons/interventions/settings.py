@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from langneurons.activations.settings import Site
 from langneurons.base.errors import nearest
+from langneurons.base.protocols import Protocol
 from langneurons.base.settings import Frozen, doubled
 from langneurons.interventions.operations import OPERATIONS
 
@@ -270,3 +271,12 @@ class InterventionEntry(Frozen):
             update = {"steps": steps, "sweep": None, "label": label}
             found[f"{name}.L{where}"] = self.model_copy(update=update)
         return found
+
+
+def statistic_site(step: Step, protocol: Protocol) -> str:
+    """Return the site at which the step's statistic is read, after the protocol."""
+    if step.statistic_site is not None:
+        return step.statistic_site
+    if protocol.intervention_site == "paper" and step.site == "act":
+        return "gate"
+    return step.site

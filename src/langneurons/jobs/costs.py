@@ -28,8 +28,8 @@ from langneurons.base.shipped import project_file
 from langneurons.base.yaml import parse_yaml
 from langneurons.config import Config, read_configs
 from langneurons.config.config import entry_languages
+from langneurons.data.mini_data import FACTS, QUESTIONS, mini_file
 from langneurons.evaluation.settings import source_paths
-from langneurons.evaluation.tasks import mini_file
 from langneurons.jobs.evidence import thin_evidence
 from langneurons.models import geometry
 from langneurons.models.geometry import Geometry, host_bytes
@@ -268,7 +268,7 @@ class Planner:
         if source.kind == "hub":
             rows = self.assumed["rows"].get(source.dataset, {}).get(source.split, rows)
         else:
-            path = Path(__file__).parents[1] / "data" / "mini" / "mlama" / f"{lang}.jsonl"
+            path = mini_file(FACTS, lang)
             path = path if source.kind == "mini" else user_path(source.path, {"lang": lang})
             if path.is_file():
                 rows = sum(1 for _ in path.open("rb"))
@@ -391,7 +391,7 @@ class Planner:
     def _questions(self, entry: Any, lang: str) -> int:
         """Return how many questions of a language are asked."""
         source = entry.questions
-        path = Path(__file__).parents[1] / "data" / "mini" / "questions" / f"{lang}.jsonl"
+        path = mini_file(QUESTIONS, lang)
         if source.kind == "jsonl":
             path = user_path(source.path, {"lang": lang})
         rows = self.assumed["default_questions"]

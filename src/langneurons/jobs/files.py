@@ -17,9 +17,10 @@ from langneurons.base.shipped import PROJECT, definition_file, project_file
 from langneurons.base.yaml import parse_yaml
 from langneurons.config.config import Config, entry_languages
 from langneurons.data import files, typed
+from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row
 from langneurons.evaluation.settings import source_paths
-from langneurons.evaluation.tasks import build, load_task, mini_file
+from langneurons.evaluation.tasks import build, load_task
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
     check_layers,
@@ -30,7 +31,6 @@ from langneurons.jobs.sizes import (
 )
 from langneurons.reporting.printed import missing_columns, read_printed
 
-MINI = Path(__file__).resolve().parents[1] / "data" / "mini"
 SIBLINGS = 2000  # names of a folder among which the most similar one is looked for
 SHOWN = 10
 COUNTED_BYTES = 2**26  # larger files of rows are not counted before a run
@@ -551,7 +551,7 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
         if corpus.split == "order":
             break
         try:
-            text = (MINI / corpus.source.texts / f"{lang}.jsonl").read_text(encoding="utf-8")
+            text = mini_file(corpus.source.texts, lang).read_text(encoding="utf-8")
         except OSError:
             continue
         names = [json.loads(line)["id"] for line in text.splitlines() if line.strip()]

@@ -12,11 +12,11 @@ from typing import Any
 from langneurons.base.digests import file_digest
 from langneurons.base.protocols import STAGES, Protocol, from_points
 from langneurons.base.shipped import project_file
-from langneurons.config.config import Config, entry_languages, statistic_site
+from langneurons.config.config import Config, entry_languages
 from langneurons.config.controls import controls, roles
 from langneurons.config.labels import adapter_labels, shown
 from langneurons.data.settings import TextSource
-from langneurons.interventions.settings import percentile
+from langneurons.interventions.settings import percentile, statistic_site
 from langneurons.models.settings import NEWEST
 from langneurons.training.settings import Adapter, FinetuneEntry
 

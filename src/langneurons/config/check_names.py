@@ -1,0 +1,273 @@
+"""Checks across keys: language sets, selections, figures, paths."""
+
+from collections.abc import Iterable
+
+from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.languages import set_directory
+from langneurons.base.paths import braces
+from langneurons.base.settings import doubled, is_name
+from langneurons.config.config import BASELINE, Config
+from langneurons.evaluation.settings import (
+    source_paths,
+)
+
+FIGURE_KEYS = {
+    "neurons": (),
+    "overlap": ("selection",),
+    "layers": ("selection",),
+    "venn": ("selection",),
+    "perplexity": ("intervention", "protocol"),
+    "cross_entropy": ("intervention", "protocol"),
+    "forcing": ("intervention", "protocol"),
+    "fallback": ("intervention", "protocol"),
+    "lens": ("protocol",),
+    "lens_change": ("intervention", "protocol"),
+    "lss": ("intervention", "protocol"),
+    "lss_factors": ("protocol",),
+    "lss_layers": ("intervention", "protocol"),
+    "scores": ("task", "protocol"),
+    "targets": ("task", "intervention", "protocol"),
+    "task_layers": ("task", "intervention", "protocol"),
+}
+
+
+# Figures that show a task, not the neurons of a language set.
+WITHOUT_SET = ("scores",)
+
+
+def check_one_set(config: Config) -> None:
+    """Refuse a selection whose cells on two language sets would stand beside one printed number."""
+    for model in config.models:
+        for adapter, task, lang in config.evaluations(model):
+            if adapter == "base":
+                continue
+            seen: dict[tuple[str, str], str] = {}
+            one = config.adapters(model)[adapter]
+            for folder, selection, name, _ in config.task_conditions(model, task, lang, one):
+                other = seen.setdefault((selection, name), folder)
+                if other != folder:
+                    labels = config.labels()
+                    raise ConfigError(
+                        f"tasks.{task}.language_sets: with results.published, a selection is"
+                        f" evaluated on one set; {selection!r} is on {labels[other]!r} and"
+                        f" {labels[folder]!r} in {lang!r}. Name one of them."
+                    )
+
+
+def check_figures(config: Config) -> None:
+    """Refuse a stand-in that is no model, and a named figure that is not drawn."""
+    for printed, model in config.results.stand_ins.items():
+        if model not in config.models:
+            raise unknown(f"results.stand_ins.{printed}", model, "model", config.models)
+    if config.results.published is not None:
+        check_one_set(config)
+    if config.results.claims and not config.tasks:
+        raise ConfigError("results.claims: they are about task scores; define `tasks`.")
+    check_doubled("results.claims", config.results.claims)
+    for name, figure in config.results.figures.items():
+        path = f"results.figures.{name}"
+        if not is_name(name):
+            raise ConfigError(f"{path}: {name!r} is no name (letters, digits, '.', '_', '+', '-').")
+        groups = (
+            ("model", "model", config.models),
+            ("languages", "language set", config.language_sets),
+            ("selection", "selection", config.selections),
+            ("intervention", "intervention", {**config.interventions, **config.sweeps()}),
+            ("protocol", "protocol", config.protocols),
+            ("task", "task", config.tasks),
+        )
+        for key, what, known in groups:
+            value = getattr(figure, key)
+            if value is not None and value not in known:
+                raise unknown(f"{path}.{key}", value, what, known)
+            needed = key == "model" or key in FIGURE_KEYS[figure.kind]
+            needed = needed or (key == "languages" and figure.kind not in WITHOUT_SET)
+            if value is None and needed and key != "protocol":
+                raise ConfigError(f"{path}.{key}: missing; a figure of {figure.kind} needs it.")
+            if value is not None and not needed:
+                raise ConfigError(f"{path}.{key}: a figure of {figure.kind} takes none.")
+        if figure.kind == "scores":
+            if not config.tasks[figure.task].interventions:
+                raise ConfigError(f"{path}: this configuration draws no such figure.")
+            continue
+        members = config.language_sets[figure.languages]
+        cells = config.cells(figure.model)
+        sets = {langset for langset, _ in cells}
+        drawn = figure.languages in sets
+        if figure.selection is not None:
+            drawn = (figure.languages, figure.selection) in cells
+        if figure.kind == "venn":
+            drawn = drawn and any(set(members).issuperset(t) for t in config.results.venn)
+        folder = config.directory(figure.languages)
+        if figure.intervention is not None:
+            drawn = (folder, figure.intervention) in _written(config, figure.model, figure.kind)
+        if figure.kind == "lss_factors":
+            drawn = any(cell[0] == folder for cell in config.lss_cells(figure.model))
+        if figure.task is not None:
+            sweeps = config.sweeps().get(figure.intervention, {}).values()
+            drawn = any(
+                (figure.task, figure.languages, name) in config.target_cells(figure.model)
+                for name in (sweeps if figure.kind == "task_layers" else [figure.intervention])
+            )
+        if figure.kind == "lens":
+            drawn = folder in config.lens_cells(figure.model)
+        if not drawn:
+            raise ConfigError(f"{path}: this configuration draws no such figure.")
+
+
+def _written(config: Config, model: str, kind: str) -> set[tuple[str, str]]:
+    """Return the (set folder, intervention) of which there are figures of a kind."""
+    if kind == "lens_change":
+        cells = config.lens_cells(model)
+        return {(folder, name) for folder, rows in cells.items() for _, name, _ in rows}
+    if kind == "lss":
+        return {(folder, name) for folder, _, name in config.lss_cells(model)}
+    if kind == "lss_layers":
+        return {(folder, config.sweep_of(name)) for folder, _, name in config.lss_cells(model)}
+    if kind in ("forcing", "fallback"):
+        return {(folder, name) for folder, _, name in config.generation_cells(model, kind)}
+    return {(folder, name) for folder, _, name in config.perplexity_cells(model)}
+
+
+def check_doubled(path: str, values: Iterable[object]) -> None:
+    """Refuse a list that names something twice."""
+    again = doubled(values)
+    if again:
+        raise ConfigError(f"{path}: {', '.join(again)} listed more than once.")
+
+
+def check_directories(config: Config) -> None:
+    """Refuse two sets whose codes, joined by '-', read the same."""
+    seen: dict[str, tuple[str, frozenset[str]]] = {}
+    for name, members in config.language_sets.items():
+        folder = set_directory(members)
+        other, codes = seen.setdefault(folder, (name, frozenset(members)))
+        if codes != frozenset(members):
+            raise ConfigError(
+                f"language_sets.{name}: {list(members)} would share the folder {folder!r} with"
+                f" language_sets.{other}; rename a code that holds a '-'."
+            )
+
+
+def check_paths(place: str, source, languages: int) -> None:
+    """Refuse templates of a task's files that cannot be filled in or serve one language only."""
+    paths = source_paths(source)
+    varied = any("{lang}" in path or "{code}" in path for path in paths.values())
+    for key, path in paths.items():
+        check_template(f"{place}.{key}", path, 1 if varied else languages, ("lang", "code"))
+
+
+def check_template(
+    path: str, text: str, languages: int, legal: tuple[str, ...] = ("lang",)
+) -> None:
+    """Refuse braces other than {lang}, and a template without it for several languages."""
+    try:
+        fields = braces(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {text!r} cannot be filled in: {error}.") from None
+    wrong = sorted(fields - set(legal))
+    if wrong:
+        named = ", ".join(f"{{{one}}}" for one in legal)
+        raise ConfigError(f"{path}: {text!r}: {{{wrong[0]}}} is not legal; legal: {named}.")
+    if not fields and languages > 1:
+        raise ConfigError(
+            f"{path}: {text!r} lacks {{lang}}, so every language would read the same text."
+        )
+
+
+def check_selections(config: Config) -> None:
+    """Refuse selections of sets, sites and selections that are not there."""
+    for name, selection in config.selections.items():
+        path = f"selections.{name}"
+        if name == BASELINE:
+            raise ConfigError(f"{path}: `none` names the untouched model; choose another name.")
+        if selection.language_sets is not None and not selection.language_sets:
+            raise ConfigError(f"{path}.language_sets: empty; leave the key out to use every set.")
+        for langset in selection.language_sets or ():
+            if langset not in config.language_sets:
+                raise unknown(
+                    f"{path}.language_sets", langset, "language set", config.language_sets
+                )
+        check_doubled(f"{path}.language_sets", selection.language_sets or ())
+        own = selection.language_sets or tuple(config.language_sets)
+        for other in selection.depends_on:
+            key = f"{path}.{selection.depends_key}"
+            if other not in config.selections:
+                raise unknown(key, other, "selection", config.selections)
+            if selection.method == config.selections[other].method == "random":
+                raise ConfigError(f"{key}: {other!r} is itself random; name what it mirrors.")
+            there = config.selections[other].language_sets or tuple(config.language_sets)
+            lacking = [langset for langset in own if langset not in there]
+            if lacking:
+                raise ConfigError(
+                    f"{key}: {other!r} is not selected on language set {lacking[0]!r}; it is"
+                    f" selected on: {', '.join(there)}."
+                )
+        for langset in own if selection.knows is not None else ():
+            for lang in config.language_sets[langset]:
+                if lang not in selection.knows:
+                    what = f"language of the mask (language set {langset!r})"
+                    raise unknown(f"{path}.language_sets", lang, what, selection.knows)
+        for site in selection.needs_sites:
+            if site not in config.statistics.sites:
+                raise ConfigError(
+                    f"{path}.site: {site!r} is not measured; statistics.sites:"
+                    f" {', '.join(config.statistics.sites)}."
+                )
+        for site in selection.needs_histograms:
+            check_histogram(config, f"{path}.threshold", site)
+        for site in selection.needs_document_means:
+            if site not in config.statistics.document_means:
+                raise ConfigError(
+                    f"{path}.site: needs means per document of site {site!r};"
+                    f" statistics.document_means:"
+                    f" {', '.join(config.statistics.document_means) or 'none'}. Add it there."
+                )
+        for level in selection.needs_batch_quantiles:
+            if level not in config.statistics.batch_quantiles:
+                raise ConfigError(
+                    f"{path}: needs the batch quantile {level}; statistics.batch_quantiles:"
+                    f" {list(config.statistics.batch_quantiles)}. Add it there."
+                )
+
+
+def check_cycles(config: Config) -> None:
+    """Refuse selections that wait for one another, showing the way round."""
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            shown = " -> ".join((*way[way.index(name) :], name))
+            key = config.selections[name].depends_key
+            raise ConfigError(
+                f"selections.{name}.{key}: {shown}: a selection cannot depend on itself; break the"
+                " circle."
+            )
+        if name not in done:
+            for other in config.selections[name].depends_on:
+                follow(other, (*way, name))
+            done.add(name)
+
+    for name in config.selections:
+        follow(name, ())
+
+
+def check_histogram(config: Config, path: str, site: str) -> None:
+    """Refuse a site of which no histogram is kept."""
+    kept = config.statistics.histograms
+    if site not in kept and not (site == "act" and "gate" in kept):
+        raise ConfigError(
+            f"{path}: needs the distribution of site {site!r}; statistics.histograms:"
+            f" {', '.join(kept) or 'none'}. Add it there."
+        )
+
+
+def check_sets(config: Config, path: str, chosen: Iterable[str] | None) -> None:
+    """Refuse language sets that are not there, or that no model is run on."""
+    if chosen is None:
+        return
+    if not tuple(chosen):
+        raise ConfigError(f"{path}.language_sets: empty; leave the key out to use every set.")
+    for langset in chosen:
+        if langset not in config.language_sets:
+            raise unknown(f"{path}.language_sets", langset, "language set", config.language_sets)

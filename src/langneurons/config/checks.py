@@ -1,0 +1,95 @@
+"""The checks across the keys of a configuration, in their order."""
+
+from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.languages import KNOWN_LANGUAGES
+from langneurons.config.check_names import (
+    check_cycles,
+    check_directories,
+    check_doubled,
+    check_figures,
+    check_selections,
+)
+from langneurons.config.check_stages import (
+    check_finetunings,
+    check_generation,
+    check_interventions,
+    check_lss,
+    check_mini,
+    check_perplexity,
+    check_protocols,
+    check_tasks,
+    check_use,
+)
+from langneurons.config.config import BASELINE, Config
+from langneurons.config.labels import check_labels
+from langneurons.interventions.settings import ROLES
+
+# Words with a meaning of their own where a language or a model is named.
+RESERVED_LANGUAGES = (BASELINE, "neurons", *ROLES)
+RESERVED_MODELS = ("tables", "figures")
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigError` for the first name that refers to nothing, or to something unused."""
+    known = KNOWN_LANGUAGES | config.languages
+    for code in config.languages:
+        if code in RESERVED_LANGUAGES:
+            raise ConfigError(
+                f"languages.{code}: {code!r} cannot be a language code: it is a reserved word"
+                f" (reserved: {', '.join(RESERVED_LANGUAGES)})."
+            )
+    for name, members in config.language_sets.items():
+        path = f"language_sets.{name}"
+        if not members:
+            raise ConfigError(f"{path}: the set is empty; list at least two languages.")
+        if len(members) < 2:
+            raise ConfigError(
+                f"{path}: {list(members)} has one language; a language-specific neuron is one"
+                " against others, so list at least two."
+            )
+        for lang in members:
+            if lang not in known:
+                raise unknown(path, lang, "language", known)
+        check_doubled(path, members)
+    check_directories(config)
+    for name, model in config.models.items():
+        if name in RESERVED_MODELS:
+            raise ConfigError(
+                f"models.{name}: results/{name} holds the {name} of all models; choose another"
+                " name."
+            )
+        path = f"models.{name}.language_sets"
+        if model.language_sets is not None and not model.language_sets:
+            raise ConfigError(f"{path}: empty; leave the key out to run every set.")
+        for langset in model.language_sets or ():
+            if langset not in config.language_sets:
+                raise unknown(path, langset, "language set", config.language_sets)
+        check_doubled(path, model.language_sets or ())
+        source = model.source
+        if source.kind == "gguf":
+            fields = ("package", "version", "file", "sha256")
+            given = [key for key in fields if getattr(source, key) is not None]
+            if (source.path is None) == (source.package is None):
+                raise ConfigError(
+                    f"models.{name}.source: a gguf source takes either `path` or `package`."
+                )
+            if source.package is not None and len(given) < len(fields):
+                lacking = sorted(set(fields) - set(given))
+                raise ConfigError(
+                    f"models.{name}.source: {', '.join(lacking)} missing; a package is pinned by"
+                    " version and by the SHA-256 of the file."
+                )
+    check_protocols(config)
+    check_selections(config)
+    check_cycles(config)
+    for name, protocol in config.protocols.items():
+        check_interventions(config, name, protocol)
+    check_perplexity(config)
+    check_lss(config)
+    check_tasks(config)
+    check_finetunings(config)
+    check_generation(config)
+    check_mini(config)
+    check_use(config)
+    check_figures(config)
+    check_labels(config)
