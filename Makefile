@@ -1,5 +1,7 @@
 # Each target sets up what it needs in .venv, from the pins.
-PYTHON ?= python3.11
+# The first Python of these that runs; a shim without a version behind it does not.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
 CORES ?= 2
 CONFIG ?= config/config.yaml
 BIN := .venv/bin
@@ -13,7 +15,7 @@ help:                      ## this list; nothing is installed
 	@sed -n 's/^\([a-z-][a-z-]*\):[^#]*## */\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .venv/installed: requirements.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed (looked for: $(PYTHON)); set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none is on the path; set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -52,7 +54,7 @@ lint: .venv/installed      ## ruff, snakefmt, snakemake --lint, generated files
 	$(BIN)/ruff format --check src workflow/scripts tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint --configfile config/config.yaml
-	$(BIN)/python -m langneurons.config --check
+	$(BIN)/langneurons reference
 
 cluster: .venv/installed   ## the graph on a real SLURM of one host, with faults (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm -s tests/slurm
@@ -62,11 +64,11 @@ soak: .venv/installed      ## the same under so many faults, in rounds; most of 
 	$(BIN)/python tests/slurm/soak.py --faults $(FAULTS)
 
 plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything runs
-	@$(BIN)/python -m langneurons.jobs.costs $(CONFIG)
+	@$(BIN)/langneurons plan $(CONFIG)
 	@echo; echo "Jobs left, by rule:"; $(SNAKEMAKE) -n --quiet rules 2>&1 | sed -n '/^job  /,/^total/p' | awk '!seen[$$0]++'
 
 efficiency: .venv/installed ## what jobs used of what they asked for
-	@$(BIN)/python -m langneurons.jobs.efficiency $(CONFIG)
+	@$(BIN)/langneurons efficiency $(CONFIG)
 
 # The benchmarks' own environment: ours, and the libraries that they compare with.
 .bench/installed: requirements.txt requirements-model.txt benchmarks/requirements.txt pyproject.toml

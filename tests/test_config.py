@@ -11,8 +11,8 @@ import pytest
 
 from langneurons.base.errors import ConfigError
 from langneurons.base.yaml import parse_yaml
+from langneurons.cli import main
 from langneurons.config import build, load_config, read_configs
-from langneurons.config.__main__ import main
 from langneurons.config.reference import files, schema
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.jobs.parameters import stage
@@ -1281,7 +1281,7 @@ def test_configurations_are_frozen():
 @pytest.mark.parametrize("path", files())
 def test_generated_files_are_in_step(path):
     current = (ROOT / path).read_text(encoding="utf-8")
-    assert current == files()[path], "run: python -m langneurons.config --write"
+    assert current == files()[path], "run: langneurons reference --write"
 
 
 def test_reference_loads_and_the_schema_agrees():
@@ -1301,10 +1301,10 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "tiny-model/config.json").write_text("{}")
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps(GOOD))
-    assert main([str(path)]) == 0
+    assert main(["check", str(path)]) == 0
     assert "3 languages, 3 neuron tables" in capsys.readouterr().out
     path.write_text(json.dumps(GOOD | {"modles": {}}))
-    assert main([str(path)]) == 1
+    assert main(["check", str(path)]) == 1
     assert "modles: unknown key" in capsys.readouterr().err
 
 

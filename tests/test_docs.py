@@ -8,8 +8,8 @@ import pytest
 from inprocess import planned
 
 from langneurons.base.yaml import parse_yaml
+from langneurons.cli import main
 from langneurons.config import build
-from langneurons.jobs.costs import main as plan_main
 from langneurons.models.families import ADAPTERS
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def test_ten_lines_are_a_whole_run(tmp_path, monkeypatch, capsys):
     rules = [job.rule.name for job in planned(tmp_path, tmp_path / "mine.yaml")]
     assert rules.count("collect_statistics") == 4 and rules.count("select_neurons") == 2
     assert rules.count("measure_perplexity") == 2 and rules[-1] == "write_report"
-    assert plan_main(["mine.yaml"]) == 0
+    assert main(["plan", "mine.yaml"]) == 0
     assert "collect_statistics" in capsys.readouterr().out
 
 

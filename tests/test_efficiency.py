@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from langneurons.cli import main
 from langneurons.jobs import efficiency
-from langneurons.jobs.efficiency import main, used
+from langneurons.jobs.efficiency import used
 
 CONFIG = """
 name: small
@@ -38,7 +39,7 @@ def test_a_rule_is_the_sum_of_its_jobs(run):
 
 
 def test_the_report_says_what_to_ask_for(run, capsys):
-    assert main([str(run / "small.yaml"), "--directory", str(run)]) == 0
+    assert main(["efficiency", str(run / "small.yaml"), "--directory", str(run)]) == 0
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("collect"))
     # 2.5 hours in two jobs; 90 of 60 minutes; 1 of 4 GB; two cores.
     assert line.split()[1:8] == ["2", "2.50", "90.0", "150%", "1.00", "25%", "2.0"]
@@ -48,7 +49,7 @@ def test_the_report_says_what_to_ask_for(run, capsys):
 def test_without_a_run_it_says_what_to_do(tmp_path, capsys):
     (tmp_path / "small.yaml").write_text(CONFIG)
     file = str(tmp_path / "small.yaml")
-    assert main([file, "--directory", str(tmp_path)]) == 1
+    assert main(["efficiency", file, "--directory", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "No job has finished here" in said and f"snakemake --configfile {file}" in said
 

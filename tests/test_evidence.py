@@ -3,8 +3,8 @@
 import pytest
 
 from langneurons.base.errors import ConfigError
+from langneurons.cli import main
 from langneurons.config import build
-from langneurons.config.__main__ import main
 from langneurons.jobs.evidence import thin_evidence
 
 NINE = ["en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur"]
@@ -59,7 +59,7 @@ def test_a_single_document_is_no_sample():
 
 
 def test_the_check_of_a_configuration_warns(capsys):
-    assert main(["config/config.yaml"]) == 0
+    assert main(["check", "config/config.yaml"]) == 0
     assert capsys.readouterr().err == ""
-    assert main(["config/papers/rahmanisa2025_small.yaml"]) == 0
+    assert main(["check", "config/papers/rahmanisa2025_small.yaml"]) == 0
     assert "warning: tasks.xcopa: with 6 items no cell of" in capsys.readouterr().err

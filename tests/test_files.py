@@ -14,8 +14,8 @@ import pytest
 from test_config import GOOD, put
 
 from langneurons.base.errors import ConfigError
+from langneurons.cli import main
 from langneurons.config import build
-from langneurons.config.__main__ import main
 from langneurons.jobs.files import check_files
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import depths, needed_layers, tight_memory
@@ -424,7 +424,7 @@ def test_a_model_that_needs_more_memory_than_is_asked_for(here, capsys):
     (said,) = tight_memory(build(raw))
     assert "models.large: a job needs about 20.9 GB" in said and "runtime.mem_mb: 21000" in said
     (here / "mine.yaml").write_text(json.dumps(raw))
-    assert main(["mine.yaml"]) == 0 and "20.9 GB" in capsys.readouterr().err
+    assert main(["check", "mine.yaml"]) == 0 and "20.9 GB" in capsys.readouterr().err
     assert tight_memory(build(raw | {"runtime": {"mem_mb": 21000}})) == []
 
 
@@ -512,7 +512,7 @@ def test_the_command_line_names_every_missing_file(here, capsys):
     raw["models"]["tiny"]["source"]["path"] = "nowhere"
     raw["corpus"]["source"] = {"kind": "text", "path": "{lang}.txt"}
     (here / "mine.yaml").write_text(json.dumps(raw))
-    assert main(["mine.yaml"]) == 1
+    assert main(["check", "mine.yaml"]) == 1
     said = capsys.readouterr().err
     assert said.count("corpus.source.path") == 3 and said.count("models.tiny.source.path") == 1
 

@@ -27,7 +27,8 @@ lm_eval = pytest.importorskip(
 
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from langneurons.integrations.harness import InterventionLM, main  # noqa: E402
+from langneurons.cli import main  # noqa: E402
+from langneurons.integrations.harness import InterventionLM  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = Path(lm_eval.__file__).parent / "tasks"
@@ -317,10 +318,11 @@ def test_the_bridge_is_built_from_a_configuration_and_its_results(
         bootstrap_iters=0,
     )
     arguments = [
+        "evaluate",
         "tiny.yaml",
         *(f"--{key.replace('_', '-')}={value}" for key, value in names.items()),
     ]
-    arguments += [f"--include-path={two_tasks}", "--only-included", "--tasks", "copa_local"]
+    arguments += [f"--include-path={two_tasks}", "--only-included", "--task", "copa_local"]
     output = two_tasks / "scores.json"
     assert main([*arguments, "--output", str(output), "--cache", str(two_tasks / "kept")]) == 0
     written = json.loads(output.read_text())

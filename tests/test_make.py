@@ -75,13 +75,14 @@ def test_a_picture_is_replaced_by_a_whole_one_only(tmp_path, tools, dot, code):
 
 
 WITHOUT = """
-import runpy, sys
+import sys
 sys.modules["lm_eval"] = None
 try:
     import langneurons.integrations.harness
 except ModuleNotFoundError as error:
     print("imported:", error)
-runpy.run_module("langneurons.integrations.harness", run_name="__main__")
+from langneurons.cli import main
+sys.exit(main(["evaluate", "mine.yaml", "--model", "m", "--task", "t"]))
 """
 
 
@@ -92,6 +93,35 @@ def test_the_bridge_without_the_harness_says_what_to_install():
         capture_output=True,
         text=True,
     )
-    hint = "pip install --no-deps -r requirements-harness.txt"
+    hint = "pip install 'langneurons[harness]'"
     assert done.returncode == 1
     assert hint in done.stdout and hint in done.stderr and "Traceback" not in done.stderr
+    assert "requirements-harness.txt" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        ({"python3.11": 0, "python3.12": 0}, "python3.11"),
+        ({"python3.12": 0, "python3.13": 0}, "python3.12"),
+        ({"python3.11": 1, "python3.13": 0}, "python3.13"),  # a name without a Python behind it
+        ({"python3": 0}, "python3"),
+        ({"python3": 1}, ""),
+        ({}, ""),
+    ],
+)
+def test_whichever_python_is_there_is_taken(tmp_path, tools, there, found):
+    for name, status in there.items():
+        (tools / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tools / name).chmod(0o755)
+    shutil.copy2(ROOT / "Makefile", tmp_path)
+    done = make(
+        tmp_path, "-n", "--eval", "say: ; @echo '[$(PYTHON)]'", "say", where=tmp_path, path=tools
+    )
+    assert f"[{found}]" in done.stdout, done.stderr
+    if not found:
+        (tmp_path / "requirements.txt").touch()
+        (tmp_path / "pyproject.toml").touch()
+        done = make(tmp_path, "lint", where=tmp_path, path=tools)
+        assert done.returncode and "Python 3.11, 3.12 or 3.13 is needed" in done.stdout
+        assert not (tmp_path / ".venv").exists()

@@ -9,9 +9,10 @@ import torch
 
 from langneurons.activations.statistics import Statistics
 from langneurons.base.io import DamagedFile, write_parquet
+from langneurons.cli import main
 from langneurons.reporting.masks import read_counts
 from langneurons.selection.methods.lape import Lape
-from langneurons.selection.table import NeuronTable, main
+from langneurons.selection.table import NeuronTable
 
 FOLDER = Path(__file__).parent.parent / "config/published"
 MASKS = pd.read_csv(FOLDER / "masks.csv").set_index("mask").to_dict("index")
@@ -222,15 +223,17 @@ def test_table_with_the_published_multiplicities_counts_as_published(name):
     assert table.multiplicity().to_dict() == counts.multiplicity
 
 
-def test_masks_are_converted_on_the_command_line(tmp_path):
+def test_masks_are_converted_on_the_command_line(tmp_path, capsys):
     original = example()
     original.to_parquet(tmp_path / "a.parquet")
-    main([str(tmp_path / "a.parquet"), str(tmp_path / "b.pth")])
+    main(["convert", str(tmp_path / "a.parquet"), str(tmp_path / "b.pth")])
     codes = ",".join(original.languages)
-    back = [str(tmp_path / "b.pth"), str(tmp_path / "c.parquet"), "--languages", codes]
+    back = ["convert", str(tmp_path / "b.pth"), str(tmp_path / "c.parquet"), "--languages", codes]
     main([*back, "--neurons-per-layer", str(original.d_mlp)])
     found = NeuronTable.from_parquet(tmp_path / "c.parquet")
     columns = ["lang", "layer", "neuron"]
     pd.testing.assert_frame_equal(found.frame[columns], original.frame[columns])
-    with pytest.raises(SystemExit):
-        main(back)
+    assert main(back) == 1
+    assert "number of neurons per layer" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "b.pth"), str(tmp_path / "d.pth")]) == 1
+    assert "one must be masks (.pth)" in capsys.readouterr().err

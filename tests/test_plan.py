@@ -7,8 +7,9 @@ import pytest
 
 from langneurons.base.errors import ConfigError
 from langneurons.base.yaml import parse_yaml
+from langneurons.cli import main
 from langneurons.config import build, read_configs
-from langneurons.jobs.costs import ASSUMPTIONS, Planner, main, text
+from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
 from langneurons.jobs.parameters import stage as parameters
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +79,7 @@ def test_measured_jobs_replace_the_estimate(tmp_path):
 def test_an_unknown_model_is_named(capsys):
     with pytest.raises(ConfigError, match=r"models.llama-3.1-8b is unknown.*meta-llama"):
         plan(models={}).stages()
-    assert main(["nowhere.yaml"]) == 1
+    assert main(["plan", "nowhere.yaml"]) == 1
     assert "nowhere.yaml" in capsys.readouterr().err
 
 
@@ -103,11 +104,11 @@ def test_evaluation_keeps_the_keys_and_values_of_a_batch():
 
 
 def test_the_printed_plan_states_what_it_rests_on(capsys):
-    assert main([str(PAPER)]) == 0
+    assert main(["plan", str(PAPER)]) == 0
     printed = capsys.readouterr().out
     for words in ("finetune", "GPU h", "disk GB", "A100", "Assumed", "total"):
         assert words in printed
-    assert main([str(PAPER), "--json"]) == 0
+    assert main(["plan", str(PAPER), "--json"]) == 0
     assert {one["rule"] for one in json.loads(capsys.readouterr().out)} >= {"fetch_text"}
     assert "WARNING" in text(
         plan(device=ASSUMED["device"] | {"memory_gb": 10}).stages(),
@@ -260,7 +261,7 @@ def test_gpus_belong_to_no_job_and_weights_to_their_format():
 
 
 def test_the_default_of_the_project_is_planned_before_anything_runs(tmp_path, capsys):
-    assert main([str(ROOT / "config/config.yaml"), "--directory", str(tmp_path)]) == 0
+    assert main(["plan", str(ROOT / "config/config.yaml"), "--directory", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "collect_statistics" in said and "gemma3-270m" in said
 

@@ -27,6 +27,7 @@ ROOMS = (
     "jobs",
     "integrations",
     "cli",
+    "__main__",
 )
 HEAVY = ("torch", "transformers", "numba", "datasets", "peft")
 # Libraries and the only modules, or rooms, that import them.

@@ -12,9 +12,10 @@ from test_selection import as_sets, from_counts, run
 
 from langneurons.activations.statistics import Mismatch
 from langneurons.base.digests import file_digest
+from langneurons.cli import main
 from langneurons.selection.methods.published import Published
 from langneurons.selection.orders import ORDERS
-from langneurons.selection.table import NeuronTable, main
+from langneurons.selection.table import NeuronTable
 
 PUBLISHED = Path(__file__).parent.parent / "config/published"
 SHAPE = (3, 10)
@@ -228,7 +229,7 @@ def test_the_orders_are_those_of_the_published_masks():
 def test_the_command_line_knows_the_orders(tmp_path):
     sets = mask_of(tmp_path / "mask.pth", ORDERS["tang2024"])
     target = tmp_path / "table.parquet"
-    main([str(tmp_path / "mask.pth"), str(target), "--languages", "tang2024"] + SIZES)
+    main(["convert", str(tmp_path / "mask.pth"), str(target), "--languages", "tang2024"] + SIZES)
     table = NeuronTable.from_parquet(target)
     assert table.languages == list(ORDERS["tang2024"]) and as_sets(table) == sets
 

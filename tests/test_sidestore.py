@@ -6,8 +6,10 @@ import os
 import pandas as pd
 import pytest
 
+from langneurons.base.errors import InputError
 from langneurons.base.io import write_parquet
-from langneurons.base.store import SideStore, main, prune
+from langneurons.base.store import SideStore, prune
+from langneurons.cli import main
 
 KEY = {"model": {"model": "m", "dtype": "float32"}, "tokens": None, "levels": (0.5, 0.9)}
 FRAME = pd.DataFrame({"document": ["a", "b"], "nll": [0.25, 1 / 3]})
@@ -15,7 +17,7 @@ FRAME = pd.DataFrame({"document": ["a", "b"], "nll": [0.25, 1 / 3]})
 
 @pytest.fixture
 def store(tmp_path):
-    return SideStore(tmp_path / "work", "perplexity")
+    return SideStore(tmp_path / ".work", "perplexity")
 
 
 def test_a_part_is_found_by_its_key_in_any_order(store):
@@ -72,8 +74,19 @@ def test_pruning_deletes_the_least_recently_used(store):
     assert store.get(keys[0]) is None
 
 
-def test_pruning_from_the_command_line(store, capsys):
+def test_pruning_from_the_command_line(store, capsys, tmp_path):
     store.put({"a": 1}, pd.DataFrame({"x": [1.0]}))
-    main([str(store.root.parent), "--max-mb", "0"])
+    assert main(["prune", str(store.root.parent), "--max-mb", "0"]) == 0
     assert "1 files" in capsys.readouterr().out
     assert store.get({"a": 1}) is None
+
+
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path, capsys):
+    kept = tmp_path / "results" / "table.parquet"
+    kept.parent.mkdir()
+    kept.write_bytes(b"mine")
+    with pytest.raises(InputError, match="is not a store of finished parts"):
+        prune(kept.parent, 0)
+    assert main(["prune", str(kept.parent), "--max-mb", "0"]) == 1
+    assert "called .work" in capsys.readouterr().err
+    assert kept.read_bytes() == b"mine"

@@ -3,12 +3,9 @@
 A job that covers many cells keeps each finished one here. After a kill, or when one condition is
 added, it computes only what the store lacks. Parts are parquet files in an undeclared directory
 (Snakemake deletes declared outputs before it reruns a job), written atomically; a damaged part is
-computed again. The store can be emptied at any time; `prune` caps its size:
-
-python -m langneurons.base.store results/.work --max-mb 5000
+computed again. The store can be emptied at any time; `prune` caps its size.
 """
 
-import argparse
 import logging
 import os
 from pathlib import Path
@@ -17,9 +14,11 @@ from typing import Any
 import pandas as pd
 
 from langneurons.base.digests import digest
+from langneurons.base.errors import InputError
 from langneurons.base.io import DamagedFile, read_parquet, write_parquet
 
 log = logging.getLogger(__name__)
+NAME = ".work"
 
 
 class SideStore:
@@ -52,7 +51,16 @@ class SideStore:
 
 
 def prune(root: str | os.PathLike, max_mb: float) -> tuple[int, int]:
-    """Delete the least recently used parts until the store fits; return (files, bytes) deleted."""
+    """Delete the least recently used parts until the store fits; return (files, bytes) deleted.
+
+    Raises:
+        InputError: the folder is not a store.
+    """
+    if Path(root).resolve().name != NAME:
+        raise InputError(
+            f"{root} is not a store of finished parts; such a folder is called {NAME}"
+            f" (results/{NAME})."
+        )
     files = [path for path in Path(root).rglob("*") if path.is_file()]
     files.sort(key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in files)
@@ -65,18 +73,3 @@ def prune(root: str | os.PathLike, max_mb: float) -> tuple[int, int]:
         path.unlink()
     log.info("side store: %d files, %.1f MB deleted", count, freed / 2**20)
     return count, freed
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Prune a store from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m langneurons.base.store", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("root")
-    parser.add_argument("--max-mb", type=float, required=True, help="size that is left at most")
-    given = parser.parse_args(arguments)
-    count, freed = prune(given.root, given.max_mb)
-    print(f"{given.root}: {count} files, {freed / 2**20:.1f} MB deleted")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """The reference files that follow from the configuration's definition.
 
 `schema()` is the JSON schema (draft 2020-12) for editors, `reference()` a commented configuration
-with every key, `page()` the reference page. `python -m langneurons.config --write` writes them.
+with every key, `page()` the reference page. `langneurons reference --write` writes them.
 """
 
 import inspect
@@ -158,7 +158,7 @@ def reference() -> str:
     lines = [
         "# yaml-language-server: $schema=schema.json",
         "# Every key with its meaning, what is legal and its default. Written by",
-        "# `python -m langneurons.config --write`; not meant to be run as it stands.",
+        "# `langneurons reference --write`; not meant to be run as it stands.",
     ]
     shown: set[type] = set()
     lines += _block(Config, EXAMPLE, "", shown)
@@ -169,7 +169,7 @@ def page() -> str:
     """Return the reference page: one table per block."""
     parts = [
         "# Configuration reference",
-        "Written by `python -m langneurons.config --write` from `src/langneurons/config` and"
+        "Written by `langneurons reference --write` from `src/langneurons/config` and"
         " `src/langneurons/selection`. `config/reference.yaml` shows the same as a file.",
     ]
     for model in _reachable(Config):

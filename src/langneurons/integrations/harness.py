@@ -2,20 +2,16 @@ r"""A model under one of our interventions as a model of the EleutherAI LM Evalu
 
 The harness runs its own tasks; every forward pass of it has the intervention's hooks on. Scores of
 tasks that both define agree (`tests/test_harness.py`), so this is for tasks that only the harness
-has. Needs `pip install --no-deps -r requirements-harness.txt`.
+has. Needs `pip install 'langneurons[harness]'`.
 
-    python -m langneurons.integrations.harness config/config.yaml --model gemma3-270m \
-        --language-set mini --selection lape --intervention zero --language vi --tasks xcopa_vi
-
-Neurons and statistics come from the `results/` of a run of that configuration. In Python:
-`lm_eval.simple_evaluate(model="langneurons", model_args={"config": ..., ...}, tasks=[...])` after
-`import langneurons.integrations.harness`, or `InterventionLM(model, tokenizer, plan, identity)`.
+`langneurons evaluate` runs it from the command line. Neurons and statistics come from the
+`results/` of a run of that configuration. In Python: `lm_eval.simple_evaluate(model="langneurons",
+model_args={"config": ..., ...}, tasks=[...])` after `import langneurons.integrations.harness`, or
+`InterventionLM(model, tokenizer, plan, identity)`.
 """
 
-import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,17 +27,14 @@ except ModuleNotFoundError as error:
     hint = (
         f"langneurons.integrations.harness needs the EleutherAI harness, and the module"
         f" {error.name!r} is not installed. Install it with:"
-        " pip install --no-deps -r requirements-harness.txt"
-        " (in a clone: make .venv/harness)."
+        " pip install 'langneurons[harness]' (in a clone: make .venv/harness, which takes"
+        " requirements-harness.txt)."
     )
-    if __name__ == "__main__":
-        sys.exit(hint)
     raise ModuleNotFoundError(hint, name=error.name) from None
 
 from langneurons import __version__
 from langneurons.base.digests import digest
 from langneurons.base.errors import ConfigError, unknown
-from langneurons.base.io import write_text
 from langneurons.config import Config, read_configs
 from langneurons.evaluation.perplexity import plan_digest
 from langneurons.interventions.hooks import NoEffect, Plan, applied
@@ -258,60 +251,30 @@ def _parts(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run tasks of the harness under an intervention and print (or write) the scores as JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m langneurons.integrations.harness", description=main.__doc__
-    )
-    parser.add_argument("config", nargs="+", help="configuration files, merged in order")
-    parser.add_argument("--model", required=True, help="name from `models`")
-    parser.add_argument("--intervention", default=BASELINE, help="name, or none")
-    parser.add_argument("--language-set", help="whose neurons were selected")
-    parser.add_argument("--selection", help="how they were selected")
-    parser.add_argument("--language", help="the language whose neurons are overwritten")
-    parser.add_argument("--protocol", help="name from `protocols`; left out: the first")
-    parser.add_argument("--tasks", nargs="+", required=True, help="names of the harness")
-    parser.add_argument("--include-path", help="folder with task files of your own")
-    parser.add_argument("--only-included", action="store_true", help="none of the harness's own")
-    parser.add_argument("--limit", type=int, help="first items only")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--cache", help="folder for answers; the fingerprint is added")
-    parser.add_argument("--output", help="JSON file; left out: printed")
-    given = parser.parse_args(arguments)
-    try:
-        lm = InterventionLM.from_config(
-            given.config,
-            given.model,
-            given.intervention,
-            given.language_set,
-            given.selection,
-            given.language,
-            given.protocol,
-            given.batch_size,
-        )
-    except (ConfigError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def scores(
+    lm: InterventionLM,
+    tasks: Sequence[str],
+    include_path: str | os.PathLike | None = None,
+    only_included: bool = False,
+    limit: int | None = None,
+    cache: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Return what the harness scores, as plain values: `model` and `results`.
+
+    include_path: a folder of task definitions; only_included: none of the harness's own. cache: a
+    folder for answers, to whose name the fingerprint is added.
+    """
     found = simple_evaluate(
         model=lm,
-        tasks=given.tasks,
+        tasks=list(tasks),
         task_manager=TaskManager(
-            include_path=given.include_path, include_defaults=not given.only_included
+            include_path=None if include_path is None else str(include_path),
+            include_defaults=not only_included,
         ),
-        limit=given.limit,
-        use_cache=lm.cache_path(given.cache) if given.cache else None,
+        limit=limit,
+        use_cache=None if cache is None else lm.cache_path(str(cache)),
         bootstrap_iters=0,
         log_samples=False,
     )
-    text = json.dumps(
-        {"model": lm.get_model_info(), "results": found["results"]}, indent=1, default=str
-    )
-    if given.output:
-        write_text(given.output, text + "\n")
-    else:
-        print(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    plain = {"model": lm.get_model_info(), "results": found["results"]}
+    return json.loads(json.dumps(plain, default=str))

@@ -5,18 +5,13 @@ operations per parameter and token, a LoRA step 4 (no gradient of frozen weights
 device's peak times the share of it that is reached; decoding is bound by reading the weights once
 per token. Where jobs of a rule and model have run, the mean of their measured times and the largest
 of their measured memory replace the estimate.
-
-    python -m langneurons.jobs.costs CONFIG [CONFIG ...] [--assumptions FILE] [--json]
 """
 
-import argparse
 import csv
-import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +21,10 @@ from langneurons.base.paths import user_path
 from langneurons.base.protocols import from_points
 from langneurons.base.shipped import project_file
 from langneurons.base.yaml import parse_yaml
-from langneurons.config import Config, read_configs
+from langneurons.config import Config
 from langneurons.config.config import entry_languages
 from langneurons.data.mini_data import FACTS, QUESTIONS, mini_file
 from langneurons.evaluation.settings import source_paths
-from langneurons.jobs.evidence import thin_evidence
 from langneurons.models import geometry
 from langneurons.models.geometry import Geometry, host_bytes
 from langneurons.training.settings import Adapter, FinetuneEntry, Training
@@ -572,32 +566,3 @@ def text(stages: list[Stage], planner: Planner) -> str:
 
 def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the plan; return 1 with a message if the configuration is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m langneurons.jobs.costs", description=__doc__)
-    parser.add_argument("config", nargs="+", help="configuration files, later over earlier")
-    parser.add_argument("--assumptions", default=None, help=f"YAML file; default {ASSUMPTIONS}")
-    parser.add_argument("--directory", default=".", help="working directory of the run")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    try:
-        path = Path(given.assumptions) if given.assumptions else project_file(ASSUMPTIONS)
-        assumed = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-        planner = Planner(read_configs(given.config), assumed, Path(given.directory))
-        stages = planner.stages()
-    except (ConfigError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    if given.json:
-        print(json.dumps([asdict(stage) for stage in stages], indent=1))
-    else:
-        print(text(stages, planner))
-        for warning in thin_evidence(planner.config):
-            print(f"warning: {warning}", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,5 @@
 """What jobs used of what they asked for, rule by rule, from Snakemake's benchmark files.
 
-    python -m langneurons.jobs.efficiency CONFIG [CONFIG ...] [--directory DIR]
-
 Time and memory are set against the first attempt's request (`runtime.runtime_minutes`,
 `runtime.mem_mb`); the last column says what to ask for instead, with half as much again in reserve.
 
@@ -9,21 +7,18 @@ Where SLURM keeps accounts (sacct), a second table tells how its jobs ended, fai
 them, and what they used of what each had asked for. It needs AccountingStoreFlags=job_comment.
 """
 
-import argparse
 import csv
 import math
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from langneurons.base.errors import ConfigError
-from langneurons.config import Config, read_configs
+from langneurons.config import Config
 
 MODEL_RULES = (
     *("collect_statistics", "measure_perplexity", "measure_lss", "finetune", "evaluate_task"),
@@ -170,34 +165,20 @@ def accounts_table(rules: Sequence[Accounted]) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the report; return 1 with a message if nothing has run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m langneurons.jobs.efficiency", description=__doc__
-    )
-    parser.add_argument("config", nargs="+", help="configuration files, later over earlier")
-    parser.add_argument("--directory", default=".", help="working directory of the run")
-    given = parser.parse_args(arguments)
-    try:
-        config = read_configs(given.config)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 1
-    rules = used(Path(given.directory) / FOLDER)
+def report(config: Config, folder: Path, named: Sequence[str]) -> str:
+    """Return the report of a run in a folder.
+
+    named: the configuration files, which the error names.
+
+    Raises:
+        FileNotFoundError: no job has finished there.
+    """
+    rules = used(folder / FOLDER)
     if not rules:
-        print(
-            f"No job has finished here: {Path(given.directory) / FOLDER} holds no measured times."
-            f" Run `snakemake --configfile {' '.join(given.config)} -c 2` first (or name the"
-            " folder of a run with --directory). What a run would cost: `make plan`.",
-            file=sys.stderr,
+        raise FileNotFoundError(
+            f"No job has finished here: {folder / FOLDER} holds no measured times."
+            f" Run `snakemake --configfile {' '.join(named)} -c 2` first (or name the folder of a"
+            " run with --directory). What a run would cost: `langneurons plan`."
         )
-        return 1
-    print(table(rules, config))
-    jobs = accounts(Path(given.directory))
-    if jobs:
-        print(f"\nWhat SLURM says of its jobs:\n{accounts_table(jobs)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    text, jobs = table(rules, config), accounts(folder)
+    return f"{text}\n\nWhat SLURM says of its jobs:\n{accounts_table(jobs)}" if jobs else text

@@ -1,6 +1,6 @@
 """What a configuration names on disk, looked at before the first job: paths, first rows, sizes.
 
-Called once, by the process that plans a run, and by `python -m langneurons.config`; jobs do not
+Called once, by the process that plans a run, and by `langneurons check`; jobs do not
 repeat it. Nothing large is read: of a file of rows only the first one, of a folder its listing.
 """
 

@@ -3,15 +3,8 @@
 Rows are (lang, layer, neuron, score, ...). Languages without neurons stay in the list. The layout
 in which masks are published, `List[lang][layer] -> LongTensor` in a .pth file, is read with
 `weights_only` and written; the order of its languages is not in the file and must be given.
-
-python -m langneurons.selection.table TABLE.parquet MASKS.pth
-python -m langneurons.selection.table MASKS.pth TABLE.parquet --languages en,zh \
-    --neurons-per-layer 11008
-python -m langneurons.selection.table MASKS.pth TABLE.parquet --languages tang2024 \
-    --neurons-per-layer 11008
 """
 
-import argparse
 import json
 import os
 import re
@@ -23,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from langneurons.base.errors import InputError
 from langneurons.base.io import (
     LFS_POINTER,
     DamagedFile,
@@ -250,31 +244,36 @@ def union(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     return [np.unique(np.concatenate(layers)) for layers in zip(*groups, strict=True)]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert a table to the published layout, or back."""
-    parser = argparse.ArgumentParser(
-        prog="python -m langneurons.selection.table", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source")
-    parser.add_argument("target")
-    parser.add_argument(
-        "--languages",
-        help=f"codes in the order of the .pth file, by commas; or one of: {', '.join(ORDERS)}",
-    )
-    parser.add_argument("--neurons-per-layer", type=int, help="intermediate size of the model")
-    given = parser.parse_args(arguments)
-    if given.source.endswith(".pth"):
-        if not given.languages or not given.neurons_per_layer:
-            parser.error("a .pth file needs --languages and --neurons-per-layer")
-        languages = ORDERS.get(given.languages) or given.languages.split(",")
-        table = NeuronTable.from_pth(given.source, languages, given.neurons_per_layer)
-        table.to_parquet(given.target)
-    else:
-        table = NeuronTable.from_parquet(given.source)
-        table.to_pth(given.target)
-    print(f"{given.target}: {table.unique} neurons, languages: {', '.join(table.languages)}")
+def convert(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    languages: str | None = None,
+    neurons_per_layer: int | None = None,
+) -> None:
+    """Convert a neuron table to the published layout of masks, or masks to a table.
 
+    languages: codes in the order of the .pth file, by commas, or a name of `ORDERS`;
+    neurons_per_layer: the model's intermediate size. Both are needed of a .pth file only.
 
-if __name__ == "__main__":
-    main()
+    Raises:
+        InputError: one of them is missing, or the files are not a table and masks.
+    """
+    source, target = Path(source), Path(target)
+    kinds = (source.suffix, target.suffix)
+    if kinds not in ((".pth", ".parquet"), (".parquet", ".pth")):
+        raise InputError(
+            f"{source} to {target}: one must be masks (.pth) and the other a neuron table"
+            " (.parquet)."
+        )
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: there is no such file.")
+    if source.suffix == ".parquet":
+        NeuronTable.from_parquet(source).to_pth(target)
+        return
+    if not languages or not neurons_per_layer:
+        raise InputError(
+            f"{source}: masks hold neither the languages nor the number of neurons per layer; name"
+            f" both. Known orders of languages: {', '.join(ORDERS)}."
+        )
+    codes = ORDERS.get(languages) or languages.split(",")
+    NeuronTable.from_pth(source, codes, neurons_per_layer).to_parquet(target)

@@ -1,0 +1,246 @@
+"""The command `langneurons`: find, steer and judge language neurons; check, plan and run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langneurons.base.errors import ConfigError, InputError
+from langneurons.base.shipped import PROJECT, project_file
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Language-specific neurons of multilingual models: find, test, train, share, judge.",
+)
+Configs = Annotated[
+    list[str], typer.Argument(metavar="CONFIG", help="Configuration files; later over earlier.")
+]
+Directory = Annotated[Path, typer.Option(help="Working directory of the run.")]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status. A user's mistake ends in words."""
+    try:
+        app(args=arguments, prog_name="langneurons")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    except (ConfigError, InputError, FileNotFoundError, IsADirectoryError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _needs(extra: str, *modules: str) -> None:
+    """Refuse a command whose optional packages are not installed."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"this command needs {', '.join(missing)}, which is not installed. Install it with:"
+            f" pip install 'langneurons[{extra}]'."
+        )
+
+
+@app.command(short_help="Run the workflow on the embedded model.")
+def demo(
+    cores: Annotated[int, typer.Option(min=1, help="Processor cores.")] = 2,
+    directory: Directory = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the jobs only.")] = False,
+) -> None:
+    """Run the whole workflow on the embedded model: neurons, interventions, tables, report.
+
+    Example: langneurons demo --cores 4 --directory demo
+    """
+    _needs("workflow,model", "snakemake", "matplotlib")
+    directory.mkdir(parents=True, exist_ok=True)
+    config = str(PROJECT / "config" / "config.yaml")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile")]
+    command += ["--configfile", config, "--cores", str(cores), "--directory", str(directory)]
+    command += ["--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input"]
+    done = subprocess.run([*command, *(["--dry-run"] if dry_run else [])])
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    if not dry_run:
+        print(f"Open {directory / 'results/reports/demo.html'}")
+
+
+@app.command(short_help="Check configurations; nothing runs.")
+def check(configs: Configs) -> None:
+    """Check configurations without running anything: keys, names, files, layers, lengths.
+
+    Example: langneurons check config/config.yaml
+    """
+    from langneurons.config import read_configs
+    from langneurons.jobs.evidence import thin_evidence
+    from langneurons.jobs.files import check_files
+    from langneurons.jobs.sizes import tight_memory
+
+    config = read_configs(configs)
+    check_files(config)
+    for model in config.models:
+        langs = config.model_languages(model)
+        cells = config.perplexity_cells(model)
+        print(
+            f"{config.name}: {model}: {len(langs)} languages, {len(config.cells(model))} neuron"
+            f" tables, {len(cells)} perplexity matrices, {len(config.tasks)} tasks"
+        )
+    for text in [*thin_evidence(config), *tight_memory(config)]:
+        print(f"warning: {text}", file=sys.stderr)
+
+
+@app.command(short_help="Print what a run would cost.")
+def plan(
+    configs: Configs,
+    assumptions: Annotated[
+        Path | None, typer.Option(help="YAML file of devices and models; shipped: config/plan.yaml")
+    ] = None,
+    directory: Directory = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a run would cost before anything runs: jobs, GPU hours, memory, disk.
+
+    Example: langneurons plan config/papers/mondal2025.yaml
+    """
+    from langneurons.base.yaml import read_yaml
+    from langneurons.config import read_configs
+    from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
+    from langneurons.jobs.evidence import thin_evidence
+
+    assumed = read_yaml(assumptions or project_file(ASSUMPTIONS))
+    planner = Planner(read_configs(configs), assumed, directory)
+    stages = planner.stages()
+    if as_json:
+        print(json.dumps([asdict(stage) for stage in stages], indent=1))
+        return
+    print(text(stages, planner))
+    for warning in thin_evidence(planner.config):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+@app.command(short_help="Print what finished jobs used.")
+def efficiency(configs: Configs, directory: Directory = Path()) -> None:
+    """Print what finished jobs used of what they asked for, by rule.
+
+    Example: langneurons efficiency config/config.yaml --directory demo
+    """
+    from langneurons.config import read_configs
+    from langneurons.jobs.efficiency import report
+
+    print(report(read_configs(configs), directory, configs))
+
+
+@app.command(short_help="Convert neuron tables and masks.")
+def convert(
+    source: Annotated[Path, typer.Argument(help="Neuron table (.parquet) or masks (.pth).")],
+    target: Annotated[Path, typer.Argument(help="File to write, of the other kind.")],
+    languages: Annotated[
+        str | None,
+        typer.Option(help="Codes in the order of the .pth file, by commas, or a known order."),
+    ] = None,
+    neurons_per_layer: Annotated[
+        int | None, typer.Option(min=1, help="Intermediate size of the model.")
+    ] = None,
+) -> None:
+    """Convert a neuron table to the published layout of masks, or back.
+
+    Example: langneurons convert masks.pth masks.parquet --languages en,zh --neurons-per-layer 11008
+    """
+    from langneurons.selection.table import convert as converted
+
+    converted(source, target, languages, neurons_per_layer)
+
+
+@app.command(short_help="Run tasks of the EleutherAI harness.")
+def evaluate(
+    configs: Configs,
+    model: Annotated[str, typer.Option(help="Name from `models`.")],
+    task: Annotated[list[str], typer.Option(help="Task of the EleutherAI harness; repeatable.")],
+    intervention: Annotated[str, typer.Option(help="Name from `interventions`, or none.")] = "none",
+    language_set: Annotated[str | None, typer.Option(help="Whose neurons were selected.")] = None,
+    selection: Annotated[str | None, typer.Option(help="How they were selected.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="The language whose neurons are overwritten.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Name from `protocols`; left out: the first.")
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="Folder with task files of your own.")
+    ] = None,
+    only_included: Annotated[bool, typer.Option(help="None of the harness's own tasks.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="First items only.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests per batch.")] = 8,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for answers; the fingerprint is added.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file; left out: printed.")] = None,
+) -> None:
+    """Run tasks of the EleutherAI harness on a model of a finished run, under an intervention.
+
+    Example: langneurons evaluate config/config.yaml --model gemma3-270m --language-set mini
+    --selection lape --intervention zero --language zh --task xcopa_zh --limit 20
+    """
+    _needs("harness", "lm_eval")
+    from langneurons.base.io import write_text
+    from langneurons.integrations.harness import InterventionLM, scores
+
+    lm = InterventionLM.from_config(
+        configs, model, intervention, language_set, selection, language, protocol, batch_size
+    )
+    text = json.dumps(scores(lm, task, include_path, only_included, limit, cache), indent=1)
+    if output is None:
+        print(text)
+    else:
+        write_text(output, text + "\n")
+
+
+@app.command(short_help="Shrink the store of finished parts.")
+def prune(
+    root: Annotated[Path, typer.Argument(help="The store, such as results/.work.")],
+    max_mb: Annotated[float, typer.Option(min=0, help="Size in MB that is left at most.")],
+) -> None:
+    """Delete the oldest finished parts of jobs until a store has a size. Results stay.
+
+    Example: langneurons prune results/.work --max-mb 5000
+    """
+    from langneurons.base.store import prune as pruned
+
+    count, freed = pruned(root, max_mb)
+    print(f"{root}: {count} files, {freed / 2**20:.1f} MB deleted")
+
+
+@app.command(short_help="Keep generated files in step.")
+def reference(
+    write: Annotated[bool, typer.Option(help="Write the files in place of comparing.")] = False,
+) -> None:
+    """Compare (or write) the files that follow from the definition of configurations.
+
+    Example: langneurons reference --write
+    """
+    from langneurons.config.reference import files
+
+    stale = []
+    for path, content in files().items():
+        file = PROJECT / path
+        current = file.read_text(encoding="utf-8") if file.exists() else ""
+        if current != content:
+            stale.append(path)
+            if write:
+                file.write_text(content, encoding="utf-8")
+    if write:
+        print("written:", ", ".join(stale) or "nothing, all in step")
+    elif stale:
+        print(f"out of date: {', '.join(stale)}; run langneurons reference --write")
+    if stale and not write:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
