@@ -78,13 +78,13 @@ def jobs(config: Config) -> list[tuple[str, dict[str, str]]]:
     for lang in sorted(langs):
         add("fetch_text", lang=lang)
     for name in config.finetunings:
-        for points in config.points("rows"):
+        for variant in config.variants("rows"):
             if not config.finetunings[name].is_text:
-                add("prepare_training", points=points, finetuning=name)
-    for points in config.points("items"):
+                add("prepare_training", variant=variant, finetuning=name)
+    for variant in config.variants("items"):
         for task, entry in config.tasks.items():
             for lang in entry.languages:
-                add("prepare_task", points=points, task=task, lang=lang)
+                add("prepare_task", variant=variant, task=task, lang=lang)
     for model in config.models:
         add("prepare_model", model=model)
         add("quantize_model", model=model)
@@ -100,20 +100,20 @@ def jobs(config: Config) -> list[tuple[str, dict[str, str]]]:
         cells.append(("generation", "force_language", config.generation_cells(model, "forcing")))
         cells.append(("generation", "fall_back", config.generation_cells(model, "fallback")))
         for kind, rule, places in cells:
-            for points in config.points(kind):
+            for variant in config.variants(kind):
                 for langset, selection, intervention in places:
                     where = {"langset": langset, "selection": selection}
-                    add(rule, model=model, points=points, intervention=intervention, **where)
-        for points in config.points("generation"):
+                    add(rule, model=model, variant=variant, intervention=intervention, **where)
+        for variant in config.variants("generation"):
             for langset in config.lens_cells(model):
-                add("read_layers", model=model, points=points, langset=langset)
-        for points in config.points("adapters"):
+                add("read_layers", model=model, variant=variant, langset=langset)
+        for variant in config.variants("adapters"):
             for adapter in config.adapters(model):
-                add("finetune", model=model, points=points, adapter=adapter)
-        for points in config.points("evaluation"):
+                add("finetune", model=model, variant=variant, adapter=adapter)
+        for variant in config.variants("evaluation"):
             for adapter, task, lang in config.evaluations(model):
                 where = {"adapter": adapter, "task": task, "lang": lang}
-                add("evaluate_task", model=model, points=points, **where)
+                add("evaluate_task", model=model, variant=variant, **where)
     for analysis in ("forcing", "fallback"):
         if getattr(config, analysis) is not None:
             add("judge_texts", analysis=analysis)

@@ -346,6 +346,6 @@ def test_the_lowest_activation_is_that_of_the_nonlinearities():
 
 def test_a_configuration_without_perplexity_still_names_its_interventions():
     config = build(GOOD | {"perplexity": None})
-    job = {"model": "tiny", "points": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+    job = {"model": "tiny", "variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
     found = stage(config, "measure_perplexity", intervention="zero", **job)
     assert found["tokens"] is None and found["intervention"]["steps"][0]["value"] == 0

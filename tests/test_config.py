@@ -1036,8 +1036,8 @@ def test_mini_items_are_those_of_the_entry_under_every_definition():
     raw["tasks"]["xnli"]["paper"] = {"definition": "config/tasks/xnli_generate.yaml"}
     raw["protocols"] = {"corrected": "corrected", "paper": {"prompts": "paper"}}
     config = build(raw)
-    for points in config.points("items"):
-        job = stage(config, "prepare_task", points=points, task="xnli", lang="vi")
+    for variant in config.variants("items"):
+        job = stage(config, "prepare_task", variant=variant, task="xnli", lang="vi")
         assert job["source"] == {"kind": "mini", "name": "xnli"}
 
 
@@ -1236,7 +1236,7 @@ def test_a_sweep_is_one_intervention_per_layer_wherever_it_is_listed():
     }
     raw["perplexity"]["interventions"], raw["tasks"]["xnli"]["interventions"] = layers, ranges
     for name in layers:
-        job = {"points": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+        job = {"variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
         job |= {"model": "tiny", "intervention": name}
         assert stage(build(raw), "measure_perplexity", **job) == stage(
             config, "measure_perplexity", **job
@@ -1254,7 +1254,7 @@ def test_an_intervention_of_pairs_may_be_defined_and_reaches_the_job_whole():
     assert entry.roles == {"source", "target"} and entry.shared == "source"
     raw["interventions"]["pair"] = {"steps": steps[1:], "label": "x"}
     raw["perplexity"]["interventions"] = ["pair", "p90"]
-    job = {"points": "corrected", "langset": "en-hi-vi", "selection": "lape", "model": "tiny"}
+    job = {"variant": "corrected", "langset": "en-hi-vi", "selection": "lape", "model": "tiny"}
     found = stage(build(raw), "measure_perplexity", **job, intervention="pair")["intervention"]
     assert found["quantiles"] == "corrected" and "shared" not in found
     assert found["steps"][0]["neurons"] == ["target", "en"]
@@ -1341,12 +1341,12 @@ def test_a_papers_prompts_replace_a_definition_by_their_own_point():
         "rows": None,
         "asked": raw["tasks"]["xnli"]["paper"]["definition"],
     }
-    assert config.points("items") == ("corrected", "prompts", "split")
-    assert config.points("evaluation") == ("corrected", "prompts", "split")
-    assert config.points("rows") == ("corrected", "paper")
-    assert config.points("adapters") == ("corrected", "split")
+    assert config.variants("items") == ("corrected", "prompts", "split")
+    assert config.variants("evaluation") == ("corrected", "prompts", "split")
+    assert config.variants("rows") == ("corrected", "paper")
+    assert config.variants("adapters") == ("corrected", "split")
     both = {"mine": {"prompts": "paper", "split": "paper"}}
-    assert build(raw | {"protocols": both}).points("items") == ("paper",)
+    assert build(raw | {"protocols": both}).variant("items") == ("paper",)
 
 
 def test_one_text_file_may_serve_all_languages_beside_one_that_does_not():

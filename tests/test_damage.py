@@ -187,7 +187,7 @@ CASES = {
         foreign_metadata,
         twice,
     ),
-    "results/tiny/perplexity/{points}/{three}/lape/zero.parquet": (
+    "results/tiny/perplexity/{variant}/{three}/lape/zero.parquet": (
         *ANY,
         header(model="other"),
         header(selection="prob"),
@@ -198,7 +198,7 @@ CASES = {
         foreign_metadata,
         no_rows,
     ),
-    "results/tiny/evaluation/{points}/base/xcopa/vi.parquet": (
+    "results/tiny/evaluation/{variant}/base/xcopa/vi.parquet": (
         *ANY,
         header(lang="hi"),
         header(task="xquad"),
@@ -209,13 +209,13 @@ CASES = {
         foreign_metadata,
         no_rows,
     ),
-    "results/tiny/adapters/{points}/{adapter}/adapter_model.safetensors": (
+    "results/tiny/adapters/{variant}/{adapter}/adapter_model.safetensors": (
         *ANY,
         another_base,
         not_a_number,
         a_tensor_less,
     ),
-    "resources/tasks/{points}/xcopa/vi.jsonl": (another_format, cut_line),
+    "resources/tasks/{variant}/xcopa/vi.jsonl": (another_format, cut_line),
     "resources/models/tiny/manifest.json": ANY,
     "tiny-model/model.safetensors": ANY,
 }

@@ -112,13 +112,13 @@ def test_records_of_a_metric_of_groups_have_it_at_the_first_of_each(tmp_path):
         (
             "/deep/er/results/m/perplexity/paper/en-fr/a+b/zero.parquet",
             "perplexity",
-            {"model": "m", "points": "paper", "langset": "en-fr", "selection": "a+b"}
+            {"model": "m", "variant": "paper", "langset": "en-fr", "selection": "a+b"}
             | {"intervention": "zero"},
         ),
         (
             "results/m/evaluation/corrected/x+y+target+lape+en-fr+vi/t/vi.parquet",
             "evaluation",
-            {"model": "m", "points": "corrected", "adapter": "x+y+target+lape+en-fr+vi"}
+            {"model": "m", "variant": "corrected", "adapter": "x+y+target+lape+en-fr+vi"}
             | {"task": "t", "lang": "vi"},
         ),
     ],

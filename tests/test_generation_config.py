@@ -74,7 +74,7 @@ def test_fallback_keeps_its_order_and_the_sets_languages():
         config,
         "fall_back",
         model="m",
-        points="corrected",
+        variant="corrected",
         langset="en-hi-vi",
         selection="lape",
         intervention="zero",
@@ -140,14 +140,14 @@ def test_mini_questions_have_their_languages():
     ],
 )
 def test_names_orders_and_identifiers_do_not_decode_again(edits):
-    cell = {"model": "m", "points": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+    cell = {"model": "m", "variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
     before = stage(build(GOOD), "force_language", intervention="arithmetic", **cell)
     after = stage(build(changed(**edits)), "force_language", intervention="arithmetic", **cell)
     assert before == after
 
 
 def test_what_decoding_depends_on():
-    cell = {"model": "m", "points": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+    cell = {"model": "m", "variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
     before = stage(build(GOOD), "force_language", intervention="arithmetic", **cell)
     assert before["sources"] == before["targets"] == ["en", "hi", "vi"]
     for edits in (
@@ -164,11 +164,11 @@ def test_a_protocol_reads_the_statistic_elsewhere():
     raw = changed(protocols=["corrected", "paper"])
     cell = {"model": "m", "langset": "en-hi-vi", "selection": "lape", "intervention": "arithmetic"}
     sites = [
-        stage(build(raw), "force_language", points=points, **cell)["intervention"]["steps"][1]
+        stage(build(raw), "force_language", variant=points, **cell)["intervention"]["steps"][1]
         for points in ("corrected", "paper")
     ]
     assert [step["statistic_site"] for step in sites] == ["act", "gate"]
-    assert build(raw).points("generation") == ("corrected", "paper")
+    assert build(raw).variant("generation") == ("corrected", "paper")
 
 
 FIGURE = {"model": "m", "languages": "big"}

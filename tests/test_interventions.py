@@ -810,10 +810,10 @@ def settings(step, protocol, **more):
 
 
 def job(config):
-    points = config.points("perplexity")[0]
+    variant = config.variants("perplexity")[0]
     names = {
         "model": "m",
-        "points": points,
+        "variant": variant,
         "langset": "en-vi",
         "selection": "lape",
         "intervention": "i",
@@ -853,7 +853,7 @@ def test_a_job_makes_the_plan_that_the_configuration_says(measured):
     for shared, of_aa in (("in_order", [3, 9]), ("target", [3])):
         raw["interventions"] = {"i": {"steps": steps, "shared": shared}}
         config = build(raw)
-        names = {"model": "m", "points": "paper", "langset": "aa-bb", "selection": "lape"}
+        names = {"model": "m", "variant": "paper", "langset": "aa-bb", "selection": "lape"}
         found = stage(config, "measure_perplexity", **names, intervention="i")["intervention"]
         rows = [row for row in OF_TWO if row[0] != "cc" and row[1] == 0]
         plan = planned_by_job("i", found, "bb", table(rows), measured[0])

@@ -12,7 +12,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.base.errors import ConfigError
 from langneurons.base.io import read_jsonl, write_jsonl
-from langneurons.base.protocols import Protocol, from_points
+from langneurons.base.protocols import Protocol
 from langneurons.base.store import SideStore
 from langneurons.config import build
 from langneurons.data.facts import fetch_facts, prepare_facts, read_facts
@@ -463,7 +463,7 @@ def test_cells_and_languages():
         built,
         "measure_lss",
         model="m",
-        points="lss",
+        variant="lss",
         langset=folder,
         selection="lape",
         intervention="mean",
@@ -474,9 +474,10 @@ def test_cells_and_languages():
 
 def test_the_protocol_reaches_the_stage_alone():
     protocol = Protocol(lss="paper")
-    assert protocol.points("steering") == "lss" and protocol.points("perplexity") == "corrected"
-    assert from_points("steering", "lss").lss == "paper"
-    assert from_points("steering", "paper").intervention_site == "paper"
+    assert protocol.variant("steering") == "lss" and protocol.variant("perplexity") == "corrected"
+    assert protocol.of("steering").lss == "paper"
+    assert protocol.of("perplexity") == Protocol()
+    assert Protocol(**dict.fromkeys(Protocol.model_fields, "paper")).variant("steering") == "paper"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def hub(commit, **more):
 
 
 def test_two_commits_of_one_data_set_are_two_rows(tmp_path):
-    folder = tmp_path / "resources" / "tasks" / "points" / "xcopa"
+    folder = tmp_path / "resources" / "tasks" / "variant" / "xcopa"
     for lang, commit in (("en", OLD), ("vi", OLD), ("zh", NEW)):
         write_json(folder / f"{lang}.json", {"source": hub(commit), "rows": 4, "of": 10})
     files = [str(folder / f"{lang}.json") for lang in ("en", "vi", "zh")]

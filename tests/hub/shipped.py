@@ -8,7 +8,6 @@ from typing import Any
 from hub import repositories
 from hub.server import Hub
 
-from langneurons.base.protocols import from_points
 from langneurons.base.shipped import project_file
 from langneurons.config import read_configs
 from langneurons.evaluation.tasks import load_task
@@ -43,17 +42,17 @@ def jobs(path: Path) -> Iterator[tuple[str, dict[str, Any], Any]]:
     if one.corpus.source.kind == "hub":
         for lang in sorted(langs):
             yield "fetch_text", stage(one, "fetch_text", lang=lang), None
-    for points in one.points("items"):
+    for variant in one.variants("items"):
         for name, entry in one.tasks.items():
             if entry.source.kind == "hub":
-                task = definition(name, entry.under(from_points("items", points)))
+                task = definition(name, entry.under(one.under("items", variant)))
                 for lang in entry.languages:
-                    given = {"points": points, "task": name, "lang": lang}
+                    given = {"variant": variant, "task": name, "lang": lang}
                     yield "prepare_task", stage(one, "prepare_task", **given), task
-    for points in one.points("rows"):
+    for variant in one.variants("rows"):
         for name, entry in one.finetunings.items():
             if entry.source.kind == "hub":
-                given = {"points": points, "finetuning": name}
+                given = {"variant": variant, "finetuning": name}
                 task = definition(name, entry)
                 yield "prepare_task", stage(one, "prepare_training", **given), task
     if one.lss is not None and one.lss.source.kind == "hub":

@@ -11,7 +11,7 @@ from langneurons.base.shipped import project_file
 from langneurons.config import read_configs
 from langneurons.jobs.files import check_files
 from langneurons.jobs.sizes import lora_modules, needed_layers, tight_memory
-from langneurons.base.protocols import STAGES, from_points
+from langneurons.base.protocols import STAGES
 from langneurons.config.config import entry_languages
 from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
@@ -87,7 +87,7 @@ wildcard_constraints:
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
     analysis="forcing|fallback|lens",
-    points=alternatives(points for name in STAGES for points in cfg.points(name)),
+    variant=alternatives(variant for name in STAGES for variant in cfg.variants(name)),
     protocol=alternatives(cfg.protocols),
     figure=alternatives(cfg.results.figures),
     paper=alternatives([PAPER]),
@@ -190,15 +190,15 @@ def resource_files():
         *(f"resources/models/{model}/manifest.json" for model in cfg.models),
         *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
         *(
-            f"resources/tasks/{points}/{task}/{lang}.jsonl"
-            for points in cfg.points("items")
+            f"resources/tasks/{variant}/{task}/{lang}.jsonl"
+            for variant in cfg.variants("items")
             for task, entry in cfg.tasks.items()
             for lang in entry.languages
         ),
         *(f"resources/facts/{lang}.jsonl" for lang in lss_bases()),
         *(
-            f"resources/training/{points}/{finetuning}.jsonl"
-            for points in cfg.points("rows")
+            f"resources/training/{variant}/{finetuning}.jsonl"
+            for variant in cfg.variants("rows")
             for finetuning, entry in cfg.finetunings.items()
             if not entry.is_text
         ),
@@ -208,9 +208,9 @@ def resource_files():
 def perplexity_files():
     """Return every perplexity matrix."""
     return [
-        f"results/{model}/perplexity/{points}/{langset}/{selection}/{intervention}.parquet"
+        f"results/{model}/perplexity/{variant}/{langset}/{selection}/{intervention}.parquet"
         for model in cfg.models
-        for points in cfg.points("perplexity")
+        for variant in cfg.variants("perplexity")
         for langset, selection, intervention in cfg.perplexity_cells(model)
     ]
 
@@ -218,9 +218,9 @@ def perplexity_files():
 def lss_files():
     """Return every matrix of the Language Steering Shift."""
     return [
-        f"results/{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet"
+        f"results/{model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet"
         for model in cfg.models
-        for points in cfg.points("steering")
+        for variant in cfg.variants("steering")
         for langset, selection, intervention in cfg.lss_cells(model)
     ]
 
@@ -228,9 +228,9 @@ def lss_files():
 def evaluation_files():
     """Return the records of every model, task and language."""
     return [
-        f"results/{model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet"
+        f"results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
         for model in cfg.models
-        for points in cfg.points("evaluation")
+        for variant in cfg.variants("evaluation")
         for adapter, task, lang in cfg.evaluations(model)
     ]
 

@@ -9,12 +9,12 @@ rule evaluate_task:
         definition=task_definition,
     output:
         ensure(
-            "results/{model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet", non_empty=True
+            "results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet", non_empty=True
         ),
     log:
-        "logs/evaluate_task/{model}/{points}/{adapter}/{task}/{lang}.log",
+        "logs/evaluate_task/{model}/{variant}/{adapter}/{task}/{lang}.log",
     benchmark:
-        "benchmarks/results/evaluate_task/{model}/{points}/{adapter}/{task}/{lang}.tsv"
+        "benchmarks/results/evaluate_task/{model}/{variant}/{adapter}/{task}/{lang}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -26,7 +26,7 @@ rule evaluate_task:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("evaluate_task", "model", "points", "adapter", "task", "lang"),
+        cfg=stage("evaluate_task", "model", "variant", "adapter", "task", "lang"),
         code=code("evaluate_task.py"),
     script:
         "../scripts/evaluate_task.py"

@@ -10,12 +10,12 @@ rule prepare_training:
     input:
         definition=training_definition,
     output:
-        rows=ensure("resources/training/{points}/{finetuning}.jsonl", non_empty=True),
-        about="resources/training/{points}/{finetuning}.json",
+        rows=ensure("resources/training/{variant}/{finetuning}.jsonl", non_empty=True),
+        about="resources/training/{variant}/{finetuning}.json",
     log:
-        "logs/prepare_training/{points}/{finetuning}.log",
+        "logs/prepare_training/{variant}/{finetuning}.log",
     benchmark:
-        "benchmarks/results/prepare_training/{points}/{finetuning}.tsv"
+        "benchmarks/results/prepare_training/{variant}/{finetuning}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -24,7 +24,7 @@ rule prepare_training:
         runtime=60,
         network=1,
     params:
-        cfg=stage("prepare_training", "points", "finetuning"),
+        cfg=stage("prepare_training", "variant", "finetuning"),
         code=code("prepare_task.py"),
     script:
         "../scripts/prepare_task.py"
@@ -37,14 +37,15 @@ rule finetune:
         manifest=weights,
     output:
         adapter=ensure(
-            "results/{model}/adapters/{points}/{adapter}/adapter_model.safetensors", non_empty=True
+            "results/{model}/adapters/{variant}/{adapter}/adapter_model.safetensors",
+            non_empty=True,
         ),
-        config="results/{model}/adapters/{points}/{adapter}/adapter_config.json",
-        curves=ensure("results/{model}/adapters/{points}/{adapter}/curves.parquet", non_empty=True),
+        config="results/{model}/adapters/{variant}/{adapter}/adapter_config.json",
+        curves=ensure("results/{model}/adapters/{variant}/{adapter}/curves.parquet", non_empty=True),
     log:
-        "logs/finetune/{model}/{points}/{adapter}.log",
+        "logs/finetune/{model}/{variant}/{adapter}.log",
     benchmark:
-        "benchmarks/results/finetune/{model}/{points}/{adapter}.tsv"
+        "benchmarks/results/finetune/{model}/{variant}/{adapter}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -56,7 +57,7 @@ rule finetune:
         runtime=minutes,
         report_to=reporting,
     params:
-        cfg=stage("finetune", "model", "points", "adapter"),
+        cfg=stage("finetune", "model", "variant", "adapter"),
         code=code("finetune.py"),
     script:
         "../scripts/finetune.py"

@@ -44,13 +44,13 @@ rule force_language:
         questions=forcing_questions,
     output:
         ensure(
-            "results/{model}/texts/forcing/{points}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/texts/forcing/{variant}/{langset}/{selection}/{intervention}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/force_language/{model}/{points}/{langset}/{selection}/{intervention}.log",
+        "logs/force_language/{model}/{variant}/{langset}/{selection}/{intervention}.log",
     benchmark:
-        "benchmarks/results/force_language/{model}/{points}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/force_language/{model}/{variant}/{langset}/{selection}/{intervention}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -62,7 +62,7 @@ rule force_language:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("force_language", "model", "points", "langset", "selection", "intervention"),
+        cfg=stage("force_language", "model", "variant", "langset", "selection", "intervention"),
         code=code("force_language.py"),
     script:
         "../scripts/force_language.py"
@@ -77,13 +77,13 @@ rule fall_back:
         questions=fallback_questions,
     output:
         ensure(
-            "results/{model}/texts/fallback/{points}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/texts/fallback/{variant}/{langset}/{selection}/{intervention}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/fall_back/{model}/{points}/{langset}/{selection}/{intervention}.log",
+        "logs/fall_back/{model}/{variant}/{langset}/{selection}/{intervention}.log",
     benchmark:
-        "benchmarks/results/fall_back/{model}/{points}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/fall_back/{model}/{variant}/{langset}/{selection}/{intervention}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -95,7 +95,7 @@ rule fall_back:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("fall_back", "model", "points", "langset", "selection", "intervention"),
+        cfg=stage("fall_back", "model", "variant", "langset", "selection", "intervention"),
         code=code("fall_back.py"),
     script:
         "../scripts/fall_back.py"
@@ -104,16 +104,16 @@ rule fall_back:
 rule judge_texts:
     """Tell the language of each text, and how far it repeats itself."""
     input:
-        "results/{model}/texts/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet",
+        "results/{model}/texts/{analysis}/{variant}/{langset}/{selection}/{intervention}.parquet",
     output:
         ensure(
-            "results/{model}/judged/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/judged/{analysis}/{variant}/{langset}/{selection}/{intervention}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/judge_texts/{model}/{analysis}/{points}/{langset}/{selection}/{intervention}.log",
+        "logs/judge_texts/{model}/{analysis}/{variant}/{langset}/{selection}/{intervention}.log",
     benchmark:
-        "benchmarks/results/judge_texts/{model}/{analysis}/{points}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/judge_texts/{model}/{analysis}/{variant}/{langset}/{selection}/{intervention}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -136,11 +136,11 @@ rule read_layers:
         corpora=heldout_inputs,
         questions=lens_questions,
     output:
-        ensure("results/{model}/lens/{points}/{langset}.parquet", non_empty=True),
+        ensure("results/{model}/lens/{variant}/{langset}.parquet", non_empty=True),
     log:
-        "logs/read_layers/{model}/{points}/{langset}.log",
+        "logs/read_layers/{model}/{variant}/{langset}.log",
     benchmark:
-        "benchmarks/results/read_layers/{model}/{points}/{langset}.tsv"
+        "benchmarks/results/read_layers/{model}/{variant}/{langset}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -152,7 +152,7 @@ rule read_layers:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("read_layers", "model", "points", "langset"),
+        cfg=stage("read_layers", "model", "variant", "langset"),
         code=code("read_layers.py"),
     script:
         "../scripts/read_layers.py"

@@ -3,13 +3,13 @@
 
 def task_definition(wc):
     """Return the YAML file that defines a task, under the protocol of its evaluation."""
-    protocol = from_points("evaluation", wc.points)
+    protocol = cfg.under("evaluation", wc.variant)
     return definition_file(wc.task, cfg.tasks[wc.task].under(protocol))
 
 
 def items_definition(wc):
     """Return the YAML file that defines a task, under the protocol of its items."""
-    return definition_file(wc.task, cfg.tasks[wc.task].under(from_points("items", wc.points)))
+    return definition_file(wc.task, cfg.tasks[wc.task].under(cfg.under("items", wc.variant)))
 
 
 def definition_file(name, entry):
@@ -67,7 +67,7 @@ def adapter_inputs(wc):
     """Return what an adapter is trained on and, where it is restricted, its neurons."""
     adapter = cfg.adapters(wc.model)[wc.adapter]
     entry = cfg.finetunings[adapter.finetuning]
-    rows = from_points("adapters", wc.points).points("rows")
+    rows = cfg.under("adapters", wc.variant).variant("rows")
     if entry.is_text:
         inputs = {"corpus": f"results/{wc.model}/corpora/{entry.language}.safetensors"}
     else:
@@ -96,11 +96,11 @@ def condition_inputs(wc):
     langs = {lang for langset, _, _, _ in conditions for lang in SETS[langset]}
     statistics = {f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs}
     inputs = {"neurons": sorted(tables), "statistics": sorted(statistics)}
-    protocol = from_points("evaluation", wc.points)
-    items = f"resources/tasks/{protocol.points('items')}/{wc.task}/{wc.lang}"
+    protocol = cfg.under("evaluation", wc.variant)
+    items = f"resources/tasks/{protocol.variant('items')}/{wc.task}/{wc.lang}"
     inputs |= {"rows": f"{items}.jsonl", "about": f"{items}.json"}
     if adapter is not None:
-        folder = f"results/{wc.model}/adapters/{protocol.points('adapters')}/{wc.adapter}"
+        folder = f"results/{wc.model}/adapters/{protocol.variant('adapters')}/{wc.adapter}"
         inputs["adapter"] = f"{folder}/adapter_model.safetensors"
     return inputs
 
@@ -141,12 +141,12 @@ def lens_statistics(wc):
 
 def judged_files(analysis, model=None, protocol=None, label=None, intervention=None):
     """Return the judged texts of an analysis: all, or those of one figure."""
-    points = cfg.points("generation")
-    points = points if protocol is None else [cfg.protocols[protocol].points("generation")]
+    variants = cfg.variants("generation")
+    variants = variants if protocol is None else [cfg.protocols[protocol].variant("generation")]
     return [
-        f"results/{one}/judged/{analysis}/{point}/{langset}/{selection}/{name}.parquet"
+        f"results/{one}/judged/{analysis}/{variant}/{langset}/{selection}/{name}.parquet"
         for one in ([model] if model else cfg.models)
-        for point in points
+        for variant in variants
         for langset, selection, name in cfg.generation_cells(one, analysis)
         if label is None or langset == cfg.directory(label)
         if intervention in (None, name)
@@ -161,17 +161,17 @@ def label_judged(analysis, wc):
 def lens_files():
     """Return the records of the logit lens of every model and set."""
     return [
-        f"results/{model}/lens/{points}/{langset}.parquet"
+        f"results/{model}/lens/{variant}/{langset}.parquet"
         for model in cfg.models
-        for points in cfg.points("generation")
+        for variant in cfg.variants("generation")
         for langset in cfg.lens_cells(model)
     ]
 
 
 def label_lens(wc):
     """Return the records of the logit lens on one set."""
-    points = cfg.protocols[wc.protocol].points("generation")
-    return f"results/{wc.model}/lens/{points}/{cfg.directory(wc.label)}.parquet"
+    variant = cfg.protocols[wc.protocol].variant("generation")
+    return f"results/{wc.model}/lens/{variant}/{cfg.directory(wc.label)}.parquet"
 
 
 def table(*names):
@@ -218,9 +218,9 @@ def label_table(wc):
 def label_matrices(wc):
     """Return the perplexity matrices of every selection on a set under one intervention."""
     folder = cfg.directory(wc.label)
-    points = cfg.protocols[wc.protocol].points("perplexity")
+    variant = cfg.protocols[wc.protocol].variant("perplexity")
     return [
-        f"results/{wc.model}/perplexity/{points}/{langset}/{selection}/{wc.intervention}.parquet"
+        f"results/{wc.model}/perplexity/{variant}/{langset}/{selection}/{wc.intervention}.parquet"
         for langset, selection, intervention in cfg.perplexity_cells(wc.model)
         if langset == folder and intervention == wc.intervention
     ]
@@ -233,9 +233,9 @@ def label_shifts(wc):
     """
     sweep = wc.get("sweep")
     folder = cfg.directory(wc.label)
-    points = cfg.protocols[wc.protocol].points("steering")
+    variant = cfg.protocols[wc.protocol].variant("steering")
     return [
-        f"results/{wc.model}/lss/{points}/{langset}/{selection}/{intervention}.parquet"
+        f"results/{wc.model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet"
         for langset, selection, intervention in cfg.lss_cells(wc.model)
         if langset == folder
         and wc.get("intervention") in (None, intervention)
@@ -251,9 +251,9 @@ def model_statistics(wc):
 
 def task_records(wc):
     """Return the records of a task in every language."""
-    points = cfg.protocols[wc.protocol].points("evaluation")
+    variant = cfg.protocols[wc.protocol].variant("evaluation")
     return [
-        f"results/{wc.model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet"
+        f"results/{wc.model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
         for adapter, task, lang in cfg.evaluations(wc.model)
         if task == wc.task
     ]
@@ -276,9 +276,9 @@ def score_files():
 
 def curve_files(wc):
     """Return the curves of every adapter of a fine-tuning."""
-    points = cfg.protocols[wc.protocol].points("adapters")
+    variant = cfg.protocols[wc.protocol].variant("adapters")
     return [
-        f"results/{wc.model}/adapters/{points}/{name}/curves.parquet"
+        f"results/{wc.model}/adapters/{variant}/{name}/curves.parquet"
         for name, adapter in cfg.adapters(wc.model).items()
         if adapter.finetuning == wc.finetuning
     ]

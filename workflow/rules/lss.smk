@@ -38,13 +38,13 @@ rule measure_lss:
         abouts=fact_abouts,
     output:
         ensure(
-            "results/{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/measure_lss/{model}/{points}/{langset}/{selection}/{intervention}.log",
+        "logs/measure_lss/{model}/{variant}/{langset}/{selection}/{intervention}.log",
     benchmark:
-        "benchmarks/results/measure_lss/{model}/{points}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/measure_lss/{model}/{variant}/{langset}/{selection}/{intervention}.tsv"
     priority: 10
     conda:
         "../../environment.yml"
@@ -57,7 +57,7 @@ rule measure_lss:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("measure_lss", "model", "points", "langset", "selection", "intervention"),
+        cfg=stage("measure_lss", "model", "variant", "langset", "selection", "intervention"),
         code=code("measure_lss.py"),
     script:
         "../scripts/measure_lss.py"

@@ -10,13 +10,13 @@ rule measure_perplexity:
         corpora=heldout_inputs,
     output:
         ensure(
-            "results/{model}/perplexity/{points}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/perplexity/{variant}/{langset}/{selection}/{intervention}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/measure_perplexity/{model}/{points}/{langset}/{selection}/{intervention}.log",
+        "logs/measure_perplexity/{model}/{variant}/{langset}/{selection}/{intervention}.log",
     benchmark:
-        "benchmarks/results/measure_perplexity/{model}/{points}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/measure_perplexity/{model}/{variant}/{langset}/{selection}/{intervention}.tsv"
     priority: 10
     conda:
         "../../environment.yml"
@@ -29,7 +29,7 @@ rule measure_perplexity:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("measure_perplexity", "model", "points", "langset", "selection", "intervention"),
+        cfg=stage("measure_perplexity", "model", "variant", "langset", "selection", "intervention"),
         code=code("measure_perplexity.py"),
     script:
         "../scripts/measure_perplexity.py"

@@ -82,12 +82,12 @@ rule prepare_task:
     input:
         definition=items_definition,
     output:
-        rows=ensure("resources/tasks/{points}/{task}/{lang}.jsonl", non_empty=True),
-        about="resources/tasks/{points}/{task}/{lang}.json",
+        rows=ensure("resources/tasks/{variant}/{task}/{lang}.jsonl", non_empty=True),
+        about="resources/tasks/{variant}/{task}/{lang}.json",
     log:
-        "logs/prepare_task/{points}/{task}/{lang}.log",
+        "logs/prepare_task/{variant}/{task}/{lang}.log",
     benchmark:
-        "benchmarks/results/prepare_task/{points}/{task}/{lang}.tsv"
+        "benchmarks/results/prepare_task/{variant}/{task}/{lang}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -96,7 +96,7 @@ rule prepare_task:
         runtime=60,
         network=1,
     params:
-        cfg=stage("prepare_task", "points", "task", "lang"),
+        cfg=stage("prepare_task", "variant", "task", "lang"),
         code=code("prepare_task.py"),
     script:
         "../scripts/prepare_task.py"

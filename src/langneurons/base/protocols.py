@@ -1,6 +1,5 @@
 """Configuration key `protocols`: what is done as the paper's code does it, what is corrected."""
 
-from collections.abc import Iterable
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
@@ -85,8 +84,8 @@ class Protocol(Frozen):
             return {point: value for point in cls.model_fields}
         return value
 
-    def points(self, stage: str) -> str:
-        """Return what of the protocol matters to a stage, as the name of a folder.
+    def variant(self, stage: str) -> str:
+        """Return which points of a stage follow the paper, as the name of a folder.
 
         `corrected`, `paper`, or the points that follow the paper joined by '+'.
         """
@@ -96,14 +95,6 @@ class Protocol(Frozen):
             return "paper" if chosen else "corrected"
         return "+".join(chosen)
 
-
-def from_points(stage: str, points: str) -> Protocol:
-    """Return the protocol behind a folder's name; points of other stages are as corrected."""
-    if points in ("paper", "corrected"):
-        return Protocol(**dict.fromkeys(STAGES[stage], points))
-    return Protocol(**dict.fromkeys(points.split("+"), "paper"))
-
-
-def stage_points(protocols: Iterable[Protocol], stage: str) -> tuple[str, ...]:
-    """Return the folder names of a stage under several protocols, each once."""
-    return tuple(dict.fromkeys(protocol.points(stage) for protocol in protocols))
+    def of(self, stage: str) -> "Protocol":
+        """Return the protocol with the points of other stages corrected."""
+        return Protocol(**{point: getattr(self, point) for point in STAGES[stage]})

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.base.languages import KNOWN_LANGUAGES, Language, set_directory
-from langneurons.base.protocols import Protocol, stage_points
+from langneurons.base.protocols import Protocol
 from langneurons.base.settings import NAME, NAME_LENGTH, Frozen, is_name
 from langneurons.data.settings import CorpusConfig
 from langneurons.evaluation.generation_settings import (
@@ -350,9 +350,15 @@ class Config(Frozen):
                     ]
         return jobs
 
-    def points(self, stage: str) -> tuple[str, ...]:
+    def variants(self, stage: str) -> tuple[str, ...]:
         """Return the folders of a stage: its results under every protocol, each once."""
-        return stage_points(self.protocols.values(), stage)
+        return tuple(dict.fromkeys(one.variant(stage) for one in self.protocols.values()))
+
+    def under(self, stage: str, variant: str) -> Protocol:
+        """Return the protocol behind a folder of a stage; points of other stages are corrected."""
+        return next(
+            one.of(stage) for one in self.protocols.values() if one.variant(stage) == variant
+        )
 
 
 def entry_languages(

@@ -40,9 +40,9 @@ def count_jobs(config: Config) -> dict[str, int]:
     """Return the number of jobs of each stage that loads a model."""
     found: dict[str, int] = {}
 
-    def add(stage: str, points: str, number: int) -> None:
+    def add(stage: str, depends: str, number: int) -> None:
         if number:
-            found[stage] = found.get(stage, 0) + number * len(config.points(points))
+            found[stage] = found.get(stage, 0) + number * len(config.variants(depends))
 
     for model in config.models:
         shards = len(config.model_languages(model)) * config.statistics.shards

@@ -237,7 +237,7 @@ def _parts(
         cfg,
         "measure_perplexity",
         model=model,
-        points=cfg.protocols[protocol].points("perplexity"),
+        variant=cfg.protocols[protocol].variant("perplexity"),
         langset=langset,
         selection=selection,
         intervention=intervention,

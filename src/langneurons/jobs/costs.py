@@ -18,7 +18,6 @@ from typing import Any
 from langneurons.activations.histogram import N_BINS
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.base.paths import user_path
-from langneurons.base.protocols import from_points
 from langneurons.base.shipped import project_file
 from langneurons.base.yaml import parse_yaml
 from langneurons.config import Config
@@ -228,29 +227,29 @@ class Planner:
             return jobs
         tokens = config.perplexity.tokens or config.corpus.heldout_tokens
         sets = config.directory_languages()
-        for points in config.points("perplexity"):
+        for variant in config.variants("perplexity"):
             for langset, selection, intervention in config.perplexity_cells(name):
                 size = len(sets[langset])
                 read = tokens * size * (size + 1)
                 seconds = load + self._seconds(name, geometry, read, 2, "perplexity")
-                place = f"perplexity/{points}/{langset}/{selection}/{intervention}.parquet"
+                place = f"perplexity/{variant}/{langset}/{selection}/{intervention}.parquet"
                 jobs.append(Job(f"results/{name}/{place}", read, seconds, read / 20))
         return jobs
 
     def _lss_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
         """Return the jobs of the steering shift; the first also scores the untouched model."""
         config, jobs, seen = self.config, [], set()
-        for points in config.points("steering") if config.lss is not None else ():
+        for variant in config.variants("steering") if config.lss is not None else ():
             for langset, selection, intervention in config.lss_cells(name):
                 bases, targets = config.lss_languages(langset)
                 facts = self._facts(bases[0])
                 pairs = sum(base != target for base in bases for target in targets)
                 read = 2 * facts * pairs * self._item_tokens("lss")
-                if (points, langset) not in seen:
+                if (variant, langset) not in seen:
                     read += facts * len(bases) * (1 + len(targets)) * self._item_tokens("lss")
-                    seen.add((points, langset))
+                    seen.add((variant, langset))
                 seconds = load + self._seconds(name, geometry, read, 2, "evaluation")
-                place = f"lss/{points}/{langset}/{selection}/{intervention}.parquet"
+                place = f"lss/{variant}/{langset}/{selection}/{intervention}.parquet"
                 size = facts * pairs * RECORD_BYTES
                 jobs.append(Job(f"results/{name}/{place}", read, seconds, size))
         return jobs
@@ -270,8 +269,8 @@ class Planner:
 
     def _training_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
         jobs = []
-        for points in self.config.points("adapters"):
-            protocol = from_points("adapters", points)
+        for variant in self.config.variants("adapters"):
+            protocol = self.config.under("adapters", variant)
             for adapter, one in self.config.adapters(name).items():
                 entry = self.config.finetunings[one.finetuning].under(protocol)
                 training = entry.training
@@ -285,7 +284,7 @@ class Planner:
                     heldout = entry.source.heldout_tokens or self.config.corpus.heldout_tokens
                     seconds += self._seconds(name, geometry, 2 * heldout, 2, "perplexity")
                 size = self._trained_bytes(geometry, one, training)
-                output = f"results/{name}/adapters/{points}/{adapter}/adapter_model.safetensors"
+                output = f"results/{name}/adapters/{variant}/{adapter}/adapter_model.safetensors"
                 jobs.append(Job(output, tokens, seconds, size))
         return jobs
 
@@ -324,8 +323,8 @@ class Planner:
     ) -> list[Job]:
         config, jobs = self.config, []
         adapters = config.adapters(name)
-        for points in config.points("evaluation"):
-            protocol = from_points("evaluation", points)
+        for variant in config.variants("evaluation"):
+            protocol = config.under("evaluation", variant)
             for adapter, task, lang in config.evaluations(name):
                 entry = config.tasks[task].under(protocol)
                 definition = self._definition(task, entry)
@@ -340,7 +339,7 @@ class Planner:
                     batch = max(1, config.runtime.batch_tokens // width)
                     new = definition.get("max_new_tokens", 32)
                     seconds += conditions * math.ceil(rows / batch) * new * self._decode(held)
-                place = f"evaluation/{points}/{adapter}/{task}/{lang}.parquet"
+                place = f"evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
                 size = conditions * rows * RECORD_BYTES
                 jobs.append(Job(f"results/{name}/{place}", read, seconds, size))
         return jobs
@@ -350,7 +349,7 @@ class Planner:
     ) -> list[Job]:
         config, jobs = self.config, []
         entry = getattr(config, analysis)
-        for points in config.points("generation") if entry is not None else ():
+        for variant in config.variants("generation") if entry is not None else ():
             for langset, selection, intervention in config.generation_cells(name, analysis):
                 asked, written = entry_languages(entry, config.directory_languages()[langset])
                 answers = (len(written) + 1) * sum(self._questions(entry, lang) for lang in asked)
@@ -358,14 +357,14 @@ class Planner:
                 batch = max(1, config.runtime.batch_tokens // width)
                 seconds = load + self._seconds(name, geometry, answers * width, 2, "evaluation")
                 seconds += math.ceil(answers / batch) * entry.max_new_tokens * self._decode(held)
-                place = f"texts/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet"
+                place = f"texts/{analysis}/{variant}/{langset}/{selection}/{intervention}.parquet"
                 size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * entry.max_new_tokens)
                 jobs.append(Job(f"results/{name}/{place}", answers * width, seconds, size))
         return jobs
 
     def _lens_jobs(self, name: str, geometry: Geometry, load: float) -> list[Job]:
         config, jobs = self.config, []
-        for points in config.points("generation") if config.lens is not None else ():
+        for variant in config.variants("generation") if config.lens is not None else ():
             for langset, conditions in config.lens_cells(name).items():
                 members = config.directory_languages()[langset]
                 asked, _ = entry_languages(config.lens, members)
@@ -377,7 +376,7 @@ class Planner:
                 seconds = self._seconds(
                     name, geometry, read + heads / geometry.parameters, 2, "evaluation"
                 )
-                output = f"results/{name}/lens/{points}/{langset}.parquet"
+                output = f"results/{name}/lens/{variant}/{langset}.parquet"
                 size = rows * geometry.layers * len(members) * RECORD_BYTES
                 jobs.append(Job(output, read, load + seconds, size))
         return jobs

@@ -132,37 +132,35 @@ class RowSource:
 
 def row_sources(config: Config) -> Iterator[RowSource]:
     """Yield the rows of every task and fine-tuning in every language."""
-    for points in config.points("items"):
+    for variant in config.variants("items"):
         for name in config.tasks:
-            entry, key = _under(config, "tasks", name, points)
+            entry, key = _under(config, "tasks", name, variant)
             file = definition_file(name, entry.definition)
             codes = _codes(file)
             for lang in entry.languages:
-                made = f"resources/tasks/{points}/{name}/{lang}.jsonl"
-                job = ("prepare_task", {"points": points, "task": name, "lang": lang})
+                made = f"resources/tasks/{variant}/{name}/{lang}.jsonl"
+                job = ("prepare_task", {"variant": variant, "task": name, "lang": lang})
                 code = codes.get(lang, lang)
                 yield RowSource(key, entry, entry.source, file, name, lang, code, made, job)
-    for points in config.points("rows"):
+    for variant in config.variants("rows"):
         for name, own in config.finetunings.items():
             if own.is_text:
                 continue
-            entry, key = _under(config, "finetunings", name, points)
+            entry, key = _under(config, "finetunings", name, variant)
             file = definition_file(name, entry.definition)
             lang = entry.language
-            made = f"resources/training/{points}/{name}.jsonl"
-            job = ("prepare_training", {"points": points, "finetuning": name})
+            made = f"resources/training/{variant}/{name}.jsonl"
+            job = ("prepare_training", {"variant": variant, "finetuning": name})
             content = _content(file)
             code = _codes(file).get(lang, lang)
             task = str(content.get("name", name))  # what the mini data is called
             yield RowSource(key, entry, entry.source, file, task, lang, code, made, job)
 
 
-def _under(config: Config, section: str, name: str, points: str) -> tuple[Any, str]:
+def _under(config: Config, section: str, name: str, variant: str) -> tuple[Any, str]:
     """Return an entry as a folder of results has it, and the key of its source."""
-    from langneurons.base.protocols import from_points
-
     own = getattr(config, section)[name]
-    protocol = from_points("items" if section == "tasks" else "rows", points)
+    protocol = config.under("items" if section == "tasks" else "rows", variant)
     entry = own.under(protocol)
     replaced = own.paper is not None and own.paper.source is not None
     inner = "paper.source" if protocol.split == "paper" and replaced else "source"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langneurons.base.digests import file_digest
-from langneurons.base.protocols import STAGES, Protocol, from_points
+from langneurons.base.protocols import STAGES, Protocol
 from langneurons.base.shipped import project_file
 from langneurons.config.config import Config, entry_languages
 from langneurons.config.controls import controls, roles
@@ -119,10 +119,10 @@ def _intervention(config: Config, name: str, protocol: Protocol) -> dict[str, An
 
 @_stage
 def measure_perplexity(
-    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention and which text is read."""
-    protocol, entry = from_points("perplexity", points), config.perplexity
+    protocol, entry = config.under("perplexity", variant), config.perplexity
     return {
         "intervention": _intervention(config, intervention, protocol),
         "tokens": None if entry is None else entry.tokens,
@@ -140,10 +140,10 @@ def prepare_facts(config: Config, lang: str) -> dict[str, Any]:
 
 @_stage
 def measure_lss(
-    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention, the languages, and how premises are made."""
-    protocol = from_points("steering", points)
+    protocol = config.under("steering", variant)
     bases, targets = config.lss_languages(langset)
     return {
         "bases": bases,
@@ -167,13 +167,13 @@ _DECODING = {"template", "max_new_tokens", "repetition_penalty", "stop"}
 
 @_stage
 def force_language(
-    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention, the pairs of languages and how answers are decoded."""
     entry = config.forcing
     asked, forced = entry_languages(entry, config.directory_languages()[langset])
     return {
-        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "intervention": _intervention(config, intervention, config.under("generation", variant)),
         "sources": list(asked),
         "targets": list(forced),
         "decoding": entry.model_dump(mode="json", include=_DECODING),
@@ -183,13 +183,13 @@ def force_language(
 
 @_stage
 def fall_back(
-    config: Config, model: str, points: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention, the order of the languages and how answers are decoded."""
     entry = config.fallback
     _, order = entry_languages(entry, config.directory_languages()[langset])
     return {
-        "intervention": _intervention(config, intervention, from_points("generation", points)),
+        "intervention": _intervention(config, intervention, config.under("generation", variant)),
         "order": list(order),
         "decoding": entry.model_dump(mode="json", include=_DECODING),
         "model": _model(config, model),
@@ -204,9 +204,9 @@ def judge_texts(config: Config, analysis: str) -> dict[str, Any]:
 
 
 @_stage
-def read_layers(config: Config, model: str, points: str, langset: str) -> dict[str, Any]:
+def read_layers(config: Config, model: str, variant: str, langset: str) -> dict[str, Any]:
     """Return the prompts' languages, the conditions, and which tokens are a language's."""
-    protocol = from_points("generation", points)
+    protocol = config.under("generation", variant)
     asked, _ = entry_languages(config.lens, config.directory_languages()[langset])
     conditions = config.lens_cells(model)[langset]
     names = sorted({name for _, name, _ in conditions})
@@ -221,9 +221,9 @@ def read_layers(config: Config, model: str, points: str, langset: str) -> dict[s
 
 
 @_stage
-def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str, Any]:
+def prepare_task(config: Config, variant: str, task: str, lang: str) -> dict[str, Any]:
     """Return where the items come from."""
-    entry = config.tasks[task].under(from_points("items", points))
+    entry = config.tasks[task].under(config.under("items", variant))
     source = entry.source.model_dump(mode="json", exclude_none=True)
     if entry.source.kind == "mini":  # whatever definition a protocol puts in
         source.setdefault("name", task)
@@ -231,18 +231,18 @@ def prepare_task(config: Config, points: str, task: str, lang: str) -> dict[str,
 
 
 @_stage
-def prepare_training(config: Config, points: str, finetuning: str) -> dict[str, Any]:
+def prepare_training(config: Config, variant: str, finetuning: str) -> dict[str, Any]:
     """Return where the training rows come from."""
-    entry = config.finetunings[finetuning].under(from_points("rows", points))
+    entry = config.finetunings[finetuning].under(config.under("rows", variant))
     source = entry.source.model_dump(mode="json", exclude_none=True)
     return {"source": source, "limit": None, "lang": entry.language, "rows": list(entry.rows)}
 
 
 @_stage
-def finetune(config: Config, model: str, points: str, adapter: str) -> dict[str, Any]:
+def finetune(config: Config, model: str, variant: str, adapter: str) -> dict[str, Any]:
     """Return the hyperparameters and whose neurons are trained."""
     one = config.adapters(model)[adapter]
-    entry = _entry(config, one, from_points("adapters", points))
+    entry = _entry(config, one, config.under("adapters", variant))
     training = entry.training.model_dump(mode="json", exclude={"report_to"})
     return {
         "choice": one.choice,
@@ -255,10 +255,10 @@ def finetune(config: Config, model: str, points: str, adapter: str) -> dict[str,
 
 @_stage
 def evaluate_task(
-    config: Config, model: str, points: str, adapter: str, task: str, lang: str
+    config: Config, model: str, variant: str, adapter: str, task: str, lang: str
 ) -> dict[str, Any]:
     """Return every condition of a cell."""
-    protocol = from_points("evaluation", points)
+    protocol = config.under("evaluation", variant)
     one = config.adapters(model).get(adapter)
     conditions = config.task_conditions(model, task, lang, one)
     names = sorted({name for _, _, name, _ in conditions})
@@ -301,7 +301,7 @@ def show(config: Config, **_: str) -> dict[str, Any]:
         "site": config.statistics.histograms[0] if config.statistics.histograms else None,
         "sweeps": config.sweeps(),
         "protocols": {
-            name: protocol.model_dump() | {stage: protocol.points(stage) for stage in STAGES}
+            name: protocol.model_dump() | {stage: protocol.variant(stage) for stage in STAGES}
             for name, protocol in config.protocols.items()
         },
         "roles": roles(config),

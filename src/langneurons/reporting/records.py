@@ -21,18 +21,19 @@ LAYOUTS = {
     "corpora": "{model}/corpora/{lang}.safetensors",
     "activations": "{model}/activations/{lang}.safetensors",
     "neurons": "{model}/neurons/{langset}/{selection}.parquet",
-    "perplexity": "{model}/perplexity/{points}/{langset}/{selection}/{intervention}.parquet",
-    "steering": "{model}/lss/{points}/{langset}/{selection}/{intervention}.parquet",
-    "evaluation": "{model}/evaluation/{points}/{adapter}/{task}/{lang}.parquet",
-    "generation": "{model}/judged/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet",
-    "lens": "{model}/lens/{points}/{langset}.parquet",
+    "perplexity": "{model}/perplexity/{variant}/{langset}/{selection}/{intervention}.parquet",
+    "steering": "{model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet",
+    "evaluation": "{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet",
+    "generation": "{model}/judged/{analysis}/{variant}/{langset}/{selection}"
+    "/{intervention}.parquet",
+    "lens": "{model}/lens/{variant}/{langset}.parquet",
 }
 # The same of what is fetched: the weights, and the file beside each that names its source.
 FETCHED = {
     "models": "models/{model}/manifest.json",
     "text": "text/{lang}.json",
-    "tasks": "tasks/{points}/{task}/{lang}.json",
-    "training": "training/{points}/{finetuning}.json",
+    "tasks": "tasks/{variant}/{task}/{lang}.json",
+    "training": "training/{variant}/{finetuning}.json",
     "facts": "facts/{lang}.json",
     "questions": "questions/{analysis}/{lang}.json",
 }
@@ -98,12 +99,12 @@ def protocols(
 
     `kind` is that of its layout, and the stage where it has no other name.
     """
-    points = names_of(path, kind)["points"]
+    points = names_of(path, kind)["variant"]
     return [name for name, one in show["protocols"].items() if one[stage or kind] == points]
 
 
 def perplexity_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dict[str, Any]]]:
-    """Read and check matrices at .../{points}/{langset}/{selection}/{intervention}.parquet."""
+    """Read and check matrices at .../{variant}/{langset}/{selection}/{intervention}.parquet."""
     result = []
     for path in map(Path, paths):
         names = names_of(path, "perplexity")
@@ -116,7 +117,7 @@ def perplexity_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
 
 
 def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dict[str, Any]]]:
-    """Read and check records at .../evaluation/{points}/{adapter}/{task}/{lang}.parquet."""
+    """Read and check records at .../evaluation/{variant}/{adapter}/{task}/{lang}.parquet."""
     columns = ("lang", "langset", "selection", "intervention", "target")
     columns += ("item", "prediction", "gold")
     result = []
@@ -136,7 +137,7 @@ def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
 def perplexity_matrices(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[tuple[dict[str, str], pd.DataFrame, bool]]:
-    """Read matrices at .../perplexity/{points}/{langset}/{selection}/{intervention}.parquet.
+    """Read matrices at .../perplexity/{variant}/{langset}/{selection}/{intervention}.parquet.
 
     Returns labels, records and whether every cell read a sample of its own; of all protocols, or
     of one.
@@ -165,7 +166,7 @@ def _condition(path: str, kind: str) -> dict[str, str]:
 def lss_matrices(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[tuple[dict[str, str], pd.DataFrame, dict[str, Any]]]:
-    """Read matrices at .../lss/{points}/{langset}/{selection}/{intervention}.parquet.
+    """Read matrices at .../lss/{variant}/{langset}/{selection}/{intervention}.parquet.
 
     Returns labels, records and metadata; of all protocols, or of one.
     """
@@ -192,7 +193,7 @@ def lss_matrices(
 def task_records(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[Labelled]:
-    """Read records at .../evaluation/{points}/{adapter}/{task}/{lang}.parquet.
+    """Read records at .../evaluation/{variant}/{adapter}/{task}/{lang}.parquet.
 
     Returns one frame per model and protocol (or of one protocol). Selections, interventions and
     sets get their labels; `none` stays the untouched model.
@@ -225,7 +226,7 @@ def scores_of(path: str) -> Labelled:
 def generation_records(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[Labelled]:
-    """Read records at .../judged/{analysis}/{points}/{langset}/{selection}/{intervention}.parquet.
+    """Read records at .../judged/{analysis}/{variant}/{langset}/{selection}/{intervention}.parquet.
 
     Returns one frame per file and protocol (or of one protocol), with its labels.
     """
@@ -251,7 +252,7 @@ def generation_records(
 def lens_records(
     paths: Iterable[str], show: dict[str, Any], protocol: str | None = None
 ) -> list[tuple[dict[str, str], pd.DataFrame, pd.DataFrame]]:
-    """Read records at results/{model}/lens/{points}/{langset}.parquet, and their coverage.
+    """Read records at results/{model}/lens/{variant}/{langset}.parquet, and their coverage.
 
     Selections and interventions get their labels; `none` stays the untouched model.
     """
