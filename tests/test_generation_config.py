@@ -164,11 +164,11 @@ def test_a_protocol_reads_the_statistic_elsewhere():
     raw = changed(protocols=["corrected", "paper"])
     cell = {"model": "m", "langset": "en-hi-vi", "selection": "lape", "intervention": "arithmetic"}
     sites = [
-        stage(build(raw), "force_language", variant=points, **cell)["intervention"]["steps"][1]
-        for points in ("corrected", "paper")
+        stage(build(raw), "force_language", variant=variant, **cell)["intervention"]["steps"][1]
+        for variant in ("corrected", "paper")
     ]
     assert [step["statistic_site"] for step in sites] == ["act", "gate"]
-    assert build(raw).variant("generation") == ("corrected", "paper")
+    assert build(raw).variants("generation") == ("corrected", "paper")
 
 
 FIGURE = {"model": "m", "languages": "big"}

@@ -450,6 +450,7 @@ def config(**lss):
             "mean": {"operation": "set", "value": "mean"},
             "p95": {"operation": "set", "value": "p95"},
         },
+        "protocols": {"corrected": {}, "published": {"lss": "paper"}},
         "lss": {"interventions": ["mean"]} | lss,
     }
 
