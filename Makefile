@@ -8,7 +8,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cluster soak lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
+.PHONY: help demo test light cluster soak lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
 
 help:                      ## this list; nothing is installed
 	@echo "usage: make TARGET [CONFIG=config/config.yaml] [CORES=2]"; echo
@@ -58,6 +58,25 @@ lint: .venv/installed      ## ruff, snakefmt, snakemake --lint, generated files
 
 cluster: .venv/installed   ## the graph on a real SLURM of one host, with faults (root on Debian or Ubuntu)
 	$(BIN)/python -m pytest -m slurm -s tests/slurm
+
+# What needs no torch, on a Python beside the one of .venv; torch is a download of gigabytes there.
+HEAVY := torch|bitsandbytes|accelerate|peft
+LIGHT_TESTS := checks claims cli config efficiency evidence figures files findings generation_config \
+  generation_tables labels lettering masks page paths plan published report rooms sources_of_rows tables
+.venv-light/installed: requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none is on the path; set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv-light
+	grep -vE '^($(HEAVY))==' requirements.txt > .venv-light/requirements.txt
+	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r .venv-light/requirements.txt
+	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+light: .venv-light/installed ## configuration, parse, dry run, reporting, command line on PYTHON=..., without torch
+	.venv-light/bin/python -m pytest -m "not workflow and not slow and not slurm" $(LIGHT_TESTS:%=tests/test_%.py)
+	.venv-light/bin/langneurons reference
+	.venv-light/bin/langneurons check config/config.yaml
+	.venv-light/bin/langneurons demo --dry-run --directory .venv-light/demo > .venv-light/dry-run.txt
+	grep -q '^total' .venv-light/dry-run.txt
 
 FAULTS ?= 200
 soak: .venv/installed      ## the same under so many faults, in rounds; most of an hour

@@ -1,7 +1,9 @@
 """One environment, said in four files: the pins agree and cover what is imported."""
 
 import ast
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -15,6 +17,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLDERS = ("src", "workflow", "tests")
+# Extras whose packages the code imports.
+EXTRAS = ("harness", "quantization", "workflow")
 
 
 def pins(lines):
@@ -69,15 +73,50 @@ def test_environment_yml_has_the_same_pins():
     assert not REQUIREMENTS.keys() & (MODEL.keys() | HARNESS.keys())
 
 
-def test_one_version_of_python():
+def test_the_versions_of_python_are_the_same_everywhere():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    (version,) = re.findall(r"python=([\d.]+)", str(environment["dependencies"]))
-    requirement = Requirement(f"python{PROJECT['requires-python']}")
-    assert requirement.specifier.contains(version)
-    assert f"PYTHON ?= python{version}\n" in (ROOT / "Makefile").read_text()
+    (version,) = [one for one in environment["dependencies"] if str(one).startswith("python")]
+    assert version.removeprefix("python") == PROJECT["requires-python"]
+    specifier = Requirement(f"python{PROJECT['requires-python']}").specifier
+    legal = [f"3.{minor}" for minor in range(30) if specifier.contains(f"3.{minor}")]
+    assert legal == ["3.11", "3.12", "3.13"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert " ".join(f"python{one}" for one in legal) in makefile
+    assert f"Python {', '.join(legal[:-1])} or {legal[-1]} is needed" in makefile
+    assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in makefile
 
 
-@pytest.mark.parametrize("extra", [None, "test", "model", "harness"])
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_the_pins_can_be_installed_on_other_pythons(version, tmp_path):
+    """Ask for every pin on a version of Python; nothing is installed. Tests run on 3.11."""
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
+    command += ["--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(tmp_path)]
+    pins_ = ["--python-version", version, "--report", str(report)]
+    done = subprocess.run(
+        [*command, *pins_, "-r", str(ROOT / "requirements.txt")], capture_output=True, text=True
+    )
+    if done.returncode and subprocess.run([*command, "six"], capture_output=True).returncode:
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    found = [one["metadata"] for one in json.loads(report.read_text())["install"]]
+    assert {canonicalize_name(one["name"]): one["version"] for one in found} == REQUIREMENTS
+    place = {"python_version": version, "python_full_version": f"{version}.0", "extra": ""}
+    unmet = []
+    for one in found:
+        legal = Requirement(f"python{one.get('requires_python', '')}").specifier
+        assert legal.contains(f"{version}.0"), one["name"]
+        for line in one.get("requires_dist", ()):
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate(place):
+                pin = REQUIREMENTS.get(canonicalize_name(need.name))
+                if pin is None or not need.specifier.contains(pin, prereleases=True):
+                    unmet.append((canonicalize_name(one["name"]), line))
+    # The libraries of a CUDA build, which a CPU build does without, are torch's to choose.
+    assert {name for name, _ in unmet} <= {"torch"}, unmet
+
+
+@pytest.mark.parametrize("extra", [None, *PROJECT["optional-dependencies"]])
 def test_every_dependency_of_the_package_is_pinned_within_its_bounds(extra):
     optional = PROJECT["optional-dependencies"]
     declared = PROJECT["dependencies"] if extra is None else optional[extra]
@@ -105,11 +144,16 @@ def test_every_import_is_covered_by_a_pin():
 
 
 def test_only_the_bridge_needs_the_harness():
-    files = [str(path) for path in (ROOT / "src").rglob("*.py") if "lm_eval" in path.read_text()]
+    files = [
+        str(path)
+        for path in (ROOT / "src").rglob("*.py")
+        if "import lm_eval" in path.read_text() or "from lm_eval" in path.read_text()
+    ]
     assert files == [str(ROOT / "src" / "langneurons" / "integrations" / "harness.py")]
 
 
 def test_the_package_declares_what_it_imports():
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["harness"]
+    optional = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *sum((optional[key] for key in EXTRAS), [])]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     assert uncovered(("src", "workflow"), declared) == []

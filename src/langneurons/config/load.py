@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.base.messages import check_conversions, explained
+from langneurons.base.shipped import project_file
 from langneurons.base.yaml import plain_value, read_yaml
 from langneurons.config.checks import check
 from langneurons.config.config import NAMED, Config
@@ -39,7 +40,7 @@ def load_config(path: str | os.PathLike) -> Config:
 def read_configs(paths, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read configuration files, later ones over earlier ones, then `--config` values over them."""
     merged: dict = {}
-    for path in map(Path, paths):
+    for path in (project_file(str(path)) for path in paths):
         if not path.is_file():
             folder = path.parent if path.parent.is_dir() else Path()
             siblings = sorted(str(sibling) for sibling in folder.glob("*.yaml"))
