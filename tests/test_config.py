@@ -1346,7 +1346,7 @@ def test_a_papers_prompts_replace_a_definition_by_their_own_point():
     assert config.variants("rows") == ("corrected", "paper")
     assert config.variants("adapters") == ("corrected", "split")
     both = {"mine": {"prompts": "paper", "split": "paper"}}
-    assert build(raw | {"protocols": both}).variant("items") == ("paper",)
+    assert build(raw | {"protocols": both}).variants("items") == ("paper",)
 
 
 def test_one_text_file_may_serve_all_languages_beside_one_that_does_not():
