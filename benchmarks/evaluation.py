@@ -78,7 +78,8 @@ class _Work:
         """Return nine plans that write 1 % of the neurons of the layers from `first` on."""
         import numpy as np
 
-        from langneurons.interventions.hooks import Plan, Write
+        from langneurons.interventions.plan import Plan
+from langneurons.interventions.plan import Write
 
         generator, found = np.random.default_rng(0), {}
         number = round(0.01 * self.sites.d_mlp)
@@ -171,7 +172,8 @@ class _Work:
         import numpy as np
         import torch
 
-        from langneurons.interventions.hooks import Plan, applied
+        from langneurons.interventions.plan import Plan
+from langneurons.interventions.apply import applied
         from langneurons.models.families import MlpSites
 
         frame = self.evaluated(plans)
@@ -199,7 +201,7 @@ class _Work:
         from common import packed_corpus
 
         from langneurons.interventions.branches import branched
-        from langneurons.interventions.hooks import applied
+        from langneurons.interventions.apply import applied
         from langneurons.scoring import primitives as scoring
 
         plans = list(self.plans(2 * self.sites.n_layers // 3).values())

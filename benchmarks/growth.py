@@ -228,7 +228,9 @@ def _interventions(repeats: int, folder: Path) -> dict:
 
     from langneurons.base.io import write_parquet
     from langneurons.evaluation.perplexity import document_nll
-    from langneurons.interventions.hooks import Plan, Write, applied
+    from langneurons.interventions.plan import Plan
+from langneurons.interventions.plan import Write
+from langneurons.interventions.apply import applied
     from langneurons.models.families import MlpSites
 
     model, corpus = _model(), _corpus(8)

@@ -40,7 +40,9 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from langneurons.interventions.hooks import Plan, Write, applied
+    from langneurons.interventions.plan import Plan
+from langneurons.interventions.plan import Write
+from langneurons.interventions.apply import applied
     from langneurons.models.families import MlpSites
 
     model = load(given.model)

@@ -393,7 +393,7 @@ def _trainer(given, base, route: str, share: float | None, tokens):
     """Return a function that takes one step, the model and the optimiser."""
     import torch
 
-    from langneurons.training.trainer import token_loss
+    from langneurons.training.losses import token_loss
 
     chosen = None if share is None else _chosen(given, share, base.config.num_hidden_layers)
     model, gates = _route(base, route, chosen, given.rank)

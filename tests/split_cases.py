@@ -13,28 +13,31 @@ import pytest
 import tiny
 import torch
 from accelerate import dispatch_model
-from safetensors.torch import load_file
-from test_collect import tiny_corpus
-from test_finetune import ANSWERS, CLASSES, nli_rows, qa_rows
-
-from langneurons.activations.collect import Settings, collect
-from langneurons.evaluation import lens
-from langneurons.interventions.branches import branched
-from langneurons.interventions.factors import Factor
-from langneurons.interventions.hooks import Plan, Write, applied, applied_rows
-from langneurons.models.families import MlpSites
-from langneurons.models.load import load_model, prepare_model, spread
-from langneurons.models.settings import ModelEntry
 from langneurons.scoring.primitives import (
-    branch_generate,
-    branch_loglikelihoods,
     generate,
     loglikelihood,
     token_nll,
 )
+from safetensors.torch import load_file
+from test_collect import tiny_corpus
+from test_finetune import ANSWERS, CLASSES, fit, nli_rows, qa_rows
+
+from langneurons.activations.collect import Settings, collect
+from langneurons.evaluation import lens
+from langneurons.evaluation.classification import Head, add_head, classify
+from langneurons.interventions.apply import applied
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.plan import PerRequest, Plan, Write
+
+# applied_rows
+from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
+from langneurons.models.load import load_model, prepare_model, spread
+from langneurons.models.settings import ModelEntry
+from langneurons.scoring.generation import Decoding
 from langneurons.training import neuron_weights as rows
 from langneurons.training.settings import Training
-from langneurons.training.trainer import Head, add_head, classify, finetune
+from langneurons.training.trainer import Folders
 
 devices.register()
 torch.set_num_threads(1)
@@ -109,7 +112,7 @@ def test_statistics(family):
     corpus = tiny_corpus()
 
     def compute(model):
-        return collect(model, corpus, settings, identity)
+        return collect(LanguageModel(model, identity=identity), corpus, settings)
 
     one, two = both(compute, family)
     assert one.arrays.keys() == two.arrays.keys()
@@ -120,11 +123,7 @@ def test_statistics(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_perplexity_under_an_intervention(family):
     def compute(model):
-        sites = MlpSites(model)
-        untouched = token_nll(model, *text(), 24)
-        with applied(sites, plan()) as running:
-            written = token_nll(model, *text(), 24, on_forward=running.on_forward)
-        return untouched, written
+        return token_nll(LanguageModel(model), *text(), 24, under=[None, plan()])
 
     one, two = both(compute, family)
     for found, expected in zip(two, one, strict=True):
@@ -134,24 +133,11 @@ def test_perplexity_under_an_intervention(family):
 
 def test_rows_under_plans_of_their_own():
     def compute(model):
-        tokenizer, plans = tiny.tiny_tokenizer(), [Plan("none"), plan("a"), plan("b", -4.0)]
+        lm = LanguageModel(model, tiny.tiny_tokenizer())
         pairs = [(prompt, " w10 w11") for prompt in PROMPTS] * 3
-        conditions = [0, 0, 0, 1, 1, 1, 2, 2, 2]
-        with applied_rows(MlpSites(model), plans, strict=False) as running:
-            scores = loglikelihood(
-                model, tokenizer, pairs, 40, running.on_forward, conditions=conditions
-            )
-            texts = generate(
-                model,
-                tokenizer,
-                PROMPTS * 3,
-                6,
-                (),
-                60,
-                1.3,
-                running.on_forward,
-                conditions=conditions,
-            )
+        under = PerRequest([None, plan("a"), plan("b", -4.0)], [0, 0, 0, 1, 1, 1, 2, 2, 2])
+        scores = loglikelihood(lm, pairs, 40, under)
+        texts = generate(lm, PROMPTS * 3, Decoding(6, (), 1.3), 60, under)
         return scores, texts
 
     one, two = both(compute)
@@ -161,18 +147,17 @@ def test_rows_under_plans_of_their_own():
 
 def test_plans_in_branches_with_common_beginnings():
     def compute(model):
-        tokenizer, sites = tiny.tiny_tokenizer(), MlpSites(model)
+        lm = LanguageModel(model, tiny.tiny_tokenizer())
         deep = [
             replace(plan(name, value), writes=plan(name, value).writes[2:3])
             for name, value in (("a", 3.0), ("b", -4.0))
         ]
         plans = [Plan("none"), *deep, plan("c")]
         pairs = [("w1 w2 w3 w4", word) for word in (" w10 w11", " w12", " w13 w14 w15")]
-        with branched(sites, plans, strict=False) as running:
-            scores = branch_loglikelihoods(model, tokenizer, pairs, 80, running)
-            blocks = token_nll(model, *text(), 96, branches=running)
-            answers = branch_generate(model, tokenizer, PROMPTS, 5, (), 200, 1.3, running)
-        texts = generate(model, tokenizer, [f"w1 w2 {p}" for p in PROMPTS], 5, (), 80, shared=True)
+        scores = loglikelihood(lm, pairs, 80, plans)
+        blocks = token_nll(lm, *text(), 96, plans)
+        answers = generate(lm, PROMPTS, Decoding(5, (), 1.3), 200, plans)
+        texts = generate(lm, [f"w1 w2 {p}" for p in PROMPTS], Decoding(5), 80)
         return scores, blocks.tolist(), texts, answers
 
     one, two = both(compute, "gemma3_text")
@@ -182,9 +167,9 @@ def test_plans_in_branches_with_common_beginnings():
 
 def test_layers_are_read():
     def compute(model):
-        owner = np.arange(tiny.VOCAB_SIZE) % 3 - 1
-        tokenizer = tiny.tiny_tokenizer()
-        return lens.read_prompts(model, tokenizer, PROMPTS, ["a", "b", "c"], ["x", "y"], owner, 20)
+        settings = lens.Lens(["x", "y"], np.arange(tiny.VOCAB_SIZE) % 3 - 1, "{question}")
+        rows = [{"id": str(k), "question": text} for k, text in enumerate(PROMPTS)]
+        return lens.read_prompts(LanguageModel(model, tiny.tiny_tokenizer()), rows, settings, 20)
 
     one, two = both(compute)
     pd.testing.assert_frame_equal(one, two, check_exact=True)
@@ -214,18 +199,9 @@ def test_training(tmp_path, task, parameters):
     def compute(model):
         folder = tmp_path / str(len(found))
         neurons = {"gate": chosen, "down": chosen}
-        tokenizer = tiny.tiny_tokenizer()
-        curves = finetune(
-            model,
-            tokenizer,
-            task,
-            data,
-            "en",
-            training,
-            neurons,
-            folder,
-            tmp_path / f"work{len(found)}",
-        )
+        lm = LanguageModel(model, tiny.tiny_tokenizer())
+        folders = Folders(folder, tmp_path / f"work{len(found)}")
+        curves = fit(lm, task, data, training, neurons, folders)
         found[len(found)] = load_file(folder / "adapter_model.safetensors")
         return curves
 
@@ -240,9 +216,9 @@ def test_training(tmp_path, task, parameters):
 
 def test_classes_are_told():
     def compute(model):
-        add_head(model, 2)
-        tokenizer = tiny.tiny_tokenizer()
-        return classify(model, tokenizer, CLASSES, "en", nli_rows(), 60, Head("last_token", 32))
+        lm = LanguageModel(model, tiny.tiny_tokenizer())
+        add_head(lm, 2)
+        return classify(lm, CLASSES, "en", nli_rows(), 60, Head("last_token", 32))
 
     one, two = both(compute)
     pd.testing.assert_frame_equal(one, two)

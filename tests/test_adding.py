@@ -89,11 +89,16 @@ def test_the_documented_operation_is_one_function(package):
     script += """
 import numpy as np, torch
 from tiny import tiny_model
-from langneurons.models.families import MlpSites
-from langneurons.interventions.hooks import Plan, Write, applied, applied_rows
+from langneurons.interventions.plan import Plan
+from langneurons.interventions.plan import Write
+from langneurons.interventions.apply import applied
+from langneurons.interventions.apply import hooked
+from langneurons.interventions.plan import PerRequest
+from langneurons.models.language_model import LanguageModel
 (step,) = config.interventions["mine"].steps
 model = tiny_model("llama")
-sites, index = MlpSites(model), np.array([1, 7])
+lm, index = LanguageModel(model), np.array([1, 7])
+sites = lm.sites
 plan = Plan("mine", [Write(0, "act", step.operation, index, np.full(2, step.value))])
 seen = {}
 sites.down[0].register_forward_pre_hook(lambda _m, inputs: seen.update(given=inputs[0].clone()))
@@ -101,12 +106,12 @@ layer = sites.act[0]
 tokens = torch.arange(4, 10)[None]
 kept = layer.forward
 layer.forward = lambda x: seen.setdefault("before", []).append(kept(x)) or kept(x)
-with applied(sites, plan):
+with applied(lm, plan):
     model(input_ids=tokens, use_cache=False)
 alone = seen["given"]
-with applied_rows(sites, [Plan("none"), plan]) as running:
+with hooked(lm, PerRequest([None, plan], [1, 0])) as running:
     every = torch.ones(2, 6, dtype=torch.bool)
-    running.on_forward(every, every, torch.tensor([1, 0]))
+    running.announce(every, every, torch.tensor([1, 0]))
     model(input_ids=tokens.expand(2, -1), use_cache=False)
 rows = seen["given"]
 model(input_ids=tokens, use_cache=False)

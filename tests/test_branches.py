@@ -13,15 +13,21 @@ from test_prefixes import MODELS, SLIDING, many_requests, words
 from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.base.store import SideStore
+from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.evaluation.conditions import evaluate
+from langneurons.evaluation.run import Run
 from langneurons.evaluation.tasks import load_task
-from langneurons.interventions.branches import Layout, branched, portions
+from langneurons.interventions.apply import hooked
+from langneurons.interventions.branches import Layout, portions
 from langneurons.interventions.factors import Factor
-from langneurons.interventions.hooks import NoEffect, Plan, Write, applied
-from langneurons.models.families import MlpSites
-from langneurons.scoring import primitives as scoring
+from langneurons.interventions.hooks import NoEffect
+from langneurons.interventions.plan import Plan, Write
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring import reading
+from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.keyvalues import KeyValues
-from langneurons.training.trainer import Head, add_head, classify, classify_branches
+from langneurons.scoring.likelihood import loglikelihood
+from langneurons.scoring.nll import token_nll
 
 N_LAYERS = 4
 
@@ -81,8 +87,8 @@ def test_portions_hold_each_plan_once_and_only_join_what_saves_layers():
 
 @pytest.mark.parametrize(("family", "overrides"), MODELS)
 def test_branches_equal_each_plan_alone_with_and_without_a_cache(family, overrides):
-    model = deep_model(family, overrides)
-    sites = MlpSites(model)
+    model = LanguageModel(deep_model(family, overrides))
+    sites = model.sites
     plans = deep_plans(sites)
     generator = np.random.default_rng(0)
     for rows in (1, 3):
@@ -98,21 +104,22 @@ def test_branches_equal_each_plan_alone_with_and_without_a_cache(family, overrid
         ) -> list[torch.Tensor]:
             ones = torch.ones_like(more, dtype=torch.bool)
             whole = torch.ones_like(tokens, dtype=torch.bool)
-            running.on_forward(whole, whole)
-            plain = scoring._hidden(sites, tokens)
+            running.begin()
+            running.announce(whole, whole)
+            plain = reading.states(sites, tokens)
             cache = KeyValues(sites.config)
-            running.on_forward(mask, mask)
-            first = scoring._read(sites, tokens, mask, cache)
+            running.announce(mask, mask)
+            first = reading.next_states(sites, tokens, mask, cache)
             cache.select(copied, len(tokens))
-            running.on_forward(ones, ones)
-            second = scoring._read(sites, more, torch.cat([mask[copied], ones], 1), cache)
+            running.announce(ones, ones)
+            second = reading.next_states(sites, more, torch.cat([mask[copied], ones], 1), cache)
             return [plain, first, second]
 
         with torch.inference_mode():
-            with branched(sites, plans) as running:
+            with hooked(model, plans) as running:
                 together = passes(running)
             for number, plan in enumerate(plans):
-                with applied(sites, plan) as alone:
+                with hooked(model, plan) as alone:
                     expected = passes(alone)
                 for found, wanted, valid in zip(
                     together, expected, (torch.ones_like(mask), mask, None), strict=True
@@ -127,8 +134,8 @@ def test_branches_equal_each_plan_alone_with_and_without_a_cache(family, overrid
 @pytest.mark.parametrize("factor", (None, Factor("layer_max")))
 @pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt"))
 def test_scores_of_branches_equal_those_of_each_plan_alone(family, factor, tokens):
-    model, tokenizer = deep_model(family, SLIDING.get(family, {})), tiny_tokenizer()
-    sites = MlpSites(model)
+    model = LanguageModel(deep_model(family, SLIDING.get(family, {})), tiny_tokenizer())
+    sites = model.sites
     plans = deep_plans(sites, tokens, factor)
     requests = many_requests(2)
     generator = np.random.default_rng(0)
@@ -136,22 +143,17 @@ def test_scores_of_branches_equal_those_of_each_plan_alone(family, factor, token
     blocks = generator.integers(4, 99, (4, 12)).astype(np.int32)
     scored = np.arange(12) < lengths[:, None]
     for budget in (1, 300):
-        with branched(sites, plans, strict=tokens != "generated") as running:
-            assert running.by_token == (factor is None)
-            found = scoring.branch_loglikelihoods(model, tokenizer, requests, budget, running)
-            nll = scoring.token_nll(
-                model,
-                blocks,
-                lengths,
-                scored,
-                budget,
-                branches=running,
-            )
-        for plan, values, losses in zip(plans, found, nll, strict=True):
-            with applied(sites, plan) as alone:
-                expected = scoring.loglikelihood(model, tokenizer, requests, 1, alone.on_forward)
-                wanted = scoring.token_nll(model, blocks, lengths, scored, 1, alone.on_forward)
+        found = loglikelihood(model, requests, budget, under=plans)
+        for plan, values in zip(plans, found, strict=True):
+            expected = loglikelihood(model, requests, 1, under=plan)
             np.testing.assert_allclose([v[0] for v in values], [e[0] for e in expected], atol=1e-5)
+        if tokens == "generated":  # blocks of text hold none
+            with pytest.raises(NoEffect, match="every value was already there"):
+                token_nll(model, blocks, lengths, scored, budget, under=plans)
+            continue
+        nll = token_nll(model, blocks, lengths, scored, budget, under=plans)
+        for plan, losses in zip(plans, nll, strict=True):
+            wanted = token_nll(model, blocks, lengths, scored, 1, under=plan)
             np.testing.assert_allclose(losses, wanted, atol=1e-5)
     assert len({round(sum(value for value, _ in values), 3) for values in found}) == len(plans)
 
@@ -160,25 +162,17 @@ def test_scores_of_branches_equal_those_of_each_plan_alone(family, factor, token
 @pytest.mark.parametrize("factor", (None, Factor("layer_max")))
 @pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt", "bloom"))
 def test_answers_of_branches_equal_those_of_each_plan_alone(family, factor, tokens):
-    model, tokenizer = deep_model(family, SLIDING.get(family, {})), tiny_tokenizer()
-    sites = MlpSites(model)
+    model = LanguageModel(deep_model(family, SLIDING.get(family, {})), tiny_tokenizer())
+    sites = model.sites
     plans = deep_plans(sites, tokens, factor)
     generator = np.random.default_rng(1)
     start = words(generator, 9)
     prompts = [f"{start} {words(generator, n)}" for n in (1, 4, 4)] + [words(generator, 6), start]
-    expected = []
-    for plan in plans:
-        with applied(sites, plan) as alone:
-            expected.append(
-                scoring.generate(model, tokenizer, prompts, 6, ["w7"], 1, 1.3, alone.on_forward)
-            )
+    decoding = Decoding(6, ["w7"], 1.3)
+    expected = [generate(model, prompts, decoding, 1, under=plan) for plan in plans]
     assert len({tuple(texts) for texts in expected}) > 2
     for budget in (1, 200, 5000):
-        with branched(sites, plans) as running:
-            found = scoring.branch_generate(
-                model, tokenizer, prompts, 6, ["w7"], budget, 1.3, running
-            )
-        assert found == expected
+        assert generate(model, prompts, decoding, budget, under=plans) == expected
     assert not any(module._forward_pre_hooks for module in (*sites.layers, *sites.down))
 
 
@@ -202,55 +196,47 @@ def counted(sites):
 
 
 def test_the_layers_below_run_once_for_all_plans():
-    model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
-    sites = MlpSites(model)
-    with counted(sites) as rows, branched(sites, deep_plans(sites)) as running:
-        scoring.branch_loglikelihoods(model, tokenizer, [("w1", " w2")], 1000, running)
+    model = LanguageModel(deep_model("llama", {}), tiny_tokenizer())
+    sites = model.sites
+    with counted(sites) as rows:
+        loglikelihood(model, [("w1", " w2")], 1000, under=deep_plans(sites))
     assert rows == [2, 2, 4, 5]
-    with counted(sites) as rows, branched(sites, deep_plans(sites)) as running:
-        scoring.branch_generate(model, tokenizer, ["w1"], 1, [], 1000, 1.0, running)
+    with counted(sites) as rows:
+        generate(model, ["w1"], Decoding(1), 1000, under=deep_plans(sites))
     assert rows == [2, 2, 4, 5]
-    with counted(sites) as rows, branched(sites, deep_plans(sites)) as running:
-        scoring.branch_generate(model, tokenizer, ["w1"], 3, [], 1000, 1.0, running)
+    with counted(sites) as rows:
+        generate(model, ["w1"], Decoding(3), 1000, under=deep_plans(sites))
     assert rows == [12, 12, 14, 15]  # and two more tokens of five answers
 
 
 def test_what_is_written_into_answers_leaves_prompts_in_common():
-    model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
-    sites = MlpSites(model)
+    model = LanguageModel(deep_model("llama", {}), tiny_tokenizer())
+    sites = model.sites
     plans = deep_plans(sites, "generated")
     pairs = [("w1 w2 w3", " w4 w5 w6"), ("w1 w2 w3", " w8 w9"), ("w7 w2 w1", " w4 w5")]
-    with counted(sites) as rows, branched(sites, plans) as running:
-        found = scoring.branch_loglikelihoods(model, tokenizer, pairs, 1000, running)
+    with counted(sites) as rows:
+        found = loglikelihood(model, pairs, 1000, under=plans)
     # Two contexts once, then three continuations under the plans that have branched off.
     assert rows == [2 + 3 * n for n in (2, 2, 4, 5)]
     for plan, values in zip(plans, found, strict=True):
-        with applied(sites, plan) as alone:
-            expected = scoring.loglikelihood(model, tokenizer, pairs, 1, alone.on_forward)
+        expected = loglikelihood(model, pairs, 1, under=plan)
         np.testing.assert_allclose([v[0] for v in values], [e[0] for e in expected], atol=1e-5)
-    with counted(sites) as rows, branched(sites, plans) as running:
-        scoring.branch_generate(model, tokenizer, ["w1 w2", "w3"], 2, [], 1000, 1.0, running)
+    with counted(sites) as rows:
+        generate(model, ["w1 w2", "w3"], Decoding(2), 1000, under=plans)
     assert rows == [1 + 2 + 10] * N_LAYERS  # BOS, the two prompts, answers of five plans
 
 
 @pytest.mark.parametrize("pooling", ("last_token", "last_position"))
 @pytest.mark.parametrize("family", ("llama", "gemma3_text", "opt"))
 def test_classes_of_branches_equal_those_of_each_plan_alone(family, pooling):
-    model, tokenizer = deep_model(family, SLIDING.get(family, {})), tiny_tokenizer()
+    model = LanguageModel(deep_model(family, SLIDING.get(family, {})), tiny_tokenizer())
     add_head(model, 3)
-    sites, head = MlpSites(model), Head(pooling, 32)
-    plans = [scaled(plan, 5.0) for plan in deep_plans(sites)]
-    rows, given = nli_rows(12), (CLASSES, "en")
-    expected = []
-    for plan in plans:
-        with applied(sites, plan) as alone:
-            expected.append(
-                classify(model, tokenizer, *given, rows, 1, head, on_forward=alone.on_forward)
-            )
+    head, given = Head(pooling, 32), (model, CLASSES, "en", nli_rows(12))
+    plans = [scaled(plan, 5.0) for plan in deep_plans(model.sites)]
+    expected = [classify(*given, 1, head, under=plan) for plan in plans]
     assert len({tuple(frame["prediction"]) for frame in expected}) > 1
     for budget in (1, 300, 9000):
-        with branched(sites, plans) as running:
-            found = classify_branches(model, tokenizer, *given, rows, budget, head, running)
+        found = classify(*given, budget, head, under=plans)
         for one, wanted in zip(found, expected, strict=True):
             pd.testing.assert_frame_equal(one, wanted)
 
@@ -260,18 +246,20 @@ def scaled(plan, by):
 
 
 def test_branches_without_effect_are_named():
-    sites = MlpSites(deep_model("llama", {}))
+    model = LanguageModel(deep_model("llama", {}))
     idle = Plan("idle", [Write(2, "act", "add", np.array([1]), np.array([0.0]))])
     tokens = torch.tensor([[1, 5, 6]])
     whole = torch.ones_like(tokens, dtype=torch.bool)
-    with pytest.raises(NoEffect, match="'idle'"), branched(sites, [idle, Plan("none")]) as running:
-        running.on_forward(whole, whole)
-        scoring._hidden(sites, tokens)
-    with branched(sites, [idle, Plan("none")]) as running:
-        with pytest.raises(RuntimeError, match="without conditions"):
-            running.on_forward(whole, whole, torch.tensor([0]))
-        running.changed.add(0)
-        running.fired[2] = 1
+    with pytest.raises(NoEffect, match="'idle'"), hooked(model, [idle, None]) as running:
+        running.begin()
+        running.announce(whole, whole)
+        reading.states(model.sites, tokens)
+    with hooked(model, [idle, None]) as running:
+        with pytest.raises(RuntimeError, match="without numbers"):
+            running.announce(whole, whole, torch.tensor([0]))
+    with pytest.raises(ValueError, match="empty list of plans"), hooked(model, []):
+        pass
+    assert not any(module._forward_pre_hooks for module in model.sites.layers)
 
 
 PAIRS = {
@@ -298,8 +286,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("kind", ("multiple_choice", "generation", "classification"))
 def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch, kind):
-    model, tokenizer = deep_model("llama", {}), tiny_tokenizer()
-    sites, head = MlpSites(model), None
+    model, head = LanguageModel(deep_model("llama", {}), tiny_tokenizer()), None
     if kind == "classification":
         add_head(model, 3)
         task, head, rows = CLASSES, Head("last_token", 32), nli_rows(12)
@@ -312,14 +299,15 @@ def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch, kind)
             {"text": words(generator, 8), "label": int(k % 3), "answer": words(generator, 2)}
             for k in range(12)
         ]
-    plans = {("set", "lape", plan.name, "en"): plan for plan in deep_plans(sites) if not plan.empty}
+    plans = {
+        ("set", "lape", plan.name, "en"): plan for plan in deep_plans(model.sites) if not plan.empty
+    }
     plans["set", "lape", "again", "en"] = Plan("again", plans["set", "lape", "plan 0", "en"].writes)
-    key = {"model": "tiny"}
     runs = []
 
     def measured(folder, budget):
-        store = SideStore(tmp_path / folder, "evaluation")
-        return evaluate(model, tokenizer, task, "en", rows, plans, store, key, budget, head=head)
+        run = Run(model, SideStore(tmp_path / folder, "evaluation"), {"model": "tiny"}, budget)
+        return evaluate(run, task, "en", rows, plans, head=head)
 
     from langneurons.evaluation import conditions as evaluation
 

@@ -25,6 +25,7 @@ from langneurons.activations.collect import (
 from langneurons.activations.statistics import Mismatch, Statistics, merge
 from langneurons.data.corpus import Corpus, Part
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import NONLINEARITIES, nonlinearity_name
 
 IDENTITY = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}
@@ -67,7 +68,8 @@ def tiny_corpus(n_blocks: int = 9, block_size: int = 12, padding: int = 0) -> Co
 
 
 def measure(model, settings=EVERYTHING, corpus=None, **arguments) -> Statistics:
-    return collect(model, corpus or tiny_corpus(), settings, IDENTITY, **arguments)
+    lm = LanguageModel(model, identity=IDENTITY)
+    return collect(lm, corpus or tiny_corpus(), settings, **arguments)
 
 
 def forward_by_hand(family: str, model, part: Part) -> list[dict[str, np.ndarray]]:

@@ -24,12 +24,12 @@ from langneurons.base.io import (
     write_tensors,
 )
 from langneurons.data.corpus import Corpus
-from langneurons.jobs.common import load, read_statistics, read_table
-from langneurons.models.load import identity, load_model, load_tokenizer, tokenizer_hash
+from langneurons.evaluation.classification import add_head
+from langneurons.jobs.common import read_statistics, read_table
+from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
 from langneurons.reporting.records import evaluation_files, perplexity_files
 from langneurons.training.lora import load_adapter
-from langneurons.training.trainer import add_head
 
 REFUSED = (DamagedFile, Mismatch)
 
@@ -222,15 +222,14 @@ CASES = {
 NUMBERED = [(path, number) for path, damages in CASES.items() for number in range(len(damages))]
 
 
-@pytest.fixture(scope="module")
-def who(checkout):
+def loaded(checkout, root) -> LanguageModel:
     entry = ModelEntry(**checkout.config["models"]["tiny"])
-    return identity(entry, read_json(checkout.path / "resources/models/tiny/manifest.json"))
+    return load(entry, root / "resources/models/tiny/manifest.json")
 
 
 @pytest.fixture(scope="module")
-def tokenizer(checkout):
-    return load_tokenizer(checkout.path / "resources/models/tiny/manifest.json")
+def model(checkout):
+    return loaded(checkout, checkout.path)
 
 
 def found(checkout, pattern: str) -> Path:
@@ -240,39 +239,36 @@ def found(checkout, pattern: str) -> Path:
     return matches[0]
 
 
-def read(path: Path, root: Path, checkout, who, tokenizer) -> None:
+def read(path: Path, root: Path, checkout, model: LanguageModel) -> None:
     """Read a file as the jobs that take it do."""
     stage = (*path.relative_to(root).parts, "")[2]
     if stage == "corpora":
-        Corpus.read(path, lang=path.stem, tokenizer_hash=tokenizer_hash(tokenizer))
+        Corpus.read(path, lang=path.stem, tokenizer_hash=model.tokenizer_hash)
     elif stage == "shards":
         others = sorted((checkout.path / path.relative_to(root)).parent.glob("*.safetensors"))
         rest = [one for one in others if one.name != path.name]
         merge(Statistics.read(one, lang=path.parent.name) for one in (path, *rest))
     elif stage == "activations":
-        read_statistics([str(path)], who, tokenizer)
+        read_statistics([str(path)], model)
     elif stage == "neurons":
-        read_table(str(path), who)
+        read_table(str(path), model)
     elif stage == "perplexity":
         perplexity_files([str(path)])
     elif stage == "evaluation":
         evaluation_files([str(path)])
     elif stage == "adapters":
-        tiny = checkout.path / "resources/models/tiny/manifest.json"
-        entry = ModelEntry(**checkout.config["models"]["tiny"])
-        model = load_model(entry, tiny)[0]
-        add_head(model, 3)
-        load_adapter(model, path, who)
+        own = loaded(checkout, checkout.path)
+        add_head(own, 3)
+        load_adapter(own.model, path, own.identity)
     elif path.suffix == ".jsonl":
         read_jsonl(path)
     else:
-        manifest = root / "resources/models/tiny/manifest.json"
-        load({"model": checkout.config["models"]["tiny"]}, manifest)
+        loaded(checkout, root)
 
 
 @pytest.mark.parametrize(("pattern", "number"), NUMBERED)
 def test_refused_with_the_reason_and_the_way_out(
-    checkout, tmp_path, monkeypatch, who, tokenizer, pattern, number
+    checkout, tmp_path, monkeypatch, model, pattern, number
 ):
     # As in jobs; PEFT would ask the hub about the base model.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -282,10 +278,10 @@ def test_refused_with_the_reason_and_the_way_out(
     manifest = tmp_path / "resources/models/tiny/manifest.json"
     write_json(manifest, read_json(manifest) | {"path": str(tmp_path / "tiny-model")})
     path = tmp_path / source.relative_to(checkout.path)
-    read(path, tmp_path, checkout, who, tokenizer)
+    read(path, tmp_path, checkout, model)
     CASES[pattern][number](path)
     with pytest.raises(REFUSED) as refused:
-        read(path, tmp_path, checkout, who, tokenizer)
+        read(path, tmp_path, checkout, model)
     text = str(refused.value)
     assert "snakemake" in text, text
     assert path.name in text or path.parent.name in text, text

@@ -15,8 +15,12 @@ from langneurons.evaluation.tasks import build as build_examples
 from langneurons.models import encoding
 from langneurons.models.encoding import Encoder
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.scoring import primitives as scoring
-from langneurons.training.trainer import encode
+from langneurons.scoring.generation import Decoding, encode_prompts, generate
+from langneurons.scoring.likelihood import encode_requests, loglikelihood
+from langneurons.scoring.nll import token_nll
+from langneurons.training.batches import items_of
 
 FAMILIES = ("llama", "gpt2", "opt")
 ROOM = 128  # positions of the tiny models
@@ -86,11 +90,11 @@ def test_a_text_begins_with_what_the_tokenizer_puts_before_it_and_nothing_comes_
 def test_an_appended_eos_changes_no_score_no_answer_and_no_row():
     model, plain, adding = tiny_model("llama"), tiny_tokenizer(), appending()
     pairs = [("w1 w2", " w3 w4"), ("w1 w2", " w5"), ("", "w7"), ("w9", " w1 w2 w3")]
-    expected = scoring.loglikelihood(model, plain, pairs, 100)
-    assert scoring.loglikelihood(model, adding, pairs, 100) == expected
+    expected = loglikelihood(LanguageModel(model, plain), pairs, 100)
+    assert loglikelihood(LanguageModel(model, adding), pairs, 100) == expected
     prompts = ["w1 w2", "w3", ""]
-    assert scoring.generate(model, adding, prompts, 6, [], 100) == scoring.generate(
-        model, plain, prompts, 6, [], 100
+    assert generate(LanguageModel(model, adding), prompts, Decoding(6), 100) == generate(
+        LanguageModel(model, plain), prompts, Decoding(6), 100
     )
     sites = MlpSites(model)
     states = [
@@ -108,14 +112,14 @@ def test_an_appended_eos_changes_no_score_no_answer_and_no_row():
         words={"en": {}},
     )
     rows = [{"text": "w1 w2", "answer": "w3"}]
-    (item,) = encode(task, adding, rows, "en", 20)
+    (item,) = items_of(LanguageModel(tiny_model("llama"), adding), task, rows, "en", 20)
     assert item == {"input_ids": [1, 5, 6, 7, 2], "labels": [-100, -100, -100, 7, 2]}
 
 
 def test_one_token_choices_differ_under_a_tokenizer_that_appends_eos():
     model, rows = tiny_model("llama"), [{"text": f"w{i} w{i + 1}", "label": 0} for i in range(20)]
     frames = [
-        score_task(model, tokenizer, choice_task(), "en", rows, 100)
+        score_task(LanguageModel(model, tokenizer), choice_task(), "en", rows, 100)
         for tokenizer in (tiny_tokenizer(), appending())
     ]
     assert frames[0].equals(frames[1]) and frames[0]["prediction"].nunique() > 1
@@ -154,22 +158,22 @@ def test_a_field_that_mentions_a_control_word_is_text_and_a_template_is_not():
     for context, expected in (("{text}", plain), ("{text}<eos>", (*plain, 1))):
         task = choice_task(context=context)
         (first, *_) = encode_examples(
-            model, tokenizer, task, "en", build_examples(rows, task, "en")
+            LanguageModel(model, tokenizer), task, "en", build_examples(rows, task, "en")
         )
         assert first.tokens[: first.context] == expected
 
 
 def test_answers_end_at_every_token_that_the_models_files_name():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    (text,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
+    (text,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100)
     words = text.split()
     end = next(number for number, word in enumerate(words) if number and word not in words[:number])
     token = tokenizer.convert_tokens_to_ids(words[end])
     model.generation_config.eos_token_id = [2, token]
     # The number of a word that is no added token comes from elsewhere, and ends nothing.
-    assert scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100) == [text]
+    assert generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100) == [text]
     tokenizer.add_special_tokens({"additional_special_tokens": [words[end]]})
-    (shorter,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
+    (shorter,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100)
     assert shorter.split() == words[:end]
     model.generation_config.eos_token_id = None
     assert encoding.end_tokens(model, tokenizer) == {2}
@@ -237,7 +241,7 @@ def test_items_whose_choices_stand_by_themselves_are_named_and_counted(caplog):
     task = choice_task(delimiter="", choices=("b", "c"), identifier="id")
     rows = [{"id": "one", "text": "ca", "label": 0}, {"id": "two", "text": "cc", "label": 0}]
     with caplog.at_level(logging.WARNING):
-        frame = score_task(tiny_model("llama"), tokenizer, task, "en", rows, 100)
+        frame = score_task(LanguageModel(tiny_model("llama"), tokenizer), task, "en", rows, 100)
     assert list(frame["apart"]) == [1, 0] and list(frame["cut"]) == [0, 0]
     assert "1 choices of toy, en" in caplog.text and "(one)" in caplog.text
 
@@ -262,9 +266,9 @@ def test_long_contexts_lose_their_oldest_tokens_and_say_so(family):
     whole = Encoder(tokenizer).whole(words(300))
     # The model reads 128 tokens: BOS, the last of the context, and all but the last scored one.
     kept = [1, *whole[-126:], *tokenizer("w5 w6", add_special_tokens=False)["input_ids"]]
-    (found,) = scoring.loglikelihood(model, tokenizer, [(words(300), " w5 w6")], 400)
+    (found,) = loglikelihood(LanguageModel(model, tokenizer), [(words(300), " w5 w6")], 400)
     assert found[0] == pytest.approx(logprob(model, kept, 2), abs=1e-4)
-    (request,) = scoring.encode_requests(MlpSites(model), tokenizer, [(words(300), " w5 w6")])
+    (request,) = encode_requests(LanguageModel(model, tokenizer), [(words(300), " w5 w6")])
     assert request.cut == 300 + 1 + 2 - 1 - ROOM and len(request.read) == ROOM
     assert request.tokens == tuple(kept)
 
@@ -273,11 +277,11 @@ def test_long_contexts_lose_their_oldest_tokens_and_say_so(family):
 @pytest.mark.parametrize("size", [125, 300])
 def test_long_prompts_leave_room_for_the_answer(family, size):
     model, tokenizer = tiny_model(family), tiny_tokenizer()
-    (prompt,) = scoring.encode_prompts(MlpSites(model), tokenizer, [words(size)], 10)
+    (prompt,) = encode_prompts(LanguageModel(model, tokenizer), [words(size)], 10)
     whole = Encoder(tokenizer).whole(words(size))
     assert prompt.tokens == (1, *whole[-(ROOM - 10 - 1) :])
     assert prompt.cut == size + 1 - (ROOM - 10)
-    (text,) = scoring.generate(model, tokenizer, [words(size)], 10, [], 400)
+    (text,) = generate(LanguageModel(model, tokenizer), [words(size)], Decoding(10), 400)
     ids = list(prompt.tokens)
     for _ in range(10):
         with torch.no_grad():
@@ -290,27 +294,27 @@ def test_long_prompts_leave_room_for_the_answer(family, size):
 
 def test_models_without_a_limit_read_everything():
     model, tokenizer = tiny_model("bloom"), tiny_tokenizer()
-    (request,) = scoring.encode_requests(MlpSites(model), tokenizer, [(words(300), " w5")])
+    (request,) = encode_requests(LanguageModel(model, tokenizer), [(words(300), " w5")])
     assert request.cut == 0 and len(request.read) == 301
 
 
 def test_what_cannot_fit_is_refused_with_the_numbers():
     model, tokenizer = tiny_model("gpt2"), tiny_tokenizer()
     with pytest.raises(ValueError, match=r"127 new tokens leave no room.*up to 126"):
-        scoring.generate(model, tokenizer, ["w1"], 127, [], 400)
-    assert scoring.generate(model, tokenizer, ["w1"], 126, [], 400)
+        generate(LanguageModel(model, tokenizer), ["w1"], Decoding(127), 400)
+    assert generate(LanguageModel(model, tokenizer), ["w1"], Decoding(126), 400)
     with pytest.raises(ValueError, match="continuation of 128 tokens does not fit the 128 tokens"):
-        scoring.loglikelihood(model, tokenizer, [("w1", " " + words(128))], 400)
+        loglikelihood(LanguageModel(model, tokenizer), [("w1", " " + words(128))], 400)
     blocks = np.ones((1, 129), np.int64)
     with pytest.raises(ValueError, match="longest block: 129 tokens; the model reads 128 at most"):
-        scoring.token_nll(model, blocks, np.array([129]), blocks > 0, 400)
+        token_nll(LanguageModel(model), blocks, np.array([129]), blocks > 0, 400)
 
 
 def test_cuts_are_logged_and_stand_in_the_records(caplog):
     model, tokenizer = tiny_model("gpt2"), tiny_tokenizer()
     rows = [{"text": words(n), "label": 0} for n in (20, 300)]
     with caplog.at_level(logging.WARNING):
-        frame = score_task(model, tokenizer, choice_task(), "en", rows, 400)
+        frame = score_task(LanguageModel(model, tokenizer), choice_task(), "en", rows, 400)
     # BOS, the text and the choice but for the choice's own token, which is predicted and not read.
     assert list(frame["cut"]) == [0, 1 + 300 - ROOM]
     assert "3 of 6 prompts of toy, en, do not fit the 128 tokens" in caplog.text
@@ -364,11 +368,13 @@ def test_a_vocabulary_of_words_that_holds_control_words_reads_them_as_text():
 
 def test_a_stop_word_that_is_a_control_word_ends_an_answer():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    (text,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
+    (text,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100)
     words = text.split()
     end = next(number for number, word in enumerate(words) if number and word not in words[:number])
     tokenizer.add_special_tokens({"additional_special_tokens": [words[end]]})
-    (shorter,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [words[end]], 100)
+    (shorter,) = generate(
+        LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8, [words[end]]), 100
+    )
     assert shorter.split() == words[:end]
 
 
@@ -376,8 +382,8 @@ def test_numbers_that_are_no_answer_are_an_error_in_every_primitive():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(scoring.NotFinite):
-        scoring.loglikelihood(model, tokenizer, [("w1 w2", " w3")], 100)
+        loglikelihood(LanguageModel(model, tokenizer), [("w1 w2", " w3")], 100)
     with pytest.raises(scoring.NotFinite):
-        scoring.generate(model, tokenizer, ["w1 w2"], 3, [], 100)
+        generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(3), 100)
     with pytest.raises(scoring.NotFinite):
         read_prompts(model, tokenizer, ["w1"], ["a"], ["aa"], np.zeros(100, np.int64), 40)

@@ -5,16 +5,21 @@ import pandas as pd
 import pytest
 import torch
 from test_interventions import by_hand, ids, logits
-from tiny import tiny_model, tiny_tokenizer
+from tiny import encoded_pair, tiny_model, tiny_tokenizer
 
+from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.evaluation.tasks import Task
+from langneurons.interventions.apply import applied
 from langneurons.interventions.factors import LONG_ROW, Factor
-from langneurons.interventions.hooks import Plan, Write, applied, resolve
+from langneurons.interventions.plan import Plan, Write
+from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.families import MlpSites
-from langneurons.scoring import primitives as scoring
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
+from langneurons.scoring.nll import token_nll
 from langneurons.selection.table import COLUMNS, NeuronTable
-from langneurons.training.trainer import Head, add_head, classify
 
 NAMES = ("layer_max", "layer_mean", "layer_median", "layer_std", "layer_p10", "layer_p90")
 INDEX = np.array([3, 5, 40])
@@ -113,7 +118,7 @@ def test_scores_equal_a_forward_pass_by_hand_in_every_batch(name, operation, sit
     reference = by_hand(tiny_model("llama"), edit_of(name, operation, site, coefficient=times))
     expected = []
     for context, continuation in REQUESTS:
-        first, second = scoring.encode_pair(tokenizer, context, continuation)
+        first, second = encoded_pair(tokenizer, context, continuation)
         # The last token is not read: the model never sees what it has to predict last.
         scores = torch.log_softmax(logits(reference, torch.tensor([first + second[:-1]]))[0], -1)
         places = range(len(first) - 1, len(first) + len(second) - 1)
@@ -121,14 +126,11 @@ def test_scores_equal_a_forward_pass_by_hand_in_every_batch(name, operation, sit
     found = {}
     plan = plan_of(name, operation, site, coefficient=times)
     for budget in (1, 12, 1000):
-        with applied(MlpSites(model), plan) as running:
-            scored = scoring.loglikelihood(
-                model, tokenizer, REQUESTS, budget, on_forward=running.on_forward
-            )
+        scored = loglikelihood(LanguageModel(model, tokenizer), REQUESTS, budget, under=plan)
         found[budget] = [value for value, _ in scored]
         np.testing.assert_allclose(found[budget], expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found[1000], found[1], rtol=1e-6, atol=1e-5)
-    untouched = scoring.loglikelihood(model, tokenizer, REQUESTS, 1)
+    untouched = loglikelihood(LanguageModel(model, tokenizer), REQUESTS, 1)
     assert not np.allclose(found[1], [value for value, _ in untouched], atol=1e-3)
 
 
@@ -147,10 +149,9 @@ def test_perplexity_of_blocks_in_every_batch(family, name):
         for i in range(1, length):
             expected[row, i] = -scores[i - 1, whole[0, i]]
     for budget in (1, 20, 1000):
-        with applied(MlpSites(model), plan_of(name, "add")) as running:
-            found = scoring.token_nll(
-                model, tokens, lengths, scored, budget, on_forward=running.on_forward
-            )
+        found = token_nll(
+            LanguageModel(model), tokens, lengths, scored, budget, under=plan_of(name, "add")
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -176,12 +177,15 @@ def test_in_decoding_the_factor_is_that_of_the_new_token(name):
     assert 1 in lengths and len(lengths) > 2
     model = tiny_model("llama")
     for budget in (1, 1000):
-        with applied(MlpSites(model), plan_of(name, "set", coefficient=times)) as running:
-            found = scoring.generate(
-                model, tokenizer, prompts, 6, [], budget, on_forward=running.on_forward
-            )
+        found = generate(
+            LanguageModel(model, tokenizer),
+            prompts,
+            Decoding(6),
+            budget,
+            under=plan_of(name, "set", coefficient=times),
+        )
         assert found == expected
-    assert expected != scoring.generate(model, tokenizer, prompts, 6, [], 1000)
+    assert expected != generate(LanguageModel(model, tokenizer), prompts, Decoding(6), 1000)
 
 
 def test_a_factor_is_taken_before_the_plan_writes_there():
@@ -193,9 +197,9 @@ def test_a_factor_is_taken_before_the_plan_writes_there():
     mask = torch.ones(1, 7, dtype=torch.bool)
     sites = MlpSites(model)
     handle = sites.act[0].register_forward_hook(lambda _m, _i, x: seen.update(before=x.clone()))
-    with applied(sites, plan) as running:
+    with applied(LanguageModel(model), plan) as running:
         last = sites.act[0].register_forward_hook(lambda _m, _i, x: seen.update(after=x.clone()))
-        running.on_forward(mask, mask)
+        running.announce(mask, mask)
         logits(model, tokens)
     handle.remove(), last.remove()
     expected = 50 + float(seen["before"].max())
@@ -206,10 +210,10 @@ def test_a_factor_is_taken_before_the_plan_writes_there():
 def test_a_factor_needs_to_know_the_padding():
     model = tiny_model("llama")
     for announce in (False, True):
-        with pytest.raises(RuntimeError, match=r"needs on_forward\(prompt, valid\)"):
-            with applied(MlpSites(model), plan_of("layer_max")) as running:
+        with pytest.raises(RuntimeError, match=r"needs announce\(prompt, valid\)"):
+            with applied(LanguageModel(model), plan_of("layer_max")) as running:
                 if announce:
-                    running.on_forward(torch.ones(2, 7, dtype=torch.bool))
+                    running.announce(torch.ones(2, 7, dtype=torch.bool))
                 logits(model)
 
 
@@ -230,17 +234,14 @@ def test_classification_is_the_same_in_every_batch():
         for n in (2, 9, 5, 1, 7, 3)
     ]
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    add_head(model, 2)
-    sites, seen = MlpSites(model), {}
+    lm, seen = LanguageModel(model, tokenizer), {}
+    add_head(lm, 2)
     for pooling in ("last_token", "last_position"):
         for budget in (1, 16, 1000):
             scores = []
             handle = model.score.register_forward_hook(lambda _m, _i, x, s=scores: s.append(x))
-            with applied(sites, plan_of("layer_mean", "add", coefficient=30.0)) as running:
-                head = Head(pooling, 16)
-                classify(
-                    model, tokenizer, task, "en", rows, budget, head, on_forward=running.on_forward
-                )
+            plan = plan_of("layer_mean", "add", coefficient=30.0)
+            classify(lm, task, "en", rows, budget, Head(pooling, 16), under=plan)
             handle.remove()
             seen[pooling, budget] = torch.cat(scores)
         for budget in (16, 1000):
@@ -258,7 +259,7 @@ def test_factors_of_the_configuration_become_writes(quantiles):
     for name in NAMES:
         step = {"operation": "add", "value": name, "coefficient": -2, "site": "product"}
         steps = InterventionEntry.model_validate(step).steps
-        plan = resolve("name", steps, "aa", table, {}, quantiles)
+        plan = resolve(Intervention("name", steps, quantiles=quantiles), "aa", table, {})
         ranks = quantiles if name in ("layer_p10", "layer_p90") else "corrected"
         assert [w.factor for w in plan.writes] == [Factor(name, ranks)] * 2
         assert [w.value.tolist() for w in plan.writes] == [[-2.0], [-2.0]]

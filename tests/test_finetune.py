@@ -12,25 +12,25 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from langneurons.evaluation.tasks import Task
-from langneurons.reporting.tables.tasks import task_scores
-from langneurons.training import trainer as finetuning
-from langneurons.training.settings import Training
-from langneurons.training.trainer import (
+from langneurons.evaluation.classification import (
     HEAD,
     IGNORED,
-    Bucketed,
     Head,
     add_head,
     class_logits,
     classify,
     collate,
-    encode,
-    finetune,
-    last_checkpoint,
     longest_class_row,
-    token_loss,
 )
+from langneurons.evaluation.tasks import Task
+from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
+from langneurons.reporting.tables.tasks import task_scores
+from langneurons.training import trainer as finetuning
+from langneurons.training.batches import Bucketed, items_of
+from langneurons.training.losses import token_loss
+from langneurons.training.settings import Training
+from langneurons.training.trainer import Folders, head_size, last_checkpoint, train
 
 NEURONS = {"gate": [np.array([1, 4, 9]), np.array([0, 47])]}
 CLASSES = Task(
@@ -56,6 +56,10 @@ SETTINGS = {"rank": 4, "alpha": 8.0, "learning_rate": 5e-3, "batch_size": 4, "ep
 SETTINGS |= {"log_steps": 2, "checkpoint_steps": 4, "max_length": 32}
 
 
+def reader(tokenizer):
+    return LanguageModel(tiny.tiny_model("llama"), tokenizer)
+
+
 def nli_rows(n=24):
     generator = np.random.default_rng(0)
     rows = []
@@ -74,20 +78,17 @@ def qa_rows(n=12):
     ]
 
 
+def fit(model, task, rows, training, neurons, folders, **options):
+    """Train on the rows of a task in English."""
+    items = items_of(model, task, rows, "en", training.max_length)
+    return train(model, items, training, neurons, folders, head_size(task), **options)
+
+
 def run(folder, work, task=CLASSES, rows=None, **changes):
     rows = rows or (nli_rows() if task is CLASSES else qa_rows())
     training = Training(**(SETTINGS | changes))
-    return finetune(
-        tiny.tiny_model("llama"),
-        tiny.tiny_tokenizer(),
-        task,
-        rows,
-        "en",
-        training,
-        NEURONS,
-        folder,
-        work,
-    )
+    model = LanguageModel(tiny.tiny_model("llama"), tiny.tiny_tokenizer())
+    return fit(model, task, rows, training, NEURONS, Folders(folder, work))
 
 
 def test_classification_is_learnt(tmp_path):
@@ -111,7 +112,7 @@ def test_only_adapter_and_head_are_saved_and_stock_peft_loads_them(tmp_path):
     add_head(base, 2)
     loaded = PeftModel.from_pretrained(base, tmp_path / "a")
     batch = collate(tiny.tiny_tokenizer())(
-        encode(CLASSES, tiny.tiny_tokenizer(), nli_rows(), "en", 32)
+        items_of(reader(tiny.tiny_tokenizer()), CLASSES, nli_rows(), "en", 32)
     )
     logits = class_logits(loaded, batch["input_ids"], batch["attention_mask"], "last_token")
     assert logits.shape == (24, 2)
@@ -163,7 +164,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
 
 def test_the_loss_is_on_the_answer_only():
     tokenizer = tiny.tiny_tokenizer()
-    (item,) = encode(ANSWERS, tokenizer, qa_rows(1), "en", 32)
+    (item,) = items_of(reader(tokenizer), ANSWERS, qa_rows(1), "en", 32)
     kept = [i for i in item["labels"] if i != IGNORED]
     assert kept == [*tokenizer("w0", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     assert item["input_ids"][-len(kept) :] == kept
@@ -171,17 +172,17 @@ def test_the_loss_is_on_the_answer_only():
 
 def test_pairs_are_joined_by_the_tokenizers_eos():
     tokenizer = tiny.tiny_tokenizer()
-    (item,) = encode(CLASSES, tokenizer, nli_rows(1), "en", 32)
+    (item,) = items_of(reader(tokenizer), CLASSES, nli_rows(1), "en", 32)
     assert tokenizer.eos_token_id in item["input_ids"]
 
 
 def test_long_rows_are_left_out_with_a_count(caplog):
     caplog.set_level("INFO")
     rows = [*nli_rows(4), {"premise": "w1 " * 40, "hypothesis": "w2", "label": 0}]
-    assert len(encode(CLASSES, tiny.tiny_tokenizer(), rows, "en", 32)) == 4
+    assert len(items_of(reader(tiny.tiny_tokenizer()), CLASSES, rows, "en", 32)) == 4
     assert "nli en: 1 of 5 items exceed 31 tokens and are left out" in caplog.text
     with pytest.raises(ValueError, match=NONE_FITS):
-        encode(CLASSES, tiny.tiny_tokenizer(), rows[-1:] * 2, "en", 32)
+        items_of(reader(tiny.tiny_tokenizer()), CLASSES, rows[-1:] * 2, "en", 32)
 
 
 # BOS, 40 words, EOS of the template and one word; a row of 43 tokens.
@@ -193,27 +194,28 @@ NONE_FITS = (
 
 @pytest.mark.parametrize("pooling", ("last_token", "last_position"))
 def test_items_that_no_head_reads_are_counted_in_records_and_table(pooling):
-    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
+    model = LanguageModel(tiny.tiny_model("llama"), tiny.tiny_tokenizer())
     add_head(model, 2)
     long = {"premise": "w1 " * 40, "hypothesis": "w2", "label": 0}
     rows, head = [*nli_rows(4), long, *nli_rows(2), long], Head(pooling, 32)
-    frame = classify(model, tokenizer, CLASSES, "en", rows, 400, head)
+    frame = classify(model, CLASSES, "en", rows, 400, head)
     assert len(frame) == 6 and frame["left_out"].tolist() == [2] * 6
     under = frame.assign(task="nli", lang="en", intervention="none", target="none")
     results = {"bootstrap": 100, "confidence": 0.95, "alpha": 0.05, "seed": 0}
     table = task_scores(under.assign(langset="none", selection="none"), results)
     assert table[["n", "left_out", "cut", "apart"]].to_numpy().tolist() == [[6, 2, 0, 0]]
     with pytest.raises(ValueError, match=NONE_FITS):
-        classify(model, tokenizer, CLASSES, "en", [long, long], 400, head)
-    assert longest_class_row(tokenizer, CLASSES, "en", [long], head) == 32
+        classify(model, CLASSES, "en", [long, long], 400, head)
+    assert longest_class_row(model, CLASSES, "en", [long], head) == 32
 
 
 def test_pooling_reads_the_last_real_token_or_the_last_position():
     model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
-    add_head(model, 2)
-    items = encode(CLASSES, tokenizer, nli_rows(6), "en", 32)
+    lm = LanguageModel(model, tokenizer)
+    add_head(lm, 2)
+    items, place = items_of(lm, CLASSES, nli_rows(6), "en", 32), (lm.sites, model.score)
     batch = collate(tokenizer)(items)
-    found = class_logits(model, batch["input_ids"], batch["attention_mask"], "last_token")
+    found = class_logits(*place, batch["input_ids"], batch["attention_mask"], "last_token")
     for row, item in zip(found, items, strict=True):
         ids = torch.tensor([item["input_ids"]])
         hidden = model.model(ids).last_hidden_state[0, -1]
@@ -222,18 +224,16 @@ def test_pooling_reads_the_last_real_token_or_the_last_position():
     assert padded["input_ids"].shape == (6, 32)
     hidden = model.model(padded["input_ids"], attention_mask=padded["attention_mask"])
     expected = model.score(hidden.last_hidden_state[:, -1])
-    found = class_logits(model, padded["input_ids"], padded["attention_mask"], "last_position")
+    found = class_logits(*place, padded["input_ids"], padded["attention_mask"], "last_position")
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("pooling", ["last_token", "last_position"])
 def test_scores_do_not_depend_on_the_batch(tmp_path, pooling):
-    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
+    model = LanguageModel(tiny.tiny_model("llama"), tiny.tiny_tokenizer())
     add_head(model, 2)
     rows, head = nli_rows(), Head(pooling, 16)
-    frames = [
-        classify(model, tokenizer, CLASSES, "en", rows, size, head) for size in (1, 40, 10_000)
-    ]
+    frames = [classify(model, CLASSES, "en", rows, size, head) for size in (1, 40, 10_000)]
     for frame in frames[1:]:
         pd.testing.assert_frame_equal(frame, frames[0])
     assert frames[0]["item"].tolist() == [f"{i:05d}" for i in range(24)]
@@ -245,19 +245,11 @@ def test_scores_do_not_depend_on_the_batch(tmp_path, pooling):
 def test_the_base_model_does_not_change(tmp_path):
     model = tiny.tiny_model("llama")
     before = copy.deepcopy(model.state_dict())
-    training = Training(**SETTINGS)
-    tokenizer = tiny.tiny_tokenizer()
-    finetune(
-        model,
-        tokenizer,
-        CLASSES,
-        nli_rows(),
-        "en",
-        training,
-        NEURONS,
-        tmp_path / "a",
-        tmp_path / "w",
+    lm, folders = (
+        LanguageModel(model, tiny.tiny_tokenizer()),
+        Folders(tmp_path / "a", tmp_path / "w"),
     )
+    fit(lm, CLASSES, nli_rows(), Training(**SETTINGS), NEURONS, folders)
     for name, value in model.state_dict().items():
         plain = name.replace("base_layer.", "")
         if plain in before:
@@ -303,7 +295,7 @@ def test_the_loss_and_its_gradient_are_those_of_all_logits(monkeypatch, family):
     )
     expected.backward()
     gradient, embedding.grad = embedding.grad, None
-    total, right = token_loss(model, tokens, mask, labels)
+    total, right = token_loss(MlpSites(model), tokens, mask, labels)
     (2 * total).backward()
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(embedding.grad, 2 * gradient, rtol=1e-4, atol=1e-5)
@@ -339,11 +331,9 @@ def test_buckets_hold_every_row_once_and_rows_of_similar_length():
 def test_parts_of_a_bucketed_batch_give_the_same_adapter(tmp_path):
     whole = run(tmp_path / "a", tmp_path / "w1", ANSWERS, bucket=2)
     training = Training(**(SETTINGS | {"bucket": 2}))
-    model, tokenizer = tiny.tiny_model("llama"), tiny.tiny_tokenizer()
-    halves = finetune(
-        model, tokenizer, ANSWERS, qa_rows(), "en", training, NEURONS,
-        tmp_path / "b", tmp_path / "w2", parts=2,
-    )  # fmt: skip
+    model = LanguageModel(tiny.tiny_model("llama"), tiny.tiny_tokenizer())
+    folders = Folders(tmp_path / "b", tmp_path / "w2")
+    halves = fit(model, ANSWERS, qa_rows(), training, NEURONS, folders, parts=2)
     np.testing.assert_allclose(halves["loss"], whole["loss"], rtol=1e-4)
 
 

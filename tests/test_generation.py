@@ -12,9 +12,11 @@ from langneurons.base.store import SideStore
 from langneurons.data.questions import prepare_questions, prompts, read_questions
 from langneurons.evaluation.forcing import cumulative, fall_back, force
 from langneurons.evaluation.judging import judged
-from langneurons.interventions.hooks import Plan, applied
+from langneurons.evaluation.run import Run
+from langneurons.interventions.plan import Plan
 from langneurons.models.families import MlpSites
-from langneurons.scoring import primitives as scoring
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.generation import Decoding, generate
 
 FIRST, SECOND = np.arange(0, 24), np.arange(12, 40)
 DECODING = {
@@ -36,24 +38,20 @@ PLANS = {
 
 
 def forced(model, store, budget=100, plans=PLANS, decoding=DECODING):
-    key = {"model": "tiny", "code": "1"}
-    return force(model, tiny_tokenizer(), QUESTIONS, plans, store, key, decoding, budget)
+    run = Run(LanguageModel(model, tiny_tokenizer()), store, {"model": "tiny", "code": "1"}, budget)
+    return force(run, QUESTIONS, plans, decoding)
 
 
 def by_itself(model, question, plan, decoding=DECODING):
     """Return the answer to one question under one plan."""
     text = decoding["template"].format(question=question)
-    with applied(MlpSites(model), plan) as running:
-        (answer,) = scoring.generate(
-            model,
-            tiny_tokenizer(),
-            [text],
-            decoding["max_new_tokens"],
-            decoding["stop"],
-            1,
-            decoding["repetition_penalty"],
-            on_forward=running.on_forward,
-        )
+    (answer,) = generate(
+        LanguageModel(model, tiny_tokenizer()),
+        [text],
+        Decoding(decoding["max_new_tokens"], decoding["stop"], decoding["repetition_penalty"]),
+        1,
+        under=plan,
+    )
     return answer
 
 
@@ -157,16 +155,9 @@ def test_fallback_begins_with_the_untouched_model(tmp_path):
         ("aa", Plan("zero", [write("set", 4.0, 1, index=FIRST)])),
         ("bb", Plan("zero", [write("set", 4.0, 1, index=SECOND)])),
     ]
-    frame = fall_back(
-        model,
-        tiny_tokenizer(),
-        QUESTIONS["aa"],
-        cumulative(plans),
-        SideStore(tmp_path, "generation"),
-        {"model": "tiny"},
-        DECODING,
-        50,
-    )
+    lm, store = LanguageModel(model, tiny_tokenizer()), SideStore(tmp_path, "generation")
+    run = Run(lm, store, {"model": "tiny"}, 50)
+    frame = fall_back(run, QUESTIONS["aa"], cumulative(plans), DECODING)
     assert frame["step"].tolist() == [0, 0, 1, 1, 2, 2]
     assert frame["deactivated"].tolist() == ["none"] * 2 + ["aa"] * 2 + ["aa,bb"] * 2
     assert frame["neurons"].tolist() == [0] * 2 + [24] * 2 + [40] * 2

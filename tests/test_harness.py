@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from langneurons.scoring.primitives import generate, loglikelihood
 from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -16,9 +17,10 @@ from langneurons.base.io import read_jsonl
 from langneurons.data import mini_data
 from langneurons.evaluation import tasks
 from langneurons.interventions.factors import Factor
-from langneurons.interventions.hooks import NoEffect, Plan, Write, applied
-from langneurons.models.families import MlpSites
-from langneurons.scoring.primitives import generate, loglikelihood
+from langneurons.interventions.hooks import NoEffect
+from langneurons.interventions.plan import Plan, Write
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.generation import Decoding
 from langneurons.selection.table import NeuronTable
 
 lm_eval = pytest.importorskip(
@@ -161,7 +163,7 @@ def oracle(model, tokenizer, tmp_path_factory):
             more["description"] = "The following is multiple-choice question about STEM."
         names[task, lang] = f"{task}_{lang}_local"
         local(folder, names[task, lang], include, rows, **more)
-    lm = InterventionLM(model, tokenizer, Plan("none"), batch_size=3)
+    lm = InterventionLM(LanguageModel(model, tokenizer), Plan("none"), batch_size=3)
     found = run_harness(folder, lm, list(names.values()))
     return {key: (found["samples"][name], found["results"][name]) for key, name in names.items()}
 
@@ -182,10 +184,9 @@ def test_prompts_and_log_likelihoods_are_the_harnesss(name, batch_tokens, oracle
         asked = [tuple(pair) for sample in samples for pair in sample["arguments"]]
         assert requests == asked, f"{name} {lang}"
         expected = [float(answer[0][0]) for sample in samples for answer in sample["resps"]]
-        for shared in (False, True):
-            found = loglikelihood(model, tokenizer, requests, batch_tokens, shared=shared)
-            np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
-        frame = tasks.score_task(model, tokenizer, task, lang, rows, batch_tokens, shared=True)
+        found = loglikelihood(LanguageModel(model, tokenizer), requests, batch_tokens)
+        np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
+        frame = tasks.score_task(LanguageModel(model, tokenizer), task, lang, rows, batch_tokens)
         assert frame["accuracy"].mean() == pytest.approx(results["acc,none"])
         checked += 1
     assert checked
@@ -237,21 +238,22 @@ def two_tasks(tmp_path):
 @pytest.mark.parametrize("batch_size", (1, 3))
 def test_the_bridge_scores_under_the_intervention(batch_size, two_tasks, model, tokenizer):
     plan = overwrite()
-    lm = InterventionLM(model, tokenizer, plan, {"model": "tiny"}, batch_size=batch_size)
+    lm = InterventionLM(
+        LanguageModel(model, tokenizer, {"model": "tiny"}), plan, batch_size=batch_size
+    )
     found = run_harness(two_tasks, lm, ["copa_local", "answers_local"])
     asked, answers = {}, {}
     for name, samples in found["samples"].items():
         samples = sorted(samples, key=lambda sample: sample["doc_id"])
         asked[name] = [tuple(pair) for sample in samples for pair in sample["arguments"]]
         answers[name] = [answer[0] for sample in samples for answer in sample["resps"]]
-    with applied(MlpSites(model), plan) as running:
-        own = loglikelihood(model, tokenizer, asked["copa_local"], 200, running.on_forward)
-        prompts = [prompt for prompt, _ in asked["answers_local"]]
-        texts = generate(model, tokenizer, prompts, 6, ["\n"], 400, on_forward=running.on_forward)
+    own = loglikelihood(LanguageModel(model, tokenizer), asked["copa_local"], 200, under=plan)
+    prompts = [prompt for prompt, _ in asked["answers_local"]]
+    texts = generate(LanguageModel(model, tokenizer), prompts, Decoding(6, ["\n"]), 400, under=plan)
     found_values = [float(value) for value, _ in answers["copa_local"]]
     np.testing.assert_allclose(found_values, [value for value, _ in own], atol=1e-4)
     assert answers["answers_local"] == texts
-    untouched = loglikelihood(model, tokenizer, asked["copa_local"], 200)
+    untouched = loglikelihood(LanguageModel(model, tokenizer), asked["copa_local"], 200)
     assert np.abs(np.subtract(found_values, [value for value, _ in untouched])).max() > 0.01
     assert not any(module._forward_hooks for module in model.modules())
     stored = found["config"]
@@ -260,28 +262,35 @@ def test_the_bridge_scores_under_the_intervention(batch_size, two_tasks, model, 
 
 def test_the_bridge_refuses_what_has_no_effect(two_tasks, model, tokenizer):
     with pytest.raises(NoEffect, match="already there"):
-        lm = InterventionLM(model, tokenizer, overwrite(1.0, "scale"))
+        lm = InterventionLM(LanguageModel(model, tokenizer), overwrite(1.0, "scale"))
         run_harness(two_tasks, lm, ["copa_local"])
     deep = Plan("deep", [Write(7, "act", "set", np.array([0]), np.zeros(1))])
     with pytest.raises(ValueError, match="layer 7 of a model of 2"):
-        run_harness(two_tasks, InterventionLM(model, tokenizer, deep), ["copa_local"])
+        run_harness(
+            two_tasks, InterventionLM(LanguageModel(model, tokenizer), deep), ["copa_local"]
+        )
     some = Plan("some", [Write(0, "act", "set", np.array([0]), np.zeros(1), "prompt")])
     with pytest.raises(ConfigError, match="prompt tokens only"):
-        InterventionLM(model, tokenizer, some)
+        InterventionLM(LanguageModel(model, tokenizer), some)
     write = Write(0, "act", "set", np.array([0]), np.ones(1), factor=Factor("layer_max"))
     with pytest.raises(ConfigError, match="its value is layer_max"):
-        InterventionLM(model, tokenizer, Plan("layer", [write]))
+        InterventionLM(LanguageModel(model, tokenizer), Plan("layer", [write]))
 
 
 def test_caches_of_another_intervention_are_refused(two_tasks, model, tokenizer):
     pytest.importorskip("sqlitedict", reason="caches of the harness need sqlitedict")
-    first = InterventionLM(model, tokenizer, overwrite(0.0))
-    second = InterventionLM(model, tokenizer, overwrite(0.5))
-    renamed = InterventionLM(model, tokenizer, Plan("other", overwrite(0.0).writes))
+    first = InterventionLM(LanguageModel(model, tokenizer), overwrite(0.0))
+    second = InterventionLM(LanguageModel(model, tokenizer), overwrite(0.5))
+    renamed = InterventionLM(LanguageModel(model, tokenizer), Plan("other", overwrite(0.0).writes))
     assert first.fingerprint == renamed.fingerprint != second.fingerprint
-    assert InterventionLM(model, tokenizer, Plan("none")).fingerprint != first.fingerprint
     assert (
-        InterventionLM(model, tokenizer, overwrite(0.0), {"dtype": "bfloat16"}).fingerprint
+        InterventionLM(LanguageModel(model, tokenizer), Plan("none")).fingerprint
+        != first.fingerprint
+    )
+    assert (
+        InterventionLM(
+            LanguageModel(model, tokenizer, {"dtype": "bfloat16"}), overwrite(0.0)
+        ).fingerprint
         != first.fingerprint
     )
     path = first.cache_path(two_tasks / "answers")

@@ -1,6 +1,7 @@
 """Interventions against MLPs written by hand, and their algebra."""
 
 import logging
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,20 @@ from langneurons.activations.histogram import bin_width
 from langneurons.base.errors import ConfigError
 from langneurons.config import build
 from langneurons.data.corpus import Corpus, pack_documents
+from langneurons.interventions.apply import applied
 from langneurons.interventions.factors import Factor
-from langneurons.interventions.hooks import NoEffect, Plan, Write, applied, applied_rows, resolve
+from langneurons.interventions.hooks import NoEffect, PlanPerRow
+from langneurons.interventions.plan import PerRequest, Plan, Write
+from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry, Step
 from langneurons.jobs.common import plan as planned_by_job
 from langneurons.jobs.parameters import stage
 from langneurons.models.families import ADAPTERS, MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import NONLINEARITIES, minimum
-from langneurons.scoring import primitives as scoring
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
+from langneurons.scoring.nll import token_nll
 from langneurons.selection.table import NeuronTable
 
 SITES = ("gate", "act", "product")
@@ -72,11 +79,12 @@ def table(rows, languages=("aa", "bb"), d_mlp=48):
 @pytest.mark.parametrize("family", sorted(ADAPTERS))
 def test_zero_on_a_whole_layer_is_the_layer_without_its_down_projection(family, site):
     model, ablated = tiny_model(family), tiny_model(family)
-    sites = MlpSites(model)
+    lm = LanguageModel(model)
+    sites = lm.sites
     MlpSites(ablated).down[1].weight.zero_()
     plan = Plan("zero", [write("set", 0, 1, site, np.arange(sites.d_mlp))])
     untouched = logits(model)
-    with applied(sites, plan):
+    with applied(lm, plan):
         found = logits(model)
     torch.testing.assert_close(found, logits(ablated), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(found, untouched, atol=1e-2)
@@ -85,12 +93,12 @@ def test_zero_on_a_whole_layer_is_the_layer_without_its_down_projection(family, 
 @pytest.mark.parametrize(("operation", "value"), [("scale", 1.0), ("add", 0.0)])
 def test_identity_is_reported_as_without_effect(operation, value):
     model = tiny_model("llama")
-    sites, plan = MlpSites(model), Plan("idle", [write(operation, value)])
+    lm, plan = LanguageModel(model), Plan("idle", [write(operation, value)])
     with pytest.raises(NoEffect, match="'idle': 3 neurons were written"):
-        with applied(sites, plan):
+        with applied(lm, plan):
             found = logits(model)
     assert torch.equal(found, logits(model))
-    with applied(sites, plan, strict=False) as running:
+    with applied(lm, plan, strict=False) as running:
         assert torch.equal(logits(model), found)
     assert not running.changed
     with pytest.raises(ValueError, match="changes nothing"):
@@ -101,10 +109,10 @@ def test_identity_is_reported_as_without_effect(operation, value):
 def test_adding_and_subtracting_cancel(site):
     model = tiny_model("llama")
     value = np.array([2.0, -1.5, 0.25])
-    with applied(MlpSites(model), Plan("one", [write("add", value, site=site)])):
+    with applied(LanguageModel(model), Plan("one", [write("add", value, site=site)])):
         moved = logits(model)
     both = Plan("both", [write("add", value, site=site), write("add", -value, site=site)])
-    with applied(MlpSites(model), both):
+    with applied(LanguageModel(model), both):
         cancelled = logits(model)
     torch.testing.assert_close(cancelled, logits(model), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(moved, cancelled, atol=1e-2)
@@ -116,7 +124,7 @@ def test_steps_act_in_their_order_on_shared_neurons():
     add_then_zero = Plan("b", [write("add", 3.0), write("set", 0)])
     found = []
     for plan in (zero_then_add, Plan("c", [write("set", 3.0)]), add_then_zero):
-        with applied(MlpSites(model), plan):
+        with applied(LanguageModel(model), plan):
             found.append(logits(model))
     torch.testing.assert_close(found[0], found[1])
     assert not torch.allclose(found[0], found[2], atol=1e-2)
@@ -146,12 +154,12 @@ def test_only_the_named_neurons_change(family, site, operation):
         "p", [write(operation, value, 0, site), write(operation, 4.0, 1, site, index=other)]
     )
     assert (plan.neurons, plan.begins(9)) == (5, 0)
-    seen = {}
-    sites = MlpSites(model)
+    seen, lm = {}, LanguageModel(model)
+    sites = lm.sites
     handle = sites.down[0].register_forward_pre_hook(lambda _m, x: seen.setdefault("before", x[0]))
     untouched = logits(model)
     handle.remove()
-    with applied(sites, plan):
+    with applied(lm, plan):
         handle = sites.down[0].register_forward_pre_hook(lambda _m, x: seen.update(after=x[0]))
         found = logits(model)
         handle.remove()
@@ -167,10 +175,10 @@ def test_only_the_named_neurons_change(family, site, operation):
 def test_models_that_track_gradients_are_served_alike():
     model = tiny_model("llama")
     plan = Plan("p", [write("set", 1.0)])
-    with applied(MlpSites(model), plan):
+    with applied(LanguageModel(model), plan):
         expected = logits(model)
     model.requires_grad_(True)
-    with applied(MlpSites(model), plan):
+    with applied(LanguageModel(model), plan):
         found = logits(model)
     torch.testing.assert_close(found.detach(), expected)
     found.sum().backward()
@@ -191,8 +199,8 @@ def test_writes_limited_to_prompt_or_generated_tokens(family, scope):
         return values
 
     model = tiny_model(family)
-    with applied(MlpSites(model), Plan("p", [write("set", 2.0, tokens=scope)])) as running:
-        running.on_forward(prompt)
+    with applied(LanguageModel(model), Plan("p", [write("set", 2.0, tokens=scope)])) as running:
+        running.announce(prompt)
         found = logits(model)
     expected = logits(by_hand(tiny_model(family), edit))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -202,8 +210,8 @@ def test_writes_limited_to_prompt_or_generated_tokens(family, scope):
 
 def test_a_limited_write_needs_to_know_the_prompt():
     model = tiny_model("llama")
-    with pytest.raises(RuntimeError, match="on_forward"):
-        with applied(MlpSites(model), Plan("p", [write("set", 2.0, tokens="prompt")])):
+    with pytest.raises(RuntimeError, match="announce"):
+        with applied(LanguageModel(model), Plan("p", [write("set", 2.0, tokens="prompt")])):
             logits(model)
 
 
@@ -234,12 +242,9 @@ def test_generation_with_a_cache_equals_recomputing_with_the_hand_written_mlp(sc
     model = tiny_model("llama")
     plan = Plan("p", [write("set", 1.0, 1, "product", np.arange(48), scope)])
     for budget in (1, 1000):
-        with applied(MlpSites(model), plan) as running:
-            found = scoring.generate(
-                model, tokenizer, prompts, 6, [], budget, on_forward=running.on_forward
-            )
+        found = generate(LanguageModel(model, tokenizer), prompts, Decoding(6), budget, under=plan)
         assert found == expected
-    assert expected != scoring.generate(model, tokenizer, prompts, 6, [], 1000)
+    assert expected != generate(LanguageModel(model, tokenizer), prompts, Decoding(6), 1000)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
@@ -248,9 +253,9 @@ def test_rows_of_a_batch_do_not_touch_each_other(family):
     tokens = ids(4, 12).numpy().astype(np.int32)
     lengths = np.array([12, 4, 9, 2])
     scored = np.arange(12) < lengths[:, None]
-    with applied(MlpSites(model), Plan("p", [write("add", 2.0)])):
-        alone = scoring.token_nll(model, tokens, lengths, scored, 1)
-        batched = scoring.token_nll(model, tokens, lengths, scored, 1000)
+    with applied(LanguageModel(model), Plan("p", [write("add", 2.0)])):
+        alone = token_nll(LanguageModel(model), tokens, lengths, scored, 1)
+        batched = token_nll(LanguageModel(model), tokens, lengths, scored, 1000)
     np.testing.assert_allclose(batched, alone, atol=1e-4)
     assert np.isfinite(alone).sum() == (lengths - 1).sum()
 
@@ -260,20 +265,20 @@ def test_rows_of_a_batch_do_not_touch_each_other(family):
 
 def test_hooks_are_gone_whatever_happens():
     model = tiny_model("llama")
-    sites, plan = MlpSites(model), Plan("p", [write("set", 0, site=site) for site in SITES])
+    lm, plan = LanguageModel(model), Plan("p", [write("set", 0, site=site) for site in SITES])
     before, clean = hooks(model), logits(model)
-    with applied(sites, plan):
+    with applied(lm, plan):
         assert hooks(model) == before + 3
         logits(model)
     assert hooks(model) == before
     with pytest.raises(KeyboardInterrupt):
-        with applied(sites, plan):
+        with applied(lm, plan):
             raise KeyboardInterrupt
     with pytest.raises(NoEffect, match=r"no hook fired in layers \[0\]"):
-        with applied(sites, plan):
+        with applied(lm, plan):
             pass
     with pytest.raises(ValueError, match="layer 2 of a model of 2"):
-        with applied(sites, Plan("deep", [write("set", 0), write("set", 0, layer=2)])):
+        with applied(lm, Plan("deep", [write("set", 0), write("set", 0, layer=2)])):
             pass
     assert hooks(model) == before
     assert torch.equal(logits(model), clean)
@@ -301,7 +306,7 @@ def measured():
     statistics, values = {}, {}
     for lang, seed in (("aa", 1), ("bb", 2)):
         text = corpus(lang, seed)
-        statistics[lang] = collect(model, text, settings, who)
+        statistics[lang] = collect(LanguageModel(model, identity=who), text, settings)
         seen = {site: [[], []] for site in SITES}
 
         def keep(layer, site, x, seen=seen):
@@ -324,7 +329,8 @@ ROWS = [("aa", 0, 3, 1.0), ("aa", 1, 5, 1.0), ("aa", 1, 40, 1.0), ("bb", 0, 7, 1
 
 def planned(measured, target="aa", quantiles="corrected", rows=ROWS, **step):
     steps = InterventionEntry.model_validate({"operation": "set"} | step).steps
-    return resolve("name", steps, target, table(rows), measured[0], quantiles)
+    made = Intervention("name", steps, quantiles=quantiles)
+    return resolve(made, target, table(rows), measured[0])
 
 
 @pytest.mark.parametrize("language", ["neurons", "bb"])
@@ -397,7 +403,7 @@ def test_set_to_mean_runs_as_written_by_hand(measured):
         return values
 
     model = tiny_model("llama")
-    with applied(MlpSites(model), planned(measured, value="mean")):
+    with applied(LanguageModel(model), planned(measured, value="mean")):
         found = logits(model)
     expected = logits(by_hand(tiny_model("llama"), edit))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -421,7 +427,7 @@ def test_a_target_without_neurons_is_a_warning_and_the_untouched_model(measured,
     assert plan.empty and "NO NEURONS: name of bb" in caplog.text
     model = tiny_model("llama")
     before = logits(model)
-    with applied(MlpSites(model), plan):
+    with applied(LanguageModel(model), plan):
         assert torch.equal(logits(model), before)
 
 
@@ -432,7 +438,7 @@ def test_what_cannot_be_resolved_says_why(measured):
         planned(measured, value="mean", statistic_language="cc")
     steps = InterventionEntry(steps=[Step(operation="set", value="mean")]).steps
     with pytest.raises(ValueError, match="neuron table of another model"):
-        resolve("name", steps, "aa", table(ROWS, d_mlp=50), measured[0])
+        resolve(Intervention("name", steps), "aa", table(ROWS, d_mlp=50), measured[0])
     with pytest.raises(ValueError, match="beyond what is written"):
         planned(measured, value=float("inf"))
 
@@ -450,8 +456,8 @@ BOOST = {"operation": "add", "value": "mean"}
 def arithmetic(measured, *steps, target="bb", source="aa", languages=("aa", "bb", "cc"), **entry):
     made = InterventionEntry.model_validate({"steps": list(steps)} | entry)
     statistics = measured[0] | {"cc": measured[0]["aa"]}
-    table_ = table(OF_TWO, languages)
-    return resolve("math", made.steps, target, table_, statistics, "corrected", source, made.shared)
+    intervention = Intervention("math", made.steps, made.shared)
+    return resolve(intervention, target, table(OF_TWO, languages), statistics, source)
 
 
 def outcome(plan, start=10.0):
@@ -590,7 +596,7 @@ def test_arithmetic_runs_as_written_by_hand(measured):
         return values
 
     model = tiny_model("llama")
-    with applied(MlpSites(model), arithmetic(measured, DEACTIVATE, BOOST)):
+    with applied(LanguageModel(model), arithmetic(measured, DEACTIVATE, BOOST)):
         found = logits(model)
     expected = logits(by_hand(tiny_model("llama"), edit))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -641,6 +647,16 @@ def test_what_the_nonlinearity_never_gives_is_set_with_a_warning(measured, caplo
 # Plans by row -------------------------------------------------------------------------------------
 
 
+@contextmanager
+def by_row(sites, plans, strict=True):
+    running = PlanPerRow(sites, plans)
+    try:
+        yield running
+        running.check(strict)
+    finally:
+        running.remove()
+
+
 def several_plans():
     """Return plans that differ in neurons, layers, sites, operations, tokens and length."""
     every = np.arange(48)
@@ -667,15 +683,15 @@ def test_rows_under_their_own_plans_equal_each_plan_alone_to_the_bit(family):
     tokens = ids(len(numbers), 7)
     prompt = torch.arange(7).expand(len(numbers), 7) < 4
     valid = torch.arange(7) < torch.tensor([[5], [6], [7]]).repeat(4, 1)
-    announced = prompt, valid, torch.tensor(numbers)
-    with applied_rows(sites, plans) as running:
-        running.on_forward(*announced)
+    announced, lm = (prompt, valid, torch.tensor(numbers)), LanguageModel(model)
+    with by_row(sites, plans) as running:
+        running.announce(*announced)
         found = logits(model, tokens)
     assert running.changed == set(range(1, len(plans)))
     untouched = logits(model, tokens)
     for number, plan in enumerate(plans):
-        with applied(sites, plan) as alone:
-            alone.on_forward(*announced)
+        with applied(lm, plan) as alone:
+            alone.announce(*announced)
             expected = logits(model, tokens)
         rows = [row for row, one in enumerate(numbers) if one == number]
         assert torch.equal(found[rows], expected[rows])
@@ -686,22 +702,15 @@ def test_scores_of_plans_in_one_batch_equal_those_of_each_alone():
     model, tokenizer, plans = tiny_model("llama"), tiny_tokenizer(), several_plans()
     requests = [("w1 w2 w3", " w4 w5"), ("w6", " w7"), ("w8 w9 w10 w11", " w12")]
     numbers = [number for number in range(len(plans)) for _ in requests]
-    sites = MlpSites(model)
     for budget in (1, 20, 1000):
-        with applied_rows(sites, plans) as running:
-            found = scoring.loglikelihood(
-                model,
-                tokenizer,
-                requests * len(plans),
-                budget,
-                running.on_forward,
-                conditions=numbers,
-            )
+        found = loglikelihood(
+            LanguageModel(model, tokenizer),
+            requests * len(plans),
+            budget,
+            under=PerRequest(plans, numbers),
+        )
         for number, plan in enumerate(plans):
-            with applied(sites, plan) as alone:
-                expected = scoring.loglikelihood(
-                    model, tokenizer, requests, 1, on_forward=alone.on_forward
-                )
+            expected = loglikelihood(LanguageModel(model, tokenizer), requests, 1, under=plan)
             own = found[number * len(requests) : (number + 1) * len(requests)]
             np.testing.assert_allclose(
                 [value for value, _ in own], [value for value, _ in expected], rtol=1e-6, atol=1e-5
@@ -714,22 +723,15 @@ def test_pairs_of_languages_generate_in_one_batch_as_alone():
     numbers = [number for number in range(len(plans)) for _ in prompts]
     expected = []
     for plan in plans:
-        with applied(MlpSites(model), plan) as alone:
-            expected += scoring.generate(
-                model, tokenizer, prompts, 6, [], 1, on_forward=alone.on_forward
-            )
+        expected += generate(LanguageModel(model, tokenizer), prompts, Decoding(6), 1, under=plan)
     for budget in (30, 10_000):
-        with applied_rows(MlpSites(model), plans) as running:
-            found = scoring.generate(
-                model,
-                tokenizer,
-                prompts * len(plans),
-                6,
-                [],
-                budget,
-                on_forward=running.on_forward,
-                conditions=numbers,
-            )
+        found = generate(
+            LanguageModel(model, tokenizer),
+            prompts * len(plans),
+            Decoding(6),
+            budget,
+            under=PerRequest(plans, numbers),
+        )
         assert found == expected
     assert len(set(expected)) > 6
 
@@ -741,8 +743,8 @@ def test_each_plan_must_have_a_row_and_an_effect():
     mask = torch.ones(2, 7, dtype=torch.bool)
 
     def run(plans, numbers, strict=True, valid=mask):
-        with applied_rows(sites, plans, strict) as running:
-            running.on_forward(mask, valid, torch.tensor(numbers))
+        with by_row(sites, plans, strict) as running:
+            running.announce(mask, valid, torch.tensor(numbers))
             logits(model)
 
     before = hooks(model)
@@ -756,16 +758,16 @@ def test_each_plan_must_have_a_row_and_an_effect():
     with pytest.raises(NoEffect, match="'good': 3 neurons"):  # padding is no effect
         run([idle, good], [0, 1], valid=nothing)
     with pytest.raises(NoEffect, match=r"'good': no hook fired in layers \[0\]"):
-        with applied_rows(sites, [good]) as running:
-            running.on_forward(mask, mask, torch.tensor([0, 0]))
-    with pytest.raises(ValueError, match=r"conditions \[0, 2\]; there are 2 plans"):
+        with by_row(sites, [good]) as running:
+            running.announce(mask, mask, torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match=r"plans \[0, 2\]; there are 2"):
         run([idle, good], [0, 2])
-    with pytest.raises(RuntimeError, match="on_forward"):
-        with applied_rows(sites, [good]):
+    with pytest.raises(RuntimeError, match="announce"):
+        with by_row(sites, [good]):
             logits(model)
-    with pytest.raises(RuntimeError, match="on_forward"):
-        with applied_rows(sites, [good]) as running:
-            running.on_forward(mask)
+    with pytest.raises(RuntimeError, match="announce"):
+        with by_row(sites, [good]) as running:
+            running.announce(mask)
     with pytest.raises(ValueError, match="layer 2 of a model of 2"):
         run([Plan("deep", [write("set", 0, 2)])], [0, 0])
     assert hooks(model) == before
@@ -781,18 +783,18 @@ def test_one_operation_per_round_whatever_the_number_of_plans():
         for other in sets
     ]
     model = tiny_model("llama")
-    with applied_rows(MlpSites(model), plans, strict=False) as running:
+    with by_row(MlpSites(model), plans, strict=False) as running:
         (operations,) = running.operations.values()
         assert [one.added.shape[0] for one in operations] == [22, 22]
         numbers = torch.arange(441)
         mask = torch.ones(441, 7, dtype=torch.bool)
-        running.on_forward(mask, mask, numbers)
+        running.announce(mask, mask, numbers)
         found = logits(model, ids(1).expand(441, -1))
     for number in (0, 22, 230, 440):
-        with applied(MlpSites(model), plans[number]):
+        with applied(LanguageModel(model), plans[number]):
             torch.testing.assert_close(found[number], logits(model, ids(1))[0])
     with pytest.raises(NoEffect):
-        with applied_rows(MlpSites(model), plans):
+        with by_row(MlpSites(model), plans):
             pass
 
 

@@ -12,6 +12,7 @@ from tiny import HIDDEN, VOCAB_SIZE, tiny_model, tiny_tokenizer
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, pack_documents
 from langneurons.evaluation.lens import (
+    Lens,
     by_language,
     coverage,
     distributions,
@@ -20,11 +21,14 @@ from langneurons.evaluation.lens import (
     read_prompts,
     token_languages,
 )
+from langneurons.evaluation.run import Run
 from langneurons.interventions.factors import Factor
-from langneurons.interventions.hooks import Plan, applied
+from langneurons.interventions.plan import Plan
 from langneurons.models.families import ADAPTERS, MlpSites
+from langneurons.models.language_model import LanguageModel
 
 PROMPTS = ["w1", "w2 w3 w4 w5 w6 w7", "w3 w4", "w5 w6 w7 w8"]
+ROWS = [{"id": name, "question": text} for name, text in zip("abcd", PROMPTS, strict=True)]
 SETTINGS = {"template": "{question}", "purity": 0.9, "min_count": 2}
 
 
@@ -63,10 +67,11 @@ def test_coverage_is_of_held_out_tokens():
 def test_the_last_layer_says_what_the_model_says(family):
     overrides = {"final_logit_softcapping": 5.0} if family in ("gemma2", "gemma3_text") else {}
     model, tokenizer = tiny_model(family, **overrides), tiny_tokenizer()
-    sites = MlpSites(model)
+    lm = LanguageModel(model, tokenizer)
+    sites = lm.sites
     encoded = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
     for budget in (1, 1000):
-        states = layer_states(sites, encoded, budget)
+        states = layer_states(lm, encoded, budget)
         assert states[0].shape == (2, HIDDEN)
         found = distributions(sites, torch.stack([one[-1] for one in states]))
         for row, ids in enumerate(encoded):
@@ -78,9 +83,10 @@ def test_the_last_layer_says_what_the_model_says(family):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "cohere"])
 def test_an_earlier_layer_equals_a_model_cut_after_it(family):
     model, tokenizer = tiny_model(family), tiny_tokenizer()
-    sites = MlpSites(model)
+    lm = LanguageModel(model, tokenizer)
+    sites = lm.sites
     ids = tokenizer(PROMPTS[1])["input_ids"]
-    (states,) = layer_states(sites, [ids], 100)
+    (states,) = layer_states(lm, [ids], 100)
     found = distributions(sites, states[:1])
     layers = sites.backbone.get_submodule(sites.adapter.layers)
     del layers[1:]
@@ -100,10 +106,9 @@ def test_mass_rank_and_entropy_by_hand():
 
 def test_records_do_not_depend_on_the_batch():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    languages = token_languages(CORPORA, VOCAB_SIZE, 0.9, 2)
+    lens = Lens(["aa", "bb"], token_languages(CORPORA, VOCAB_SIZE, 0.9, 2), "{question}")
     frames = [
-        read_prompts(model, tokenizer, PROMPTS, list("abcd"), ["aa", "bb"], languages, budget)
-        for budget in (1, 9, 1000)
+        read_prompts(LanguageModel(model, tokenizer), ROWS, lens, budget) for budget in (1, 9, 1000)
     ]
     assert len(frames[0]) == 4 * 2 * 2
     for frame in frames[1:]:
@@ -122,9 +127,8 @@ def test_conditions_share_the_untouched_model_and_come_from_the_store(tmp_path):
     MlpSites(model).backbone.register_forward_hook(lambda *_: calls.append(1))
 
     def run():
-        return read_layers(
-            model, tokenizer, questions, plans, CORPORA, store, {"model": "tiny"}, SETTINGS, 100
-        )
+        job = Run(LanguageModel(model, tokenizer), store, {"model": "tiny"}, 100)
+        return read_layers(job, questions, plans, CORPORA, SETTINGS)
 
     frame, covered = run()
     first = len(calls)
@@ -150,14 +154,13 @@ def test_the_papers_reading_identifies_the_five_most_probable_tokens_one_by_one(
 
     monkeypatch.setattr("langneurons.evaluation.lens.identify", by_number)
     nobody = np.full(VOCAB_SIZE, -1)
-    frame = read_prompts(
-        *(model, tokenizer, PROMPTS, list("abcd"), ["aa", "bb"], nobody, 100),
-        identifier={"kind": "py3langid"},
-    )
-    sites = MlpSites(model)
+    lens = Lens(["aa", "bb"], nobody, "{question}", {"kind": "py3langid"})
+    frame = read_prompts(LanguageModel(model, tokenizer), ROWS, lens, 100)
+    lm = LanguageModel(model, tokenizer)
+    sites = lm.sites
     norm = sites.backbone.norm
     ids = tokenizer(PROMPTS[1])["input_ids"]
-    (states,) = layer_states(sites, [ids], 100)
+    (states,) = layer_states(lm, [ids], 100)
     for layer, hidden in enumerate([norm(states[0]), norm(norm(states[1]))]):
         p = sites.head(hidden).double().softmax(-1)
         best = p.argsort(descending=True)[:5].tolist()
@@ -174,10 +177,11 @@ def test_the_reading_and_its_identifier_reach_the_records_and_their_key(tmp_path
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     questions = {"aa": [{"id": "q1", "question": "w1 w2"}]}
     store = SideStore(tmp_path, "lens")
-    given = model, tokenizer, questions, {}, CORPORA, store, {"model": "tiny"}
-    plain, _ = read_layers(*given, SETTINGS, 100)
+    job = Run(LanguageModel(model, tokenizer), store, {"model": "tiny"}, 100)
+    given = job, questions, {}, CORPORA
+    plain, _ = read_layers(*given, SETTINGS)
     top = SETTINGS | {"reading": "top", "identifier": {"kind": "py3langid"}}
-    made, _ = read_layers(*given, top, 100)
+    made, _ = read_layers(*given, top)
     # Neither aa nor bb is a language that an identifier knows.
     assert (made["mass"] == 0).all() and (plain["mass"] > 0).any()
 
@@ -186,15 +190,13 @@ def test_the_reading_and_its_identifier_reach_the_records_and_their_key(tmp_path
 def test_values_of_the_layer_do_not_see_the_padding(word):
     """Each prompt of a padded batch gets what it would get alone."""
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    sites = MlpSites(model)
+    lm = LanguageModel(model, tokenizer)
     writes = [replace(write("set", 1.0, layer), factor=Factor(word)) for layer in (0, 1)]
     plan = Plan("factor", writes)
     encoded = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
-    with applied(sites, plan) as running:
-        together = layer_states(sites, encoded, 10**6, running.on_forward)
+    together = layer_states(lm, encoded, 10**6, plan)
     for ids, states in zip(encoded, together, strict=True):
-        with applied(sites, plan) as running:
-            (alone,) = layer_states(sites, [ids], 10**6, running.on_forward)
+        (alone,) = layer_states(lm, [ids], 10**6, plan)
         torch.testing.assert_close(states, alone, rtol=1e-5, atol=1e-5)
-    untouched = layer_states(sites, encoded, 10**6)
+    untouched = layer_states(lm, encoded, 10**6)
     assert not torch.allclose(torch.stack(together), torch.stack(untouched), atol=1e-3)

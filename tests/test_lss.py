@@ -16,10 +16,12 @@ from langneurons.base.protocols import Protocol
 from langneurons.base.store import SideStore
 from langneurons.config import build
 from langneurons.data.facts import fetch_facts, prepare_facts, read_facts
+from langneurons.evaluation.run import Run
 from langneurons.evaluation.steering_shift import measure, premise, requests
-from langneurons.interventions.hooks import Plan
+from langneurons.interventions.plan import Plan
 from langneurons.jobs.parameters import stage
 from langneurons.models.encoding import Encoder
+from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.tables.steering_shift import ALL, judged, lss_cells, lss_summary, matrix
 
 INDEX = np.array([3, 5, 40])
@@ -63,16 +65,10 @@ def naive(model, tokenizer, context, continuation):
 
 
 def run(store, model=None, given=None, written=None, way=CORRECTED, batch=64, key=None):
-    return measure(
-        model if model is not None else tiny_model("llama"),
-        tiny_tokenizer(),
-        facts() if given is None else given,
-        plans() if written is None else written,
-        way,
-        SideStore(store, "lss"),
-        {"model": "tiny"} if key is None else key,
-        batch,
-    )
+    lm = LanguageModel(model if model is not None else tiny_model("llama"), tiny_tokenizer())
+    job = Run(lm, SideStore(store, "lss"), {"model": "tiny"} if key is None else key, batch)
+    given, written = facts() if given is None else given, plans() if written is None else written
+    return measure(job, given, written, way)
 
 
 # Premises ----------------------------------------------------------------------------------------
@@ -164,19 +160,20 @@ def test_facts_of_which_every_object_shares_a_token_are_refused_with_counts(tmp_
         ]
     }
     written = {"bb": plans()["bb"]}
-    store = SideStore(tmp_path, "lss")
+    lm = LanguageModel(tiny_model("llama"), merging())
+    merged = Run(lm, SideStore(tmp_path, "lss"), {}, 64)
     with pytest.raises(ValueError) as caught:
-        measure(tiny_model("llama"), merging(), given, written, CORRECTED, store, {}, 64)
+        measure(merged, given, written, CORRECTED)
     said = str(caught.value)
     assert "aa: 4 facts, 1 that name the subject after the object, 2 with a premise and" in said
     assert "token that is shared with the end of the premise" in said and "lss.source" in said
     assert "rm " not in said
     with pytest.raises(ValueError, match=r"aa: 1 facts, 1 that name .*, 0 with .*\. Give other"):
         late = {"aa": given["aa"][3:]}
-        measure(tiny_model("llama"), merging(), late, written, CORRECTED, store, {}, 64)
+        measure(merged, late, written, CORRECTED)
     # One fact without a shared token is enough.
     given["aa"].append(fact("f5", "c[X]c[Y]", "b", aa="bb", bb="b"))
-    frame = measure(tiny_model("llama"), merging(), given, written, CORRECTED, store, {}, 64)
+    frame = measure(merged, given, written, CORRECTED)
     assert list(frame["fact"]) == ["f5"]
 
 

@@ -12,11 +12,14 @@ from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.activations.collect import Settings
 from langneurons.base.io import read_json, write_jsonl
+from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.jobs import training as cell
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.runtime.halving import Batches, TooLarge, more_parts, out_of_memory
-from langneurons.scoring import primitives as scoring
-from langneurons.training.trainer import Head, add_head, classify
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
+from langneurons.scoring.nll import token_nll
 
 
 @contextmanager
@@ -108,9 +111,9 @@ def test_scores_are_the_same():
 
     def everything():
         return (
-            scoring.token_nll(model, tokens, lengths, scored, 100),
-            np.array(scoring.loglikelihood(model, tokenizer, requests, 100)),
-            scoring.generate(model, tokenizer, words, 5, ["w7"], 100),
+            token_nll(LanguageModel(model), tokens, lengths, scored, 100),
+            np.array(loglikelihood(LanguageModel(model, tokenizer), requests, 100)),
+            generate(LanguageModel(model, tokenizer), words, Decoding(5, ["w7"]), 100),
         )
 
     quiet = everything()
@@ -124,12 +127,12 @@ def test_scores_are_the_same():
 
 @pytest.mark.parametrize("pooling", ["last_token", "last_position"])
 def test_classes_are_the_same(pooling):
-    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    model = LanguageModel(tiny_model("llama"), tiny_tokenizer())
     add_head(model, 2)
     arguments = (CLASSES, "en", nli_rows(), 200, Head(pooling, 16))
-    quiet = classify(model, tokenizer, *arguments)
-    with little_memory(model, 40) as failures:
-        cut = classify(model, tokenizer, *arguments)
+    quiet = classify(model, *arguments)
+    with little_memory(model.model, 40) as failures:
+        cut = classify(model, *arguments)
     assert failures and cut.equals(quiet)
 
 
@@ -148,7 +151,7 @@ def test_training_goes_on_with_less(tmp_path, monkeypatch, task, after):
     (tmp_path / "task.yaml").write_text(task.model_dump_json())
     steps = [0]
 
-    def load(_cfg, _manifest):
+    def load(_job):
         model = tiny_model("llama")
         steps[0] = 0
 
@@ -161,9 +164,10 @@ def test_training_goes_on_with_less(tmp_path, monkeypatch, task, after):
         MlpSites(model).act[1].register_forward_pre_hook(
             lambda module, inputs: count(module, (inputs[0][..., :32],))
         )
-        return model, tiny_tokenizer(), {"model": "tiny", "revision": "0"}
+        identity = {"model": "tiny", "revision": "0"}
+        return LanguageModel(model, tiny_tokenizer(), identity)
 
-    monkeypatch.setattr(cell, "load", load)
+    monkeypatch.setattr(cell.ModelJob, "model", load)
     settings = SETTINGS | {"batch_size": 4, "epochs": 2, "checkpoint_steps": 1, "log_steps": 1}
     cfg = {"training": settings, "choice": "none", "lang": "en", "languages": []}
     found = {}
@@ -175,7 +179,7 @@ def test_training_goes_on_with_less(tmp_path, monkeypatch, task, after):
         names["about"] = "rows.json"
         (tmp_path / "rows.json").write_text("{}")
         inputs = {key: str(tmp_path / name) for key, name in names.items()}
-        curves, _ = cell.finetuning_cell(cfg, [], "none", inputs, str(folder))
+        curves, _ = cell.finetuning_cell(cell.ModelJob(cfg, [], {}, inputs), "none", str(folder))
         found[failing] = curves, load_file(folder / "adapter_model.safetensors")
     assert failures
     (parts,) = (tmp_path / "storeTrue").rglob("parts.json")

@@ -12,10 +12,13 @@ from tiny import tiny_model
 
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, pack_documents
-from langneurons.evaluation.perplexity import document_nll, measure, plan_digest
+from langneurons.evaluation.perplexity import HeldOut, document_nll, measure
+from langneurons.evaluation.run import Run
 from langneurons.interventions.factors import Factor
-from langneurons.interventions.hooks import NoEffect, Plan
+from langneurons.interventions.hooks import NoEffect
+from langneurons.interventions.plan import Plan
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 
 COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])
@@ -71,15 +74,10 @@ def edit_of(plan):
 
 def matrix(store, model=None, corpora=None, plans=None, tokens=None, batch=32, key=None):
     default_corpora, default_plans = setting()
-    return measure(
-        model if model is not None else tiny_model("llama"),
-        corpora or default_corpora,
-        default_plans if plans is None else plans,
-        store,
-        key or {"model": "tiny", "code": "1"},
-        tokens,
-        batch,
-    )
+    lm = LanguageModel(model if model is not None else tiny_model("llama"))
+    run = Run(lm, store, key or {"model": "tiny", "code": "1"}, batch)
+    plans = default_plans if plans is None else plans
+    return measure(run, corpora or default_corpora, plans, HeldOut(tokens))
 
 
 def counted(model):
@@ -97,7 +95,7 @@ def test_documents_equal_a_log_softmax_loop(family, bos):
     model, text = tiny_model(family), corpus("aa", 0, bos)
     expected = naive(model, text)
     for batch_tokens in (1, 16, 1000):
-        frame = document_nll(model, text, None, batch_tokens)
+        frame = document_nll(LanguageModel(model), text, HeldOut(), batch_tokens)
         assert frame["document"].tolist() == list(expected)
         np.testing.assert_allclose(frame["nll"], [n for n, _ in expected.values()], atol=1e-3)
         assert frame["tokens"].tolist() == [t for _, t in expected.values()]
@@ -108,7 +106,7 @@ def test_documents_equal_a_log_softmax_loop(family, bos):
 
 def test_only_the_blocks_that_hold_the_tokens_are_read():
     model, text = tiny_model("llama"), corpus("aa", 0)
-    frame = document_nll(model, text, 8, 1000)
+    frame = document_nll(LanguageModel(model), text, HeldOut(8), 1000)
     expected = naive(model, text, 2)
     assert frame["document"].tolist() == list(expected) == ["aa0", "aa1"]
     np.testing.assert_allclose(frame["nll"], [n for n, _ in expected.values()], atol=1e-3)
@@ -255,8 +253,8 @@ def test_digests_of_plans_tell_writes_apart():
         Plan("a", [write("set", 0), write("add", 1)]),
         Plan("a", [write("add", 1), write("set", 0)]),
     ]
-    assert len({plan_digest(plan) for plan in plans}) == len(plans)
-    assert plan_digest(Plan("b", plans[1].writes)) == plan_digest(plans[1])
+    assert len({plan.digest for plan in plans}) == len(plans)
+    assert Plan("b", plans[1].writes).digest == plans[1].digest
 
 
 # Failures -----------------------------------------------------------------------------------------
@@ -287,14 +285,15 @@ def test_every_cell_reads_its_own_sample_if_asked(tmp_path):
     _, plans = setting()
     model = tiny_model("llama")
     store = SideStore(tmp_path, "perplexity")
-    key = {"model": "tiny", "code": "1"}
-    first = measure(model, corpora, plans, store, key, 40, 64, sampled=True)
-    again = measure(model, corpora, plans, SideStore(tmp_path / "b", "p"), key, 40, 9, sampled=True)
+    run = Run(LanguageModel(model), store, {"model": "tiny", "code": "1"}, 64)
+    other = replace(run, store=SideStore(tmp_path / "b", "p"), batch_tokens=9)
+    first = measure(run, corpora, plans, HeldOut(40, sampled=True))
+    again = measure(other, corpora, plans, HeldOut(40, sampled=True))
     np.testing.assert_allclose(first["nll"], again["nll"], atol=1e-3)
     read = first.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
     assert len(set(read)) == len(read) == 6
     assert (first.groupby(["deactivated", "evaluated"])["tokens"].sum() >= 40 - 8).all()
-    same = measure(model, corpora, plans, store, key, 40, 64)
+    same = measure(run, corpora, plans, HeldOut(40))
     assert same.groupby("evaluated")["document"].nunique().max() < 20
     texts = same.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
     assert texts.groupby("evaluated").nunique().eq(1).all()
@@ -303,8 +302,8 @@ def test_every_cell_reads_its_own_sample_if_asked(tmp_path):
 @pytest.mark.parametrize("documents", [1, 2, 3, 5, 99])
 def test_the_first_documents_are_read_as_in_the_whole_text(documents):
     model, text = tiny_model("llama"), corpus("aa", 3, sizes=(5, 9, 1, 14, 3, 8))
-    everything = document_nll(model, text, None, 64)
-    some = document_nll(model, text, None, 64, documents=documents)
+    everything = document_nll(LanguageModel(model), text, HeldOut(), 64)
+    some = document_nll(LanguageModel(model), text, HeldOut(documents=documents), 64)
     assert some["document"].tolist() == [f"aa{k}" for k in range(min(documents, 6))]
     pd.testing.assert_frame_equal(some, everything[:documents], rtol=1e-5)
     part = text.heldout.first(None, documents)
@@ -316,9 +315,9 @@ def test_the_first_documents_are_read_as_in_the_whole_text(documents):
 def test_a_matrix_of_first_documents_is_kept_apart_from_that_of_all(tmp_path, caplog):
     corpora, plans = setting()
     store, model = SideStore(tmp_path, "perplexity"), tiny_model("llama")
+    run = Run(LanguageModel(model), store, {"model": "tiny"}, 32)
     frames = [
-        measure(model, corpora, plans, store, {"model": "tiny"}, None, 32, documents=documents)
-        for documents in (2, None, 2)
+        measure(run, corpora, plans, HeldOut(documents=documents)) for documents in (2, None, 2)
     ]
     assert frames[0].groupby("evaluated")["document"].nunique().eq(2).all()
     assert frames[1].groupby("evaluated")["document"].nunique().eq(4).all()

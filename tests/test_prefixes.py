@@ -6,13 +6,17 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, tiny_model, tiny_tokenizer
+from tiny import FAMILIES, encoded_pair, tiny_model, tiny_tokenizer
 
-from langneurons.interventions.hooks import Plan, Write, applied, applied_rows
+from langneurons.interventions.factors import Factor
+from langneurons.interventions.hooks import PlanPerRow
+from langneurons.interventions.plan import PerRequest, Plan, Write, untouched
 from langneurons.models.families import MlpSites
-from langneurons.scoring import prefixes
-from langneurons.scoring import primitives as scoring
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring import prefixes, reading
+from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.keyvalues import KeyValues
+from langneurons.scoring.likelihood import loglikelihood
 
 SLIDING = {
     "gemma2": {"sliding_window": 6},
@@ -43,7 +47,7 @@ def many_requests(seed=0):
 
 def naive(model, tokenizer, context, continuation):
     """Return (log p, greedy) from one full forward pass without any cache, float64."""
-    first, second = scoring.encode_pair(tokenizer, context, continuation)
+    first, second = encoded_pair(tokenizer, context, continuation)
     with torch.inference_mode():
         logits = model(torch.tensor([first + second]), use_cache=False).logits[0].double()
     table = torch.log_softmax(logits, -1)[len(first) - 1 : -1]
@@ -110,31 +114,60 @@ def test_shared_beginnings_leave_loglikelihoods_as_they_are(family, overrides):
     requests = many_requests()
     expected = [naive(model, tokenizer, *request) for request in requests]
     for budget in (1, 60, 10_000):
-        found = scoring.loglikelihood(model, tokenizer, requests, budget, shared=True)
+        found = loglikelihood(LanguageModel(model, tokenizer), requests, budget)
         np.testing.assert_allclose([f[0] for f in found], [e[0] for e in expected], atol=1e-5)
         assert [f[1] for f in found] == [e[1] for e in expected]
 
 
-def test_shared_beginnings_are_read_once():
+def test_shared_beginnings_are_read_once(monkeypatch):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     sites = MlpSites(model)
     context = " ".join(f"w{i}" for i in range(20))
     requests = [(context, f" w{i}") for i in range(4)] + [(context, " w5 w6 w7")]
 
-    def read(shared):
-        found, number = tokens_read(
-            sites,
-            lambda: scoring.loglikelihood(model, tokenizer, requests, 1000, shared=shared),
-        )
-        return number
+    lm = LanguageModel(model, tokenizer)
 
-    assert read(True) == 21 + 2  # the context and its BOS; what two tokens follow
-    assert read(False) == 5 * 23
-    alone = [(f"w{i} {context}", " w5") for i in range(4)]
-    _, number = tokens_read(
-        sites, lambda: scoring.loglikelihood(model, tokenizer, alone, 1000, shared=True)
-    )
-    assert number == 4 * 22  # only BOS in common: one plain pass
+    def read(asked):
+        return tokens_read(sites, lambda: loglikelihood(lm, asked, 1000))[1]
+
+    assert read(requests) == 21 + 2  # the context and its BOS; what two tokens follow
+    assert read([(f"w{i} {context}", " w5") for i in range(4)]) == 4 * 22  # only BOS in common
+    monkeypatch.setattr(reading, "shareable", lambda _config: False)
+    assert read(requests) == 5 * 23
+
+
+def test_a_value_of_the_layer_itself_is_never_read_once_for_several_requests(monkeypatch):
+    """Under a factor every row is read whole, whoever calls: results equal those one by one."""
+    lm = LanguageModel(tiny_model("llama"), tiny_tokenizer())
+    context = " ".join(f"w{i}" for i in range(20))
+    requests = [(context, f" w{i} w{i + 1}") for i in range(4)]
+    index, value = np.array([3, 5, 40]), np.ones(3)
+    factor = Plan("f", [Write(0, "act", "add", index, value, factor=Factor("layer_mean"))])
+    plain = Plan("p", [Write(0, "act", "add", index, value)])
+
+    def alone(plan):
+        return [loglikelihood(lm, [one], 1, under=plan)[0][0] for one in requests]
+
+    for under, plans_ in (
+        (factor, [factor]),
+        ([factor], [factor]),
+        ([factor, plain], [factor, plain]),
+        ([None, factor], [None, factor]),
+        (PerRequest([factor], [0] * 4), [factor]),
+    ):
+        found, number = tokens_read(lm.sites, lambda u=under: loglikelihood(lm, requests, 999, u))
+        found = found if isinstance(under, list) else [found]
+        for values, plan in zip(found, plans_, strict=True):
+            np.testing.assert_allclose([v for v, _ in values], alone(plan), rtol=1e-6)
+        assert number == 4 * 22  # nothing is shared
+    assert tokens_read(lm.sites, lambda: loglikelihood(lm, requests, 999, plain))[1] < 4 * 22
+    prompts = [f"{context} w{i}" for i in range(4)]
+    expected = [generate(lm, [one], Decoding(5), 1, under=factor)[0] for one in prompts]
+    assert generate(lm, prompts, Decoding(5), 999, under=factor) == expected
+    # Reading the beginning once would give other numbers.
+    monkeypatch.setattr(PlanPerRow, "by_token", True)
+    wrong = loglikelihood(lm, requests, 999, PerRequest([factor], [0] * 4))
+    assert not np.allclose([v for v, _ in wrong], alone(factor), rtol=1e-4)
 
 
 def plans(sites, tokens):
@@ -156,29 +189,13 @@ def test_shared_beginnings_are_read_under_the_same_plan(family, tokens):
     model, tokenizer = tiny_model(family, **SLIDING.get(family, {})), tiny_tokenizer()
     sites = MlpSites(model)
     requests = many_requests(1)
-    written = plans(sites, tokens)
-    expected = []
-    for plan in written:
-        with applied(sites, plan) as running:
-            expected.append(
-                scoring.loglikelihood(model, tokenizer, requests, 1, running.on_forward)
-            )
+    written, lm = plans(sites, tokens), LanguageModel(model, tokenizer)
+    expected = [loglikelihood(lm, requests, 1, under=plan) for plan in written]
     for plan, values in zip(written, expected, strict=True):
-        with applied(sites, plan) as running:
-            found = scoring.loglikelihood(
-                model, tokenizer, requests, 100, running.on_forward, shared=True
-            )
+        found = loglikelihood(lm, requests, 100, under=plan)
         np.testing.assert_allclose([f[0] for f in found], [v[0] for v in values], atol=1e-5)
-    with applied_rows(sites, written) as running:
-        found = scoring.loglikelihood(
-            model,
-            tokenizer,
-            requests * 3,
-            150,
-            running.on_forward,
-            conditions=[number for number in range(3) for _ in requests],
-            shared=True,
-        )
+    each = PerRequest(written, [number for number in range(3) for _ in requests])
+    found = loglikelihood(lm, requests * 3, 150, each)
     wanted = [value for values in expected for value, _ in values]
     np.testing.assert_allclose([f[0] for f in found], wanted, atol=1e-5)
     assert len({round(sum(value for value, _ in values), 3) for values in expected}) == 3
@@ -194,11 +211,9 @@ def test_equal_tokens_are_shared_only_where_they_are_the_same_part():
         for cut in (3, 9)
         for last in (["w20", "w21"], ["w30", "w31"])
     ]
-    with applied(sites, plans(sites, "prompt")[0]) as running:
-        expected = scoring.loglikelihood(model, tokenizer, requests, 1, running.on_forward)
-        found = scoring.loglikelihood(
-            model, tokenizer, requests, 1000, running.on_forward, shared=True
-        )
+    plan, lm = plans(sites, "prompt")[0], LanguageModel(model, tokenizer)
+    expected = loglikelihood(lm, requests, 1, under=plan)
+    found = loglikelihood(lm, requests, 1000, under=plan)
     np.testing.assert_allclose([f[0] for f in found], [e[0] for e in expected], atol=1e-5)
 
 
@@ -233,53 +248,47 @@ def test_shared_beginnings_leave_answers_as_they_are(family, overrides):
     prompts = many_prompts()
     expected = [naive_generate(model, tokenizer, prompt, 9) for prompt in prompts]
     for budget in (1, 70, 10_000):
-        found = scoring.generate(model, tokenizer, prompts, 9, [], budget, shared=True)
+        found = generate(LanguageModel(model, tokenizer), prompts, Decoding(9), budget)
         assert found == expected
 
 
 @pytest.mark.parametrize("family", ("llama", "gemma3_text"))
-def test_rows_that_are_finished_leave_the_batch(family):
+def test_rows_that_are_finished_leave_the_batch(family, monkeypatch):
     model, tokenizer = tiny_model(family, **SLIDING.get(family, {})), tiny_tokenizer()
-    sites = MlpSites(model)
     prompts = many_prompts()
     full = [naive_generate(model, tokenizer, prompt, 12).split() for prompt in prompts]
     stop = [full[0][2], full[3][5], full[4][1] + " " + full[4][2]]
     expected = [naive_generate(model, tokenizer, prompt, 12, stop) for prompt in prompts]
     assert len({len(text.split()) for text in expected}) > 2
-    rows = []
-    written = [Plan("none")] * len(prompts)
-    for shared in (False, True):
+    rows, plain = [], PlanPerRow.announce
+
+    def announce(self, prompt, valid, numbers=None, cache=None):
+        rows.append(numbers.tolist())
+        return plain(self, prompt, valid, numbers, cache)
+
+    monkeypatch.setattr(PlanPerRow, "announce", announce)
+    lm = LanguageModel(model, tokenizer)
+    each = PerRequest([untouched() for _ in prompts], range(len(prompts)))
+    for shared in (True, False):
         rows.clear()
-        with applied_rows(sites, written) as running:
-
-            def announce(prompt, valid, conditions, running=running):
-                rows.append(conditions.tolist())
-                running.on_forward(prompt, valid, conditions)
-
-            found = scoring.generate(
-                model,
-                tokenizer,
-                prompts,
-                12,
-                stop,
-                10_000,
-                on_forward=announce,
-                conditions=range(len(prompts)),
-                shared=shared,
-            )
-        assert found == expected
         if not shared:
-            longest = max(range(len(prompts)), key=lambda i: len(full[i]))
-            assert [len(each) for each in rows] == sorted(map(len, rows), reverse=True)
-            assert len(rows[-1]) < len(prompts) and longest is not None
+            monkeypatch.setattr(reading, "shareable", lambda _config: False)
+        assert generate(lm, prompts, Decoding(12, stop), 10_000, each) == expected
+    longest = max(range(len(prompts)), key=lambda i: len(full[i]))
+    assert [len(each) for each in rows] == sorted(map(len, rows), reverse=True)
+    assert len(rows[-1]) < len(prompts) and longest is not None
 
 
 def test_generation_with_repetition_penalty_shares_beginnings():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     prompts = many_prompts()
-    stop = [scoring.generate(model, tokenizer, prompts[:1], 9, [], 100, 1.5)[0].split()[3]]
-    plain = scoring.generate(model, tokenizer, prompts, 9, stop, 1, 1.5)
-    assert scoring.generate(model, tokenizer, prompts, 9, stop, 1000, 1.5, shared=True) == plain
+    stop = [
+        generate(LanguageModel(model, tokenizer), prompts[:1], Decoding(9, [], 1.5), 100)[
+            0
+        ].split()[3]
+    ]
+    plain = generate(LanguageModel(model, tokenizer), prompts, Decoding(9, stop, 1.5), 1)
+    assert generate(LanguageModel(model, tokenizer), prompts, Decoding(9, stop, 1.5), 1000) == plain
 
 
 @pytest.mark.parametrize(("family", "overrides"), MODELS)
@@ -294,13 +303,13 @@ def test_a_cache_whose_rows_were_copied_dropped_and_shifted_equals_a_new_one(fam
         for row, one in enumerate(ids):
             tokens[row, 13 - len(one) :] = torch.tensor(one)
             mask[row, 13 - len(one) :] = True
-        scoring._read(sites, tokens, mask, cache)
+        reading.next_states(sites, tokens, mask, cache)
         chosen = torch.tensor([1, 0, 1])
         cache.select(chosen, 2)
         more = torch.tensor([[5, 6], [7, 0], [8, 0]])
         valid = torch.tensor([[True, True], [True, False], [True, False]])
         mask = torch.cat([mask[chosen], valid], 1)
-        scoring._read(sites, more, mask, cache)
+        reading.next_states(sites, more, mask, cache)
         cache.shift(torch.tensor([0, 1, 1]))
         mask = torch.stack([mask[0], mask[1].roll(1), mask[2].roll(1)])
         whole = [[*ids[1], 5, 6], [*ids[0], 7], [*ids[1], 8]]
@@ -310,7 +319,7 @@ def test_a_cache_whose_rows_were_copied_dropped_and_shifted_equals_a_new_one(fam
             new = torch.tensor([[10 + step], [20 + step]])
             mask = torch.cat([mask, torch.ones(2, 1, dtype=torch.bool)], 1)
             whole = [[*ids, int(token)] for ids, token in zip(whole, new[:, 0], strict=True)]
-            found = scoring._read(sites, new, mask, cache)[:, -1]
+            found = reading.next_states(sites, new, mask, cache)[:, -1]
             for row, sequence in enumerate(whole):
                 expected = sites.backbone(input_ids=torch.tensor([sequence]), use_cache=False)
                 torch.testing.assert_close(
@@ -326,28 +335,19 @@ def test_plans_that_write_into_answers_only_share_the_prompt():
     conditions = [number for number in range(3) for _ in prompts]
     expected = []
     for plan in written:
-        with applied(sites, plan) as running:
-            expected += scoring.generate(
-                model, tokenizer, prompts, 3, [], 1, on_forward=running.on_forward
-            )
+        expected += generate(LanguageModel(model, tokenizer), prompts, Decoding(3), 1, under=plan)
 
     def read(own):
-        with applied_rows(sites, own) as running:
-            return running.alike(), *tokens_read(
-                sites,
-                lambda: scoring.generate(
-                    model,
-                    tokenizer,
-                    prompts * 3,
-                    3,
-                    [],
-                    10_000,
-                    on_forward=running.on_forward,
-                    conditions=conditions,
-                    shared=True,
-                    alike=running.alike(),
-                ),
-            )
+        each = PerRequest(own, conditions)
+        alike = PlanPerRow(sites, own)
+        alike.remove()
+        found, number = tokens_read(
+            sites,
+            lambda: generate(
+                LanguageModel(model, tokenizer), prompts * 3, Decoding(3), 10_000, each
+            ),
+        )
+        return alike.alike([0, 1, 2]), found, number
 
     alike, found, number = read(written)
     assert (alike, found) == ([0, 0, 0], expected)

@@ -11,15 +11,18 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from test_finetune import ANSWERS, CLASSES, nli_rows, qa_rows
+from test_finetune import ANSWERS, CLASSES, fit, nli_rows, qa_rows
 
 from langneurons.base.io import DamagedFile, read_header
-from langneurons.interventions.hooks import Plan, applied
+from langneurons.evaluation.classification import HEAD, add_head, class_head, class_logits
+from langneurons.interventions.apply import applied
+from langneurons.interventions.plan import Plan
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.training.load import load_tuned
 from langneurons.training.neuron_weights import WEIGHTS, Beside, Within, apply, attach, detach, save
 from langneurons.training.settings import Training
-from langneurons.training.trainer import HEAD, add_head, class_logits, finetune
+from langneurons.training.trainer import Folders
 
 CHOSEN = [np.array([1, 4, 9, 40]), np.array([0, 47])]
 PARTLY = [np.array([1, 4, 9, 40]), np.array([], np.int64)]
@@ -151,7 +154,7 @@ def test_attached_merged_and_loaded_models_are_equal_to_the_last_bit(tmp_path, f
         expected = model(TOKENS).logits
         merged = detach(model)
         assert torch.equal(merged(TOKENS).logits, expected)
-        loaded = load_tuned(base, str(tmp_path / WEIGHTS), WHO)
+        loaded = load_tuned(LanguageModel(base, None, WHO), str(tmp_path / WEIGHTS)).model
         assert torch.equal(loaded(TOKENS).logits, expected)
     assert not any(isinstance(module, (Within, Beside)) for module in loaded.modules())
     for name, value in merged.state_dict().items():
@@ -218,11 +221,11 @@ def test_neurons_of_a_tuned_model_can_be_overwritten(tmp_path):
     model = attached()
     train(model, model.trained().values())
     inner = model.get_base_model()
-    sites = MlpSites(inner)
-    assert sites.d_mlp == tiny.D_MLP
+    lm = LanguageModel(inner)
+    assert lm.d_mlp == tiny.D_MLP
     with torch.no_grad():
         expected = inner(TOKENS).logits
-        with applied(sites, Plan("none")):
+        with applied(lm, Plan("none")):
             assert torch.equal(inner(TOKENS).logits, expected)
 
 
@@ -344,18 +347,15 @@ SETTINGS |= {"epochs": 3, "log_steps": 2, "checkpoint_steps": 4, "max_length": 3
 
 
 def run(folder, work, task=CLASSES, neurons=CHOSEN, model=None, **changes):
-    return finetune(
-        fresh() if model is None else model,
-        tiny.tiny_tokenizer(),
-        task,
-        nli_rows() if task is CLASSES else qa_rows(),
-        "en",
-        Training(**(SETTINGS | changes)),
-        None if neurons is None else dict.fromkeys(GATED, neurons),
-        folder,
-        work,
-        WHO,
-    )
+    rows = nli_rows() if task is CLASSES else qa_rows()
+    lm = LanguageModel(fresh() if model is None else model, tiny.tiny_tokenizer(), WHO)
+    chosen = None if neurons is None else dict.fromkeys(GATED, neurons)
+    return fit(lm, task, rows, Training(**(SETTINGS | changes)), chosen, Folders(folder, work))
+
+
+def logits_of(model, mask):
+    """Return the class logits of TOKENS under the model's own head."""
+    return class_logits(MlpSites(model), class_head(model), TOKENS, mask, "last_token")
 
 
 def test_classification_is_learnt_and_the_head_comes_with_the_neurons(tmp_path):
@@ -364,12 +364,12 @@ def test_classification_is_learnt_and_the_head_comes_with_the_neurons(tmp_path):
     assert curves["loss"].iloc[-1] < 0.5 * curves["loss"].iloc[0]
     assert curves["accuracy"].iloc[-1] >= 0.9
     loaded = fresh()
-    add_head(loaded, 2, seed=5)
+    add_head(LanguageModel(loaded), 2, seed=5)
     apply(loaded, tmp_path / "a", WHO)
     mask = torch.ones_like(TOKENS)
     with torch.no_grad():
-        found = class_logits(loaded, TOKENS, mask, "last_token")
-        assert torch.equal(found, class_logits(model, TOKENS, mask, "last_token"))
+        found = logits_of(loaded, mask)
+        assert torch.equal(found, logits_of(model, mask))
 
 
 @pytest.mark.parametrize("neurons", [None, [np.arange(tiny.D_MLP)] * 2], ids=["none", "all"])
@@ -387,7 +387,7 @@ def test_the_head_alone_and_every_neuron(tmp_path, neurons):
 
 def apply_to_fresh(folder):
     model = fresh()
-    add_head(model, 2)
+    add_head(LanguageModel(model), 2)
     return apply(model, folder, WHO)
 
 
@@ -397,25 +397,17 @@ def test_bfloat16_models_are_trained_under_autocast(tmp_path):
     state = load_file(tmp_path / "a" / WEIGHTS)
     assert {v.dtype for k, v in state.items() if "index" not in k} == {torch.bfloat16}
     loaded = fresh(dtype=torch.bfloat16)
-    add_head(loaded, 2)
+    add_head(LanguageModel(loaded), 2)
     apply(loaded, tmp_path / "a", WHO)
-    assert class_logits(loaded, TOKENS, torch.ones_like(TOKENS), "last_token").isfinite().all()
+    assert logits_of(loaded, torch.ones_like(TOKENS)).isfinite().all()
 
 
 def test_four_bit_models_are_trained_in_the_loop(tmp_path):
     model = packed(fresh(**SMALL))
-    curves = finetune(
-        model,
-        tiny.tiny_tokenizer(),
-        ANSWERS,
-        qa_rows(),
-        "en",
-        Training(**(SETTINGS | {"epochs": 12, "learning_rate": 2e-2})),
-        dict.fromkeys(GATED, LAYERS),
-        tmp_path / "a",
-        tmp_path / "w",
-        WHO,
-    )
+    training = Training(**(SETTINGS | {"epochs": 12, "learning_rate": 2e-2}))
+    chosen, folders = dict.fromkeys(GATED, LAYERS), Folders(tmp_path / "a", tmp_path / "w")
+    lm = LanguageModel(model, tiny.tiny_tokenizer(), WHO)
+    curves = fit(lm, ANSWERS, qa_rows(), training, chosen, folders)
     assert curves["loss"].iloc[-1] < curves["loss"].iloc[0]
     state = load_file(tmp_path / "a" / WEIGHTS)
     assert state["gate.0.values"].shape == (3, 64) and state["down.1.values"].shape == (1, 64)

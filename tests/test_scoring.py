@@ -3,12 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
+from tiny import encoded_pair, tiny_model, tiny_tokenizer
 from torch import nn
 
 from langneurons.base.batching import batches
+from langneurons.interventions import hooks
+from langneurons.interventions.plan import PerRequest, Plan, untouched
 from langneurons.models.families import MlpSites
-from langneurons.scoring import primitives as scoring
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring import head as scoring
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
+from langneurons.scoring.nll import token_nll
 
 FAMILIES = ("llama", "gemma2", "gemma3_text", "cohere", "gpt_neox", "gpt2", "bloom", "opt", "phi")
 
@@ -36,7 +42,7 @@ def test_token_nll_equals_the_models_own_logits(family):
         tokens[row, :size] = random_ids(generator, size)
         scored[row, :size] = True
     scored[0, 3] = False
-    found = scoring.token_nll(model, tokens, lengths, scored, 16)
+    found = token_nll(LanguageModel(model), tokens, lengths, scored, 16)
     for row, size in enumerate(lengths):
         assert np.isnan(found[row, 0]) and np.isnan(found[row, size:]).all()
         expected = naive_logprobs(model, tokens[row, :size].tolist())
@@ -46,7 +52,7 @@ def test_token_nll_equals_the_models_own_logits(family):
             else:
                 assert np.isnan(found[row, i])
     for budget in (1, 24, 10_000):
-        again = scoring.token_nll(model, tokens, lengths, scored, budget)
+        again = token_nll(LanguageModel(model), tokens, lengths, scored, budget)
         np.testing.assert_allclose(again, found, atol=1e-4)
 
 
@@ -55,14 +61,18 @@ def test_soft_cap_and_scale_of_logits_are_applied(family):
     settings = {"gemma2": {"final_logit_softcapping": 2.0}, "cohere": {"logit_scale": 0.25}}
     model = tiny_model(family, **settings[family])
     ids = random_ids(np.random.default_rng(1), 8)
-    found = scoring.token_nll(model, np.array([ids]), np.array([8]), np.ones((1, 8), bool), 64)
+    found = token_nll(
+        LanguageModel(model), np.array([ids]), np.array([8]), np.ones((1, 8), bool), 64
+    )
     np.testing.assert_allclose(-found[0, 1:], naive_logprobs(model, ids), atol=1e-4)
-    plain = scoring._adjust
+    plain = scoring.adjusted
     try:
-        scoring._adjust = lambda logits, config: logits
-        other = scoring.token_nll(model, np.array([ids]), np.array([8]), np.ones((1, 8), bool), 64)
+        scoring.adjusted = lambda logits, config: logits
+        other = token_nll(
+            LanguageModel(model), np.array([ids]), np.array([8]), np.ones((1, 8), bool), 64
+        )
     finally:
-        scoring._adjust = plain
+        scoring.adjusted = plain
     assert np.nanmax(np.abs(other - found)) > 0.01
 
 
@@ -102,34 +112,32 @@ def test_loglikelihood_equals_naive_scoring_in_any_batch(family, side):
     model, tokenizer = tiny_model(family), tiny_tokenizer(padding_side=side)
     expected = []
     for context, continuation in PAIRS:
-        first, second = scoring.encode_pair(tokenizer, context, continuation)
+        first, second = encoded_pair(tokenizer, context, continuation)
         assert first[0] == tokenizer.bos_token_id and first.count(tokenizer.bos_token_id) == 1
         expected.append(sum(naive_logprobs(model, first + second)[len(first) - 1 :]))
     for budget in (1, 9, 10_000):
-        found = scoring.loglikelihood(model, tokenizer, PAIRS, budget)
+        found = loglikelihood(LanguageModel(model, tokenizer), PAIRS, budget)
         np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
     assert found[0] == found[5]
 
 
 def test_spaces_move_to_the_continuation_and_empty_contexts_get_a_prefix():
     tokenizer = tiny_tokenizer()
-    assert scoring.encode_pair(tokenizer, "w1 ", "w2") == scoring.encode_pair(
-        tokenizer, "w1", " w2"
-    )
-    first, second = scoring.encode_pair(tokenizer, "", "w1 w2")
+    assert encoded_pair(tokenizer, "w1 ", "w2") == encoded_pair(tokenizer, "w1", " w2")
+    first, second = encoded_pair(tokenizer, "", "w1 w2")
     assert first == [tokenizer.bos_token_id] and len(second) == 2
 
 
 def test_empty_continuations_are_refused():
     with pytest.raises(ValueError, match="empty continuation"):
-        scoring.loglikelihood(tiny_model("llama"), tiny_tokenizer(), [("w1", "")], 10)
+        loglikelihood(LanguageModel(tiny_model("llama"), tiny_tokenizer()), [("w1", "")], 10)
 
 
 def test_greedy_flag_marks_what_generation_would_give():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    (text,) = scoring.generate(model, tokenizer, ["w1 w2"], 1, [], 100)
+    (text,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(1), 100)
     pairs = [("w1 w2", " " + text.strip()), ("w1 w2", " w9")]
-    flags = [flag for _, flag in scoring.loglikelihood(model, tokenizer, pairs, 100)]
+    flags = [flag for _, flag in loglikelihood(LanguageModel(model, tokenizer), pairs, 100)]
     assert flags == [True, text.strip() == "w9"]
 
 
@@ -160,85 +168,95 @@ def test_generation_equals_recomputing_the_whole_prefix(family, side):
     model, tokenizer = tiny_model(family, **overrides), tiny_tokenizer(padding_side=side)
     expected = [naive_generate(model, tokenizer, prompt, 8) for prompt in PROMPTS]
     for budget in (1, 40, 10_000):
-        assert scoring.generate(model, tokenizer, PROMPTS, 8, [], budget) == expected
+        assert generate(LanguageModel(model, tokenizer), PROMPTS, Decoding(8), budget) == expected
 
 
 def test_generation_with_repetition_penalty():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     expected = [naive_generate(model, tokenizer, prompt, 8, 1.5) for prompt in PROMPTS]
-    found = scoring.generate(model, tokenizer, PROMPTS, 8, [], 100, repetition_penalty=1.5)
+    found = generate(LanguageModel(model, tokenizer), PROMPTS, Decoding(8, [], 1.5), 100)
     assert found == expected
-    assert found != scoring.generate(model, tokenizer, PROMPTS, 8, [], 100)
+    assert found != generate(LanguageModel(model, tokenizer), PROMPTS, Decoding(8), 100)
 
 
 def test_generation_stops_before_the_stop_string():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    (full,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [], 100)
+    (full,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100)
     words = full.split()
     stop = next(word for word in words[1:] if word != words[0])
-    (cut,) = scoring.generate(model, tokenizer, ["w1 w2"], 8, [stop], 100)
+    (cut,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8, [stop]), 100)
     assert cut == full[: full.find(stop)]
 
 
-def test_forward_passes_announce_which_tokens_are_the_prompt():
-    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+@pytest.fixture
+def announced(monkeypatch):
+    """Return a list that gets what is announced before each forward pass."""
     seen = []
+    for kind in (hooks.OnePlan, hooks.PlanPerRow):
+        plain = kind.announce
 
-    def keep(prompt, valid, conditions):
-        seen.append((prompt.tolist(), valid.tolist(), conditions))
+        def keep(self, prompt, valid, numbers=None, cache=None, plain=plain):
+            own = None if numbers is None else numbers.tolist()
+            seen.append((prompt.tolist(), valid.tolist(), own))
+            return plain(self, prompt, valid, numbers, cache)
 
-    scoring.generate(model, tokenizer, ["w1 w2", "w3"], 3, [], 100, on_forward=keep)
+        monkeypatch.setattr(kind, "announce", keep)
+    return seen
+
+
+def test_forward_passes_announce_which_tokens_are_the_prompt(announced):
+    model = LanguageModel(tiny_model("llama"), tiny_tokenizer())
+    generate(model, ["w1 w2", "w3"], Decoding(3), 100)
     whole, padded = [[True] * 3] * 2, [[True] * 3, [False, True, True]]
-    assert seen[0] == (padded, padded, None)
-    assert seen[1:] == [([[False]] * 2, [[True]] * 2, None)] * 2
-    seen.clear()
-    requests = [("w1 w2", " w3 w4"), ("w1", " w2")]
-    scoring.loglikelihood(model, tokenizer, requests, 100, on_forward=keep)
+    assert announced[0] == (padded, padded, None)
+    assert announced[1:] == [([[False]] * 2, [[True]] * 2, None)] * 2
+    announced.clear()
+    loglikelihood(model, [("w1 w2", " w3 w4"), ("w1", " w2")], 100)
     short = [True, True, False, False]
-    assert seen == [([[True] * 3 + [False], short], [[True] * 4, short], None)]
-    seen.clear()
+    assert announced == [([[True] * 3 + [False], short], [[True] * 4, short], None)]
+    announced.clear()
     tokens, lengths = np.full((2, 4), 5, np.int32), np.array([2, 3])
-    scoring.token_nll(model, tokens, lengths, tokens > 0, 100, on_forward=keep)
-    assert seen == [(whole, [[True] * 3, [True, True, False]], None)]
+    token_nll(model, tokens, lengths, tokens > 0, 100)
+    assert announced == [(whole, [[True] * 3, [True, True, False]], None)]
 
 
-def test_conditions_travel_with_their_requests():
-    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+def test_the_plan_of_a_request_travels_with_it(announced):
+    model = LanguageModel(tiny_model("llama"), tiny_tokenizer())
     contexts = ["w1 w2 w3 w4 w5", "w1", "w1 w2 w3", "w1 w2"]
-    conditions = [7, 1, 5, 3]
-    tokens, seen = np.full((4, 9), 5, np.int32), []
+    under = PerRequest([untouched() for _ in range(8)], [7, 1, 5, 3])
+    tokens = np.full((4, 9), 5, np.int32)
     lengths = np.array([len(context.split()) for context in contexts])
 
-    def keep(_prompt, valid, numbers):
-        sizes = valid.sum(1).tolist()
-        seen.extend(zip(sizes, numbers.tolist(), strict=True))
-
     def told(size):
-        return [(size(length), one) for length, one in zip(lengths, conditions, strict=True)]
+        return sorted((size(n), one) for n, one in zip(lengths, under.numbers, strict=True))
+
+    def seen():
+        found = [
+            (sum(valid), number)
+            for _, rows, numbers in announced
+            for valid, number in zip(rows, numbers, strict=True)
+        ]
+        announced.clear()
+        return sorted(found)
 
     for budget in (1, 12, 1000):
-        same = {"on_forward": keep, "conditions": conditions}
-        seen.clear()
-        scoring.token_nll(model, tokens, lengths, tokens > 0, budget, **same)
-        assert sorted(seen) == sorted(told(lambda n: n))
-        seen.clear()
-        requests = [(context, " w9 w9") for context in contexts]
-        scoring.loglikelihood(model, tokenizer, requests, budget, **same)
-        assert sorted(seen) == sorted(told(lambda n: n + 2))  # BOS and the first of two
-        seen.clear()
-        scoring.generate(model, tokenizer, contexts, 1, [], budget, **same)
-        assert sorted(seen) == sorted(told(lambda n: n + 1))
-    with pytest.raises(ValueError, match="3 conditions for 4 requests"):
-        scoring.generate(model, tokenizer, contexts, 1, [], 100, conditions=[0, 1, 2])
+        token_nll(model, tokens, lengths, tokens > 0, budget, under)
+        assert seen() == told(lambda n: n)
+        loglikelihood(model, [(context, " w9 w9") for context in contexts], budget, under)
+        assert seen() == told(lambda n: n + 2)  # BOS and the first of two
+        generate(model, [f"w{k} {one}" for k, one in enumerate(contexts)], Decoding(1), 1, under)
+        assert seen() == told(lambda n: n + 2)
+    with pytest.raises(ValueError, match="3 numbers for 4 requests"):
+        generate(model, contexts, Decoding(1), 100, PerRequest([None], [0, 0, 0]))
+    with pytest.raises(ValueError, match="no plan 2; there are 2 plans"):
+        PerRequest([None, Plan("p")], [0, 2])
 
 
-def test_equal_requests_are_computed_once_per_condition():
-    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    seen = []
-    keep = {"on_forward": lambda _p, _v, numbers: seen.append(numbers.tolist())}
-    requests = [("w1 w2", " w3")] * 3
-    scoring.loglikelihood(model, tokenizer, requests, 100, conditions=[0, 1, 0], **keep)
-    assert seen == [[0, 1]]
+def test_equal_requests_are_computed_once_per_plan(announced):
+    model = LanguageModel(tiny_model("llama"), tiny_tokenizer())
+    under = PerRequest([None, None], [0, 1, 0])
+    loglikelihood(model, [("w1 w2", " w3")] * 3, 100, under)
+    assert [numbers for _, _, numbers in announced] == [[0, 1]]
 
 
 def test_hooks_fire_and_the_head_runs_on_scored_positions_only(monkeypatch):
@@ -253,7 +271,7 @@ def test_hooks_fire_and_the_head_runs_on_scored_positions_only(monkeypatch):
         return plain(head, hidden, targets, config)
 
     monkeypatch.setattr(scoring, "_target_logprobs", counting)
-    scoring.loglikelihood(model, tokenizer, [("w1 w2 w3 w4", " w5")], 100)
+    loglikelihood(LanguageModel(model, tokenizer), [("w1 w2 w3 w4", " w5")], 100)
     handle.remove()
     assert fired and rows == [1]
 

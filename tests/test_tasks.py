@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from langneurons.scoring.primitives import encode_pair, generate, loglikelihood
 from sacrebleu.metrics import BLEU
 from tiny import tiny_model, tiny_tokenizer
 
@@ -15,7 +16,8 @@ from langneurons.base.io import read_json, read_jsonl
 from langneurons.config import read_configs
 from langneurons.data import files, hub_rows
 from langneurons.evaluation import corpus_metrics, tasks
-from langneurons.scoring.primitives import encode_pair, generate, loglikelihood
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.generation import Decoding
 
 DEFINITIONS = Path(__file__).parent.parent / "config" / "tasks"
 CHOICE = """
@@ -68,14 +70,16 @@ def test_choices_are_scored_by_loglikelihood(tmp_path):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     task = tasks.load_task(definition(tmp_path))
     rows = [{"premise": f"w{i} w{i + 1}.", "label": i % 2} for i in range(6)]
-    frame = tasks.score_task(model, tokenizer, task, "en", rows, 40)
+    frame = tasks.score_task(LanguageModel(model, tokenizer), task, "en", rows, 40)
     for i, record in enumerate(frame.to_dict("records")):
         context = f"w{i} w{i + 1} w9"
         pairs = [(context, " w1 w2"), (context, " w3")]
-        first, second = (value for value, _ in loglikelihood(model, tokenizer, pairs, 40))
+        first, second = (
+            value for value, _ in loglikelihood(LanguageModel(model, tokenizer), pairs, 40)
+        )
         best = int(second > first)
         assert record["prediction"] == str(best) and record["accuracy"] == float(best == i % 2)
-    again = tasks.score_task(model, tokenizer, task, "en", rows, 10_000)
+    again = tasks.score_task(LanguageModel(model, tokenizer), task, "en", rows, 10_000)
     assert again.equals(frame)
 
 
@@ -83,7 +87,9 @@ def test_answers_are_generated_and_scored():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     task = tasks.load_task(DEFINITIONS / "xquad.yaml")
     row = {"id": "a", "context": "w1 w2", "question": "w3", "answers": {"text": ["w1"]}}
-    frame = tasks.score_task(model, tokenizer, task, "en", [row, row | {"id": "b"}], 400)
+    frame = tasks.score_task(
+        LanguageModel(model, tokenizer), task, "en", [row, row | {"id": "b"}], 400
+    )
     assert list(frame["item"]) == ["a", "b"]
     assert (
         frame[["exact_match", "f1"]].isin([0.0, 1.0]).all().all() or frame["f1"].between(0, 1).all()
@@ -167,11 +173,15 @@ def test_options_fill_the_blank_and_the_rest_is_scored():
     assert example.label == 1
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     rows = [row, row | {"option1": "w9", "answer": "1"}]
-    frame = tasks.score_task(model, tokenizer, shipped("xwinograd"), "ja", rows, 40)
+    frame = tasks.score_task(LanguageModel(model, tokenizer), shipped("xwinograd"), "ja", rows, 40)
     pairs = [("w1 w2 w5", " w3 w4 ."), ("w1 w2 w6 w7", " w3 w4 .")]
-    first, second = (value for value, _ in loglikelihood(model, tokenizer, pairs, 40))
+    first, second = (
+        value for value, _ in loglikelihood(LanguageModel(model, tokenizer), pairs, 40)
+    )
     assert frame["prediction"][0] == str(int(second > first))
-    assert frame.equals(tasks.score_task(model, tokenizer, shipped("xwinograd"), "ja", rows, 9999))
+    assert frame.equals(
+        tasks.score_task(LanguageModel(model, tokenizer), shipped("xwinograd"), "ja", rows, 9999)
+    )
     with pytest.raises(ValueError, match="row 1.*does not hold '_'"):
         tasks.build([row | {"sentence": "w1"}], shipped("xwinograd"), "en")
 
@@ -237,8 +247,8 @@ def test_continuations_by_themselves_are_tokens_of_their_own():
     assert apart[0] == tokenizer("w1 w2")["input_ids"]
     assert apart[1] == tokenizer("w3", add_special_tokens=False)["input_ids"]
     model = tiny_model("llama")
-    (found,) = loglikelihood(model, tokenizer, [("w1 w2", "w3")], 40, joint=False)
-    assert found == loglikelihood(model, tokenizer, [("w1 w2", " w3")], 40)[0]
+    (found,) = loglikelihood(LanguageModel(model, tokenizer), [("w1 w2", "w3")], 40, joint=False)
+    assert found == loglikelihood(LanguageModel(model, tokenizer), [("w1 w2", " w3")], 40)[0]
 
 
 @pytest.mark.parametrize(
@@ -282,8 +292,8 @@ def test_generated_answers_are_scored_as_choices(tmp_path):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     task = tasks.load_task(definition(tmp_path, PARSED))
     rows = [{"premise": "w1 w2", "label": label} for label in (1, 2)]
-    frame = tasks.score_task(model, tokenizer, task, "en", rows, 100)
-    (text,) = generate(model, tokenizer, ["w1 w2"], 3, ["\n"], 100)
+    frame = tasks.score_task(LanguageModel(model, tokenizer), task, "en", rows, 100)
+    (text,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(3, ["\n"]), 100)
     assert re.search(r"w\d", text)
     assert frame["prediction"].tolist() == ["B", "B"] and frame["gold"].tolist() == ["A", "B"]
     assert frame["accuracy"].tolist() == [0, 1]
@@ -296,11 +306,11 @@ def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
     for number in range(4):
         source = f"w{number} w{number + 1} w{number + 2}"
         prompt = tasks.build([{"sentence_src": source, "sentence_tgt": "x"}], task, "zh")[0].context
-        (text,) = generate(model, tokenizer, [prompt], 6, ["\n"], 100)
+        (text,) = generate(LanguageModel(model, tokenizer), [prompt], Decoding(6, ["\n"]), 100)
         gold = " ".join([*text.split()[: 2 + number], "w9", "w8"])
         rows.append({"sentence_src": source, "sentence_tgt": gold})
-    frame = tasks.score_task(model, tokenizer, task, "zh", rows, 60)
-    assert frame.equals(tasks.score_task(model, tokenizer, task, "zh", rows, 9999))
+    frame = tasks.score_task(LanguageModel(model, tokenizer), task, "zh", rows, 60)
+    assert frame.equals(tasks.score_task(LanguageModel(model, tokenizer), task, "zh", rows, 9999))
     golds = [row["sentence_tgt"] for row in rows]
     for metric, tokens in (("bleu", "zh"), ("bleu_13a", "13a")):
         sums = frame[corpus_metrics.columns(metric)].to_numpy().sum(axis=0)
@@ -308,7 +318,7 @@ def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
         assert corpus_metrics.score(metric, sums) == pytest.approx(expected / 100)
     assert expected > 1
     groups = task.model_copy(update={"metrics": ("bleu_13a", "mean_bleu"), "batch": 3})
-    means = tasks.score_task(model, tokenizer, groups, "zh", rows, 60)["mean_bleu"]
+    means = tasks.score_task(LanguageModel(model, tokenizer), groups, "zh", rows, 60)["mean_bleu"]
     own = BLEU().corpus_score(list(frame["prediction"][:3]), [golds[:3]]).score
     assert means[0] == pytest.approx(own / 100) and means.isna().tolist() == [
         False,
@@ -368,7 +378,9 @@ def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
         ("ことわざ: w1 ja", " deep"),
         ("ことわざ: w1 ja", " fast"),
     ]
-    frame = tasks.score_task(tiny_model("llama"), tiny_tokenizer(), task, "ja", rows, 100)
+    frame = tasks.score_task(
+        LanguageModel(tiny_model("llama"), tiny_tokenizer()), task, "ja", rows, 100
+    )
     assert frame["gold"].tolist() == ["0"] and frame["accuracy"].isin([0.0, 1.0]).all()
     Path("config.yaml").write_text(
         yaml.safe_dump(config) + entry.replace("[en, ja]", "[en, zh]"), encoding="utf-8"
@@ -383,7 +395,9 @@ def test_a_choice_that_does_not_fit_is_named_by_its_item(tmp_path):
     rows = [{"id": "q7", "premise": "w1", "label": 0}]
     rows += [{"id": "q8", "premise": " ".join(["w1"] * 600), "label": 0}]
     with pytest.raises(ValueError, match="task toy, en: item q8, choice 1, context .*does not fit"):
-        tasks.score_task(tiny_model("llama"), tiny_tokenizer(), task, "en", rows, 400)
+        tasks.score_task(
+            LanguageModel(tiny_model("llama"), tiny_tokenizer()), task, "en", rows, 400
+        )
 
 
 # Names -------------------------------------------------------------------------------------------

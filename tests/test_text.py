@@ -17,18 +17,25 @@ from test_workflow import save_tiny_model
 from langneurons.base.io import DamagedFile, read_json, write_json
 from langneurons.data.corpus import Corpus, pack_documents
 from langneurons.data.settings import CorpusConfig
+from langneurons.evaluation.classification import IGNORED, collate
+from langneurons.jobs.common import ModelJob
 from langneurons.jobs.evaluation import evaluation_cell
 from langneurons.jobs.training import finetuning_cell
+from langneurons.models.language_model import LanguageModel
 from langneurons.models.load import load_tokenizer, prepare_model, tokenizer_hash
 from langneurons.models.settings import ModelEntry
 from langneurons.selection.table import NeuronTable
 from langneurons.training.neuron_weights import attach
 from langneurons.training.settings import Training
 from langneurons.training.text import encode_documents, encode_text, heldout_nll, repacked
-from langneurons.training.trainer import IGNORED, collate, train
+from langneurons.training.trainer import Folders, train
 
 BOS, PAD = 1, 0
 NEURONS = dict.fromkeys(("gate", "up", "down"), [np.array([1, 4, 9]), np.array([0, 47])])
+
+
+def folders_in(path):
+    return Folders(path / "a", path / "w")
 
 
 def documents(n, seed=0):
@@ -119,7 +126,7 @@ def test_documents_may_be_cut_by_characters_and_their_padding_learnt(tmp_path):
     assert [len(item["labels"]) for item in unpadded] == [item["attended"] for item in items]
     settings = {"max_steps": 1, "batch_size": len(items), "log_steps": 1, "checkpoint_steps": 1}
     training = Training(parameters="rows", **settings)
-    curves = train(model, tokenizer, items, training, NEURONS, tmp_path / "a", tmp_path / "w")
+    curves = train(LanguageModel(model, tokenizer), items, training, NEURONS, folders_in(tmp_path))
     assert curves["loss"].iloc[0] == pytest.approx(np.mean(sums), rel=1e-4)
 
 
@@ -137,9 +144,8 @@ def test_the_loss_is_the_mean_over_the_texts_tokens(tmp_path):
     training = Training(
         parameters="rows", max_steps=1, batch_size=len(items), log_steps=1, checkpoint_steps=1
     )
-    curves = train(
-        model, tiny.tiny_tokenizer(), items, training, NEURONS, tmp_path / "a", tmp_path / "w"
-    )
+    lm = LanguageModel(model, tiny.tiny_tokenizer())
+    curves = train(lm, items, training, NEURONS, folders_in(tmp_path))
     assert curves["loss"].iloc[0] == pytest.approx(sums / counts, rel=1e-4)
 
 
@@ -150,18 +156,18 @@ def test_heldout_nll_is_by_hand_and_for_any_batch():
         ids = torch.tensor(row[:length].astype(np.int64))[None]
         logprob = torch.log_softmax(model(ids).logits[0].double(), -1)
         values += [-float(logprob[i - 1, ids[0, i]]) for i in range(1, int(length))]
-    found = [heldout_nll(model, corpus, None, size) for size in (1, 40, 10_000)]
+    found = [heldout_nll(LanguageModel(model), corpus, None, size) for size in (1, 40, 10_000)]
     for one in found:
         assert one["tokens"] == len(values)
         assert one["nll"] == pytest.approx(np.mean(values), rel=1e-5)
         assert one["perplexity"] == pytest.approx(np.exp(one["nll"]))
-    assert heldout_nll(model, corpus, 20, 64)["tokens"] == 30  # two blocks of 15
+    assert heldout_nll(LanguageModel(model), corpus, 20, 64)["tokens"] == 30  # two blocks of 15
 
 
 def test_measuring_leaves_four_bit_weights_fit_for_training():
     """On some CPUs bitsandbytes repacks them in the first pass of a model in eval mode."""
     model = four_bit(tiny.tiny_model("llama", **SMALL)).eval()
-    found = heldout_nll(model, corpus_of(), None, 64)
+    found = heldout_nll(LanguageModel(model), corpus_of(), None, 64)
     assert np.isfinite(found["nll"]) and not model.model.layers[0].mlp.gate_proj.training
     attach(model, dict.fromkeys(("gate", "down"), [np.array([3]), np.array([5])]))
 
@@ -183,15 +189,9 @@ def test_steps_of_several_passes_are_those_of_one(tmp_path, parameters):
             clip=0.05,  # so that the size of the gradient matters
         )
         folder = tmp_path / f"a{number}"
-        curves = train(
-            tiny.tiny_model("llama"),
-            tiny.tiny_tokenizer(),
-            items,
-            training,
-            {"gate": NEURONS["gate"]},
-            folder,
-            tmp_path / f"w{number}",
-        )
+        lm = LanguageModel(tiny.tiny_model("llama"), tiny.tiny_tokenizer())
+        folders = Folders(folder, tmp_path / f"w{number}")
+        curves = train(lm, items, training, {"gate": NEURONS["gate"]}, folders)
         results.append((load_file(folder / "adapter_model.safetensors"), curves))
     (one, first), (two, second) = results
     for name, value in one.items():
@@ -205,15 +205,9 @@ def test_a_killed_run_on_text_ends_at_the_same_bytes(tmp_path, monkeypatch):
     training = Training(parameters="rows", epochs=2, batch_size=4, log_steps=2, checkpoint_steps=4)
 
     def run(name):
-        return train(
-            tiny.tiny_model("llama"),
-            tiny.tiny_tokenizer(),
-            items,
-            training,
-            NEURONS,
-            tmp_path / name,
-            tmp_path / f"{name}.work",
-        )
+        lm = LanguageModel(tiny.tiny_model("llama"), tiny.tiny_tokenizer())
+        folders = Folders(tmp_path / name, tmp_path / f"{name}.work")
+        return train(lm, items, training, NEURONS, folders)
 
     undisturbed = run("a")
     from transformers import Trainer
@@ -306,7 +300,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
     if selection is not None:
         inputs["neurons"] = f"en-vi/{selection}.parquet"
     cfg = settings(entry, choice, languages, **training)
-    curves, more = finetuning_cell(cfg, ["code=1"], "none", inputs, f"out/{case}")
+    curves, more = finetuning_cell(ModelJob(cfg, ["code=1"], {}, inputs), "none", f"out/{case}")
     before, after = more["heldout"]["before"], more["heldout"]["after"]
     assert before["tokens"] == after["tokens"] >= 300
     assert after["perplexity"] < before["perplexity"]
@@ -341,18 +335,10 @@ def evaluated(folder, entry, adapter, cfg):
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     wildcards = {"model": "tiny", "task": "xcopa", "lang": "vi", "adapter": str(adapter)}
     definition = os.path.join(os.path.dirname(__file__), "../config/tasks/xcopa.yaml")
-    frame, _ = evaluation_cell(
-        {"model": entry, "conditions": [], "interventions": {}, "training": cfg["training"]},
-        ["code=1"],
-        wildcards,
-        "model/manifest.json",
-        definition,
-        "rows.jsonl",
-        [],
-        [],
-        512,
-        adapter,
-    )
+    cfg = {"model": entry, "conditions": [], "interventions": {}, "training": cfg["training"]}
+    inputs = {"manifest": "model/manifest.json", "definition": definition, "rows": "rows.jsonl"}
+    job = ModelJob(cfg, ["code=1"], wildcards, inputs | {"adapter": adapter}, 512)
+    frame, _ = evaluation_cell(job)
     return frame
 
 
@@ -362,7 +348,7 @@ def test_neurons_of_another_revision_are_not_evaluated(project, monkeypatch):
     cfg = settings(entry, "source", ["vi"], max_steps=5)
     inputs = {"manifest": "model/manifest.json", "corpus": "vi.safetensors"}
     inputs["neurons"] = "en-vi/lape.parquet"
-    finetuning_cell(cfg, ["code=1"], "none", inputs, "out/other")
+    finetuning_cell(ModelJob(cfg, ["code=1"], {}, inputs), "none", "out/other")
     manifest = read_json("model/manifest.json")
     write_json("model/manifest.json", manifest | {"revision": "another"})
     try:

@@ -27,6 +27,8 @@ from transformers import (
     XGLMConfig,
 )
 
+from langneurons.models.encoding import Encoder
+
 VOCAB_SIZE = 100
 HIDDEN = 32
 D_MLP = 48
@@ -100,6 +102,12 @@ def tiny_model(family: str, **overrides):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
     return model.eval().requires_grad_(False)
+
+
+def encoded_pair(tokenizer, context: str, continuation: str, joint: bool = True):
+    """Return the tokens of a context and of its continuation."""
+    pair = Encoder(tokenizer).pair(context, continuation, joint)
+    return pair.context, pair.continuation
 
 
 def tiny_tokenizer(padding_side: str = "right") -> PreTrainedTokenizerFast:

@@ -45,7 +45,8 @@ def _plans(sites, first: int, number: int):
     """Return plans that write 1 % of the neurons of the layers from `first` on."""
     import numpy as np
 
-    from langneurons.interventions.hooks import Plan, Write
+    from langneurons.interventions.plan import Plan
+from langneurons.interventions.plan import Write
 
     generator, found = np.random.default_rng(1), []
     size = max(round(0.01 * sites.d_mlp), 1)
@@ -64,7 +65,7 @@ def scores(setting: Setting) -> list[Check]:
     import torch
 
     from langneurons.interventions.branches import branched
-    from langneurons.interventions.hooks import applied
+    from langneurons.interventions.apply import applied
     from langneurons.models.families import MlpSites
     from langneurons.scoring.primitives import branch_loglikelihoods, loglikelihood
 
@@ -101,7 +102,8 @@ def scores(setting: Setting) -> list[Check]:
 def decoded(setting: Setting) -> list[Check]:
     """Answers in batches against full passes for every token in float64; under two plans too."""
     from langneurons.interventions.branches import branched
-    from langneurons.interventions.hooks import Plan, applied
+    from langneurons.interventions.plan import Plan
+from langneurons.interventions.apply import applied
     from langneurons.models.families import MlpSites
     from langneurons.scoring.primitives import branch_generate, generate
 
@@ -142,7 +144,7 @@ def _differ(exact, tokenizer, prompts, texts, steps: int = 8) -> int:
 def choices(setting: Setting) -> list[Row]:
     """A context of three choices read once; nine plans of the last third of the layers."""
     from langneurons.interventions.branches import branched
-    from langneurons.interventions.hooks import applied
+    from langneurons.interventions.apply import applied
     from langneurons.models.families import MlpSites
     from langneurons.scoring.primitives import branch_loglikelihoods, loglikelihood
 
@@ -184,7 +186,7 @@ def texts(setting: Setting) -> list[Row]:
     import numpy as np
 
     from langneurons.interventions.branches import branched
-    from langneurons.interventions.hooks import applied
+    from langneurons.interventions.apply import applied
     from langneurons.models.families import MlpSites
     from langneurons.scoring.primitives import branch_generate, generate, token_nll
 

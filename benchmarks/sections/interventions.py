@@ -9,7 +9,8 @@ def _plan(sites, seed: int, operation: str = "set", share: float = SHARE):
     """Return a plan that writes a share of the neurons of every layer after the nonlinearity."""
     import numpy as np
 
-    from langneurons.interventions.hooks import Plan, Write
+    from langneurons.interventions.plan import Plan
+from langneurons.interventions.plan import Write
 
     generator = np.random.default_rng(seed)
     number = max(1, round(share * sites.d_mlp))
@@ -51,7 +52,8 @@ def written(setting: Setting) -> list[Check]:
     """Each operation against a float64 loop over neurons; a plan per row against its own pass."""
     import torch
 
-    from langneurons.interventions.hooks import applied, applied_rows
+    from langneurons.interventions.apply import applied
+#applied_rows
     from langneurons.models.families import MlpSites
 
     tokens = torch.arange(3 * 17).reshape(3, 17).remainder(509)
@@ -83,7 +85,8 @@ def overwritten(setting: Setting) -> list[Row]:
     """1 % of the neurons of every layer: one plan, a plan per row, a loop over the neurons."""
     import torch
 
-    from langneurons.interventions.hooks import applied, applied_rows
+    from langneurons.interventions.apply import applied
+#applied_rows
     from langneurons.models.families import MlpSites
 
     model, tokens = setting.model(), setting.batch()

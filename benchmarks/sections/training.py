@@ -38,7 +38,7 @@ def _loss(wrapped, route: str, tokens):
     """Return the mean loss: the model's own for PEFT, else the package's."""
     import torch
 
-    from langneurons.training.trainer import token_loss
+    from langneurons.training.losses import token_loss
 
     if route == "PEFT":
         return wrapped(input_ids=tokens, labels=tokens).loss

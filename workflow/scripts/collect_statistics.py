@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 from langneurons.activations.collect import Settings, collect
 from langneurons.base.digests import digest
-from langneurons.base.io import read_json
 from langneurons.data.corpus import Corpus
-from langneurons.models.load import identity, load_model, tokenizer_hash
+from langneurons.models.language_model import load
 from langneurons.models.settings import ModelEntry
 from langneurons.runtime.job import start
 
@@ -21,21 +20,19 @@ def main(snakemake) -> None:
     settings = dict(snakemake.params.cfg["statistics"])
     n_shards = settings.pop("shards")
     entry = ModelEntry.model_validate(snakemake.params.cfg["model"])
-    model, tokenizer = load_model(entry, snakemake.input.manifest)
+    model = load(entry, snakemake.input.manifest)
     corpus = Corpus.read(
         snakemake.input.corpus,
         lang=snakemake.wildcards.lang,
-        tokenizer_hash=tokenizer_hash(tokenizer),
+        tokenizer_hash=model.tokenizer_hash,
     )
-    who = identity(entry, read_json(snakemake.input.manifest))
     shard = snakemake.params.cfg["shard"]
-    key = [settings, n_shards, shard, who, corpus.header, list(snakemake.params.code)]
+    key = [settings, n_shards, shard, model.identity, corpus.header, list(snakemake.params.code)]
     state = Path("results/.work/statistics", f"{digest(key, 32)}.safetensors")
     statistics = collect(
         model,
         corpus,
         Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}),
-        who,
         shard,
         n_shards,
         checkpoint=state,

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from langneurons.base.io import write_parquet
+from langneurons.jobs.common import ModelJob
 from langneurons.jobs.forcing import forcing_cell
 from langneurons.runtime.job import start
 
@@ -13,16 +14,7 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    frame, metadata = forcing_cell(
-        snakemake.params.cfg,
-        list(snakemake.params.code),
-        dict(snakemake.wildcards.items()),
-        snakemake.input.manifest,
-        snakemake.input.neurons,
-        list(snakemake.input.statistics),
-        list(snakemake.input.questions),
-        snakemake.resources.batch_tokens,
-    )
+    frame, metadata = forcing_cell(ModelJob.of(snakemake))
     write_parquet(snakemake.output[0], frame, metadata)
     job.done(tokens=int(frame["tokens"].sum()))
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from langneurons.base.io import read_json, write_parquet
+from langneurons.jobs.common import ModelJob
 from langneurons.jobs.lss import lss_cell
 from langneurons.runtime.job import start
 
@@ -13,16 +14,7 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    frame, metadata = lss_cell(
-        snakemake.params.cfg,
-        list(snakemake.params.code),
-        dict(snakemake.wildcards.items()),
-        snakemake.input.manifest,
-        snakemake.input.neurons,
-        list(snakemake.input.statistics),
-        list(snakemake.input.facts),
-        snakemake.resources.batch_tokens,
-    )
+    frame, metadata = lss_cell(ModelJob.of(snakemake))
     sources = {
         base: read_json(path)
         for base, path in zip(metadata["bases"], snakemake.input.abouts, strict=True)

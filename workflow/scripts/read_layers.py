@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from langneurons.base.io import write_parquet
+from langneurons.jobs.common import ModelJob
 from langneurons.jobs.lens import lens_cell
 from langneurons.runtime.job import start
 
@@ -13,17 +14,7 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    frame, metadata = lens_cell(
-        snakemake.params.cfg,
-        list(snakemake.params.code),
-        dict(snakemake.wildcards.items()),
-        snakemake.input.manifest,
-        list(snakemake.input.get("neurons", [])),
-        list(snakemake.input.get("statistics", [])),
-        list(snakemake.input.corpora),
-        list(snakemake.input.questions),
-        snakemake.resources.batch_tokens,
-    )
+    frame, metadata = lens_cell(ModelJob.of(snakemake))
     write_parquet(snakemake.output[0], frame, metadata)
     job.done(records=len(frame))
 

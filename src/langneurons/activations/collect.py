@@ -29,8 +29,9 @@ from langneurons.activations.statistics import SCHEMA, SITES, Statistics, histog
 from langneurons.base.batching import batches
 from langneurons.base.io import read_tensors, write_tensors
 from langneurons.data.corpus import Corpus, Part
-from langneurons.models.encoding import check_length, max_positions
+from langneurons.models.encoding import check_length
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import nonlinearity_name
 from langneurons.runtime.halving import TooLarge, out_of_memory, release
 from langneurons.runtime.job import deferred_termination
@@ -329,10 +330,9 @@ def shard_batches(n_batches: int, shard: int, n_shards: int) -> range:
 
 
 def collect(
-    model: torch.nn.Module,
+    model: LanguageModel,
     corpus: Corpus,
     settings: Settings,
-    identity: dict,
     shard: int = 0,
     n_shards: int = 1,
     checkpoint: Path | None = None,
@@ -340,15 +340,14 @@ def collect(
 ) -> Statistics:
     """Measure a model on the identification part of a corpus (or on one shard of it).
 
-    `identity` holds the header keys model, revision, dtype and quantization. With `checkpoint`,
-    the running sums are saved there every `checkpoint_seconds` and at SIGTERM, and picked up after
-    a kill; the result is the same as that of an undisturbed run.
+    With `checkpoint`, the running sums are saved there every `checkpoint_seconds` and at SIGTERM,
+    and picked up after a kill; the result is the same as that of an undisturbed run.
     """
-    mlp = MlpSites(model)
+    mlp = model.sites
     part = corpus.identification
     n_blocks, block_size = part.tokens.shape
     nonlinearity = nonlinearity_name(mlp.config)
-    check_length(int(part.lengths.max()), max_positions(mlp.config), f"blocks of {corpus.lang}")
+    check_length(int(part.lengths.max()), model.max_positions, f"blocks of {corpus.lang}")
     groups = batches_of(part, settings)
     todo = shard_batches(len(groups), shard, n_shards)
     n_documents = min(len(part.documents), settings.max_documents) if settings.document_means else 0
@@ -395,7 +394,7 @@ def collect(
         counts = arrays.pop(f"{site}.histogram")
         _check_histogram(counts, counted, f"{site}.histogram")
         arrays |= histogram_arrays(site, counts)
-    header = dict(identity) | {
+    header = model.identity | {
         "schema": SCHEMA,
         "lang": corpus.lang,
         "tokenizer_hash": corpus.header["tokenizer_hash"],

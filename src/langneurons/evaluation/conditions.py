@@ -12,15 +12,13 @@ from collections.abc import Mapping
 import pandas as pd
 
 from langneurons.base.digests import digest
-from langneurons.base.store import SideStore
-from langneurons.evaluation.perplexity import plan_digest
-from langneurons.evaluation.tasks import Task, longest_row, score_branches, score_task
-from langneurons.interventions.branches import branched, portions
-from langneurons.interventions.hooks import Plan, applied
-from langneurons.models.families import MlpSites
+from langneurons.evaluation.classification import Head, classify, longest_class_row
+from langneurons.evaluation.run import Run
+from langneurons.evaluation.tasks import Task, longest_row, score_task
+from langneurons.interventions.branches import portions
+from langneurons.interventions.plan import Plan, untouched
 from langneurons.runtime.progress import Progress
-from langneurons.scoring.primitives import NotFinite
-from langneurons.training.trainer import Head, classify, classify_branches, longest_class_row
+from langneurons.scoring.head import NotFinite
 
 log = logging.getLogger(__name__)
 Condition = tuple[str, str, str, str]
@@ -29,37 +27,37 @@ BASELINE: Condition = ("none",) * 4
 
 
 def evaluate(
-    model,
-    tokenizer,
+    run: Run,
     task: Task,
     lang: str,
     rows: list[dict],
     plans: Mapping[Condition, Plan],
-    store: SideStore,
-    key: dict,
-    batch_tokens: int,
     adapter: str = "base",
     head: Head | None = None,
 ) -> pd.DataFrame:
     """Return per-item records; `plans` by (language set, selection, intervention, target)."""
-    conditions = {BASELINE: Plan("none"), **plans}
-    key = key | {"task": digest(task.model_dump(mode="json")), "rows": digest(rows), "lang": lang}
+    conditions = {BASELINE: untouched(), **plans}
+    key = run.key | {
+        "task": digest(task.model_dump(mode="json")),
+        "rows": digest(rows),
+        "lang": lang,
+    }
     progress = Progress(f"{task.name} {lang}", len(conditions), "conditions")
-    written = {condition: plan_digest(plan) for condition, plan in conditions.items()}
+    written = {condition: plan.digest for condition, plan in conditions.items()}
     found: dict[str, pd.DataFrame] = {}  # by what is written: equal plans are run once
     pending: dict[str, Condition] = {}
     for condition, plan in written.items():
-        frame = None if plan in pending else store.get(key | {"plan": plan})
+        frame = None if plan in pending else run.store.get(key | {"plan": plan})
         if frame is None:
             pending.setdefault(plan, condition)
         else:
             found[plan] = frame
             progress.update()
-    cell = _Cell(model, tokenizer, task, lang, rows, batch_tokens, head)
+    cell = _Cell(run, task, lang, rows, head)
     for names in cell.portions(list(pending.values()), conditions):
         scored = cell.scored([conditions[name] for name in names])
         for name, frame in zip(names, scored, strict=True):
-            store.put(key | {"plan": written[name]}, frame)
+            run.store.put(key | {"plan": written[name]}, frame)
             found[written[name]] = frame
             progress.update()
     frames = []
@@ -76,10 +74,9 @@ def evaluate(
 class _Cell:
     """A task in one language, ready to be scored under plans."""
 
-    def __init__(self, model, tokenizer, task: Task, lang: str, rows, batch_tokens, head):
-        self.model, self.tokenizer, self.task, self.lang = model, tokenizer, task, lang
-        self.rows, self.batch_tokens, self.head = rows, batch_tokens, head
-        self.sites = MlpSites(model)
+    def __init__(self, run: Run, task: Task, lang: str, rows: list[dict], head: Head | None):
+        self.model, self.batch_tokens = run.model, run.batch_tokens
+        self.task, self.lang, self.rows, self.head = task, lang, rows, head
 
     def portions(
         self, names: list[Condition], plans: Mapping[Condition, Plan]
@@ -87,32 +84,20 @@ class _Cell:
         """Return which conditions to run together: those that share layers, within a batch."""
         if len(names) < 2:
             return [[name] for name in names]
-        about = (self.tokenizer, self.task, self.lang, self.rows)
-        if self.head is None:
-            longest = longest_row(self.model, *about)
-        else:
-            longest = longest_class_row(*about, self.head)
-        n_layers = self.sites.n_layers
+        about = (self.model, self.task, self.lang, self.rows)
+        longest = longest_row(*about) if self.head is None else longest_class_row(*about, self.head)
+        n_layers = self.model.n_layers
         first = [plans[name].begins(n_layers, of_prompts=True) for name in names]
         chosen = portions(first, n_layers, self.batch_tokens // longest)
         return [[names[number] for number in numbers] for numbers in chosen]
 
     def scored(self, plans: list[Plan]) -> list[pd.DataFrame]:
         """Return the records under each plan."""
+        given = (self.model, self.task, self.lang, self.rows, self.batch_tokens)
         try:
-            return self._scored(plans)
+            if self.head is not None:
+                return classify(*given, self.head, under=plans)
+            return score_task(*given, under=plans)
         except NotFinite as error:
             names = ", ".join(plan.name for plan in plans)
             raise NotFinite(f"{self.task.name} {self.lang} under {names}: {error}") from error
-
-    def _scored(self, plans: list[Plan]) -> list[pd.DataFrame]:
-        given = (self.model, self.tokenizer, self.task, self.lang, self.rows, self.batch_tokens)
-        if len(plans) > 1:
-            with branched(self.sites, plans) as running:
-                if self.head is not None:
-                    return classify_branches(*given, self.head, running)
-                return score_branches(*given, running)
-        with applied(self.sites, plans[0]) as running:
-            if self.head is not None:
-                return [classify(*given, self.head, on_forward=running.on_forward)]
-            return [score_task(*given, running.on_forward, shared=running.by_token)]

@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.digests import digest
-from langneurons.base.store import SideStore
 from langneurons.data.questions import prompts
-from langneurons.evaluation.perplexity import plan_digest
-from langneurons.interventions.hooks import Plan, applied_rows
-from langneurons.models.encoding import controls_of, max_positions, report_cuts
-from langneurons.models.families import MlpSites
+from langneurons.evaluation.run import Run
+from langneurons.interventions.plan import PerRequest, Plan, untouched
+from langneurons.models.encoding import controls_of, report_cuts
 from langneurons.runtime.progress import Progress
-from langneurons.scoring.primitives import NotFinite, encode_prompts, generate
+from langneurons.scoring.generation import Decoding, encode_prompts, generate
+from langneurons.scoring.head import NotFinite
 
 log = logging.getLogger(__name__)
 BASELINE = "none"
@@ -33,13 +32,9 @@ Part = tuple[str, ...]
 
 
 def continuations(
-    model,
-    tokenizer,
+    run: Run,
     parts: Mapping[Part, tuple[Sequence[dict], Plan]],
-    store: SideStore,
-    key: dict,
     decoding: Mapping[str, Any],
-    batch_tokens: int,
     label: str,
 ) -> dict[Part, pd.DataFrame]:
     """Return id, question, text, tokens and cut of the answers of each part: (questions, plan).
@@ -49,17 +44,16 @@ def continuations(
     `decoding` holds template, max_new_tokens, repetition_penalty and stop. Finished parts come
     from the store; the others are decoded in common batches, each row under its part's plan.
     """
-    sites = MlpSites(model)
     found: dict[Part, pd.DataFrame] = {}
     keys = {
-        name: key | {"questions": digest(rows), "plan": plan_digest(plan), "decoding": decoding}
+        name: run.key | {"questions": digest(rows), "plan": plan.digest, "decoding": decoding}
         for name, (rows, plan) in parts.items()
     }
     progress = Progress(label, len(parts), "conditions")
     pending: list[Part] = []
     first: dict[str, Part] = {}
     for name in parts:
-        frame = store.get(keys[name])
+        frame = run.store.get(keys[name])
         if frame is not None:
             found[name] = frame
             progress.update()
@@ -67,27 +61,17 @@ def continuations(
             pending.append(name)
     while pending:
         portion, size = [], 0
-        while pending and (not portion or size < PORTION * batch_tokens):
+        while pending and (not portion or size < PORTION * run.batch_tokens):
             portion.append(pending.pop(0))
             rows = parts[portion[-1]][0]
             size += sum(len(row["question"]) // 4 + decoding["max_new_tokens"] for row in rows)
         try:
-            decoded = _decoded(sites, model, tokenizer, parts, portion, decoding, batch_tokens)
+            decoded = _decoded(run, [parts[name] for name in portion], decoding)
         except NotFinite as error:
             raise NotFinite(f"{label}, {', '.join(map(str, portion))}: {error}") from error
-        for name, answers in decoded:
-            rows, texts = parts[name][0], [text for text, _ in answers]
-            lengths = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
-            found[name] = pd.DataFrame(
-                {
-                    "id": [row["id"] for row in rows],
-                    "question": [row["question"] for row in rows],
-                    "text": texts,
-                    "tokens": np.asarray(lengths, np.int64),
-                    "cut": np.asarray([cut for _, cut in answers], np.int64),
-                }
-            )
-            store.put(keys[name], found[name])
+        for name, frame in zip(portion, decoded, strict=True):
+            found[name] = frame
+            run.store.put(keys[name], frame)
             progress.update()
     progress.finish()
     return {
@@ -95,62 +79,52 @@ def continuations(
     }
 
 
-def _decoded(sites, model, tokenizer, parts, names, decoding, batch_tokens):
-    """Return (part, [(text, tokens cut off its prompt)]) for the named parts.
-
-    All are decoded together, each row under its part's plan.
-    """
-    texts, owner, conditions = [], [], []
-    for number, name in enumerate(names):
-        rows, _ = parts[name]
-        texts += prompts(list(rows), decoding["template"])
-        owner += [name] * len(rows)
-        conditions += [number] * len(rows)
-    room, controls = decoding["max_new_tokens"], controls_of(tokenizer, [decoding["template"]])
-    encoded = encode_prompts(sites, tokenizer, texts, room, controls)
+def _decoded(
+    run: Run, parts: Sequence[tuple[Sequence[dict], Plan]], decoding: Mapping[str, Any]
+) -> list[pd.DataFrame]:
+    """Return the answers of each part; all are decoded together, each row under its part's plan."""
+    model, template = run.model, decoding["template"]
+    texts = [text for rows, _ in parts for text in prompts(list(rows), template)]
+    numbers = [number for number, (rows, _) in enumerate(parts) for _ in rows]
+    how = Decoding(*(decoding[key] for key in ("max_new_tokens", "stop", "repetition_penalty")))
+    controls = controls_of(model.tokenizer, [template])
+    encoded = encode_prompts(model, texts, how.max_new_tokens, controls)
     cuts = [one.cut for one in encoded]
-    report_cuts("questions", cuts, max_positions(sites.config))
-    with applied_rows(sites, [parts[name][1] for name in names]) as running:
-        answers = generate(
-            model,
-            tokenizer,
-            encoded,
-            decoding["max_new_tokens"],
-            decoding["stop"],
-            batch_tokens,
-            decoding["repetition_penalty"],
-            on_forward=running.on_forward,
-            conditions=conditions,
-            shared=running.by_token,
-            alike=running.alike(),
-        )
-    grouped: dict[Part, list[tuple[str, int]]] = {name: [] for name in names}
-    for name, answer, cut in zip(owner, answers, cuts, strict=True):
-        grouped[name].append((answer, cut))
-    return list(grouped.items())
+    report_cuts("questions", cuts, model.max_positions)
+    under = PerRequest([plan for _, plan in parts], numbers)
+    answers = generate(model, encoded, how, run.batch_tokens, under)
+    made = model.tokenizer(answers, add_special_tokens=False)["input_ids"]
+    frame = pd.DataFrame(
+        {
+            "id": [row["id"] for rows, _ in parts for row in rows],
+            "question": [row["question"] for rows, _ in parts for row in rows],
+            "text": answers,
+            "tokens": np.asarray([len(ids) for ids in made], np.int64),
+            "cut": np.asarray(cuts, np.int64),
+        }
+    )
+    ends = np.cumsum([len(rows) for rows, _ in parts])
+    return [
+        frame[end - len(rows) : end].reset_index(drop=True)
+        for end, (rows, _) in zip(ends, parts, strict=True)
+    ]
 
 
 def force(
-    model,
-    tokenizer,
+    run: Run,
     questions: Mapping[str, Sequence[dict]],
     plans: Mapping[tuple[str, str], Plan],
-    store: SideStore,
-    key: dict,
     decoding: Mapping[str, Any],
-    batch_tokens: int,
 ) -> pd.DataFrame:
     """Return source, target, id, question, text, tokens, cut; target `none` is the untouched model.
 
     `questions` by source language; `plans` by (source, target).
     """
     parts: dict[Part, tuple[Sequence[dict], Plan]] = {
-        (source, BASELINE): (rows, Plan(BASELINE)) for source, rows in questions.items()
+        (source, BASELINE): (rows, untouched()) for source, rows in questions.items()
     }
     parts |= {(source, target): (questions[source], p) for (source, target), p in plans.items()}
-    found = continuations(
-        model, tokenizer, parts, store, key, decoding, batch_tokens, "language forcing"
-    )
+    found = continuations(run, parts, decoding, "language forcing")
     frames = [one.assign(source=s, target=t) for (s, t), one in found.items()]
     columns = ["source", "target", "id", "question", "text", "tokens", "cut"]
     return pd.concat(frames, ignore_index=True)[columns]
@@ -162,7 +136,7 @@ def cumulative(plans: Sequence[tuple[str, Plan]]) -> list[tuple[list[str], Plan]
     A step's neurons are the union of its languages'. A neuron that several share is written once,
     as by the first of them.
     """
-    steps: list[tuple[list[str], Plan]] = [([], Plan(BASELINE))]
+    steps: list[tuple[list[str], Plan]] = [([], untouched())]
     owned: dict[tuple[int, str], np.ndarray] = {}
     for lang, plan in plans:
         langs, before = steps[-1]
@@ -183,14 +157,10 @@ def cumulative(plans: Sequence[tuple[str, Plan]]) -> list[tuple[list[str], Plan]
 
 
 def fall_back(
-    model,
-    tokenizer,
+    run: Run,
     questions: Sequence[dict],
     steps: Sequence[tuple[Sequence[str], Plan]],
-    store: SideStore,
-    key: dict,
     decoding: Mapping[str, Any],
-    batch_tokens: int,
 ) -> pd.DataFrame:
     """Return step, added, deactivated, neurons, id, question, text, tokens, cut.
 
@@ -199,9 +169,7 @@ def fall_back(
     parts: dict[Part, tuple[Sequence[dict], Plan]] = {
         (str(number),): (questions, plan) for number, (_, plan) in enumerate(steps)
     }
-    found = continuations(
-        model, tokenizer, parts, store, key, decoding, batch_tokens, "fallback order"
-    )
+    found = continuations(run, parts, decoding, "fallback order")
     frames = []
     for number, (langs, plan) in enumerate(steps):
         labels = {

@@ -19,6 +19,7 @@ out.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -27,16 +28,17 @@ from torch import nn
 
 from langneurons.base.batching import batches
 from langneurons.base.digests import digest
-from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, Part
 from langneurons.data.questions import prompts
 from langneurons.evaluation.identification import identify
-from langneurons.evaluation.perplexity import plan_digest
-from langneurons.interventions.hooks import Plan, applied
-from langneurons.models.encoding import Encoder, controls_of, max_positions, report_cuts
+from langneurons.evaluation.run import Run
+from langneurons.interventions.apply import hooked
+from langneurons.interventions.plan import Plan, untouched
+from langneurons.models.encoding import controls_of, report_cuts
 from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel
 from langneurons.runtime.progress import Progress
-from langneurons.scoring.primitives import NOT_FINITE, NotFinite, logit_blocks
+from langneurons.scoring.head import NOT_FINITE, NotFinite, logit_blocks
 
 log = logging.getLogger(__name__)
 BASELINE = "none"
@@ -108,36 +110,39 @@ def final_norm(sites: MlpSites) -> nn.Module:
 
 @torch.inference_mode()
 def layer_states(
-    sites: MlpSites, encoded: Sequence[Sequence[int]], batch_tokens: int, on_forward=None
+    model: LanguageModel,
+    encoded: Sequence[Sequence[int]],
+    batch_tokens: int,
+    under: Plan | None = None,
 ) -> list[torch.Tensor]:
     """Return the output of every layer at each prompt's last token, (n_layers, d_model) each."""
-    device = sites.device
-    layers = sites.backbone.get_submodule(sites.adapter.layers)
+    sites, device = model.sites, model.device
     states: list[torch.Tensor | None] = [None] * len(encoded)
-    for group in batches([len(ids) for ids in encoded], batch_tokens):
-        longest = len(encoded[group[0]])
-        batch = torch.zeros(len(group), longest, dtype=torch.int64)
-        for row, i in enumerate(group):
-            batch[row, : len(encoded[i])] = torch.tensor(encoded[i])
-        last = torch.tensor([len(encoded[i]) - 1 for i in group], device=device)
-        kept: list[torch.Tensor] = []
+    with hooked(model, under) as running:
+        for group in batches([len(ids) for ids in encoded], batch_tokens):
+            longest = len(encoded[group[0]])
+            batch = torch.zeros(len(group), longest, dtype=torch.int64)
+            for row, i in enumerate(group):
+                batch[row, : len(encoded[i])] = torch.tensor(encoded[i])
+            last = torch.tensor([len(encoded[i]) - 1 for i in group], device=device)
+            kept: list[torch.Tensor] = []
 
-        def keep(_module, _inputs, output, kept=kept, last=last):
-            hidden = output[0] if isinstance(output, tuple) else output
-            rows, last = torch.arange(len(last)), last.to(hidden.device)
-            kept.append(hidden[rows.to(hidden.device), last].to(sites.head_device, copy=True))
+            def keep(_module, _inputs, output, kept=kept, last=last):
+                hidden = output[0] if isinstance(output, tuple) else output
+                rows, last = torch.arange(len(last)), last.to(hidden.device)
+                kept.append(hidden[rows.to(hidden.device), last].to(sites.head_device, copy=True))
 
-        handles = [layer.register_forward_hook(keep) for layer in layers]
-        try:
-            if on_forward is not None:
+            handles = [layer.register_forward_hook(keep) for layer in sites.layers]
+            try:
                 valid = torch.arange(longest, device=device) <= last[:, None]
-                on_forward(torch.ones_like(valid), valid)
-            sites.backbone(input_ids=batch.to(device), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-        for row, i in enumerate(group):
-            states[i] = torch.stack([layer[row] for layer in kept])
+                running.begin()
+                running.announce(torch.ones_like(valid), valid)
+                sites.backbone(input_ids=batch.to(device), use_cache=False)
+            finally:
+                for handle in handles:
+                    handle.remove()
+            for row, i in enumerate(group):
+                states[i] = torch.stack([layer[row] for layer in kept])
     return states
 
 
@@ -218,53 +223,67 @@ class _Top:
             self.known[token] = self.places.get(lang, NOBODY)
 
 
+@dataclass(frozen=True)
+class Lens:
+    """How layers are read.
+
+    order: languages behind the places in `languages`; languages: the language of each token, place
+    in `order` or -1, int64 (vocabulary,); template: of the prompts; identifier: settings of the
+    identifier of `reading: top`, None for `reading: corpus`.
+    """
+
+    order: Sequence[str]
+    languages: np.ndarray
+    template: str
+    identifier: Mapping | None = None
+
+    @property
+    def digest(self) -> str:
+        """A digest of what is read off a distribution."""
+        return digest([list(self.order), self.languages.tolist(), self.identifier])
+
+
 def read_prompts(
-    model,
-    tokenizer,
-    texts: Sequence[str],
-    identifiers: Sequence[str],
-    order: Sequence[str],
-    languages: np.ndarray,
+    model: LanguageModel,
+    rows: Sequence[Mapping],
+    lens: Lens,
     batch_tokens: int,
-    on_forward=None,
-    identifier: Mapping | None = None,
-    controls: Mapping[str, int] | None = None,
+    under: Plan | None = None,
 ) -> pd.DataFrame:
     """Return id, layer, language, mass, rank, entropy, top: a row per prompt, layer, language.
 
-    `order` are the languages behind the places in `languages`; `top` is the most probable token.
-    An `identifier` is for `reading: top`. `controls`: see `langneurons.models.encoding`.
+    `top` is the most probable token.
     """
-    sites = MlpSites(model)
-    limit = max_positions(sites.config)
-    made = [Encoder(tokenizer, limit, controls).prompt(text) for text in texts]
-    report_cuts("prompts of the logit lens", [one.cut for one in made], limit)
-    encoded = [one.tokens for one in made]
-    states = layer_states(sites, encoded, batch_tokens, on_forward)
+    encoder = model.encoder(controls_of(model.tokenizer, [lens.template]))
+    made = [encoder.prompt(text) for text in prompts(list(rows), lens.template)]
+    report_cuts("prompts of the logit lens", [one.cut for one in made], model.max_positions)
+    states = layer_states(model, [one.tokens for one in made], batch_tokens, under)
     n_layers = len(states[0])
     flat = torch.cat(states)
-    chosen, frames = torch.from_numpy(languages), []
-    as_paper = None if identifier is None else _Top(tokenizer, identifier, order)
+    chosen, frames = torch.from_numpy(lens.languages), []
+    as_paper = None
+    if lens.identifier is not None:
+        as_paper = _Top(model.tokenizer, lens.identifier, lens.order)
     last = torch.arange(len(flat)) % n_layers == n_layers - 1
     for start in range(0, len(flat), ROWS):
         some = slice(start, start + ROWS)
         if as_paper is None:
-            logits = distributions(sites, flat[some])
-            mass, rank, entropy = by_language(logits, chosen, len(order))
+            logits = distributions(model.sites, flat[some])
+            mass, rank, entropy = by_language(logits, chosen, len(lens.order))
         else:
-            logits = distributions(sites, flat[some], last[some])
+            logits = distributions(model.sites, flat[some], last[some])
             mass, rank, entropy = as_paper(logits)
         if not torch.isfinite(logits).all():
             raise NotFinite(f"logit lens: {NOT_FINITE}")
-        top = tokenizer.convert_ids_to_tokens(logits.argmax(1).tolist())
+        top = model.tokenizer.convert_ids_to_tokens(logits.argmax(1).tolist())
         for row in range(len(logits)):
             prompt, layer = divmod(start + row, n_layers)
             frames.append(
                 pd.DataFrame(
                     {
-                        "id": identifiers[prompt],
+                        "id": rows[prompt]["id"],
                         "layer": layer,
-                        "language": list(order),
+                        "language": list(lens.order),
                         "mass": mass[row].cpu().numpy(),
                         "rank": rank[row].cpu().numpy(),
                         "entropy": float(entropy[row]),
@@ -276,15 +295,11 @@ def read_prompts(
 
 
 def read_layers(
-    model,
-    tokenizer,
+    run: Run,
     questions: Mapping[str, Sequence[dict]],
     plans: Mapping[Condition, Mapping[str, Plan]],
     corpora: Mapping[str, Corpus],
-    store: SideStore,
-    key: dict,
     settings: Mapping,
-    batch_tokens: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the records of every prompt language and condition, and `coverage`.
 
@@ -292,40 +307,23 @@ def read_layers(
     model is always among the records. `settings` holds template, purity, min_count, and may hold
     reading and identifier.
     """
-    sites = MlpSites(model)
-    size = getattr(sites.head, "out_features", None) or sites.head.weight.shape[0]
-    languages = token_languages(corpora, size, settings["purity"], settings["min_count"])
-    order = sorted(corpora)
-    none = {lang: Plan(BASELINE) for lang in questions}
+    languages = token_languages(
+        corpora, run.model.vocabulary, settings["purity"], settings["min_count"]
+    )
+    identifier = settings["identifier"] if settings.get("reading") == "top" else None
+    lens = Lens(sorted(corpora), languages, settings["template"], identifier)
+    none = {lang: untouched() for lang in questions}
     conditions = {(BASELINE, BASELINE, BASELINE): none, **plans}
     progress = Progress("logit lens", sum(map(len, conditions.values())), "conditions")
-    identifier = settings["identifier"] if settings.get("reading") == "top" else None
-    tokens, frames = digest([order, languages.tolist(), identifier]), []
+    read, frames = {"template": lens.template, "tokens": lens.digest}, []
     for (selection, intervention, target), own in conditions.items():
         for lang, plan in own.items():
             rows = list(questions[lang])
-            part = key | {
-                "questions": digest(rows),
-                "template": settings["template"],
-                "plan": plan_digest(plan),
-                "tokens": tokens,
-            }
-            frame = store.get(part)
+            part = run.key | read | {"questions": digest(rows), "plan": plan.digest}
+            frame = run.store.get(part)
             if frame is None:
-                with applied(sites, plan) as running:
-                    frame = read_prompts(
-                        model,
-                        tokenizer,
-                        prompts(rows, settings["template"]),
-                        [row["id"] for row in rows],
-                        order,
-                        languages,
-                        batch_tokens,
-                        running.on_forward,
-                        identifier,
-                        controls_of(tokenizer, [settings["template"]]),
-                    )
-                store.put(part, frame)
+                frame = read_prompts(run.model, rows, lens, run.batch_tokens, plan)
+                run.store.put(part, frame)
             progress.update()
             labels = {"selection": selection, "intervention": intervention, "target": target}
             frames.append(frame.assign(**labels, lang=lang))

@@ -21,18 +21,17 @@ import pandas as pd
 
 from langneurons.base.digests import digest
 from langneurons.base.scripts import is_unspaced
-from langneurons.base.store import SideStore
 from langneurons.data.facts import OBJECT, SUBJECT
-from langneurons.evaluation.perplexity import plan_digest
-from langneurons.interventions.hooks import Plan, applied
-from langneurons.models.encoding import max_positions, report_cuts
-from langneurons.models.families import MlpSites
+from langneurons.evaluation.run import Run
+from langneurons.interventions.plan import Plan, untouched
+from langneurons.models.encoding import report_cuts
 from langneurons.runtime.progress import Progress
-from langneurons.scoring.primitives import encode_requests, loglikelihood
+from langneurons.scoring.likelihood import encode_requests, loglikelihood
 
 log = logging.getLogger(__name__)
 Way = Literal["paper", "corrected"]
 Pair = tuple[str, str]
+Facts = Mapping[str, Sequence[Mapping[str, Any]]]
 COLUMNS = ["base", "target", "fact", "predicate", "tie", "cut"]
 SCORES = ["own_before", "target_before", "own_after", "target_after"]
 
@@ -77,20 +76,17 @@ def requests(
 class _Scorer:
     """Sums of log-probabilities under a plan, from the store or from the model."""
 
-    def __init__(self, model, tokenizer, facts, way, store, key, batch_tokens, progress):
-        self.model, self.tokenizer, self.sites = model, tokenizer, MlpSites(model)
-        self.facts, self.way, self.store, self.key = facts, way, store, key
-        self.batch_tokens, self.progress = batch_tokens, progress
+    def __init__(self, run: Run, facts: Facts, way: Way, progress: Progress):
+        self.run, self.facts, self.way, self.progress = run, facts, way, progress
 
     def scores(self, plan: Plan, pairs: Iterable[Pair]) -> dict[Pair, pd.DataFrame]:
         """Return score and cut by fact for each (base, candidate); all that lack in one pass."""
-        written = plan_digest(plan)
         wanted = {pair: requests(self.facts[pair[0]], *pair, self.way) for pair in pairs}
         keys = {
-            pair: self.key | {"requests": digest(list(asked.values()), 32), "plan": written}
+            pair: self.run.key | {"requests": digest(list(asked.values()), 32), "plan": plan.digest}
             for pair, asked in wanted.items()
         }
-        found = {pair: self.store.get(keys[pair]) for pair in wanted}
+        found = {pair: self.run.store.get(keys[pair]) for pair in wanted}
         lacking = [pair for pair in wanted if found[pair] is None and wanted[pair]]
         if lacking:
             asked = {
@@ -103,7 +99,7 @@ class _Scorer:
             pieces = zip(np.split(values, ends[:-1]), np.split(cuts, ends[:-1]), strict=True)
             for pair, (part, cut) in zip(lacking, pieces, strict=True):
                 found[pair] = pd.DataFrame({"score": part, "cut": cut})
-                self.store.put(keys[pair], found[pair])
+                self.run.store.put(keys[pair], found[pair])
         self.progress.update()
         return {
             pair: found[pair].set_index(pd.Index(list(asked))).dropna(subset="score")
@@ -116,45 +112,27 @@ class _Scorer:
 
         asked: requests by what an error calls them.
         """
+        model = self.run.model
         values = np.full(len(asked), np.nan)
         try:
-            encoded = encode_requests(
-                self.sites, self.tokenizer, list(asked.values()), controls={}, names=list(asked)
-            )
+            encoded = encode_requests(model, list(asked.values()), controls={}, names=list(asked))
         except ValueError as error:
             raise ValueError(f"lss: {error}") from None
-        report_cuts("premises", [one.cut for one in encoded], max_positions(self.sites.config))
+        report_cuts("premises", [one.cut for one in encoded], model.max_positions)
         clean = np.flatnonzero([not one.apart for one in encoded])
         if len(clean) < len(asked):
             lost = len(asked) - len(clean)
             log.warning("%d of %d objects share a token with the premise", lost, len(asked))
         if len(clean):
             kept = [encoded[k] for k in clean]
-            with applied(self.sites, plan) as running:
-                scored = loglikelihood(
-                    self.model,
-                    self.tokenizer,
-                    kept,
-                    self.batch_tokens,
-                    running.on_forward,
-                    shared=running.by_token,
-                )
+            scored = loglikelihood(model, kept, self.run.batch_tokens, plan)
             values[clean] = [value for value, _ in scored]
             if not np.isfinite(values[clean]).all():
                 raise RuntimeError(f"a log-probability under {plan.name} is not finite")
         return values, np.array([one.cut for one in encoded], np.int64)
 
 
-def measure(
-    model,
-    tokenizer,
-    facts: Mapping[str, Sequence[Mapping[str, Any]]],
-    plans: Mapping[str, Plan],
-    way: Way,
-    store: SideStore,
-    key: dict,
-    batch_tokens: int,
-) -> pd.DataFrame:
+def measure(run: Run, facts: Facts, plans: Mapping[str, Plan], way: Way) -> pd.DataFrame:
     """Return one row per (base, target, fact): both objects' scores, untouched and overwritten.
 
     `facts` are prepared facts by base language, `plans` by target language. own_*: the object in
@@ -178,9 +156,9 @@ def measure(
         if number:
             log.warning("%s: %d facts name the subject after the object, left out", base, number)
     progress = Progress("lss", 1 + len(plans), "conditions")
-    scorer = _Scorer(model, tokenizer, facts, way, store, key, batch_tokens, progress)
+    scorer = _Scorer(run, facts, way, progress)
     # Both objects of a pair are asked for where both exist; equal parts are asked for once.
-    before = scorer.scores(Plan("none"), _both(pair for of in pairs.values() for pair in of))
+    before = scorer.scores(untouched(), _both(pair for of in pairs.values() for pair in of))
     frames = []
     for target, plan in plans.items():
         after = scorer.scores(plan, _both(pairs[target]))

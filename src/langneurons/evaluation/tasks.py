@@ -1,6 +1,6 @@
 """Tasks as data: a YAML file names fields, prompts per language and metrics.
 
-Two kinds, over the primitives of `langneurons.scoring.primitives`: multiple_choice (the choice with
+Two kinds, over the primitives of `langneurons.scoring`: multiple_choice (the choice with
 the highest log-likelihood of `delimiter + choice` given the context; with `continuation`, of
 `delimiter + continuation` given context and choice) and generation (greedy, up to a stop string;
 compared with reference answers or translations, or read as one of the choices by `parse`). A third,
@@ -21,7 +21,7 @@ import logging
 import os
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,7 +40,8 @@ from langneurons.data.rows import Row, Rows, place_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from langneurons.interventions.branches import Branched
+    from langneurons.interventions.plan import Under
+    from langneurons.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 CHOICE_METRICS = ("accuracy",)
@@ -422,99 +423,56 @@ def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: 
 
 
 def score_task(
-    model,
-    tokenizer,
+    model: "LanguageModel",
     task: Task,
     lang: str,
     rows: Sequence[Mapping[str, Any]],
     batch_tokens: int,
-    on_forward: Callable | None = None,
-    progress=None,
-    shared: bool = False,
-) -> "pd.DataFrame":
+    under: "Under" = None,
+) -> "pd.DataFrame | list[pd.DataFrame]":
     """Return item, prediction, gold and one column per metric (0..1), a row per item.
 
     A metric of the whole corpus has its counts instead, in columns `metric:count`; sums of them
-    over items give the score (`langneurons.evaluation.corpus_metrics`). `shared`: prompts' common
-    beginnings are read once (see `langneurons.scoring.primitives`).
+    over items give the score (`langneurons.evaluation.corpus_metrics`). Under a list of plans: by
+    plan.
     """
-    from langneurons.scoring.primitives import generate, loglikelihood
+    from langneurons.interventions.apply import each
+    from langneurons.scoring.generation import Decoding, generate
+    from langneurons.scoring.likelihood import loglikelihood
 
     examples = build(rows, task, lang)
-    given = (batch_tokens, on_forward, progress)
-    encoded = encode_examples(model, tokenizer, task, lang, examples)
+    encoded = encode_examples(model, task, lang, examples)
     if task.kind == "multiple_choice":
-        found = loglikelihood(model, tokenizer, encoded, *given, shared=shared)
-        return _framed(_choices(task, examples, encoded, found))
-    texts = generate(
-        model,
-        tokenizer,
-        encoded,
-        task.max_new_tokens,
-        task.stop,
-        batch_tokens,
-        task.penalty(model),
-        on_forward=on_forward,
-        progress=progress,
-        shared=shared,
+        found = loglikelihood(model, encoded, batch_tokens, under)
+        return each(under, lambda own: _framed(_choices(task, examples, encoded, own)), found)
+    decoding = Decoding(task.max_new_tokens, task.stop, task.penalty(model.model))
+    found = generate(model, encoded, decoding, batch_tokens, under)
+    return each(
+        under, lambda texts: _framed(_answers(model, task, lang, examples, encoded, texts)), found
     )
-    return _framed(_answers(tokenizer, task, lang, examples, encoded, texts))
 
 
-def score_branches(
-    model,
-    tokenizer,
-    task: Task,
-    lang: str,
-    rows: Sequence[Mapping[str, Any]],
-    batch_tokens: int,
-    branches: "Branched",
-) -> "list[pd.DataFrame]":
-    """Return what `score_task` returns, under each plan."""
-    from langneurons.scoring.primitives import branch_generate, branch_loglikelihoods
-
-    examples = build(rows, task, lang)
-    encoded = encode_examples(model, tokenizer, task, lang, examples)
-    if task.kind == "multiple_choice":
-        found = branch_loglikelihoods(model, tokenizer, encoded, batch_tokens, branches)
-        return [_framed(_choices(task, examples, encoded, values)) for values in found]
-    answered = branch_generate(
-        model,
-        tokenizer,
-        encoded,
-        task.max_new_tokens,
-        task.stop,
-        batch_tokens,
-        task.penalty(model),
-        branches,
-    )
-    return [
-        _framed(_answers(tokenizer, task, lang, examples, encoded, texts)) for texts in answered
-    ]
-
-
-def longest_row(model, tokenizer, task: Task, lang: str, rows) -> int:
+def longest_row(model: "LanguageModel", task: Task, lang: str, rows) -> int:
     """Return the number of tokens of the longest choice or prompt, and of what may follow it."""
-    encoded = encode_examples(model, tokenizer, task, lang, build(rows, task, lang), quiet=True)
+    encoded = encode_examples(model, task, lang, build(rows, task, lang), quiet=True)
     if task.kind == "multiple_choice":
         return max(len(one.read) for one in encoded)
     return max(len(one.tokens) for one in encoded) + task.max_new_tokens
 
 
 def encode_examples(
-    model, tokenizer, task: Task, lang: str, examples: Sequence[Example], quiet: bool = False
+    model: "LanguageModel", task: Task, lang: str, examples: Sequence[Example], quiet: bool = False
 ) -> list:
     """Return the tokens of every choice of every example, or of every prompt.
 
     Control words are read as such where the task's templates hold them; in a row's fields they are
     text. What did not fit, and what was encoded by itself, is logged.
     """
-    from langneurons.models.encoding import controls_of, max_positions, report_apart, report_cuts
-    from langneurons.models.families import MlpSites
-    from langneurons.scoring.primitives import encode_prompts, encode_requests
+    from langneurons.models.encoding import controls_of, report_apart, report_cuts
+    from langneurons.scoring.generation import encode_prompts
+    from langneurons.scoring.likelihood import encode_requests
 
-    sites = MlpSites(model)
-    controls = controls_of(tokenizer, task.prompt_texts(lang))
+    controls = controls_of(model.tokenizer, task.prompt_texts(lang))
     if task.kind == "multiple_choice":
         requests = [pair for example in examples for pair in example.requests(task.delimiter)]
         try:
@@ -523,17 +481,17 @@ def encode_examples(
                 for example in examples
                 for number in range(len(task.choices))
             ]
-            encoded = encode_requests(sites, tokenizer, requests, task.joint, controls, names)
+            encoded = encode_requests(model, requests, task.joint, controls, names)
         except ValueError as error:
             raise ValueError(f"task {task.name}, {lang}: {error}") from None
         apart = [one.apart for one in encoded]
     else:
         prompts = [example.context for example in examples]
-        encoded = encode_prompts(sites, tokenizer, prompts, task.max_new_tokens, controls)
+        encoded = encode_prompts(model, prompts, task.max_new_tokens, controls)
         apart = []
     if not quiet:
         what = f"prompts of {task.name}, {lang},"
-        report_cuts(what, [one.cut for one in encoded], max_positions(sites.config))
+        report_cuts(what, [one.cut for one in encoded], model.max_positions)
         n_choices = len(task.choices)
         names = [examples[k // n_choices].item for k, alone in enumerate(apart) if alone]
         report_apart(f"choices of {task.name}, {lang}", list(dict.fromkeys(names)))
@@ -585,7 +543,7 @@ def _choices(
     return records
 
 
-def _answers(tokenizer, task: Task, lang: str, examples, encoded, texts) -> list[dict[str, Any]]:
+def _answers(model, task: Task, lang: str, examples, encoded, texts) -> list[dict[str, Any]]:
     """Return the record of each example from what the model wrote."""
     cuts = [one.cut for one in encoded]
     if task.parse:
@@ -595,7 +553,7 @@ def _answers(tokenizer, task: Task, lang: str, examples, encoded, texts) -> list
     for example, text, cut in zip(examples, texts, cuts, strict=True):
         answer = text.strip()
         record = {"item": example.item, "prediction": answer, "gold": example.golds[0], "cut": cut}
-        records.append(record | _answer_scores(task, lang, tokenizer, answer, example.golds))
+        records.append(record | _answer_scores(task, lang, model.tokenizer, answer, example.golds))
     if task.batch is not None:
         from langneurons.evaluation.corpus_metrics import mean_bleu
 

@@ -7,12 +7,12 @@ has. Needs `pip install 'langneurons[harness]'`.
 `langneurons evaluate` runs it from the command line. Neurons and statistics come from the
 `results/` of a run of that configuration. In Python: `lm_eval.simple_evaluate(model="langneurons",
 model_args={"config": ..., ...}, tasks=[...])` after `import langneurons.integrations.harness`, or
-`InterventionLM(model, tokenizer, plan, identity)`.
+`InterventionLM(model, plan)`.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ from langneurons import __version__
 from langneurons.base.digests import digest
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.config import Config, read_configs
-from langneurons.evaluation.perplexity import plan_digest
-from langneurons.interventions.hooks import NoEffect, Plan, applied
-from langneurons.jobs.common import load, read_statistics, read_table
+from langneurons.interventions.apply import applied
+from langneurons.interventions.hooks import NoEffect
+from langneurons.interventions.plan import Plan, untouched
 from langneurons.jobs.common import plan as planned
+from langneurons.jobs.common import read_statistics, read_table
 from langneurons.jobs.parameters import stage
-from langneurons.models.families import MlpSites
+from langneurons.models.language_model import LanguageModel, load
+from langneurons.models.settings import ModelEntry
 
 BASELINE = "none"
 
@@ -57,15 +59,9 @@ class InterventionLM(HFLM):
     """
 
     def __init__(
-        self,
-        pretrained,
-        tokenizer,
-        plan: Plan,
-        identity: Mapping[str, Any] | None = None,
-        batch_size: int | str = 1,
-        **arguments: Any,
+        self, model: LanguageModel, plan: Plan, batch_size: int | str = 1, **arguments: Any
     ):
-        """Wrap a loaded model and its tokenizer; `identity` says which model it is."""
+        """Wrap a model that runs under a plan."""
         limited = sorted({write.tokens for write in plan.writes} - {"all"})
         if limited:
             raise ConfigError(
@@ -80,31 +76,29 @@ class InterventionLM(HFLM):
                 " number or a statistic."
             )
         super().__init__(
-            pretrained=pretrained, tokenizer=tokenizer, batch_size=batch_size, **arguments
+            pretrained=model.model, tokenizer=model.tokenizer, batch_size=batch_size, **arguments
         )
-        self.plan = plan
-        self.identity = dict(identity or {})
+        self.plan, self.identity, self._language_model = plan, model.identity, model
         self.fingerprint = digest(
             {
                 "model": self.identity,
-                "plan": plan_digest(plan),
+                "plan": plan.digest,
                 "langneurons": __version__,
                 "lm_eval": harness_version,
             }
         )[:16]
-        self._sites = MlpSites(pretrained)
         self._changed = False
 
     def _model_call(self, *arguments: Any, **named: Any):
-        with applied(self._sites, self.plan, strict=False) as running:
+        with applied(self._language_model, self.plan, strict=False) as running:
             result = super()._model_call(*arguments, **named)
-        self._changed |= running.changed
+        self._changed |= bool(running.changed)
         return result
 
     def _model_generate(self, *arguments: Any, **named: Any):
-        with applied(self._sites, self.plan, strict=False) as running:
+        with applied(self._language_model, self.plan, strict=False) as running:
             result = super()._model_generate(*arguments, disable_compile=True, **named)
-        self._changed |= running.changed
+        self._changed |= bool(running.changed)
         return result
 
     def _checked(self, results: list, requests: Sequence) -> list:
@@ -184,23 +178,22 @@ class InterventionLM(HFLM):
         """
         cfg = read_configs([config] if isinstance(config, str) else list(config))
         _check_name("model", model, cfg.models)
-        entry = {"model": cfg.models[model].model_dump(mode="json")}
+        entry = ModelEntry.model_validate(cfg.models[model].model_dump(mode="json"))
         manifest = _made(cfg.manifest(model))
         if intervention == BASELINE:
-            made, tokenizer, who = load(entry, manifest)
-            return cls(made, tokenizer, Plan(BASELINE), who, batch_size, **arguments)
+            return cls(load(entry, manifest), untouched(), batch_size, **arguments)
         settings, table, statistics = _parts(
             cfg, model, intervention, language_set, selection, language, protocol
         )
-        made, tokenizer, who = load(entry, manifest)
+        made = load(entry, manifest)
         plan = planned(
             intervention,
             settings["intervention"],
             language,
-            read_table(table, who),
-            read_statistics(statistics, who, tokenizer),
+            read_table(table, made),
+            read_statistics(statistics, made),
         )
-        return cls(made, tokenizer, plan, who, batch_size, **arguments)
+        return cls(made, plan, batch_size, **arguments)
 
 
 def _check_name(option: str, value: str | None, legal: Iterable[str]) -> None:

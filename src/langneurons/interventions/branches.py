@@ -17,21 +17,20 @@ as pass through it (`langneurons.scoring.keyvalues`). Where rows go their own wa
 every plan gets rows of its own in every layer (`Branched.divided`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from langneurons.interventions.hooks import (
-    AppliedRows,
     Forward,
     Hooked,
     HookedWrite,
-    Plan,
+    PlanPerRow,
     check_depth,
     check_effect,
 )
+from langneurons.interventions.plan import Plan
 from langneurons.models.families import MlpSites
 
 # A plan branches off from others where it leaves this share of the layers alone.
@@ -95,34 +94,28 @@ def portions(first: Sequence[int], n_layers: int, limit: int) -> list[list[int]]
 
 
 class Branched(Hooked):
-    """Plans that are hooked into a model, each of which gets rows of its own in every batch.
-
-    Call `begin()` before each batch and `on_forward(prompt, valid)` before each forward pass;
-    `by_plan` puts what the model returns in the order of the plans.
-    """
+    """Plans each of which gets rows of its own in every batch."""
 
     def __init__(self, sites: MlpSites, plans: Sequence[Plan]):
-        self.plans = list(plans)
-        self.by_token = all(plan.by_token for plan in self.plans)
         n_layers = sites.n_layers
-        self._sites, self.changed = sites, set()
+        self._sites, self.width = sites, len(plans)
         self._whole, self._prompt = (
-            Layout.branching([plan.begins(n_layers, some) for plan in self.plans], n_layers)
+            Layout.branching([plan.begins(n_layers, some) for plan in plans], n_layers)
             for some in (False, True)
         )
         # Whether some plan branches off later in prompts than in answers.
         self.late = self._prompt != self._whole
         self.layout = self._whole
-        self._rows: AppliedRows | None = None
+        self._rows: PlanPerRow | None = None
         self._widened: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         operations: dict[tuple[int, str], list[tuple[int, HookedWrite]]] = {}
-        for number, plan in enumerate(self.plans):
+        for number, plan in enumerate(plans):
             check_depth(sites, plan)
             for write in plan.writes:
                 device = next(sites.down[write.layer].parameters()).device
                 place = operations.setdefault((write.layer, write.site), [])
                 place.append((number, HookedWrite(write, device)))
-        super().__init__(sites, operations)
+        super().__init__(sites, plans, operations)
         for layer, module in enumerate(sites.layers):
             if self._whole.counts[layer] > 1:
                 handle = module.register_forward_pre_hook(self._widen(layer), with_kwargs=True)
@@ -190,29 +183,34 @@ class Branched(Hooked):
         return apply
 
     def begin(self) -> None:
-        """Begin with a batch: nothing is cached."""
+        """Begin with a batch: nothing is cached, and plans share their rows again."""
+        super().begin()
         self._by_row(False)
         self.layout = self._whole
 
-    def on_forward(
+    def announce(
         self,
         prompt: torch.Tensor,
         valid: torch.Tensor | None = None,
-        conditions: torch.Tensor | None = None,
+        numbers: torch.Tensor | None = None,
+        cache=None,
     ) -> None:
-        """Announce the tokens (batch, pos) of the next forward pass, before they are widened.
+        """Say which tokens (batch, pos) of the next forward pass are what, before they are widened.
 
-        Once the plans are `divided`, `conditions` hold the plan of each row.
+        Once the plans are `divided`, `numbers` hold the plan of each row.
         """
         if not self.active:
-            self._rows.on_forward(prompt, valid, conditions)
+            self._rows.announce(prompt, valid, numbers)
             return
-        if conditions is not None or valid is None:
-            raise RuntimeError("branches need on_forward(prompt, valid), without conditions")
+        if numbers is not None or valid is None:
+            raise RuntimeError("branches need announce(prompt, valid), without numbers")
         self._widened.clear()
+        before = self.layout
         only_prompt = self.late and bool((prompt | ~valid).all())
         self.layout = self._prompt if only_prompt else self._whole
         self._forward = Forward(prompt, valid, None)
+        if cache is not None:
+            self._carry(cache, before)
 
     def by_plan(self, values: torch.Tensor) -> torch.Tensor:
         """Return what the model gave, (blocks x rows, ...), as (plan, row, ...)."""
@@ -220,7 +218,7 @@ class Branched(Hooked):
         order = self.layout.last()
         return blocks if order == list(range(len(blocks))) else blocks[order]
 
-    def carry(self, cache, before: Layout) -> None:
+    def _carry(self, cache, before: Layout) -> None:
         """Bring a cache that was read under the layout `before` to the present one."""
         after = self.layout
         if before == after:
@@ -234,22 +232,18 @@ class Branched(Hooked):
             rows = torch.tensor(blocks)[:, None] * of + torch.arange(of)
             part.select(rows.reshape(-1))
 
-    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache):
-        """Give each plan rows of its own from here on, in the order of the plans.
-
-        Takes the last states (blocks x rows, d_model), the mask (rows, pos) and the cache of the
-        passes so far; returns them and the plan of each row, int64 (plans x rows,).
-        """
-        rows, number = len(mask), len(self.plans)
+    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache, numbers):
+        """Give each plan rows of its own from here on, in the order of the plans."""
+        rows = len(mask)
         hidden = self.by_plan(hidden).flatten(0, 1)
-        before, self.layout = self.layout, Layout.apart(number, self._sites.n_layers)
-        self.carry(cache, before)
+        before, self.layout = self.layout, Layout.apart(self.width, self._sites.n_layers)
+        self._carry(cache, before)
         self._by_row(True)
-        return hidden, mask.repeat(number, 1), torch.arange(number).repeat_interleave(rows)
+        return hidden, mask.repeat(self.width, 1), torch.arange(self.width).repeat_interleave(rows)
 
     def _by_row(self, chosen: bool) -> None:
         if chosen and self._rows is None:
-            self._rows = AppliedRows(self._sites, self.plans)
+            self._rows = PlanPerRow(self._sites, self.plans)
         if self._rows is not None:
             self._rows.active = chosen
         self.active = not chosen
@@ -261,24 +255,10 @@ class Branched(Hooked):
             self._rows.remove()
 
     def check(self, strict: bool = True) -> None:
-        """Refuse plans that did not fire or changed nothing, as `applied` does."""
+        """Refuse plans that did not fire or changed nothing."""
         fired, changed = dict(self.fired), set(self.changed)
         if self._rows is not None:
             fired |= self._rows.fired
             changed |= self._rows.changed
         for number, plan in enumerate(self.plans):
             check_effect(plan, fired, number in changed or not strict)
-
-
-@contextmanager
-def branched(sites: MlpSites, plans: Sequence[Plan], strict: bool = True) -> Iterator[Branched]:
-    """Hook plans into a model, each with rows of its own, for the length of the block.
-
-    Every plan's rows get what they would get under it alone; checked on leaving as by `applied`.
-    """
-    running = Branched(sites, plans)
-    try:
-        yield running
-        running.check(strict)
-    finally:
-        running.remove()

@@ -1,248 +1,27 @@
-"""Interventions: values written into chosen neurons while the model runs.
+"""Plans hooked into a model: values written into chosen neurons while the model runs.
 
-A configured intervention (steps: operations such as set, add, scale on the neurons of languages) is
-resolved against a neuron table and activation statistics into a `Plan`: per layer and site, index
-and value vectors. `applied` hooks a plan into a model: per layer one gather and one scatter on the
-last axis, precomputed on the layer's device, whatever the number of neurons. `applied_rows` hooks
-several plans, of which each row of a batch follows its own, at the cost of about one.
-
-Steps act in their order, also on neurons that they share: arithmetic such as "deactivate the
-source, then add the target's mean" (Gurgurov et al. 2025) gives a shared neuron 0 + mean. The
-policy `shared` leaves such neurons to the steps of one group, or to none. Values are numbers,
-statistics of each neuron, or taken from the layer as it runs (`langneurons.interventions.factors`).
+Per layer one gather and one scatter on the last axis, precomputed on the layer's device, whatever
+the number of neurons. `OnePlan` writes one plan into every row of a batch; in `PlanPerRow` each row
+of a batch follows its own plan, at the cost of about one; `langneurons.interventions.branches`
+gives each of several plans rows of its own. All three are a `Hooked`, whose methods the primitives
+of `langneurons.scoring` call around each forward pass.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.operations import AFFINE, OPERATIONS
-from langneurons.interventions.settings import percentile, several
+from langneurons.interventions.plan import SCOPES, Plan, Write
 from langneurons.models.families import MlpSites
-from langneurons.models.nonlinearities import minimum
-
-if TYPE_CHECKING:
-    from langneurons.activations.statistics import Statistics
-    from langneurons.interventions.settings import Step
-    from langneurons.selection.table import NeuronTable
-
-log = logging.getLogger(__name__)
-SCOPES = ("all", "prompt", "generated")
-# What rounding to bfloat16 may put below the minimum of a nonlinearity.
-ROUNDING = 1e-2
 
 
 class NoEffect(RuntimeError):
     """An intervention that did not fire, or that changed nothing."""
-
-
-@dataclass(frozen=True)
-class Write:
-    """One operation (`langneurons.interventions.operations`) on neurons of one layer, at `index`.
-
-    With a `factor`, v is `value` times the factor of the row's sequence.
-    """
-
-    layer: int
-    site: str
-    operation: str
-    index: np.ndarray
-    value: np.ndarray
-    tokens: str = "all"
-    factor: Factor | None = None
-
-    def content(self) -> tuple:
-        """Return what is done, without where: equal contents are equal operations."""
-        arrays = (self.index.tobytes(), np.asarray(self.value, np.float64).tobytes())
-        return (self.operation, self.tokens, self.factor, *arrays)
-
-
-@dataclass
-class Plan:
-    """The writes of an intervention, in order; `empty` if no neuron is touched."""
-
-    name: str
-    writes: list[Write] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        """Whether no neuron is touched."""
-        return not self.writes
-
-    @property
-    def neurons(self) -> int:
-        """Number of (layer, neuron) pairs written."""
-        return len({(w.layer, int(i)) for w in self.writes for i in w.index})
-
-    @property
-    def by_token(self) -> bool:
-        """Whether what is written at a token depends on no other: no value of the layer itself."""
-        return all(write.factor is None for write in self.writes)
-
-    def begins(self, n_layers: int, of_prompts: bool = False) -> int:
-        """Return the lowest layer that is touched, in prompts if so asked; n_layers if none is."""
-        acting = self.of_prompts() if of_prompts else self.writes
-        return min((write.layer for write in acting), default=n_layers)
-
-    def of_prompts(self) -> list[Write]:
-        """Return the writes that act on tokens of a prompt."""
-        return [write for write in self.writes if write.tokens != "generated"]
-
-
-def resolve(
-    name: str,
-    steps: "Sequence[Step]",
-    target: str,
-    table: "NeuronTable",
-    statistics: "Mapping[str, Statistics]",
-    quantiles: str = "corrected",
-    source: str | None = None,
-    shared: str = "in_order",
-) -> Plan:
-    """Turn an intervention's steps into a plan for one target, or a pair of source and target.
-
-    `statistics` by language must hold the languages whose values are written; `quantiles` is the
-    protocol's choice, `shared` the intervention's. Without any neurons the plan is empty, with a
-    warning.
-    """
-    plan = Plan(name)
-    roles = {"target": target} | ({} if source is None else {"source": source})
-    masks = [_neurons(name, step, roles, table) for step in steps]
-    whom = target if source is None else f"{source} to {target}"
-    for number, (step, mask) in enumerate(zip(steps, _left(steps, masks, shared), strict=True)):
-        if not mask.any():
-            log.info("%s of %s: step %d has no neurons to write", name, whom, number + 1)
-        values = _values(name, step, roles, table, statistics, quantiles)
-        factor = None
-        if step.factor is not None:
-            ranks = quantiles if percentile(step.factor) is not None else "corrected"
-            factor = Factor(step.factor, ranks)
-        for layer in np.flatnonzero(mask.any(axis=1)).tolist():
-            index = np.flatnonzero(mask[layer])
-            value = values if np.isscalar(values) else values[layer, index]
-            value = np.broadcast_to(np.asarray(value, np.float64), index.shape).copy()
-            if not np.isfinite(value).all():
-                raise ValueError(f"intervention {name!r}: value in layer {layer} not finite")
-            write = Write(layer, step.site, step.operation, index, value, step.tokens, factor)
-            plan.writes.append(write)
-    if plan.empty:
-        log.warning(
-            "NO NEURONS: %s of %s overwrites nothing, its results equal the untouched model's",
-            name,
-            whom,
-        )
-    _warn_unreachable(plan, whom, statistics)
-    return plan
-
-
-def _languages(name: str, words, roles: Mapping[str, str], table: "NeuronTable") -> list[str]:
-    """Return the languages behind roles and codes."""
-    found = []
-    for word in several(words or ()):
-        if word == "others":
-            found += [lang for lang in table.languages if lang != roles["target"]]
-            continue
-        if word == "source" and word not in roles:
-            raise ValueError(
-                f"intervention {name!r}: speaks of `source`, and no source language is given"
-            )
-        found.append(roles.get(word, word))
-    return found
-
-
-def _mask(name: str, lang: str, table: "NeuronTable") -> np.ndarray:
-    if lang not in table.languages:
-        raise ValueError(
-            f"intervention {name!r}: no neurons of {lang!r} in this selection; its languages:"
-            f" {', '.join(table.languages)}"
-        )
-    return table.mask(lang)
-
-
-def _neurons(name: str, step: "Step", roles, table: "NeuronTable") -> np.ndarray:
-    """Return the neurons of a step, bool (n_layers, d_mlp)."""
-    mask = np.zeros((table.n_layers, table.d_mlp), bool)
-    for lang in _languages(name, step.neurons, roles, table):
-        mask |= _mask(name, lang, table)
-    for lang in _languages(name, step.without, roles, table):
-        mask &= ~_mask(name, lang, table)
-    first, last = step.layers or (0, table.n_layers - 1)
-    if last >= table.n_layers:
-        raise ValueError(
-            f"intervention {name!r}: layers {first}-{last} of a model of {table.n_layers}"
-        )
-    mask[:first] = False
-    mask[last + 1 :] = False
-    return mask
-
-
-def _left(steps: "Sequence[Step]", masks: list[np.ndarray], shared: str) -> list[np.ndarray]:
-    """Return the neurons that the policy leaves to each step."""
-    if shared == "in_order":
-        return masks
-    groups: dict = {}
-    for step, mask in zip(steps, masks, strict=True):
-        groups[step.group] = groups.get(step.group, False) | mask
-    left = []
-    for step, mask in zip(steps, masks, strict=True):
-        for group, members in groups.items():
-            if group != step.group and (shared == "neither" or group == (shared,)):
-                mask = mask & ~members
-        left.append(mask)
-    return left
-
-
-def _values(name, step: "Step", roles, table, statistics, quantiles) -> float | np.ndarray:
-    if step.factor is not None:
-        return step.coefficient
-    if step.statistic is None:
-        return float(step.value) * step.coefficient
-    named = step.neurons if step.statistic_language == "neurons" else step.statistic_language
-    lang = _languages(name, named, roles, table)[0]
-    site = step.statistic_site or step.site
-    if lang not in statistics:
-        raise ValueError(f"no activation statistics of {lang!r} are among the inputs")
-    one = statistics[lang]
-    if one.shape != (table.n_layers, table.d_mlp):
-        raise ValueError(f"{one.path}: shape {one.shape}, neuron table of another model")
-    level = percentile(step.statistic)
-    if step.statistic == "mean_difference":
-        others = [statistics[k].mean(site) for k in table.languages if k != lang]
-        values = one.mean(site) - np.mean(others, axis=0)
-    elif level is not None and quantiles == "paper":
-        values = one.batch_quantile(level / 100, site)
-    else:
-        values = one.value(step.statistic, site)
-    return values * step.coefficient
-
-
-def _warn_unreachable(plan: Plan, whom: str, statistics: "Mapping[str, Statistics]") -> None:
-    """Warn of activations set to what the nonlinearity never gives, such as -1 after SiLU."""
-    written = [
-        write.value.min()
-        for write in plan.writes
-        if (write.site, write.operation, write.factor) == ("act", "set", None)
-    ]
-    if not written or not statistics:
-        return
-    nonlinearity = next(iter(statistics.values())).header["nonlinearity"]
-    lowest = minimum(nonlinearity)
-    if min(written) < lowest - ROUNDING:
-        log.warning(
-            "%s of %s sets activations as low as %.4g; %s gives none below %.4g",
-            plan.name,
-            whom,
-            min(written),
-            nonlinearity,
-            lowest,
-        )
 
 
 @dataclass(frozen=True)
@@ -255,15 +34,23 @@ class Forward:
 
 
 class Hooked:
-    """Operations that are hooked into a model; counts the forward passes in which they fired.
+    """Plans that are hooked into a model; counts the forward passes in which they fired.
 
-    While it is not `active` the hooks do nothing.
+    Call `begin` before each batch and `announce` before each forward pass. While it is not
+    `active` the hooks do nothing. width: number of results of each row; changed: numbers of the
+    plans that have changed a value.
     """
 
-    def __init__(self, sites: MlpSites, operations: Mapping[tuple[int, str], list]):
-        self.operations = operations
+    width = 1
+    late = False  # whether a pass of prompts alone is run with fewer rows than others
+
+    def __init__(
+        self, sites: MlpSites, plans: Sequence[Plan], operations: Mapping[tuple[int, str], list]
+    ):
+        self.plans = list(plans)
         self.fired: dict[int, int] = {}
-        self.active = True
+        self.changed: set[int] = set()
+        self.active, self.begun = True, False
         self._forward: Forward | None = None
         self._handles = []
         for (layer, site), group in sorted(operations.items(), key=lambda item: item[0]):
@@ -278,6 +65,61 @@ class Hooked:
                     lambda _m, inputs, hook=hook: (hook(inputs[0]), *inputs[1:])
                 )
             self._handles.append(handle)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether what is written at a token depends on no other token.
+
+        Then tokens that rows share may be read once; a value of the layer itself is taken over all
+        tokens of a forward pass, so that its rows are read whole.
+        """
+        return all(plan.by_token for plan in self.plans)
+
+    def begin(self) -> None:
+        """Begin with a batch: nothing is cached."""
+        self.begun = True
+
+    def announce(
+        self,
+        prompt: torch.Tensor,
+        valid: torch.Tensor | None = None,
+        numbers: torch.Tensor | None = None,
+        cache=None,
+    ) -> None:
+        """Say which tokens of the next forward pass are what.
+
+        prompt: True at tokens of a prompt or context, bool (batch, pos); valid: False at padding,
+        bool (batch, pos); numbers: the plan of each row where rows have their own, int64 (batch,);
+        cache: keys and values of earlier passes, which the pass will use.
+        """
+        self._forward = Forward(prompt, valid, None)
+
+    def by_plan(self, values: torch.Tensor) -> torch.Tensor:
+        """Return what the model gave as (width, row, ...)."""
+        return values[None]
+
+    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache, numbers):
+        """Give each result of a row a row of its own from here on.
+
+        Takes last states (rows, d_model), the mask (rows, pos) and the cache of the passes so far,
+        and the plan of each row; returns states, mask and numbers of (width x rows) rows.
+        """
+        return hidden, mask, numbers
+
+    def alike(self, numbers: Sequence[int]) -> list[int]:
+        """Return for each row a number that rows share whose prompts are read alike."""
+        return [0] * len(numbers)
+
+    def check(self, strict: bool = True) -> None:
+        """Refuse plans that did not fire in a layer or, if `strict`, changed nothing."""
+        for number, plan in enumerate(self.plans):
+            check_effect(plan, self.fired, number in self.changed or not strict)
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def _hook(self, layer: int, operations: list) -> Callable:
         factors = list(dict.fromkeys(one for each in operations for one in each.factors))
@@ -300,7 +142,7 @@ class Hooked:
         if not factors:
             return {}
         if self._forward is None or self._forward.valid is None:
-            raise RuntimeError("a value of the layer itself needs on_forward(prompt, valid)")
+            raise RuntimeError("a value of the layer itself needs announce(prompt, valid)")
         valid = self._forward.valid.to(values.device)
         batch = values.detach().reshape(*valid.shape, -1)
         return {factor: factor(batch, valid) for factor in factors}
@@ -308,107 +150,83 @@ class Hooked:
     def _run(self, operation, values: torch.Tensor, factors: dict) -> None:
         raise NotImplementedError
 
-    def remove(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
-
-class Applied(Hooked):
-    """A plan that is hooked into a model; knows whether it changed a value.
-
-    Call `on_forward(prompt, valid)` before a forward pass where a write is limited to prompt or
-    generated tokens (prompt), or takes its value from the layer (valid).
-    """
+class OnePlan(Hooked):
+    """A plan that every row of a batch follows."""
 
     def __init__(self, sites: MlpSites, plan: Plan):
         check_depth(sites, plan)
-        self.plan = plan
-        self.by_token = plan.by_token
-        self.changed = False
         operations: dict[tuple[int, str], list[HookedWrite]] = {}
         for write in plan.writes:
             device = next(sites.down[write.layer].parameters()).device
             operations.setdefault((write.layer, write.site), []).append(HookedWrite(write, device))
-        super().__init__(sites, operations)
+        super().__init__(sites, [plan], operations)
 
     def _run(self, operation: "HookedWrite", values: torch.Tensor, factors: dict) -> None:
         if self.changed:
             operation(values, self._forward, factors)
-        else:
-            self.changed = operation.watched(values, self._forward, factors)
-
-    def on_forward(
-        self,
-        prompt: torch.Tensor,
-        valid: torch.Tensor | None = None,
-        conditions: torch.Tensor | None = None,
-    ) -> None:
-        """Announce the tokens (batch, pos) of the next forward pass: prompt's, not padding."""
-        self._forward = Forward(prompt, valid, None)
+        elif operation.watched(values, self._forward, factors):
+            self.changed.add(0)
 
 
-class AppliedRows(Hooked):
-    """Plans that are hooked into a model; each row of a batch follows the plan of its number.
-
-    Call `on_forward(prompt, valid, conditions)` before each forward pass, conditions int64 (batch,)
-    being indices into `plans`; a primitive of `langneurons.scoring.primitives` does so when it is
-    given `conditions`. `changed` holds the numbers of the plans that have changed a value.
-    """
+class PlanPerRow(Hooked):
+    """Plans of which each row of a batch follows the one of its number."""
 
     def __init__(self, sites: MlpSites, plans: Sequence[Plan]):
-        self.plans = list(plans)
-        self.by_token = all(plan.by_token for plan in self.plans)
         self.ran: set[int] = set()
-        self.changed: set[int] = set()
         writes: dict[tuple[int, str], list[list[Write]]] = {}
-        for number, plan in enumerate(self.plans):
+        for number, plan in enumerate(plans):
             check_depth(sites, plan)
             for write in plan.writes:
-                place = writes.setdefault((write.layer, write.site), [[] for _ in self.plans])
+                place = writes.setdefault((write.layer, write.site), [[] for _ in plans])
                 place[number].append(write)
         operations = {}
         for (layer, site), by_plan in writes.items():
             device = next(sites.down[layer].parameters()).device
             rounds = zip_longest(*by_plan)
             operations[layer, site] = [_RowOperation(one, device) for one in rounds]
-        super().__init__(sites, operations)
-
-    def alike(self) -> list[int]:
-        """Return for each plan the first that writes the same into prompts."""
-        found: dict[tuple, int] = {}
-        return [
-            found.setdefault(
-                tuple((w.layer, w.site, *w.content()) for w in plan.of_prompts()), number
-            )
-            for number, plan in enumerate(self.plans)
+        super().__init__(sites, plans, operations)
+        first: dict[str, int] = {}
+        self._alike = [
+            first.setdefault(plan.prompt_digest(), number) for number, plan in enumerate(self.plans)
         ]
+
+    def alike(self, numbers: Sequence[int]) -> list[int]:
+        """Return for each row the first plan that writes the same into prompts."""
+        return [self._alike[int(number)] for number in numbers]
 
     def _run(self, operation: "_RowOperation", values: torch.Tensor, factors: dict) -> None:
         if self._forward is None:
-            raise RuntimeError("plans by row need on_forward(prompt, valid, conditions)")
+            raise RuntimeError("plans by row need announce(prompt, valid, numbers)")
         changed = operation(values, self._forward, factors)
         if self._waiting:
             numbers = self._forward.plans[changed.cpu()].tolist()
             self.changed.update(numbers)
             self._waiting.difference_update(numbers)
 
-    def on_forward(
+    def announce(
         self,
         prompt: torch.Tensor,
         valid: torch.Tensor | None = None,
-        conditions: torch.Tensor | None = None,
+        numbers: torch.Tensor | None = None,
+        cache=None,
     ) -> None:
-        """Announce the tokens (batch, pos) of the next forward pass, and each row's plan."""
-        if conditions is None or valid is None:
-            raise RuntimeError("plans by row need on_forward(prompt, valid, conditions)")
-        numbers = set(conditions.tolist())
-        if not numbers <= set(range(len(self.plans))):
-            raise ValueError(f"conditions {sorted(numbers)}; there are {len(self.plans)} plans")
-        self.ran |= numbers
-        self._waiting = numbers - self.changed
-        self._forward = Forward(prompt, valid, conditions.cpu())
+        """Say which tokens of the next forward pass are what, and which plan each row follows."""
+        if numbers is None or valid is None:
+            raise RuntimeError("plans by row need announce(prompt, valid, numbers)")
+        given = set(numbers.tolist())
+        if not given <= set(range(len(self.plans))):
+            raise ValueError(f"plans {sorted(given)}; there are {len(self.plans)}")
+        self.ran |= given
+        self._waiting = given - self.changed
+        self._forward = Forward(prompt, valid, numbers.cpu())
+
+    def check(self, strict: bool = True) -> None:
+        """Refuse plans that no row was under, too."""
+        for number, plan in enumerate(self.plans):
+            if plan.writes and number not in self.ran:
+                raise NoEffect(f"intervention {plan.name!r}: no row of any batch was under it")
+        super().check(strict)
 
 
 def check_depth(sites: MlpSites, plan: Plan) -> None:
@@ -452,7 +270,7 @@ class HookedWrite:
             new = OPERATIONS[self.operation].function(old, value)
         if self.tokens != "all":
             if forward is None:
-                raise RuntimeError("a write limited to some tokens needs on_forward(prompt)")
+                raise RuntimeError("a write limited to some tokens needs announce(prompt)")
             chosen = forward.prompt if self.tokens == "prompt" else ~forward.prompt
             chosen = chosen.reshape(*values.shape[:-1], 1).to(values.device)
             new = torch.where(chosen, new, values.index_select(-1, self.index))
@@ -473,16 +291,16 @@ class _RowOperation:
     """
 
     def __init__(self, writes: Sequence[Write | None], device: torch.device):
-        kept: dict[tuple, int] = {}
+        kept: dict[bytes, int] = {}
         distinct: list[Write] = []
         which = np.zeros(len(writes), np.int64)  # 0 is no write
         for number, write in enumerate(writes):
             if write is None:
                 continue
-            if write.content() not in kept:
+            if write.content not in kept:
                 distinct.append(write)
-                kept[write.content()] = len(distinct)
-            which[number] = kept[write.content()]
+                kept[write.content] = len(distinct)
+            which[number] = kept[write.content]
         index = np.unique(np.concatenate([write.index for write in distinct]))
         shape = (len(distinct) + 1, len(index))
         added, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
@@ -531,42 +349,6 @@ class _RowOperation:
             new = torch.where(chosen[..., None], new, old)
         values.index_copy_(-1, self.index, new.reshape(*values.shape[:-1], -1))
         return ((new != old).any(dim=-1) & valid).any(dim=1)
-
-
-@contextmanager
-def applied(sites: MlpSites, plan: Plan, strict: bool = True) -> Iterator[Applied]:
-    """Hook a plan into a model for the length of the block.
-
-    On leaving, a plan with writes must have fired in every layer it touches and, if `strict`, must
-    have changed at least one value; otherwise `NoEffect` says what did not happen. Hooks are
-    removed in any case.
-    """
-    running = Applied(sites, plan)
-    try:
-        yield running
-        check_effect(plan, running.fired, running.changed or not strict)
-    finally:
-        running.remove()
-
-
-@contextmanager
-def applied_rows(
-    sites: MlpSites, plans: Sequence[Plan], strict: bool = True
-) -> Iterator[AppliedRows]:
-    """Hook plans into a model, each row of a batch under its own, for the length of the block.
-
-    Every row gets what it would get under its plan alone. On leaving, each plan with writes must
-    have had a row and is checked as by `applied`.
-    """
-    running = AppliedRows(sites, plans)
-    try:
-        yield running
-        for number, plan in enumerate(running.plans):
-            if plan.writes and number not in running.ran:
-                raise NoEffect(f"intervention {plan.name!r}: no row of any batch was under it")
-            check_effect(plan, running.fired, number in running.changed or not strict)
-    finally:
-        running.remove()
 
 
 def check_effect(plan: Plan, fired: Mapping[int, int], changed: bool) -> None:

@@ -1,37 +1,100 @@
-"""What the jobs share: the model, files of it and of no other, plans."""
+"""What the jobs of a model share: what a rule gives them, files of this model only, plans."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from langneurons.activations.statistics import Statistics
-from langneurons.base.io import DamagedFile, damaged, read_json
+from langneurons.base.digests import digest
+from langneurons.base.io import DamagedFile, damaged
 from langneurons.base.languages import set_directory
-from langneurons.interventions.hooks import Plan, resolve
+from langneurons.base.store import SideStore
+from langneurons.data.corpus import Corpus
+from langneurons.evaluation.run import Run
+from langneurons.interventions.plan import Plan
+from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry
-from langneurons.models.load import identity, load_model, tokenizer_hash
+from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
 from langneurons.selection.table import NeuronTable
 
 STORE = "results/.work"
 
 
-def load(cfg: dict[str, Any], manifest: str):
-    """Return model, tokenizer and the model's identity."""
-    entry = ModelEntry.model_validate(cfg["model"])
-    model, tokenizer = load_model(entry, manifest)
-    return model, tokenizer, identity(entry, read_json(manifest))
+@dataclass(frozen=True)
+class ModelJob:
+    """What a rule gives the job of a model.
+
+    cfg, code: its parameters; inputs: its input files by name, one path or a list; batch_tokens:
+    tokens of one forward pass.
+    """
+
+    cfg: dict[str, Any]
+    code: list[str]
+    wildcards: Mapping[str, str]
+    inputs: Mapping[str, Any]
+    batch_tokens: int = 0
+
+    @classmethod
+    def of(cls, snakemake: Any) -> "ModelJob":
+        """Return the job of a running script."""
+        files = {
+            name: str(paths) if isinstance(paths, str) else [str(path) for path in paths]
+            for name, paths in snakemake.input.items()
+        }
+        return cls(
+            snakemake.params.cfg,
+            list(snakemake.params.code),
+            dict(snakemake.wildcards.items()),
+            files,
+            snakemake.resources.get("batch_tokens", 0),
+        )
+
+    def model(self) -> LanguageModel:
+        """Return the prepared model."""
+        return load(ModelEntry.model_validate(self.cfg["model"]), self.inputs["manifest"])
+
+    def run(self, model: LanguageModel, store: str, **more: Any) -> Run:
+        """Return the model with its store of finished parts; `more` is told apart with the model.
+
+        Parts are keyed by the model's identity and by the code.
+        """
+        key = {"model": model.identity | more, "code": digest(self.code)}
+        return Run(model, SideStore(STORE, store), key, self.batch_tokens)
+
+    def statistics(self, model: LanguageModel) -> dict[str, Statistics]:
+        """Return the statistics among the inputs, by language."""
+        return read_statistics(self.inputs.get("statistics", []), model)
+
+    def table(self, model: LanguageModel) -> NeuronTable:
+        """Return the neuron table among the inputs."""
+        return read_table(self.inputs["neurons"], model)
+
+    def corpora(self, model: LanguageModel) -> dict[str, Corpus]:
+        """Return the corpora among the inputs, by language."""
+        read = [
+            Corpus.read(path, lang=Path(path).stem, tokenizer_hash=model.tokenizer_hash)
+            for path in self.inputs["corpora"]
+        ]
+        return {one.lang: one for one in read}
+
+    def names(self, *keys: str) -> dict[str, str]:
+        """Return wildcards by name, for the metadata of a result."""
+        return {key: self.wildcards[key] for key in keys}
 
 
-def read_statistics(paths: list[str], who: dict[str, Any], tokenizer) -> dict[str, Statistics]:
+def read_statistics(paths: Sequence[str], model: LanguageModel) -> dict[str, Statistics]:
     """Read statistics; refuse those of another model, revision, number format or tokenizer."""
-    same = who | {"tokenizer_hash": tokenizer_hash(tokenizer)}
+    same = model.identity | {"tokenizer_hash": model.tokenizer_hash}
     read = [Statistics.read(path, lang=Path(path).stem, **same) for path in paths]
     return {one.lang: one for one in read}
 
 
-def read_table(path: str, who: dict[str, Any]) -> NeuronTable:
+def read_table(path: str, model: LanguageModel) -> NeuronTable:
     """Read a neuron table; refuse one of another model."""
-    table = NeuronTable.from_parquet(path, **{key: who[key] for key in ("model", "revision")})
+    same = {key: model.identity[key] for key in ("model", "revision")}
+    table = NeuronTable.from_parquet(path, **same)
     folder = Path(path).parent.name
     if table.languages != sorted(table.languages) or set_directory(table.languages) != folder:
         raise DamagedFile(damaged(path, f"its languages are {', '.join(table.languages)}"))
@@ -40,19 +103,18 @@ def read_table(path: str, who: dict[str, Any]) -> NeuronTable:
 
 def plan(
     name: str,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     target: str,
     table: NeuronTable,
-    statistics: dict[str, Statistics],
+    statistics: Mapping[str, Statistics],
     source: str | None = None,
 ) -> Plan:
     """Return what an intervention writes for one language, or for a pair of source and target.
 
-    A source that no step speaks of is as none.
+    A source that no step names is left out.
     """
     entry = InterventionEntry.model_validate({"steps": settings["steps"]})
     source = source if "source" in entry.roles else None
     own = {lang: one for lang, one in statistics.items() if lang in table.languages}
-    quantiles = settings.get("quantiles", "corrected")
-    shared = settings.get("shared", "in_order")
-    return resolve(name, entry.steps, target, table, own, quantiles, source, shared)
+    policies = {key: settings[key] for key in ("shared", "quantiles") if key in settings}
+    return resolve(Intervention(name, entry.steps, **policies), target, table, own, source)

@@ -34,7 +34,7 @@ TEXT_BYTES_PER_TOKEN = 5.0
 TOKEN_BYTES = 9.0  # identifier, document, flags of a packed token
 DEFAULT_RATE = 0.01  # share of the neurons that a selection without a rate is taken to choose
 FILLED = 0.95  # of a GPU's memory; the rest is the driver's and lost between blocks
-MANY_LOGITS = 2**27  # as in langneurons.training.trainer, which this module may not import
+MANY_LOGITS = 2**27  # as in langneurons.training.losses, which this module may not import
 LOADED = re.compile(r"^\S+ loaded .*, ([\d.]+) s$", re.MULTILINE)
 RECORD_BYTES = 60.0  # a compressed row of the evaluation records
 

@@ -4,74 +4,52 @@ from typing import Any
 
 import pandas as pd
 
-from langneurons.base.digests import digest, file_digest
+from langneurons.base.digests import file_digest
 from langneurons.base.io import read_jsonl
-from langneurons.base.store import SideStore
+from langneurons.evaluation.classification import Head, add_head
 from langneurons.evaluation.conditions import evaluate
 from langneurons.evaluation.tasks import Task, load_task
-from langneurons.jobs.common import STORE, load, plan, read_statistics, read_table
+from langneurons.jobs.common import ModelJob, plan, read_table
+from langneurons.models.language_model import LanguageModel
 
 
-def _adapted(model, task: Task, adapter: str, training: dict[str, Any], who: dict[str, Any]):
+def _adapted(
+    model: LanguageModel, task: Task, adapter: str, training: dict[str, Any]
+) -> tuple[LanguageModel, Head | None]:
     """Return the tuned model, and the settings of its head if it classifies."""
     from langneurons.training.load import load_tuned
-    from langneurons.training.trainer import Head, add_head
 
     head = None
     if task.kind == "classification":
         add_head(model, len(task.classes))
         head = Head(training["pooling"], training["max_length"])
-    return load_tuned(model, adapter, who), head
+    return load_tuned(model, adapter), head
 
 
-def evaluation_cell(
-    cfg: dict[str, Any],
-    code: list[str],
-    wildcards: dict[str, str],
-    manifest: str,
-    definition: str,
-    rows: str,
-    neurons: list[str],
-    statistics: list[str],
-    batch_tokens: int,
-    adapter: str | None = None,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def evaluation_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the records of one task in one language, and their metadata.
 
-    `adapter` is the weights file of what a fine-tuning left, which the model gets first.
+    The input `adapter`, if there is one, is the weights file of what a fine-tuning left, which the
+    model gets first.
     """
-    model, tokenizer, who = load(cfg, manifest)
-    own = read_statistics(statistics, who, tokenizer)
-    task, lang = load_task(definition), wildcards["lang"]
-    head, part = None, who
-    if adapter is not None:
-        model, head = _adapted(model, task, adapter, cfg["training"], who)
-        part = who | {"adapter": file_digest(adapter)}
-    tables = {tuple(path.removesuffix(".parquet").split("/")[-2:]): path for path in neurons}
-    loaded = {key: read_table(path, who) for key, path in tables.items()}
+    cfg, model = job.cfg, job.model()
+    statistics = job.statistics(model)
+    task, lang = load_task(job.inputs["definition"]), job.wildcards["lang"]
+    head, tuned = None, {}
+    if adapter := job.inputs.get("adapter"):
+        model, head = _adapted(model, task, adapter, cfg["training"])
+        tuned = {"adapter": file_digest(adapter)}
+    tables = {
+        tuple(path.removesuffix(".parquet").split("/")[-2:]): read_table(path, model)
+        for path in job.inputs.get("neurons", [])
+    }
     plans = {
         (langset, selection, name, target): plan(
-            name,
-            cfg["interventions"][name],
-            target,
-            loaded[langset, selection],
-            own,
-            lang,
+            name, cfg["interventions"][name], target, tables[langset, selection], statistics, lang
         )
         for langset, selection, name, target in map(tuple, cfg["conditions"])
     }
-    frame = evaluate(
-        model,
-        tokenizer,
-        task,
-        lang,
-        read_jsonl(rows),
-        plans,
-        SideStore(STORE, "evaluation"),
-        {"model": part, "code": digest(code)},
-        batch_tokens,
-        wildcards["adapter"],
-        head,
-    )
-    names = {key: wildcards[key] for key in ("model", "task", "lang", "adapter")}
-    return frame, names | {"metrics": list(task.metrics), "identity": who}
+    run, rows = job.run(model, "evaluation", **tuned), read_jsonl(job.inputs["rows"])
+    frame = evaluate(run, task, lang, rows, plans, job.wildcards["adapter"], head)
+    more = {"metrics": list(task.metrics), "identity": model.identity}
+    return frame, job.names("model", "task", "lang", "adapter") | more

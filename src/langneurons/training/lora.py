@@ -24,6 +24,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -163,15 +164,21 @@ def _forward(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return _Update.apply(base(x), dropout(x), None, None, *update)
 
 
+@dataclass(frozen=True)
+class Size:
+    """Rank, scale (alpha / rank) and dropout of the updates, and the seed of their first values."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    seed: int = 0
+
+
 def attach(
     model: nn.Module,
     modules: Sequence[str],
     neurons: Mapping[str, Sequence[np.ndarray]] | None = None,
-    rank: int = 8,
-    alpha: float = 16.0,
-    dropout: float = 0.0,
-    seed: int = 0,
-    task_type: str | None = None,
+    size: Size | None = None,
     train_fully: Sequence[str] = (),
 ):
     """Return the model wrapped by PEFT, with LoRA on `modules` and on chosen neurons.
@@ -184,6 +191,7 @@ def attach(
     """
     from peft import LoraConfig, get_peft_model
 
+    size = size or Size()
     targets = _plain_targets(model, modules)
     _check_shared(model, targets)
     masked = neuron_modules(model, neurons)
@@ -198,12 +206,11 @@ def attach(
     if not targets and not masked:
         raise ValueError("nothing to train: no module is named and no neuron is chosen")
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
+        r=size.rank,
+        lora_alpha=size.alpha,
+        lora_dropout=size.dropout,
         target_modules=sorted({*targets, *masked}),
         modules_to_save=list(train_fully) or None,
-        task_type=task_type,
         bias="none",
     )
     wrapped = get_peft_model(model, config, adapter_name=ADAPTER)
@@ -213,11 +220,11 @@ def attach(
     for name in (*targets, *masked):
         layer = inside.get_submodule(name)
         layer.forward = MethodType(_forward, layer)
-    _initialise(wrapped, seed)
+    _initialise(wrapped, size.seed)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     log.info(
         "LoRA of rank %d on %d modules, %d of them on %d chosen neurons: %s parameters",
-        rank,
+        size.rank,
         len(targets) + len(masked),
         len(masked),
         sum(len(chosen) for _, chosen in masked.values()),
@@ -339,11 +346,11 @@ def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_adapter(
-    wrapped: nn.Module, folder: str | os.PathLike, who: Mapping[str, Any] | None = None
+    wrapped: nn.Module, folder: str | os.PathLike, identity: Mapping[str, Any] | None = None
 ) -> None:
     """Save a plain LoRA adapter (adapter_config.json, adapter_model.safetensors).
 
-    The configuration names the base model and its revision, if `who` (model, revision) says them.
+    The configuration names base model and revision where `identity` (model, revision) is given.
     Files appear whole, the weights last, and readable as the user's umask says.
     """
     folder = Path(folder)
@@ -351,7 +358,7 @@ def save_adapter(
     with tempfile.TemporaryDirectory(prefix=".adapter.", dir=folder.parent) as temporary:
         wrapped.save_pretrained(temporary, state_dict=dense_state(wrapped), safe_serialization=True)
         path = Path(temporary, CONFIG_NAME)
-        config = read_json(path) | (_base(who) if who is not None else {})
+        config = read_json(path) | (_base(identity) if identity is not None else {})
         # PEFT keeps names of modules in a set, which has no order.
         for key in ("target_modules", "modules_to_save"):
             if isinstance(config[key], list):
@@ -377,12 +384,14 @@ def _card(config: Mapping[str, Any]) -> str:
     )
 
 
-def _base(who: Mapping[str, Any]) -> dict[str, Any]:
+def _base(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an adapter's configuration says of its base model, in PEFT's keys."""
-    return {"base_model_name_or_path": who["model"], "revision": who["revision"]}
+    return {"base_model_name_or_path": identity["model"], "revision": identity["revision"]}
 
 
-def load_adapter(model: nn.Module, weights: str | os.PathLike, who: Mapping[str, Any]) -> nn.Module:
+def load_adapter(
+    model: nn.Module, weights: str | os.PathLike, identity: Mapping[str, Any]
+) -> nn.Module:
     """Return the model with an adapter that `save_adapter` wrote for this model and revision.
 
     Weights that are missing, left over or not finite are a `DamagedFile`: PEFT only warns of them.
@@ -390,7 +399,7 @@ def load_adapter(model: nn.Module, weights: str | os.PathLike, who: Mapping[str,
     from peft import PeftModel, get_peft_model_state_dict
 
     folder = Path(weights).parent
-    expect(weights, read_json(folder / CONFIG_NAME), _base(who))
+    expect(weights, read_json(folder / CONFIG_NAME), _base(identity))
     try:
         found = load_file(weights)
     except (OSError, SafetensorError) as error:

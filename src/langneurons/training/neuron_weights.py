@@ -258,8 +258,10 @@ def detach(tuned: Tuned) -> nn.Module:
     return model
 
 
-def save(tuned: Tuned, folder: str | os.PathLike, who: Mapping[str, Any] | None = None) -> None:
-    """Save indices and values, and `who`, the identity of the model (`loading.identity`).
+def save(
+    tuned: Tuned, folder: str | os.PathLike, identity: Mapping[str, Any] | None = None
+) -> None:
+    """Save indices and values, and `identity`, the identity of the model (`models.load.identity`).
 
     Equal values give equal bytes; the weights file appears last.
     """
@@ -282,7 +284,7 @@ def save(tuned: Tuned, folder: str | os.PathLike, who: Mapping[str, Any] | None 
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and name not in values:
             tensors[f"whole.{name}"] = parameter.detach().to(dtype).cpu().contiguous()
-    metadata = dict(who or {}) | {
+    metadata = dict(identity or {}) | {
         "kind": KIND,
         "n_layers": sites.n_layers,
         "d_mlp": sites.d_mlp,
@@ -295,7 +297,7 @@ def save(tuned: Tuned, folder: str | os.PathLike, who: Mapping[str, Any] | None 
 
 
 def apply(
-    model: nn.Module, folder: str | os.PathLike, who: Mapping[str, Any] | None = None
+    model: nn.Module, folder: str | os.PathLike, identity: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Write saved neurons into a plain model and return it; 4-bit layers get them beside.
 
@@ -306,7 +308,7 @@ def apply(
     path = Path(folder, WEIGHTS)
     header = read_header(path)
     sites = MlpSites(model)
-    mine = dict(who or {}) | {"kind": KIND, "n_layers": sites.n_layers, "d_mlp": sites.d_mlp}
+    mine = dict(identity or {}) | {"kind": KIND, "n_layers": sites.n_layers, "d_mlp": sites.d_mlp}
     for key, value in mine.items():
         if header.get(key) != value:
             reason = f"{key} is {header.get(key)!r}, the model's is {value!r}"

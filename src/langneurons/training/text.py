@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from langneurons.data.corpus import Corpus, Part
+from langneurons.evaluation.classification import IGNORED
 from langneurons.models.encoding import Encoder
-from langneurons.scoring.primitives import token_nll
+from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.nll import token_nll
 
 log = logging.getLogger(__name__)
-IGNORED = -100
 
 
 def repacked(
@@ -111,10 +112,12 @@ def _trainable(model) -> Iterator[None]:
             layer.eval()
 
 
-def heldout_nll(model, corpus: Corpus, tokens: int | None, batch_tokens: int) -> dict[str, float]:
+def heldout_nll(
+    model: LanguageModel, corpus: Corpus, tokens: int | None, batch_tokens: int
+) -> dict[str, float]:
     """Return nll (nats per token), perplexity and tokens of the first held-out blocks."""
     part = corpus.heldout.first(tokens)
-    with _trainable(model):
+    with _trainable(model.model):
         found = token_nll(model, part.tokens, part.lengths, part.scored, batch_tokens)
     predicted = part.scored.copy()
     predicted[:, 0] = False

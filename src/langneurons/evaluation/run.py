@@ -1,0 +1,21 @@
+"""What the evaluations of one model have in common."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from langneurons.base.store import SideStore
+from langneurons.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model and the store that keeps what it has computed.
+
+    key: identity of the model and digest of the code, part of the key of everything kept;
+    batch_tokens: tokens of one forward pass.
+    """
+
+    model: LanguageModel
+    store: SideStore
+    key: dict[str, Any]
+    batch_tokens: int

@@ -1,0 +1,67 @@
+"""Hook plans into a model for the length of a block."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from langneurons.interventions.branches import Branched
+from langneurons.interventions.hooks import Hooked, OnePlan, PlanPerRow
+from langneurons.interventions.plan import PerRequest, Plan, Under, untouched
+from langneurons.models.language_model import LanguageModel
+
+
+@contextmanager
+def applied(model: LanguageModel, plan: Plan, strict: bool = True) -> Iterator[Hooked]:
+    """Hook a plan into a model for the length of the block, in which any code may run the model.
+
+    Where a write is limited to prompt or generated tokens, or takes its value from the layer, call
+    `announce` of what the block gets before each forward pass; the primitives of
+    `langneurons.scoring` do that themselves, under their argument `under`.
+
+    On leaving, a plan with writes must have fired in every layer it touches and, if `strict`, must
+    have changed at least one value; otherwise `NoEffect` says what did not happen. Hooks are
+    removed in any case.
+    """
+    running = OnePlan(model.sites, plan)
+    try:
+        yield running
+        running.check(strict)
+    finally:
+        running.remove()
+
+
+@contextmanager
+def hooked(model: LanguageModel, under: Under, strict: bool = True) -> Iterator[Hooked]:
+    """Hook in what a call runs under; checked on leaving as by `applied`, if anything was read."""
+    running = _hooked(model, under)
+    try:
+        yield running
+        if running.begun:
+            running.check(strict)
+    finally:
+        running.remove()
+
+
+def _hooked(model: LanguageModel, under: Under) -> Hooked:
+    if isinstance(under, PerRequest):
+        return PlanPerRow(model.sites, [plan or untouched() for plan in under.plans])
+    if under is None or isinstance(under, Plan):
+        return OnePlan(model.sites, under or untouched())
+    plans = [plan or untouched() for plan in under]
+    if not plans:
+        raise ValueError("under: an empty list of plans; name one, or None for the model untouched")
+    return Branched(model.sites, plans) if len(plans) > 1 else OnePlan(model.sites, plans[0])
+
+
+def several(under: Under) -> bool:
+    """Tell whether results have one more level, by plan: those under a list of plans."""
+    return not (under is None or isinstance(under, (Plan, PerRequest)))
+
+
+def results(under: Under, by_plan):
+    """Return what was found under each plan, or the only one where no list of plans was given."""
+    return by_plan if several(under) else by_plan[0]
+
+
+def each(under: Under, function: Callable, found):
+    """Return a function of what a call gave, or of what it gave under each plan."""
+    return [function(one) for one in found] if several(under) else function(found)

@@ -1,0 +1,105 @@
+"""A language model as one object: its modules, tokenizer, MLP sites and identity."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from langneurons.base.io import read_json
+from langneurons.models.encoding import Encoder, end_tokens, max_positions
+from langneurons.models.families import MlpSites
+from langneurons.models.load import identity as identity_of
+from langneurons.models.load import load_model, tokenizer_hash
+from langneurons.models.settings import ModelEntry
+
+
+class LanguageModel:
+    """A causal language model with its tokenizer, MLP sites and identity.
+
+    model: the Hugging Face module, with or without an adapter inside its layers. sites: where its
+    neurons are. identity: the header keys of files that this model makes: model, revision, dtype
+    and quantization (empty for a model that was made in memory).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        identity: Mapping[str, str] | None = None,
+    ):
+        """Find the neurons of a loaded model; an unsupported family is a ValueError."""
+        self.model, self.tokenizer = model, tokenizer
+        self.identity: dict[str, str] = dict(identity or {})
+        self.sites = MlpSites(model)
+
+    def tuned(self, model: nn.Module) -> "LanguageModel":
+        """Return a language model of other modules under the same tokenizer and identity."""
+        return LanguageModel(model, self.tokenizer, self.identity)
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the text model."""
+        return self.sites.config
+
+    @property
+    def head(self) -> nn.Module | None:
+        """The output embedding."""
+        return self.sites.head
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go; layers may lie on several devices."""
+        return self.sites.device
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return self.sites.n_layers
+
+    @property
+    def d_mlp(self) -> int:
+        """Number of neurons of a layer."""
+        return self.sites.d_mlp
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits, which may exceed the number of tokens of the tokenizer."""
+        return getattr(self.head, "out_features", None) or self.head.weight.shape[0]
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens the model reads at most, None without a limit."""
+        return max_positions(self.config)
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end an answer (see `langneurons.models.encoding.end_tokens`)."""
+        return end_tokens(self.model, self.tokenizer)
+
+    @property
+    def pad(self) -> int:
+        """The token that fills rows of a batch; what it holds is never read."""
+        return getattr(self.tokenizer, "pad_token_id", None) or 0
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """A digest of how the tokenizer splits text."""
+        return tokenizer_hash(self.tokenizer)
+
+    def encoder(self, controls: Mapping[str, int] | None = None) -> Encoder:
+        """Return the encoder of texts for this model; see `langneurons.models.encoding.Encoder`."""
+        return Encoder(self.tokenizer, self.max_positions, controls)
+
+
+def load(
+    entry: ModelEntry,
+    manifest: str | Path,
+    device: str | torch.device | Sequence[str | torch.device] | None = None,
+) -> LanguageModel:
+    """Return a prepared model; see `langneurons.models.load.load_model`."""
+    model, tokenizer = load_model(entry, Path(manifest), device)
+    return LanguageModel(model, tokenizer, identity_of(entry, read_json(manifest)))

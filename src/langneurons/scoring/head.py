@@ -1,0 +1,83 @@
+"""The head, applied only at positions that are scored, in blocks of the vocabulary.
+
+A running log-sum-exp goes over the blocks: a (tokens, vocabulary) array never exists, and on CPU a
+block of logits stays in cache.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+NOT_FINITE = "a logit is not finite: overflow in this number format, or damaged weights"
+CPU_VOCABULARY_BLOCK = 1024
+GPU_VOCABULARY_BLOCK = 16384
+TOKEN_BLOCK = 1024
+
+
+class NotFinite(RuntimeError):
+    """A model gave numbers that are no answer; nothing that follows from them is kept."""
+
+
+def adjusted(logits: torch.Tensor, config) -> torch.Tensor:
+    """Apply what some families do to logits after the head: a scale, a soft cap."""
+    scale = getattr(config, "logit_scale", None)
+    if scale is not None:
+        logits = logits * scale
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor is not None:
+        logits = logits / divisor
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def logit_blocks(
+    head: nn.Module, hidden: torch.Tensor, config
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (first vocabulary index, float32 logits (tokens, block))."""
+    weight = getattr(head, "weight", None)
+    plain = isinstance(head, nn.Linear) and weight.is_floating_point()
+    if not plain:
+        yield 0, adjusted(head(hidden), config).float()
+        return
+    size = CPU_VOCABULARY_BLOCK if hidden.device.type == "cpu" else GPU_VOCABULARY_BLOCK
+    for start in range(0, weight.shape[0], size):
+        bias = None if head.bias is None else head.bias[start : start + size]
+        block = nn.functional.linear(hidden, weight[start : start + size], bias)
+        yield start, adjusted(block, config).float()
+
+
+def target_logprobs(
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log p(target) and whether the target is the most probable token, both (tokens,).
+
+    hidden: (tokens, d_model); targets: int64 (tokens,).
+    """
+    device = next(head.parameters()).device
+    hidden, targets = hidden.to(device), targets.to(device)
+    pieces = [
+        _target_logprobs(head, hidden[i : i + TOKEN_BLOCK], targets[i : i + TOKEN_BLOCK], config)
+        for i in range(0, len(targets), TOKEN_BLOCK)
+    ]
+    if not pieces:
+        empty = torch.zeros(0, device=hidden.device)
+        return empty, empty.bool()
+    return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
+
+
+def _target_logprobs(head, hidden, targets, config):
+    highest = torch.full(targets.shape, -torch.inf, device=hidden.device)
+    total = torch.zeros_like(highest)
+    own = torch.zeros_like(highest)
+    for start, logits in logit_blocks(head, hidden, config):
+        column = targets - start
+        inside = (column >= 0) & (column < logits.shape[1])
+        found = logits.gather(1, column.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        own = torch.where(inside, found, own)
+        new = torch.maximum(highest, logits.amax(1))
+        total = total * torch.exp(highest - new) + (logits - new[:, None]).exp_().sum(1)
+        highest = new
+    return own - highest - total.log(), own >= highest
