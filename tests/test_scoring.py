@@ -12,6 +12,7 @@ from langneurons.interventions.plan import PerRequest, Plan, untouched
 from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring import head as scoring
+from langneurons.scoring import reading
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
@@ -190,7 +191,8 @@ def test_generation_stops_before_the_stop_string():
 
 @pytest.fixture
 def announced(monkeypatch):
-    """Return a list that gets what is announced before each forward pass."""
+    """Return a list that gets what is announced before each forward pass, nothing shared."""
+    monkeypatch.setattr(reading, "shareable", lambda _config: False)
     seen = []
     for kind in (hooks.OnePlan, hooks.PlanPerRow):
         plain = kind.announce
@@ -244,8 +246,8 @@ def test_the_plan_of_a_request_travels_with_it(announced):
         assert seen() == told(lambda n: n)
         loglikelihood(model, [(context, " w9 w9") for context in contexts], budget, under)
         assert seen() == told(lambda n: n + 2)  # BOS and the first of two
-        generate(model, [f"w{k} {one}" for k, one in enumerate(contexts)], Decoding(1), 1, under)
-        assert seen() == told(lambda n: n + 2)
+        generate(model, contexts, Decoding(1), budget, under)
+        assert seen() == told(lambda n: n + 1)
     with pytest.raises(ValueError, match="3 numbers for 4 requests"):
         generate(model, contexts, Decoding(1), 100, PerRequest([None], [0, 0, 0]))
     with pytest.raises(ValueError, match="no plan 2; there are 2 plans"):
