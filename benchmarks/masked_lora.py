@@ -225,9 +225,9 @@ def _route(base, route: str, chosen: list | None, rank: int):
     from torch.nn.utils import parametrize
 
     from langneurons.models.families import MlpSites
-    from langneurons.training.lora import attach
+    from langneurons.training.lora import Size, attach
 
-    options = {"rank": rank, "alpha": 2.0 * rank}
+    options = {"size": Size(rank, 2.0 * rank)}
     if route == FLOOR:
         return attach(base, ATTENTION, **options), []
     if route in ("rows", LOSS):

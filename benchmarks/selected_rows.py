@@ -124,7 +124,7 @@ def _route(base, route: str, chosen: list, rank: int):
     if route == "forward":
         return base, []
     if route == "masked LoRA":
-        model = lora.attach(base, (), neurons, rank, 2.0 * rank)
+        model = lora.attach(base, (), neurons, lora.Size(rank, 2.0 * rank))
         return model, [p for p in model.parameters() if p.requires_grad]
     if route in ("rows", "forward, rows"):
         model = rows.attach(base, neurons)

@@ -13,11 +13,6 @@ import pytest
 import tiny
 import torch
 from accelerate import dispatch_model
-from langneurons.scoring.primitives import (
-    generate,
-    loglikelihood,
-    token_nll,
-)
 from safetensors.torch import load_file
 from test_collect import tiny_corpus
 from test_finetune import ANSWERS, CLASSES, fit, nli_rows, qa_rows
@@ -34,7 +29,9 @@ from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.load import load_model, prepare_model, spread
 from langneurons.models.settings import ModelEntry
-from langneurons.scoring.generation import Decoding
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
+from langneurons.scoring.nll import token_nll
 from langneurons.training import neuron_weights as rows
 from langneurons.training.settings import Training
 from langneurons.training.trainer import Folders

@@ -9,15 +9,15 @@ from tiny import tiny_model, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast, XGLMTokenizer
 
-from langneurons.evaluation.lens import read_prompts
+from langneurons.evaluation.lens import Lens, read_prompts
 from langneurons.evaluation.tasks import Task, encode_examples, score_task
 from langneurons.evaluation.tasks import build as build_examples
 from langneurons.models import encoding
 from langneurons.models.encoding import Encoder
 from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring import primitives as scoring
 from langneurons.scoring.generation import Decoding, encode_prompts, generate
+from langneurons.scoring.head import NotFinite
 from langneurons.scoring.likelihood import encode_requests, loglikelihood
 from langneurons.scoring.nll import token_nll
 from langneurons.training.batches import items_of
@@ -97,8 +97,9 @@ def test_an_appended_eos_changes_no_score_no_answer_and_no_row():
         LanguageModel(model, plain), prompts, Decoding(6), 100
     )
     sites = MlpSites(model)
+    lens = Lens(["aa"], np.zeros(100, np.int64), "{question}")
     states = [
-        read_prompts(model, tokenizer, ["w1 w2"], ["a"], ["aa"], np.zeros(100, np.int64), 40)
+        read_prompts(LanguageModel(model, tokenizer), [{"id": "a", "question": "w1 w2"}], lens, 40)
         for tokenizer in (plain, adding)
     ]
     assert sites.n_layers == 2 and states[0].equals(states[1])
@@ -381,9 +382,10 @@ def test_a_stop_word_that_is_a_control_word_ends_an_answer():
 def test_numbers_that_are_no_answer_are_an_error_in_every_primitive():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
-    with pytest.raises(scoring.NotFinite):
+    with pytest.raises(NotFinite):
         loglikelihood(LanguageModel(model, tokenizer), [("w1 w2", " w3")], 100)
-    with pytest.raises(scoring.NotFinite):
+    with pytest.raises(NotFinite):
         generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(3), 100)
-    with pytest.raises(scoring.NotFinite):
-        read_prompts(model, tokenizer, ["w1"], ["a"], ["aa"], np.zeros(100, np.int64), 40)
+    with pytest.raises(NotFinite):
+        lens = Lens(["aa"], np.zeros(100, np.int64), "{question}")
+        read_prompts(LanguageModel(model, tokenizer), [{"id": "a", "question": "w1"}], lens, 40)

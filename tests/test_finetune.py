@@ -17,6 +17,7 @@ from langneurons.evaluation.classification import (
     IGNORED,
     Head,
     add_head,
+    class_head,
     class_logits,
     classify,
     collate,
@@ -26,7 +27,7 @@ from langneurons.evaluation.tasks import Task
 from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.tables.tasks import task_scores
-from langneurons.training import trainer as finetuning
+from langneurons.training import losses
 from langneurons.training.batches import Bucketed, items_of
 from langneurons.training.losses import token_loss
 from langneurons.training.settings import Training
@@ -109,12 +110,18 @@ def test_only_adapter_and_head_are_saved_and_stock_peft_loads_them(tmp_path):
     state = load_file(tmp_path / "a" / "adapter_model.safetensors")
     assert all("lora_" in name or HEAD in name for name in state)
     base = tiny.tiny_model("llama")
-    add_head(base, 2)
+    add_head(LanguageModel(base), 2)
     loaded = PeftModel.from_pretrained(base, tmp_path / "a")
     batch = collate(tiny.tiny_tokenizer())(
         items_of(reader(tiny.tiny_tokenizer()), CLASSES, nli_rows(), "en", 32)
     )
-    logits = class_logits(loaded, batch["input_ids"], batch["attention_mask"], "last_token")
+    logits = class_logits(
+        MlpSites(loaded),
+        class_head(loaded),
+        batch["input_ids"],
+        batch["attention_mask"],
+        "last_token",
+    )
     assert logits.shape == (24, 2)
     for layer, chosen in enumerate(NEURONS["gate"]):
         name = f"base_model.model.model.layers.{layer}.mlp.gate_proj.lora_B.weight"
@@ -279,7 +286,7 @@ def test_curves_and_checkpoints_must_agree():
 @pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "opt"])
 def test_the_loss_and_its_gradient_are_those_of_all_logits(monkeypatch, family):
     """Soft cap and scale of logits included; blocks of a few tokens, a row without labels."""
-    monkeypatch.setattr(finetuning, "LOGITS", {"cpu": 3 * tiny.VOCAB_SIZE})
+    monkeypatch.setattr(losses, "LOGITS", {"cpu": 3 * tiny.VOCAB_SIZE})
     model = tiny.tiny_model(family)
     embedding = model.get_input_embeddings().weight.requires_grad_()
     if model.get_output_embeddings().weight is embedding:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from langneurons.scoring.primitives import generate, loglikelihood
 from tiny import tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -20,7 +19,8 @@ from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan, Write
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
 from langneurons.selection.table import NeuronTable
 
 lm_eval = pytest.importorskip(

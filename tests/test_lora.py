@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from langneurons.models.families import MlpSites
 from langneurons.training.lora import (
+    Size,
     attach,
     compact_modules,
     dense_state,
@@ -27,8 +28,8 @@ TOKENS = torch.randint(4, tiny.VOCAB_SIZE, (3, 11), generator=torch.Generator().
 
 def wrapped(neurons, family="llama", dtype=torch.float32, **more):
     model = tiny.tiny_model(family).to(dtype)
-    options = {"modules": ATTENTION, "rank": RANK, "alpha": ALPHA} | more
-    return attach(model, neurons=neurons, **options)
+    size = Size(RANK, ALPHA, **{key: more.pop(key) for key in ("dropout", "seed") if key in more})
+    return attach(model, more.pop("modules", ATTENTION), neurons, size, **more)
 
 
 def randomised(model, seed=3):
@@ -89,9 +90,7 @@ def test_before_training_nothing_has_changed():
 def test_training_equals_the_dense_mask():
     """Masking the rows of a full B, gradient and all, ends at the same weights."""
     compact = wrapped({"gate": BOTH})
-    dense = attach(
-        tiny.tiny_model("llama"), modules=(*ATTENTION, "gate_proj"), rank=RANK, alpha=ALPHA
-    )
+    dense = attach(tiny.tiny_model("llama"), (*ATTENTION, "gate_proj"), size=Size(RANK, ALPHA))
     gates = [layer.lora_B["default"] for layer in MlpSites(dense).gate]
     for gate, chosen in zip(gates, BOTH, strict=True):
         keep = torch.zeros(tiny.D_MLP, 1)
@@ -278,7 +277,7 @@ def test_four_bit_weights_stay_as_they_are():
         layer.mlp.gate_proj = new.to("cpu")
     chosen = [np.array([1, 4]), np.array([63])]
     model(TOKENS)
-    wrapped4 = attach(model, (), {"gate": chosen}, rank=RANK, alpha=ALPHA)
+    wrapped4 = attach(model, (), {"gate": chosen}, Size(RANK, ALPHA))
     packed = [copy.deepcopy(m.base_layer.weight.data) for m in MlpSites(wrapped4).gate]
     train(wrapped4)
     for module, before, rows in zip(MlpSites(wrapped4).gate, packed, chosen, strict=True):
@@ -306,7 +305,7 @@ def test_mistakes_are_named(options, words):
 
 
 def test_saved_files_follow_the_umask_and_leave_nothing_beside_them(tmp_path):
-    wrapped = attach(tiny.tiny_model("llama"), ("q_proj",), None, 4, 8.0)
+    wrapped = attach(tiny.tiny_model("llama"), ("q_proj",), None, Size(4, 8.0))
     before = os.umask(0o027)
     try:
         save_adapter(wrapped, tmp_path / "adapter")
@@ -329,7 +328,7 @@ def test_what_is_saved_names_the_base_model_and_is_the_same_in_every_run(tmp_pat
     for name in ("first", "second"):
         model = tiny.tiny_model("llama")
         model.name_or_path = model.config._name_or_path = str(tmp_path / name)
-        wrapped = attach(model, ["v_proj", "q_proj", "o_proj", "k_proj"], rank=2)
+        wrapped = attach(model, ["v_proj", "q_proj", "o_proj", "k_proj"], size=Size(2))
         save_adapter(wrapped, tmp_path / name, who)
     for file in ("README.md", "adapter_config.json", "adapter_model.safetensors"):
         first, second = ((tmp_path / name / file).read_bytes() for name in ("first", "second"))

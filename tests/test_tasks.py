@@ -7,9 +7,8 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
-from langneurons.scoring.primitives import encode_pair, generate, loglikelihood
 from sacrebleu.metrics import BLEU
-from tiny import tiny_model, tiny_tokenizer
+from tiny import encoded_pair, tiny_model, tiny_tokenizer
 
 from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_json, read_jsonl
@@ -17,7 +16,8 @@ from langneurons.config import read_configs
 from langneurons.data import files, hub_rows
 from langneurons.evaluation import corpus_metrics, tasks
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding
+from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.likelihood import loglikelihood
 
 DEFINITIONS = Path(__file__).parent.parent / "config" / "tasks"
 CHOICE = """
@@ -243,7 +243,7 @@ def test_gold_that_is_none_of_the_choices_is_named(tmp_path, labels, gold, words
 
 def test_continuations_by_themselves_are_tokens_of_their_own():
     tokenizer = tiny_tokenizer()
-    apart = encode_pair(tokenizer, "w1 w2", "w3", joint=False)
+    apart = encoded_pair(tokenizer, "w1 w2", "w3", joint=False)
     assert apart[0] == tokenizer("w1 w2")["input_ids"]
     assert apart[1] == tokenizer("w3", add_special_tokens=False)["input_ids"]
     model = tiny_model("llama")

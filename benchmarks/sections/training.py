@@ -25,8 +25,8 @@ def _wrapped(model, route: str, share: float = SHARE):
     if route == "rows":
         return rows.attach(model, chosen)
     if route == "masked LoRA":
-        return lora.attach(model, ATTENTION, chosen, RANK, 2.0 * RANK)
-    wrapped = lora.attach(model, (*ATTENTION, "gate_proj"), None, RANK, 2.0 * RANK)
+        return lora.attach(model, ATTENTION, chosen, lora.Size(RANK, 2.0 * RANK))
+    wrapped = lora.attach(model, (*ATTENTION, "gate_proj"), None, lora.Size(RANK, 2.0 * RANK))
     if route == "PEFT":
         for layer in wrapped.modules():
             if hasattr(layer, "lora_A"):

@@ -47,7 +47,7 @@ class Hooked:
     def __init__(
         self, sites: MlpSites, plans: Sequence[Plan], operations: Mapping[tuple[int, str], list]
     ):
-        self.plans = list(plans)
+        self.plans, self.operations = list(plans), operations
         self.fired: dict[int, int] = {}
         self.changed: set[int] = set()
         self.active, self.begun = True, False

@@ -219,9 +219,10 @@ class MlpSites:
 def _without_peft(model: nn.Module) -> nn.Module:
     if not hasattr(model, "get_base_model"):
         return model
-    if getattr(model.active_peft_config, "is_prompt_learning", False):
+    peft = getattr(model, "active_peft_config", None)
+    if getattr(peft, "is_prompt_learning", False):
         raise ValueError(
-            f"PEFT type {model.active_peft_config.peft_type} adds virtual tokens outside the"
+            f"PEFT type {peft.peft_type} adds virtual tokens outside the"
             " layers; only adapters inside the layers (LoRA and the like) are supported"
         )
     return model.get_base_model()
