@@ -8,7 +8,8 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +66,20 @@ def load(path: str):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def reading_each_time(active: bool = True) -> Iterator[None]:
+    """Let the block read a beginning that requests share once for each of them, for comparison."""
+    from langneurons.scoring import reading
+
+    kept = reading.shareable
+    if active:
+        reading.shareable = lambda _config: False
+    try:
+        yield
+    finally:
+        reading.shareable = kept
 
 
 def packed_corpus(model: str, n_blocks: int, lang: str = "en"):

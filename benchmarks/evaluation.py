@@ -25,6 +25,7 @@ from common import (
     parser,
     publish,
     ratios,
+    reading_each_time,
     set_threads,
     table,
 )
@@ -61,10 +62,11 @@ class _Work:
 
         from langneurons.base.io import read_jsonl
         from langneurons.evaluation.tasks import MINI, build, load_task
-        from langneurons.models.families import MlpSites
+        from langneurons.models.language_model import LanguageModel
 
         self.model, self.tokenizer, self.given = model, tokenizer, given
-        self.sites = MlpSites(model)
+        self.lm = LanguageModel(model, tokenizer)
+        self.sites = self.lm.sites
         self.xnli, self.xquad = (
             load_task(ROOT / CONFIG_TASKS / f"{name}.yaml") for name in ("xnli", "xquad")
         )
@@ -78,8 +80,7 @@ class _Work:
         """Return nine plans that write 1 % of the neurons of the layers from `first` on."""
         import numpy as np
 
-        from langneurons.interventions.plan import Plan
-from langneurons.interventions.plan import Write
+        from langneurons.interventions.plan import Plan, Write
 
         generator, found = np.random.default_rng(0), {}
         number = round(0.01 * self.sites.d_mlp)
@@ -92,19 +93,12 @@ from langneurons.interventions.plan import Write
             found["set", "lape", plan.name, self.given.lang] = plan
         return found
 
-    def scored(self, shared: bool, running=None):
+    def scored(self, shared: bool, under=None):
         """Return the log-likelihoods of the pairs' requests."""
-        from langneurons.scoring.primitives import loglikelihood
+        from langneurons.scoring.likelihood import loglikelihood
 
-        hook = None if running is None else running.on_forward
-        return loglikelihood(
-            self.model,
-            self.tokenizer,
-            self.requests,
-            self.given.batch_tokens,
-            hook,
-            shared=shared,
-        )
+        with reading_each_time(not shared):
+            return loglikelihood(self.lm, self.requests, self.given.batch_tokens, under)
 
     def evaluated(self, plans, model=None):
         """Return the cell's records, as the rule makes them: nothing is in the store."""
@@ -112,19 +106,13 @@ from langneurons.interventions.plan import Write
 
         from langneurons.base.store import SideStore
         from langneurons.evaluation.conditions import evaluate
+        from langneurons.evaluation.run import Run
 
+        lm = self.lm if model is None else self.lm.tuned(model)
         with tempfile.TemporaryDirectory() as folder:
-            return evaluate(
-                model or self.model,
-                self.tokenizer,
-                self.xnli,
-                self.given.lang,
-                self.pairs,
-                plans,
-                SideStore(folder, "evaluation"),
-                {"model": "benchmark"},
-                self.given.batch_tokens,
-            )
+            store = SideStore(folder, "evaluation")
+            run = Run(lm, store, {"model": "benchmark"}, self.given.batch_tokens)
+            return evaluate(run, self.xnli, self.given.lang, self.pairs, plans)
 
     def cell(self) -> str:
         """Nine interventions and the untouched model against nine bare passes."""
@@ -161,9 +149,9 @@ from langneurons.interventions.plan import Write
         return table("A cell of XNLI", *_timed(times, "nine bare passes"), note)
 
     def _encoded(self):
-        from langneurons.scoring.primitives import encode_pair
-
-        return [encode_pair(self.tokenizer, *pair) for pair in self.requests]
+        encoder = self.lm.encoder()
+        pairs = [encoder.pair(*pair) for pair in self.requests]
+        return [(pair.context, pair.continuation) for pair in pairs]
 
     def _check_cell(self, plans) -> None:
         """Compare with full passes in float64 one by one, without any of the package's batching."""
@@ -172,21 +160,19 @@ from langneurons.interventions.plan import Write
         import numpy as np
         import torch
 
+        from langneurons.interventions.apply import applied
         from langneurons.interventions.plan import Plan
-from langneurons.interventions.apply import applied
-        from langneurons.models.families import MlpSites
 
         frame = self.evaluated(plans)
         exact = copy.deepcopy(self.model).double()
         for name, plan in {"none": Plan("none"), "plan 3": plans[list(plans)[3]]}.items():
             values = []
-            with torch.inference_mode(), applied(MlpSites(exact), plan):
+            with torch.inference_mode(), applied(self.lm.tuned(exact), plan):
                 for first, second in self._encoded()[:30]:
                     logits = exact(torch.tensor([first + second]).to(self.model.device)).logits
                     lines = torch.log_softmax(logits[0], -1)[len(first) - 1 : -1]
                     values.append(float(lines[range(len(second)), second].sum()))
-            with applied(self.sites, plan) as running:
-                found = [value for value, _ in self.scored(True, running)[:30]]
+            found = [value for value, _ in self.scored(True, plan)[:30]]
             apart = float(np.abs(np.subtract(found, values)).max())
             if not apart < 1e-3:
                 raise SystemExit(f"log-likelihoods under {name} are apart by {apart:.1e} nats")
@@ -200,49 +186,26 @@ from langneurons.interventions.apply import applied
         import numpy as np
         from common import packed_corpus
 
-        from langneurons.interventions.branches import branched
-        from langneurons.interventions.apply import applied
-        from langneurons.scoring import primitives as scoring
+        from langneurons.scoring.generation import Decoding, generate
+        from langneurons.scoring.nll import token_nll
 
         plans = list(self.plans(2 * self.sites.n_layers // 3).values())
         part = packed_corpus(self.given.model, 2, self.given.lang).identification
         text = (part.tokens, part.lengths, part.scored)
         budget, end = self.given.batch_tokens, ["\n"]
-        asked = (self.model, self.tokenizer, self.prompts[:4], 16, end, budget)
-
-        def apart(work):
-            found = []
-            for plan in plans:
-                with applied(self.sites, plan) as running:
-                    found.append(work(running))
-            return found
-
-        def together(work):
-            with branched(self.sites, plans) as running:
-                return work(running)
-
-        def answered(running):
-            on_forward = running.on_forward
-            return scoring.generate(*asked, on_forward=on_forward, shared=running.by_token)
-
-        pairs = (self.model, self.tokenizer, self.requests, budget)
+        decoding = Decoding(16, end)
         works = {
-            f"loss of {len(part.tokens)} blocks": (
-                lambda run: scoring.token_nll(self.model, *text, budget, run.on_forward),
-                lambda run: scoring.token_nll(self.model, *text, budget, branches=run),
+            f"loss of {len(part.tokens)} blocks": lambda under: token_nll(
+                self.lm, *text, budget, under
             ),
-            f"{len(self.requests)} requests of XNLI": (
-                lambda run: self.scored(True, run),
-                lambda run: scoring.branch_loglikelihoods(*pairs, run),
-            ),
-            "4 answers to XQuAD of at most 16 tokens": (
-                answered,
-                lambda run: scoring.branch_generate(*asked, 1.0, run),
+            f"{len(self.requests)} requests of XNLI": lambda under: self.scored(True, under),
+            "4 answers to XQuAD of at most 16 tokens": lambda under: generate(
+                self.lm, self.prompts[:4], decoding, budget, under
             ),
         }
         rows = []
-        for title, (one, all_) in works.items():
-            expected, found = apart(one), together(all_)
+        for title, work in works.items():
+            expected, found = [work(plan) for plan in plans], work(plans)
             if title.endswith("tokens"):
                 same = expected == found
             else:
@@ -252,8 +215,8 @@ from langneurons.interventions.apply import applied
             base = f"{title}, plan by plan"
             times = interleaved(
                 {
-                    base: lambda one=one: apart(one),
-                    f"{title}, layers below once": lambda all_=all_: together(all_),
+                    base: lambda work=work: [work(plan) for plan in plans],
+                    f"{title}, layers below once": lambda work=work: work(plans),
                 },
                 self.given.repeats,
                 clock=clock(self.given),
@@ -292,17 +255,12 @@ from langneurons.interventions.apply import applied
 
     def answered(self, shared: bool = True, budget: int | None = None, number: int | None = None):
         """Return the answers to the questions."""
-        from langneurons.scoring.primitives import generate
+        from langneurons.scoring.generation import Decoding, generate
 
-        return generate(
-            self.model,
-            self.tokenizer,
-            self.prompts[:number],
-            self.given.tokens,
-            ["\n"],
-            budget or self.given.batch_tokens,
-            shared=shared,
-        )
+        decoding = Decoding(self.given.tokens, ["\n"])
+        budget = budget or self.given.batch_tokens
+        with reading_each_time(not shared):
+            return generate(self.lm, self.prompts[:number], decoding, budget)
 
     def looped(self) -> list[str]:
         """Answer the first questions one by one, reading the whole text again for every token."""

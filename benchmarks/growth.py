@@ -145,12 +145,18 @@ def _tokens(repeats: int, folder: Path) -> dict:
     from common import IDENTITY
 
     from langneurons.activations.collect import Settings, collect
+    from langneurons.models.language_model import LanguageModel
 
     model, sizes, seconds = _model(), [], []
     for blocks in (8, 16, 32, 64, 96):
         corpus = _corpus(blocks)
         sizes.append(blocks * BLOCK)
-        seconds.append(_least(lambda c=corpus: collect(model, c, Settings(), IDENTITY), repeats))
+        seconds.append(
+            _least(
+                lambda c=corpus: collect(LanguageModel(model, identity=IDENTITY), c, Settings()),
+                repeats,
+            )
+        )
     counted, kept = [10**k for k in range(5, 10)], []
     for tokens in counted:
         path = folder / "one.safetensors"
@@ -227,14 +233,13 @@ def _interventions(repeats: int, folder: Path) -> dict:
     import pandas as pd
 
     from langneurons.base.io import write_parquet
-    from langneurons.evaluation.perplexity import document_nll
-    from langneurons.interventions.plan import Plan
-from langneurons.interventions.plan import Write
-from langneurons.interventions.apply import applied
-    from langneurons.models.families import MlpSites
+    from langneurons.evaluation.perplexity import HeldOut, document_nll
+    from langneurons.interventions.plan import Plan, Write
+    from langneurons.models.language_model import LanguageModel
 
     model, corpus = _model(), _corpus(8)
-    sites, generator = MlpSites(model), np.random.default_rng(0)
+    lm, generator = LanguageModel(model), np.random.default_rng(0)
+    sites = lm.sites
     sizes, seconds, kept = [1, 2, 4, 8, 12], [], []
     plans = []
     for number in range(sizes[-1]):
@@ -247,8 +252,7 @@ from langneurons.interventions.apply import applied
     def read(number: int) -> list[pd.DataFrame]:
         found = []
         for plan in plans[:number]:
-            with applied(sites, plan):
-                found.append(pd.DataFrame(document_nll(model, corpus, None, 2048)))
+            found.append(document_nll(lm, corpus, HeldOut(), 2048, plan))
         return found
 
     for number in sizes:

@@ -40,13 +40,13 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from langneurons.interventions.plan import Plan
-from langneurons.interventions.plan import Write
-from langneurons.interventions.apply import applied
-    from langneurons.models.families import MlpSites
+    from langneurons.interventions.apply import applied
+    from langneurons.interventions.plan import Plan, Write
+    from langneurons.models.language_model import LanguageModel
 
     model = load(given.model)
-    sites = MlpSites(model)
+    lm = LanguageModel(model)
+    sites = lm.sites
     device = next(sites.backbone.parameters()).device
     corpus = packed_corpus(given.model, given.blocks, given.lang)
     batches = token_batches(corpus, demo_settings().batch_blocks, device)
@@ -72,7 +72,7 @@ from langneurons.interventions.apply import applied
             ]
 
     def ours() -> list[torch.Tensor]:
-        with applied(sites, plan):
+        with applied(lm, plan):
             return forward()
 
     def loop() -> list[torch.Tensor]:
@@ -100,7 +100,7 @@ from langneurons.interventions.apply import applied
     if not change > 1e-2:
         raise SystemExit(f"the intervention changes hidden states by {change:.1e} only")
     exact = _in_float64(model, batches[0][:1, :64], writes)
-    with torch.inference_mode(), applied(sites, plan):
+    with torch.inference_mode(), applied(lm, plan):
         short = sites.backbone(input_ids=batches[0][:1, :64], use_cache=False).last_hidden_state
     rounding = _apart([short.double()], [exact])
     if not rounding < 1e-4:

@@ -41,6 +41,7 @@ def main() -> None:
     from langneurons.activations.collect import collect
     from langneurons.activations.frames import pack
     from langneurons.models.families import MlpSites
+    from langneurons.models.language_model import LanguageModel
 
     model = load(given.model)
     sites = MlpSites(model)
@@ -55,7 +56,7 @@ def main() -> None:
 
     def measured(**changes):
         asked = demo_settings(**changes)
-        return lambda: collect(model, corpus, asked, IDENTITY)
+        return lambda: collect(LanguageModel(model, identity=IDENTITY), corpus, asked)
 
     _check(model, sites, packed_corpus(given.model, 1, given.lang))
     variants = {
@@ -66,7 +67,7 @@ def main() -> None:
         "act only, no histogram": measured(sites=("act",), histograms=()),
     }
     times = interleaved(variants, given.repeats, clock=clock(given))
-    counts = collect(model, corpus, settings, IDENTITY).histogram("gate")
+    counts = collect(LanguageModel(model, identity=IDENTITY), corpus, settings).histogram("gate")
     begin = time.perf_counter()
     pack(counts)
     fixed = time.perf_counter() - begin
@@ -87,6 +88,7 @@ def _check(model, sites, corpus) -> None:
     import torch
 
     from langneurons.activations.collect import collect
+    from langneurons.models.language_model import LanguageModel
 
     kept: dict[tuple[str, int], np.ndarray] = {}
 
@@ -114,7 +116,7 @@ def _check(model, sites, corpus) -> None:
         )
     for handle in handles:
         handle.remove()
-    found = collect(model, corpus, demo_settings(), IDENTITY)
+    found = collect(LanguageModel(model, identity=IDENTITY), corpus, demo_settings())
     scored = part.scored.reshape(-1)
     for (site, layer), values in kept.items():
         values = values[scored]

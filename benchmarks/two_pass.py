@@ -58,6 +58,7 @@ def main() -> None:
 
     from langneurons.activations.collect import collect
     from langneurons.models.families import MlpSites
+    from langneurons.models.language_model import LanguageModel
 
     model = load(given.model)
     sites = MlpSites(model)
@@ -72,8 +73,10 @@ def main() -> None:
         name: lambda levels=levels: two_pass(sites, batches, masks, *levels)
         for name, levels in FORMS.items()
     }
-    functions[ours] = lambda: collect(model, corpus, settings, IDENTITY)
-    functions[paper] = lambda: collect(model, corpus, with_quantiles, IDENTITY)
+    functions[ours] = lambda: collect(LanguageModel(model, identity=IDENTITY), corpus, settings)
+    functions[paper] = lambda: collect(
+        LanguageModel(model, identity=IDENTITY), corpus, with_quantiles
+    )
     results: dict[str, object] = {}
 
     def keeping(name):

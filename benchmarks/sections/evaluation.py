@@ -1,5 +1,7 @@
 """Scoring and decoding: shared beginnings, branches of layers, decoding in batches."""
 
+from common import reading_each_time
+
 from sections import Check, Row, Setting, apart, check, rows_of, small_model, timing
 
 CHOICES = 3
@@ -45,8 +47,7 @@ def _plans(sites, first: int, number: int):
     """Return plans that write 1 % of the neurons of the layers from `first` on."""
     import numpy as np
 
-    from langneurons.interventions.plan import Plan
-from langneurons.interventions.plan import Write
+    from langneurons.interventions.plan import Plan, Write
 
     generator, found = np.random.default_rng(1), []
     size = max(round(0.01 * sites.d_mlp), 1)
@@ -64,15 +65,13 @@ def scores(setting: Setting) -> list[Check]:
     """Shared beginnings and branches against full passes in float64, one request at a time."""
     import torch
 
-    from langneurons.interventions.branches import branched
     from langneurons.interventions.apply import applied
-    from langneurons.models.families import MlpSites
-    from langneurons.scoring.primitives import branch_loglikelihoods, loglikelihood
+    from langneurons.models.language_model import LanguageModel
+    from langneurons.scoring.likelihood import loglikelihood
 
-    model, exact = small_model(setting.device), small_model("cpu", "float64")
-    sites, reference = MlpSites(model), MlpSites(exact)
-    requests, tokenizer = _requests(500, 5, 30), Numbers()
-    plans = _plans(sites, 1, 2)
+    exact, tokenizer = small_model("cpu", "float64"), Numbers()
+    lm, reference = LanguageModel(small_model(setting.device), tokenizer), LanguageModel(exact)
+    requests, plans = _requests(500, 5, 30), _plans(lm.sites, 1, 2)
     expected = []
     for plan in plans:
         with torch.inference_mode(), applied(reference, plan):
@@ -82,15 +81,9 @@ def scores(setting: Setting) -> list[Check]:
                 logits = exact(torch.tensor([first + second]), use_cache=False).logits[0]
                 lines = torch.log_softmax(logits, -1)[len(first) - 1 : -1]
                 expected.append(float(lines[range(len(second)), second].sum()))
-    shared = []
-    for plan in plans:
-        with applied(sites, plan) as running:
-            found = loglikelihood(
-                model, tokenizer, requests, 400, running.on_forward, shared=running.by_token
-            )
-        shared += [value for value, _ in found]
-    with branched(sites, plans) as running:
-        found = branch_loglikelihoods(model, tokenizer, requests, 800, running)
+    found = [loglikelihood(lm, requests, 400, plan) for plan in plans]
+    shared = [value for values in found for value, _ in values]
+    found = loglikelihood(lm, requests, 800, plans)
     together = [value for values in found for value, _ in values]
     return [
         Check("beginnings read once, log-likelihoods", apart(shared, expected), 1e-4),
@@ -101,21 +94,19 @@ def scores(setting: Setting) -> list[Check]:
 @check("evaluation")
 def decoded(setting: Setting) -> list[Check]:
     """Answers in batches against full passes for every token in float64; under two plans too."""
-    from langneurons.interventions.branches import branched
-    from langneurons.interventions.plan import Plan
-from langneurons.interventions.apply import applied
-    from langneurons.models.families import MlpSites
-    from langneurons.scoring.primitives import branch_generate, generate
+    from langneurons.interventions.apply import applied
+    from langneurons.interventions.plan import untouched
+    from langneurons.models.language_model import LanguageModel
+    from langneurons.scoring.generation import Decoding, generate
 
-    model, exact = small_model(setting.device), small_model("cpu", "float64")
-    model = _endless(model)
-    sites, reference, tokenizer = MlpSites(model), MlpSites(exact), Numbers()
+    exact, tokenizer = small_model("cpu", "float64"), Numbers()
+    lm = LanguageModel(_endless(small_model(setting.device)), tokenizer)
+    reference = LanguageModel(exact)
     prompts = [context for context, _ in _requests(500, 3, 20)] + ["9 8 7"]
-    found = generate(model, tokenizer, prompts, 8, [], 150, shared=True)
+    found = generate(lm, prompts, Decoding(8), 150)
     wrong = _differ(exact, tokenizer, prompts, found)
-    plans, apart_ = [Plan("none"), *_plans(sites, 1, 2)], 0
-    with branched(sites, plans) as running:
-        together = branch_generate(model, tokenizer, prompts, 8, [], 450, 1.0, running)
+    plans, apart_ = [untouched(), *_plans(lm.sites, 1, 2)], 0
+    together = generate(lm, prompts, Decoding(8), 450, plans)
     for plan, texts in zip(plans, together, strict=True):
         with applied(reference, plan):
             apart_ += _differ(exact, tokenizer, prompts, texts)
@@ -143,34 +134,28 @@ def _differ(exact, tokenizer, prompts, texts, steps: int = 8) -> int:
 @timing("evaluation")
 def choices(setting: Setting) -> list[Row]:
     """A context of three choices read once; nine plans of the last third of the layers."""
-    from langneurons.interventions.branches import branched
-    from langneurons.interventions.apply import applied
-    from langneurons.models.families import MlpSites
-    from langneurons.scoring.primitives import branch_loglikelihoods, loglikelihood
+    from langneurons.models.language_model import LanguageModel
+    from langneurons.scoring.likelihood import loglikelihood
 
-    model, tokenizer = setting.model(), Numbers()
-    sites = MlpSites(model)
+    lm = LanguageModel(setting.model(), Numbers())
     size = setting.length - 9
     number = max(setting.tokens // setting.length, 1)
     requests = _requests(setting.config().vocab_size, number, size)
-    plans = _plans(sites, 2 * sites.n_layers // 3, 9)
+    plans = _plans(lm.sites, 2 * lm.n_layers // 3, 9)
 
     def plain() -> None:
-        loglikelihood(model, tokenizer, requests, setting.tokens)
+        with reading_each_time():
+            loglikelihood(lm, requests, setting.tokens)
 
     def shared() -> None:
-        loglikelihood(model, tokenizer, requests, setting.tokens, shared=True)
+        loglikelihood(lm, requests, setting.tokens)
 
     def one_by_one() -> None:
         for plan in plans:
-            with applied(sites, plan) as running:
-                loglikelihood(
-                    model, tokenizer, requests, setting.tokens, running.on_forward, shared=True
-                )
+            loglikelihood(lm, requests, setting.tokens, plan)
 
     def together() -> None:
-        with branched(sites, plans) as running:
-            branch_loglikelihoods(model, tokenizer, requests, setting.tokens, running)
+        loglikelihood(lm, requests, setting.tokens, plans)
 
     base = "three choices, each read"
     times = setting.interleaved({base: plain, "three choices, context once": shared})
@@ -185,38 +170,36 @@ def texts(setting: Setting) -> list[Row]:
     """The loss of text, and answers of 8 tokens, under nine plans of the last third of layers."""
     import numpy as np
 
-    from langneurons.interventions.branches import branched
-    from langneurons.interventions.apply import applied
-    from langneurons.models.families import MlpSites
-    from langneurons.scoring.primitives import branch_generate, generate, token_nll
+    from langneurons.models.language_model import LanguageModel
+    from langneurons.scoring.generation import Decoding, generate
+    from langneurons.scoring.nll import token_nll
 
-    model, tokenizer, vocabulary = _endless(setting.model()), Numbers(), setting.config().vocab_size
-    sites = MlpSites(model)
-    plans = _plans(sites, 2 * sites.n_layers // 3, 9)
+    lm, vocabulary = (
+        LanguageModel(_endless(setting.model()), Numbers()),
+        setting.config().vocab_size,
+    )
+    plans = _plans(lm.sites, 2 * lm.n_layers // 3, 9)
     number = max(setting.tokens // setting.length, 1)
     blocks = np.random.default_rng(0).integers(8, vocabulary, (number, setting.length))
     blocks, lengths = blocks.astype(np.int32), np.full(number, setting.length)
     text = (blocks, lengths, np.ones_like(blocks, dtype=bool))
     requests = _requests(vocabulary, number, setting.length - 9)
-    asked = ([context for context, _ in requests[::CHOICES]], 8, [])
+    asked = ([context for context, _ in requests[::CHOICES]], Decoding(8))
 
     def losses() -> None:
         for plan in plans:
-            with applied(sites, plan) as running:
-                token_nll(model, *text, setting.tokens, running.on_forward)
+            token_nll(lm, *text, setting.tokens, plan)
 
     def losses_together() -> None:
-        with branched(sites, plans) as running:
-            token_nll(model, *text, setting.tokens, branches=running)
+        token_nll(lm, *text, setting.tokens, plans)
 
     def answered() -> None:
         for plan in plans:
-            with applied(sites, plan) as running:
-                generate(model, tokenizer, *asked, setting.tokens, on_forward=running.on_forward)
+            with reading_each_time():
+                generate(lm, *asked, setting.tokens, plan)
 
     def answered_together() -> None:
-        with branched(sites, plans) as running:
-            branch_generate(model, tokenizer, *asked, setting.tokens, 1.0, running)
+        generate(lm, *asked, setting.tokens, plans)
 
     rows = []
     for title, apart_, together in (
@@ -234,7 +217,8 @@ def answers(setting: Setting) -> list[Row]:
     """Seconds per answer of 32 tokens: full passes one by one, the library, ours."""
     import torch
 
-    from langneurons.scoring.primitives import generate
+    from langneurons.models.language_model import LanguageModel
+    from langneurons.scoring.generation import Decoding, generate
 
     model, tokenizer = _endless(setting.model()), Numbers()
     size = min(setting.length, 256)
@@ -263,7 +247,9 @@ def answers(setting: Setting) -> list[Row]:
         )
 
     def ours() -> None:
-        generate(model, tokenizer, prompts, NEW_TOKENS, [], number * (size + NEW_TOKENS))
+        lm, budget = LanguageModel(model, tokenizer), number * (size + NEW_TOKENS)
+        with reading_each_time():
+            generate(lm, prompts, Decoding(NEW_TOKENS), budget)
 
     variants = {"an answer by full passes": loop, "an answer by the library's generate": library}
     variants |= {"an answer in batches": ours}

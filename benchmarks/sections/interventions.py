@@ -9,8 +9,7 @@ def _plan(sites, seed: int, operation: str = "set", share: float = SHARE):
     """Return a plan that writes a share of the neurons of every layer after the nonlinearity."""
     import numpy as np
 
-    from langneurons.interventions.plan import Plan
-from langneurons.interventions.plan import Write
+    from langneurons.interventions.plan import Plan, Write
 
     generator = np.random.default_rng(seed)
     number = max(1, round(share * sites.d_mlp))
@@ -52,17 +51,18 @@ def written(setting: Setting) -> list[Check]:
     """Each operation against a float64 loop over neurons; a plan per row against its own pass."""
     import torch
 
-    from langneurons.interventions.apply import applied
-#applied_rows
-    from langneurons.models.families import MlpSites
+    from langneurons.interventions.apply import applied, hooked
+    from langneurons.interventions.plan import PerRequest
+    from langneurons.models.language_model import LanguageModel
 
     tokens = torch.arange(3 * 17).reshape(3, 17).remainder(509)
     model, exact = small_model(setting.device), small_model("cpu", "float64")
-    sites, result, alone = MlpSites(model), [], []
+    lm, result, alone = LanguageModel(model), [], []
+    sites = lm.sites
     plans = [_plan(sites, k, op, 0.1) for k, op in enumerate(("set", "add", "scale"))]
     with torch.inference_mode():
         for plan in plans:
-            with applied(sites, plan):
+            with applied(lm, plan):
                 found = sites.backbone(input_ids=tokens.to(setting.device), use_cache=False)[0]
             alone.append(found)
             operation = plan.writes[0].operation
@@ -71,9 +71,9 @@ def written(setting: Setting) -> list[Check]:
                     f"{operation}, hidden states", apart(found, _by_hand(exact, tokens, plan)), 1e-4
                 )
             )
-        with applied_rows(sites, plans) as rows:
+        with hooked(lm, PerRequest(plans, range(3))) as rows:
             valid = torch.ones(3, 17, dtype=torch.bool, device=setting.device)
-            rows.on_forward(valid, valid, torch.arange(3))
+            rows.announce(valid, valid, torch.arange(3))
             together = sites.backbone(input_ids=tokens.to(setting.device), use_cache=False)[0]
     expected = torch.stack([alone[k][k] for k in range(3)])
     result.append(Check("a plan per row against its own pass", apart(together, expected), 1e-5))
@@ -85,12 +85,13 @@ def overwritten(setting: Setting) -> list[Row]:
     """1 % of the neurons of every layer: one plan, a plan per row, a loop over the neurons."""
     import torch
 
-    from langneurons.interventions.apply import applied
-#applied_rows
-    from langneurons.models.families import MlpSites
+    from langneurons.interventions.apply import applied, hooked
+    from langneurons.interventions.plan import PerRequest
+    from langneurons.models.language_model import LanguageModel
 
     model, tokens = setting.model(), setting.batch()
-    sites = MlpSites(model)
+    lm = LanguageModel(model)
+    sites = lm.sites
     plan = _plan(sites, 0)
     plans = [_plan(sites, k) for k in range(len(tokens))]
     valid = torch.ones(tokens.shape, dtype=torch.bool, device=setting.device)
@@ -100,12 +101,12 @@ def overwritten(setting: Setting) -> list[Row]:
             sites.backbone(input_ids=tokens, use_cache=False)
 
     def one() -> None:
-        with applied(sites, plan):
+        with applied(lm, plan):
             forward()
 
     def per_row() -> None:
-        with applied_rows(sites, plans) as rows:
-            rows.on_forward(valid, valid, torch.arange(len(tokens)))
+        with hooked(lm, PerRequest(plans, range(len(tokens)))) as rows:
+            rows.announce(valid, valid, torch.arange(len(tokens)))
             forward()
 
     def loop() -> None:
