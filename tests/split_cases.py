@@ -25,7 +25,6 @@ from langneurons.interventions.factors import Factor
 from langneurons.interventions.plan import PerRequest, Plan, Write
 
 # applied_rows
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.load import load_model, prepare_model, spread
 from langneurons.models.settings import ModelEntry
@@ -257,4 +256,4 @@ def test_a_prepared_model_is_loaded_onto_both(tmp_path):
 def test_a_plan_is_checked_against_every_layer():
     deep = Plan("deep", [replace(plan().writes[0], layer=LAYERS)])
     with pytest.raises(ValueError, match=f"layer {LAYERS} of a model of {LAYERS}"):
-        both(lambda model: applied(MlpSites(model), deep).__enter__())
+        both(lambda model: applied(LanguageModel(model), deep).__enter__())
