@@ -15,7 +15,7 @@ ADDING = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 
 def example(heading):
     """Return the first Python block below a heading."""
-    section = ADDING.split(f"{heading}\n")[1]
+    section = ADDING.split(f"\n{heading}\n")[1]
     return re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
 
 
@@ -124,3 +124,25 @@ torch.testing.assert_close(rows, torch.cat([alone, plain]))
 print("halfway" in step.model_json_schema()["properties"]["operation"]["enum"])
 """
     assert run(script).strip() == "True"
+
+
+def test_the_documented_metric_is_one_module(package):
+    folder, run = package
+    code = example("## A metric")
+    path = re.match(r"# src/langneurons/(\S+)", code).group(1)
+    (folder / path).write_text(code, encoding="utf-8")
+    script = """
+import json
+from langneurons.base.shipped import TASK_DEFINITIONS
+from langneurons.evaluation.metrics import METRICS
+from langneurons.evaluation.metrics.metric import Answer
+from langneurons.evaluation.tasks import load_task
+from pathlib import Path
+text = (Path(TASKS) / "xquad.yaml").read_text().replace("[exact_match, f1]", "[f1, length_ratio]")
+assert "length_ratio" in text
+Path("mine.yaml").write_text(text)
+task = load_task("mine.yaml")
+print(json.dumps(METRICS[task.metrics[1]].of_item(Answer("four", ("eightish",)))))
+"""
+    script = script.replace("TASKS", repr(str(ROOT / "config" / "tasks")))
+    assert run(script).strip() == '{"length_ratio": 0.5}'

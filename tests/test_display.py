@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scored import counts
 
 from langneurons.base.io import DamagedFile, write_parquet
-from langneurons.evaluation.corpus_metrics import counts
 from langneurons.reporting.records import (
     evaluation_files,
     in_order,

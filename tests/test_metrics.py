@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langneurons.evaluation import metrics
+from langneurons.evaluation.metrics import answers as metrics
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU
+from scored import counts
 
-from langneurons.evaluation.corpus_metrics import counts
 from langneurons.reporting.published import (
     agreement,
     compare,

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
+from scored import counts, sentence_bleu
 
-from langneurons.evaluation.corpus_metrics import counts, sentence_bleu
 from langneurons.reporting.tables.neurons import (
     activation_statistics,
     layer_counts,

@@ -14,7 +14,8 @@ from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_json, read_jsonl
 from langneurons.config import read_configs
 from langneurons.data import files, hub_rows
-from langneurons.evaluation import corpus_metrics, tasks
+from langneurons.evaluation import tasks
+from langneurons.evaluation.metrics import METRICS
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
@@ -313,9 +314,9 @@ def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
     assert frame.equals(tasks.score_task(LanguageModel(model, tokenizer), task, "zh", rows, 9999))
     golds = [row["sentence_tgt"] for row in rows]
     for metric, tokens in (("bleu", "zh"), ("bleu_13a", "13a")):
-        sums = frame[corpus_metrics.columns(metric)].to_numpy().sum(axis=0)
+        sums = frame[METRICS[metric].columns].to_numpy().sum(axis=0)
         expected = BLEU(tokenize=tokens).corpus_score(list(frame["prediction"]), [golds]).score
-        assert corpus_metrics.score(metric, sums) == pytest.approx(expected / 100)
+        assert METRICS[metric].total(sums) == pytest.approx(expected / 100)
     assert expected > 1
     groups = task.model_copy(update={"metrics": ("bleu_13a", "mean_bleu"), "batch": 3})
     means = tasks.score_task(LanguageModel(model, tokenizer), groups, "zh", rows, 60)["mean_bleu"]

@@ -36,6 +36,8 @@ from langneurons.base.yaml import read_yaml
 from langneurons.data import sources, typed
 from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row, Rows, place_of
+from langneurons.evaluation.metrics import METRICS, names_of
+from langneurons.evaluation.metrics.metric import Answer, Choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,24 +46,6 @@ if TYPE_CHECKING:
     from langneurons.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
-CHOICE_METRICS = ("accuracy",)
-MULTIPLE_CHOICE_METRICS = ("accuracy", "acc_norm")
-ANSWER_METRICS = (
-    "exact_match",
-    "f1",
-    "token_id_exact_match",
-    "token_id_f1",
-    "unicode_exact_match",
-    "unicode_f1",
-    "plain_exact_match",
-    "plain_f1",
-)
-TRANSLATION_METRICS = ("sentence_bleu", "mean_bleu", "bleu", "bleu_13a", "chrf", "chrf++")
-METRICS = {
-    "multiple_choice": MULTIPLE_CHOICE_METRICS,
-    "classification": CHOICE_METRICS,
-    "generation": (*CHOICE_METRICS, *ANSWER_METRICS, *TRANSLATION_METRICS),
-}
 NAMED = 5  # items that a log names
 TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # those of sacreBLEU that need no download
 
@@ -173,7 +157,7 @@ class Task(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
-        legal = METRICS[self.kind]
+        legal = names_of(self.kind)
         for metric in self.metrics:
             if metric not in legal:
                 raise ValueError(
@@ -185,11 +169,12 @@ class Task(BaseModel):
                 "a multiple_choice task, and a generation task with `parse`, list two or more"
                 " choices; no other does"
             )
-        if ("mean_bleu" in self.metrics) != (self.batch is not None):
+        grouped = [name for name in self.metrics if METRICS[name].groups is not None]
+        if bool(grouped) != (self.batch is not None):
             raise ValueError("batch: the size of the groups of metric mean_bleu, and of no other")
         if (self.kind == "classification") != (len(self.classes) > 1):
             raise ValueError("a classification task, and only one, lists two or more classes")
-        if self.parse and (self.kind != "generation" or self.metrics != CHOICE_METRICS):
+        if self.parse and (self.kind != "generation" or self.metrics != ("accuracy",)):
             raise ValueError("parse: belongs to a generation task with metrics: [accuracy]")
         if self.kind == "generation" and not self.parse and "accuracy" in self.metrics:
             raise ValueError("metric 'accuracy' of a generation task needs `parse` and `choices`")
@@ -433,8 +418,7 @@ def score_task(
     """Return item, prediction, gold and one column per metric (0..1), a row per item.
 
     A metric of the whole corpus has its counts instead, in columns `metric:count`; sums of them
-    over items give the score (`langneurons.evaluation.corpus_metrics`). Under a list of plans: by
-    plan.
+    over items give the score (`langneurons.evaluation.metrics`). Under a list of plans: by plan.
     """
     from langneurons.interventions.apply import each
     from langneurons.scoring.generation import Decoding, generate
@@ -532,11 +516,9 @@ def _choices(
             "cut": max(one.cut for one in encoded[own]),
             "apart": sum(one.apart for one in encoded[own]),
         }
-        scores = {"accuracy": float(best == example.label)}
-        if "acc_norm" in task.metrics:
-            normed = max(range(n_choices), key=lambda i: values[i] / lengths[i])
-            scores["acc_norm"] = float(normed == example.label)
-        record |= {metric: scores[metric] for metric in task.metrics}
+        choice = Choice(best, example.label, tuple(values), tuple(lengths))
+        for metric in task.metrics:
+            record |= METRICS[metric].of_item(choice)
         record |= {f"loglikelihood_{i}": value for i, value in enumerate(values)}
         record |= {f"length_{i}": value for i, value in enumerate(lengths)}
         records.append(record)
@@ -549,18 +531,27 @@ def _answers(model, task: Task, lang: str, examples, encoded, texts) -> list[dic
     if task.parse:
         read = [_read_choice(task, *pair) for pair in zip(examples, texts, strict=True)]
         return [record | {"cut": cut} for record, cut in zip(read, cuts, strict=True)]
-    records = []
+    records, answers = [], []
     for example, text, cut in zip(examples, texts, cuts, strict=True):
-        answer = text.strip()
-        record = {"item": example.item, "prediction": answer, "gold": example.golds[0], "cut": cut}
-        records.append(record | _answer_scores(task, lang, model.tokenizer, answer, example.golds))
-    if task.batch is not None:
-        from langneurons.evaluation.corpus_metrics import mean_bleu
-
-        answers = [record["prediction"] for record in records]
-        means = mean_bleu(answers, [example.golds for example in examples], task.batch)
-        for record, mean in zip(records, means, strict=True):
-            record["mean_bleu"] = mean
+        answer = Answer(
+            text.strip(),
+            tuple(example.golds),
+            lang,
+            lambda words: model.tokenizer(words, add_special_tokens=False)["input_ids"],
+            task.tokenizers.get(lang, "13a"),
+        )
+        record = {"item": example.item, "prediction": answer.text, "gold": example.golds[0]}
+        record["cut"] = cut
+        for metric in task.metrics:
+            record |= METRICS[metric].of_item(answer)
+        records.append(record)
+        answers.append(answer)
+    for metric in task.metrics if task.batch is not None else ():
+        if METRICS[metric].groups is not None:
+            for record, value in zip(
+                records, METRICS[metric].groups(answers, task.batch), strict=True
+            ):
+                record[metric] = value
     return records
 
 
@@ -569,7 +560,9 @@ def _read_choice(task: Task, example: Example, text: str) -> dict[str, Any]:
     choice = read_choice(task.parse, example.choices, text.strip())
     gold = example.choices[example.label]
     record = {"item": example.item, "prediction": choice or "", "gold": gold}
-    return record | {"accuracy": float(choice == gold)}
+    wrong = None if choice is None else example.choices.index(choice)
+    taken = example.label if choice == gold else wrong
+    return record | METRICS["accuracy"].of_item(Choice(taken, example.label))
 
 
 def read_choice(readings: Sequence[Reading], choices: Sequence[str], text: str) -> str | None:
@@ -584,36 +577,6 @@ def read_choice(readings: Sequence[Reading], choices: Sequence[str], text: str) 
         if named is not None:
             return known.get(named.casefold())
     return None
-
-
-def _answer_scores(task: Task, lang: str, tokenizer, answer: str, golds) -> dict[str, float]:
-    """Return the metrics of an answer, or their counts."""
-    from langneurons.evaluation import metrics
-    from langneurons.evaluation.corpus_metrics import counts, sentence_bleu
-
-    result = {}
-    for metric in task.metrics:
-        if metric.startswith("token_id"):
-            ids = metrics.token_id_scores(
-                answer, golds, lambda t: tokenizer(t, add_special_tokens=False)["input_ids"]
-            )
-            result[metric] = ids[metric == "token_id_f1"]
-        elif metric.startswith("plain"):
-            result[metric] = metrics.plain_scores(answer, golds)[metric == "plain_f1"]
-        elif metric.startswith("unicode"):
-            own, others = metrics.unicode_form(answer), [*map(metrics.unicode_form, golds)]
-            exact = metric == "unicode_exact_match"
-            score = metrics.answer_exact_match if exact else metrics.answer_f1
-            result[metric] = score(own, others, lang)
-        elif metric == "exact_match":
-            result[metric] = metrics.answer_exact_match(answer, golds, lang)
-        elif metric == "f1":
-            result[metric] = metrics.answer_f1(answer, golds, lang)
-        elif metric == "sentence_bleu":
-            result[metric] = sentence_bleu(answer, golds)
-        elif metric != "mean_bleu":
-            result |= counts(metric, answer, golds, task.tokenizers.get(lang, "13a"))
-    return result
 
 
 def fetch_rows(task: Task, source: Mapping[str, Any], lang: str) -> Rows:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from langneurons.activations import histogram
 from langneurons.base.yaml import read_yaml
-from langneurons.evaluation.corpus_metrics import COUNTS, columns, score
+from langneurons.evaluation.metrics import METRICS
 from langneurons.reporting.masks import PAIR, SHARES, Counts, cells, correlations, read_counts
 from langneurons.reporting.tables.neurons import QUANTITIES
 from langneurons.reporting.tables.tasks import own_language
@@ -146,7 +146,7 @@ def own_cells(
     rows = []
     for metadata, frame in frames:
         frame = own_language(frame)
-        metrics = [name for name in metadata["metrics"] if name in frame or name in COUNTS]
+        metrics = [name for name in metadata["metrics"] if name in frame or METRICS[name].counts]
         selections = sorted(set(frame["selection"]) - {"none"})
         keys = ["adapter", "task", "lang", "langset", "selection", "intervention"]
         for (adapter, task, lang, _, selection, intervention), group in frame.groupby(keys):
@@ -166,9 +166,9 @@ def own_cells(
 def _scored(group: pd.DataFrame, metric: str, results: Mapping) -> tuple[float, float, float]:
     """Return the score of a metric over items, and its interval."""
     settings = (results["bootstrap"], results["confidence"], results["seed"])
-    if metric in COUNTS:
-        counts = group[columns(metric)].to_numpy(np.float64)
-        return aggregate_change(None, counts, lambda sums: score(metric, sums), *settings)[0]
+    if METRICS[metric].counts:
+        counts = group[METRICS[metric].columns].to_numpy(np.float64)
+        return aggregate_change(None, counts, METRICS[metric].total, *settings)[0]
     values = group[metric].to_numpy(np.float64)
     if np.isin(values, SCORES).all():
         low, high = wilson(values.sum(), len(values), results["confidence"])

@@ -11,8 +11,7 @@ import pandas as pd
 
 from langneurons.activations.statistics import Statistics
 from langneurons.base.io import read_records
-from langneurons.evaluation.corpus_metrics import COUNTS, GROUPED
-from langneurons.evaluation.corpus_metrics import columns as counts_of
+from langneurons.evaluation.metrics import METRICS
 from langneurons.selection.table import NeuronTable
 
 Labelled = tuple[dict[str, str], Any]
@@ -125,9 +124,9 @@ def evaluation_files(paths: Iterable[str]) -> list[tuple[Path, pd.DataFrame, dic
         names = names_of(path, "evaluation")
         who = {key: names[key] for key in ("model", "adapter", "task", "lang")}
         metadata = read_records(path, columns, (), **who)[1]
-        grouped = [one for one in metadata["metrics"] if one in GROUPED]
-        whole = (one for one in metadata["metrics"] if one not in GROUPED)
-        held = (counts_of(one) if one in COUNTS else [one] for one in whole)
+        metrics = [METRICS[one] for one in metadata["metrics"]]
+        grouped = [one.name for one in metrics if one.groups is not None]
+        held = (one.columns for one in metrics if one.groups is None)
         numbers = list(itertools.chain.from_iterable(held))
         frame, metadata = read_records(path, (*columns, *grouped), numbers, **who)
         result.append((path, frame, metadata))

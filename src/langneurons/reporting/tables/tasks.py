@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
-from langneurons.evaluation.corpus_metrics import COUNTS, columns, score
+from langneurons.evaluation.metrics import METRICS
 from langneurons.evaluation.power import smallest_p, thin_evidence
-from langneurons.evaluation.tasks import METRICS
 from langneurons.reporting.uncertainty import (
     CHANGES,
     SCORES,
@@ -22,7 +21,6 @@ from langneurons.reporting.uncertainty import (
 )
 
 CONDITION = ["langset", "selection", "intervention", "target"]
-ALL_METRICS = frozenset(metric for names in METRICS.values() for metric in names)
 # Items of which something was cut, or encoded otherwise than asked for.
 COUNTED = ("cut", "apart")
 # How many items have no record, the same in every record of a cell.
@@ -66,12 +64,12 @@ def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
     present = [
         column
         for column in frame
-        if column.partition(":")[0] in ALL_METRICS and frame[column].notna().any()
+        if column.partition(":")[0] in METRICS and frame[column].notna().any()
     ]
     found: dict[str, list[str]] = {}
     for column in present:
         metric = column.partition(":")[0]
-        found[metric] = columns(metric) if ":" in column else [column]
+        found[metric] = METRICS[metric].columns
     return found
 
 
@@ -119,13 +117,15 @@ def _corpus_rows(
     own, change = aggregate_change(
         baseline,
         counts,
-        lambda sums: score(metric, sums),
+        METRICS[metric].total,
         results["bootstrap"],
         results["confidence"],
         results["seed"],
     )
     rows = dict(zip(("mean", "low", "high"), own, strict=True))
-    rows["baseline"] = math.nan if baseline is None else float(score(metric, baseline.sum(axis=0)))
+    rows["baseline"] = (
+        math.nan if baseline is None else float(METRICS[metric].total(baseline.sum(axis=0)))
+    )
     rows |= dict(zip(EMPTY[1:], change, strict=True))
     return rows | {"test": "" if baseline is None else BOOTSTRAPPED}
 
@@ -133,7 +133,7 @@ def _corpus_rows(
 def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     """Return one row per task, language, condition and metric.
 
-    `mean` is the mean over items or, for metrics of a whole corpus (`corpus_metrics`), the score of
+    `mean` is the mean over items or, for metrics of a whole corpus (BLEU, chrF), the score of
     their summed counts. Differences are to the untouched model on the same items. 0/1 metrics:
     Wilson's interval, of differences Tango's with the exact McNemar test; others: Student's t over
     items; corpus metrics: t with the bootstrap's standard error, the same draws under all
@@ -171,7 +171,7 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                         axis=1,
                     )
                     given = None if before is None else before.to_numpy(np.float64)
-                    if metric in COUNTS:
+                    if METRICS[metric].counts:
                         rows = _corpus_rows(given, stacked, metric, results)
                     else:
                         given = None if given is None else given[:, 0]

@@ -15,8 +15,10 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 from langneurons.base.scripts import base_language, character_class, is_unspaced, script_of
+from langneurons.evaluation.metrics.metric import Answer, of_answers
 
 JOINERS = "\u200c\u200d"
 
@@ -120,3 +122,56 @@ def token_id_scores(
     own = encode(prediction)
     ids = [encode(gold) for gold in golds]
     return float(any(own == gold for gold in ids)), max(f1(own, gold) for gold in ids)
+
+
+@of_answers("exact_match", "whether the normalised answer equals a reference (MLQA)")
+def exact_match(answer: Answer) -> float:
+    """Return 1 for an exact match, else 0."""
+    return answer_exact_match(answer.text, answer.golds, answer.lang)
+
+
+@of_answers("f1", "F1 of the answer's words and a reference's (MLQA)")
+def best_f1(answer: Answer) -> float:
+    """Return the best F1 over the references."""
+    return answer_f1(answer.text, answer.golds, answer.lang)
+
+
+@of_answers("token_id_exact_match", "exact match of token numbers (Mondal et al. 2025)")
+def token_id_exact_match(answer: Answer) -> float:
+    """Return 1 if the token numbers equal a reference's, else 0."""
+    return token_id_scores(answer.text, answer.golds, answer.encode)[0]
+
+
+@of_answers("token_id_f1", "F1 of token numbers (Mondal et al. 2025)")
+def token_id_f1(answer: Answer) -> float:
+    """Return the best F1 of token numbers over the references."""
+    return token_id_scores(answer.text, answer.golds, answer.encode)[1]
+
+
+def _composed(answer: Answer) -> Answer:
+    golds = tuple(map(unicode_form, answer.golds))
+    return replace(answer, text=unicode_form(answer.text), golds=golds)
+
+
+@of_answers("unicode_exact_match", "exact match of texts that Unicode counts as the same")
+def unicode_exact_match(answer: Answer) -> float:
+    """Return 1 for an exact match of composed texts, else 0."""
+    return exact_match.item(_composed(answer))
+
+
+@of_answers("unicode_f1", "F1 of texts that Unicode counts as the same")
+def unicode_f1(answer: Answer) -> float:
+    """Return the best F1 of composed texts."""
+    return best_f1.item(_composed(answer))
+
+
+@of_answers("plain_exact_match", "exact match as Gurgurov et al. 2025 score XQuAD")
+def plain_exact_match(answer: Answer) -> float:
+    """Return 1 for an exact match without further rules, else 0."""
+    return plain_scores(answer.text, answer.golds)[0]
+
+
+@of_answers("plain_f1", "F1 as Gurgurov et al. 2025 score XQuAD")
+def plain_f1(answer: Answer) -> float:
+    """Return the best F1 without further rules."""
+    return plain_scores(answer.text, answer.golds)[1]
