@@ -3,7 +3,7 @@ from math import comb, sqrt
 import numpy as np
 import pytest
 
-from langneurons.reporting import power
+from langneurons.evaluation import power
 from langneurons.reporting import uncertainty as u
 
 
