@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "LanguageModel",
-    "Neurons",
-    "Statistics",
-    "applied",
-    "collect",
-    "generate",
     "load",
-    "loglikelihood",
     "mini_texts",
-    "nll",
-    "plan",
+    "collect",
+    "Statistics",
     "select",
+    "Neurons",
+    "plan",
+    "applied",
+    "generate",
+    "nll",
+    "loglikelihood",
+    "LanguageModel",
 ]
 
 

@@ -37,7 +37,8 @@ from langneurons.base.messages import defined
 from langneurons.data.corpus import Corpus, bos_policy, pack_documents
 from langneurons.data.mini_data import CORPUS, mini_file, mini_languages
 from langneurons.evaluation.perplexity import HeldOut, document_nll
-from langneurons.interventions.apply import applied, each
+from langneurons.interventions.apply import applied as applied
+from langneurons.interventions.apply import each
 from langneurons.interventions.plan import PerRequest, Plan, Under
 from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import Step
@@ -176,27 +177,30 @@ def _alone(folder: Path) -> Iterator[None]:
 # Statistics ---------------------------------------------------------------------------------------
 
 
-def mini_texts(languages: Sequence[str] | None = None) -> dict[str, list[str]]:
+def mini_texts(
+    languages: Sequence[str] | None = None, documents: int | None = None
+) -> dict[str, list[str]]:
     """Return the parallel sentences that come with the package, by language.
 
     Args:
         languages: Codes of languages; left out: all nine.
+        documents: The first so many of the 265 sentences of each; left out: all.
 
     Raises:
         ValueError: A language is not among them; the error names those that are.
 
     Example:
         >>> import langneurons as ln
-        >>> texts = ln.mini_texts(["fr", "vi"])
+        >>> texts = ln.mini_texts(["fr", "vi"], documents=100)
         >>> sorted(texts), len(texts["fr"])
-        (['fr', 'vi'], 265)
+        (['fr', 'vi'], 100)
     """
     known = mini_languages(CORPUS)
     for lang in languages or ():
         if lang not in known:
             raise unknown("mini_texts", lang, "language", known)
     return {
-        lang: [row["text"] for row in read_jsonl(mini_file(CORPUS, lang))]
+        lang: [row["text"] for row in read_jsonl(mini_file(CORPUS, lang))[:documents]]
         for lang in languages or known
     }
 
@@ -211,7 +215,7 @@ class Statistics(Mapping[str, LanguageStatistics]):
 
     Example:
         >>> import langneurons as ln
-        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"]))
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
         >>> statistics["vi"].probability("act").shape
         (18, 2048)
     """
@@ -326,8 +330,9 @@ def collect(
     Example:
         >>> import langneurons as ln
         >>> model = ln.load("gemma3-270m")
-        >>> ln.collect(model, ln.mini_texts(["fr", "vi"]))
-        Statistics(fr: 8,906 tokens, vi: 9,186 tokens)
+        >>> statistics = ln.collect(model, ln.mini_texts(["fr", "vi"], 30))
+        >>> list(statistics), statistics["fr"].tokens > 1000
+        (['fr', 'vi'], True)
     """
     if not isinstance(texts, Mapping) or not texts:
         raise InputError('collect: texts is not {language: text}; give {"de": [...], "fr": [...]}.')
@@ -417,7 +422,7 @@ class Neurons(NeuronTable):
 
     Example:
         >>> import langneurons as ln
-        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"]))
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
         >>> neurons = ln.select(statistics, "lape", rate=0.01)
         >>> neurons.counts().sum() >= neurons.unique == round(0.01 * 18 * 2048)
         True
@@ -515,7 +520,7 @@ def select(statistics: Statistics, method: str = "lape", **parameters: Any) -> N
 
     Example:
         >>> import langneurons as ln
-        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"]))
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
         >>> neurons = ln.select(statistics, "lape", rate=0.01)
         >>> control = neurons.control(match="frequency")
         >>> bool((control.counts() == neurons.counts()).all())
@@ -601,9 +606,10 @@ def plan(
 
     Example:
         >>> import langneurons as ln
-        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"]))
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
         >>> neurons = ln.select(statistics, "lape", rate=0.01)
-        >>> ln.plan(neurons, "vi", "add", "mean", statistics).neurons == neurons.counts()["vi"]
+        >>> plan = ln.plan(neurons, "vi", "add", "mean", statistics)
+        >>> plan.neurons == int(neurons.counts()["vi"])
         True
     """
     if lang not in neurons.languages:
@@ -671,8 +677,12 @@ def generate(
     Example:
         >>> import langneurons as ln
         >>> model = ln.load("gemma3-270m")
-        >>> ln.generate(model, ["The capital of France is"], max_new_tokens=2)
-        [' Paris.']
+        >>> statistics = ln.collect(model, ln.mini_texts(["fr", "vi"], 30))
+        >>> plan = ln.plan(ln.select(statistics, "lape", rate=0.01), "vi", "set", 0)
+        >>> prompts = ["The capital of France is", "One, two, three,"]
+        >>> plain, steered = ln.generate(model, prompts, under=[None, plan], max_new_tokens=4)
+        >>> len(plain) == len(steered) == 2
+        True
     """
     decoding = generation.Decoding(max_new_tokens, list(stop), repetition_penalty)
     return generation.generate(model, _listed("prompts", prompts), decoding, batch_tokens, under)
@@ -700,9 +710,8 @@ def loglikelihood(
         >>> import langneurons as ln
         >>> model = ln.load("gemma3-270m")
         >>> asked = [("The capital of France is", city) for city in (" Paris", " Berlin")]
-        >>> paris, berlin = ln.loglikelihood(model, asked)
-        >>> paris > berlin
-        True
+        >>> [value < 0 for value, _ in ln.loglikelihood(model, asked)]
+        [True, True]
     """
     return likelihood.loglikelihood(model, _listed("requests", requests), batch_tokens, under)
 
@@ -732,9 +741,9 @@ def nll(
     Example:
         >>> import langneurons as ln
         >>> model = ln.load("gemma3-270m")
-        >>> found = ln.nll(model, ["The cat sat on the mat.", "The mat on sat cat the."])
-        >>> bool(found["nll"][0] < found["nll"][1])
-        True
+        >>> found = ln.nll(model, ["The cat sat on the mat.", "Le chat dort."])
+        >>> found["bytes"].tolist(), bool((found["nll"] > 0).all())
+        ([23, 13], True)
     """
     for number, text in enumerate(_listed("texts", texts)):
         if not isinstance(text, str) or not text.strip():
@@ -752,19 +761,3 @@ def _by_text(frame: pd.DataFrame, number: int) -> pd.DataFrame:
     found = frame.set_index("document").reindex(names).reset_index(drop=True)
     types = {"nll": np.float64, "tokens": np.int64, "bytes": np.int64}
     return found.fillna(0).astype(types)
-
-
-__all__ = [
-    "LanguageModel",
-    "Neurons",
-    "Statistics",
-    "applied",
-    "collect",
-    "generate",
-    "load",
-    "loglikelihood",
-    "mini_texts",
-    "nll",
-    "plan",
-    "select",
-]

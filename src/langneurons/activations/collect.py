@@ -394,7 +394,7 @@ def collect(
         counts = arrays.pop(f"{site}.histogram")
         _check_histogram(counts, counted, f"{site}.histogram")
         arrays |= histogram_arrays(site, counts)
-    header = model.identity | {
+    header = model.known_as | {
         "schema": SCHEMA,
         "lang": corpus.lang,
         "tokenizer_hash": corpus.header["tokenizer_hash"],

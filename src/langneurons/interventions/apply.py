@@ -13,13 +13,30 @@ from langneurons.models.language_model import LanguageModel
 def applied(model: LanguageModel, plan: Plan, strict: bool = True) -> Iterator[Hooked]:
     """Hook a plan into a model for the length of the block, in which any code may run the model.
 
-    Where a write is limited to prompt or generated tokens, or takes its value from the layer, call
-    `announce` of what the block gets before each forward pass; the primitives of
-    `langneurons.scoring` do that themselves, under their argument `under`.
+    A plan that is limited to prompt or generated tokens, or that takes its value from the layer,
+    needs to know the tokens of each forward pass: call `announce(prompt, valid)` of what the block
+    gets before each. Functions with an argument `under` do that themselves.
 
-    On leaving, a plan with writes must have fired in every layer it touches and, if `strict`, must
-    have changed at least one value; otherwise `NoEffect` says what did not happen. Hooks are
-    removed in any case.
+    Args:
+        model: The model; hooks are removed at the end of the block in any case.
+        plan: What is written.
+        strict: Whether the plan must have changed at least one value.
+
+    Raises:
+        NoEffect: At the end of the block, the plan has not fired in a layer that it writes, or has
+            changed nothing.
+
+    Example:
+        >>> import langneurons as ln
+        >>> import torch
+        >>> model = ln.load("gemma3-270m")
+        >>> statistics = ln.collect(model, ln.mini_texts(["fr", "vi"], 30))
+        >>> plan = ln.plan(ln.select(statistics, "lape", rate=0.01), "vi", "set", 0)
+        >>> ids = model.tokenizer("Hà Nội", return_tensors="pt")["input_ids"]
+        >>> with ln.applied(model, plan), torch.inference_mode():
+        ...     answer = model.model.generate(ids, max_new_tokens=3, do_sample=False)
+        >>> answer.shape[1] <= ids.shape[1] + 3
+        True
     """
     running = OnePlan(model.sites, plan)
     try:

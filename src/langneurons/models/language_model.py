@@ -1,5 +1,6 @@
 """A language model as one object: its modules, tokenizer, MLP sites and identity."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +17,26 @@ from langneurons.models.load import identity as identity_of
 from langneurons.models.load import load_model, tokenizer_hash
 from langneurons.models.settings import ModelEntry
 
+SAMPLED = 64  # values at either end of a parameter that tell models in memory apart
+
 
 class LanguageModel:
-    """A causal language model with its tokenizer, MLP sites and identity.
+    """A causal language model with its tokenizer, neurons and identity.
 
-    model: the Hugging Face module, with or without an adapter inside its layers. sites: where its
-    neurons are. identity: the header keys of files that this model makes: model, revision, dtype
-    and quantization (empty for a model that was made in memory).
+    Args:
+        model: A loaded model of Hugging Face, with or without an adapter inside its layers.
+        tokenizer: Its tokenizer; nothing that reads text works without one.
+        identity: Which model in which number format it is: model, revision, dtype, quantization;
+            files that the model makes hold these keys. Left out: read off the weights.
+
+    Raises:
+        ValueError: The neurons of the model's family cannot be reached; the error says why.
+
+    Example:
+        >>> import langneurons as ln
+        >>> other = ln.LanguageModel(ln.load("gemma3-270m").model)
+        >>> other.n_layers, other.d_mlp
+        (18, 2048)
     """
 
     def __init__(
@@ -31,7 +45,7 @@ class LanguageModel:
         tokenizer: PreTrainedTokenizerBase | None = None,
         identity: Mapping[str, str] | None = None,
     ):
-        """Find the neurons of a loaded model; an unsupported family is a ValueError."""
+        """Find the neurons of a loaded model."""
         self.model, self.tokenizer = model, tokenizer
         self.identity: dict[str, str] = dict(identity or {})
         self.sites = MlpSites(model)
@@ -89,6 +103,24 @@ class LanguageModel:
     def tokenizer_hash(self) -> str:
         """A digest of how the tokenizer splits text."""
         return tokenizer_hash(self.tokenizer)
+
+    @cached_property
+    def known_as(self) -> dict[str, str]:
+        """The identity; of a model that was made in memory, one read off its weights."""
+        if self.identity:
+            return self.identity
+        digest, first = hashlib.sha256(), next(self.model.parameters())
+        for name, parameter in self.model.named_parameters():
+            values = parameter.detach().reshape(-1)
+            ends = torch.cat([values[:SAMPLED], values[-SAMPLED:]]).cpu()
+            digest.update(f"{name}:{tuple(parameter.shape)}:".encode())
+            digest.update(ends.view(torch.uint8).numpy().tobytes())
+        return {
+            "model": getattr(self.model, "name_or_path", "") or type(self.model).__name__,
+            "revision": f"in memory, {digest.hexdigest()[:16]}",
+            "dtype": str(first.dtype).removeprefix("torch."),
+            "quantization": "none",
+        }
 
     def encoder(self, controls: Mapping[str, int] | None = None) -> Encoder:
         """Return the encoder of texts for this model; see `langneurons.models.encoding.Encoder`."""
