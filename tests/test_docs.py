@@ -8,13 +8,19 @@ import pytest
 from inprocess import planned
 
 from langneurons.base.yaml import parse_yaml
-from langneurons.cli import main
+from langneurons.cli import app, main
 from langneurons.config import build
 from langneurons.models.families import ADAPTERS
 
 ROOT = Path(__file__).parent.parent
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
 OWN = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
+# Written by a command, so that its lines are as long as what they show.
+GENERATED = {"docs/configuration.md", "docs/api.md"}
+# Names as they were.
+HISTORY = {"CHANGELOG.md"}
+# Files that a reader is shown how to write.
+SHOWN = {"mine.yaml"}
 SIZE = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 100}
 
 
@@ -25,7 +31,7 @@ def blocks(text):
 
 def test_the_families_of_the_page_are_those_of_the_table():
     table = re.search(r"<!-- families -->(.*?)<!-- /families -->", ADDING, re.DOTALL).group(1)
-    gated, plain = re.findall(r"^\| (?:gated|plain).*\| (.*) \|$", table, re.M)
+    gated, plain = re.findall(r"^- (?:gated|plain) MLP, .*?:((?:.|\n  )*)", table, re.M)
     shown = [re.findall(r"`([a-z0-9_]+)`", line) for line in (gated, plain)]
     gates = {name: one.gate is not None for name, one in ADAPTERS.items()}
     assert shown[0] == sorted(name for name, gate in gates.items() if gate)
@@ -65,8 +71,108 @@ def test_the_next_steps_are_legal(key, value):
     build(parse_yaml(blocks(OWN)[0]) | {key: value})
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def pages():
+    """Return every page of Markdown that the project keeps, as paths below the project."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "config").rglob("*.md")]
+    found += [ROOT / "profiles/README.md", ROOT / "benchmarks/README.md"]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def prose(page):
+    """Return the numbered lines of a page without its blocks of code."""
+    inside, lines = False, []
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").split("\n"), 1):
+        if line.startswith("```"):
+            inside = not inside
+        elif not inside and not line.startswith("    "):
+            lines.append((number, line))
+    return lines
+
+
+def code(page):
+    """Return the lines of a page's blocks of code, and its code within sentences."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.M)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M)
+    lines = [line for block in fenced for line in block.split("\n")]
+    lines += re.findall(r"^    (.*)$", rest, re.M)
+    return [line.split(" #")[0].strip() for line in lines], re.findall(r"`([^`\n]+)`", rest)
+
+
+def shown(text):
+    """Return Markdown as it is read: links by their text."""
+    return re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)
+
+
+@pytest.mark.parametrize("page", sorted(set(pages()) - GENERATED))
+def test_lines_and_cells_are_short(page):
+    long = []
+    for number, line in prose(page):
+        if line.startswith("|"):
+            cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+            long += [(number, len(shown(cell).strip())) for cell in cells]
+        elif " " in line.strip():  # an address by itself has no place to break
+            long.append((number, len(line)))
+    assert [(number, size) for number, size in long if size > 120] == []
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as repositories of Git show them."""
+    found = []
+    for _number, line in prose(page):
+        if line.startswith("#"):
+            title = shown(line.lstrip("#").strip()).lower()
+            anchor = re.sub(r"[^\w -]", "", title).replace(" ", "-")
+            again = found.count(anchor)
+            found += [anchor, f"{anchor}-{again}"] if again else [anchor]
+    return found
+
+
+@pytest.mark.parametrize("page", pages())
 def test_links_of_a_page_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http", "mailto")):
-            assert (page.parent / target).exists(), target
+    folder = (ROOT / page).parent
+    text = "\n".join(line for _number, line in prose(page))
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        if target.startswith(("http", "mailto")):
+            continue
+        linked = (folder / target).resolve() if target else ROOT / page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked.relative_to(ROOT)), f"{target}#{anchor}"
+
+
+TREES = "src|workflow|config|docs|tests|profiles|benchmarks"
+
+
+@pytest.mark.parametrize("page", sorted(set(pages()) - HISTORY))
+def test_files_and_modules_that_a_page_names_exist(page):
+    lines, words = code(page)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    written = re.findall(r"^```\w+\n# (\S+)", text, re.M)  # files that the page shows whole
+    for word in " ".join([*lines, *words]).split():
+        word = word.strip("\"'(),;:[]").rstrip(".")
+        if re.fullmatch(r"langneurons(\.\w+)+", word):
+            # A module, or a name in one.
+            parts = word.split(".")[1:]
+            above = [ROOT / "src/langneurons" / "/".join(parts[:n]) for n in (len(parts), -1)]
+            found = any(
+                p.with_suffix(".py").is_file() or (p / "__init__.py").is_file() for p in above
+            )
+            assert found, word
+        elif re.fullmatch(rf"(?:{TREES})/[\w./-]+\.(py|smk|yaml|csv|md|json|txt|rst)", word):
+            assert (ROOT / word).is_file() or word in written, word
+
+
+@pytest.mark.parametrize("page", sorted(set(pages()) - HISTORY))
+def test_commands_that_a_page_names_exist(page):
+    lines, words = code(page)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for line in [*lines, *words]:
+        for target in re.findall(r"^make ([a-z][a-z-]*)", line):
+            assert target in targets, line
+        for command in re.findall(r"^langneurons ([a-z]\w*)", line):
+            assert command in known, line
+        if line.startswith("snakemake ") and "--configfile" in line:
+            for path in re.findall(r"\S+\.yaml", line):
+                assert (ROOT / path).is_file() or path in SHOWN, line
