@@ -81,3 +81,75 @@ def test_the_module_is_the_same_command(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "tang2024" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Return a folder with a tiny model, and texts in two languages beside it."""
+    pytest.importorskip("torch")
+    from tiny import tiny_model, tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model("llama").save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    for lang, words in {"aa": range(0, 40), "bb": range(40, 80)}.items():
+        lines = [" ".join(f"w{(k * n) % 40 + words[0]}" for k in words) for n in range(1, 40)]
+        (folder / f"{lang}.txt").write_text("\n".join(lines))
+    return folder
+
+
+def test_neurons_are_found_and_steer(tiny, tmp_path, capsys, monkeypatch):
+    import numpy as np
+
+    from langneurons import Neurons, Statistics
+
+    monkeypatch.setenv("LANGNEURONS_CACHE", str(tmp_path / "cache"))
+    out, statistics = tmp_path / "found.parquet", tmp_path / "statistics"
+    arguments = ["find", str(tiny / "model"), "--languages", "aa,bb", "--text", str(tiny)]
+    arguments += ["--method", "mean_difference", "--parameter", "rate=0.2", "--output", str(out)]
+    arguments += ["--statistics", str(statistics), "--control", "layer"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    neurons, control = Neurons.load(out), Neurons.load(tmp_path / "found-control.parquet")
+    measured = Statistics.load(statistics)
+    difference = measured["aa"].mean("act") - measured["bb"].mean("act")
+    mask = neurons.mask("aa")
+    assert mask.any() and difference[mask].min() >= np.sort(difference[~mask])[-1]
+    assert (control.counts() == neurons.counts()).all() and not (control.mask("aa") & mask).any()
+    assert f"{neurons.counts()['aa']}" in shown and f"{neurons.unique} neurons of" in shown
+    steer = ["steer", str(tiny / "model"), str(out), "--language", "aa", "--prompt", "w1 w2"]
+    assert main([*steer, "--value", "3", "--tokens", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "untouched:" in shown and f"{neurons.counts()['aa']} neurons of aa" in shown
+    assert main([*steer, "--value", "mean", "--statistics", str(statistics)]) == 0
+    assert main([*steer, "--value", "mean"]) == 1
+    assert "give the statistics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--languages": "aa"}, ["name two or more"]),
+        ({"--languages": "aa,cc"}, ["neither cc.txt nor cc.jsonl"]),
+        ({"--method": "lapee"}, ["'lapee'", "'lape'?"]),
+        ({"--method": "random"}, ["--method random"]),
+        ({"--parameter": "rte=1"}, ["rte: unknown key", "'rate'?"]),
+        ({"--parameter": "rate=2"}, ["rate", "2"]),
+        ({"--parameter": "rate"}, ["name=value"]),
+        ({"--control": "lyer"}, ["--control", "frequency"]),
+    ],
+)
+def test_mistakes_of_find_end_in_words_before_a_model_is_loaded(tiny, change, words, capsys):
+    given = {"--languages": "aa,bb", "--text": str(tiny)} | change
+    flat = [word for pair in given.items() for word in pair]
+    assert main(["find", "nowhere", *flat]) in (1, 2)
+    shown = capsys.readouterr().err
+    assert all(word in shown for word in words) and "nowhere" not in shown
+
+
+def test_a_model_that_is_none_is_named(tiny, capsys):
+    given = ["--languages", "aa,bb", "--text", str(tiny)]
+    assert main(["find", str(tiny / "nothing"), *given]) == 1
+    assert "nothing" in capsys.readouterr().err
+    assert main(["steer", "x", "no.parquet", "--language", "aa", "--prompt", "a"]) == 1
+    assert "langneurons find" in capsys.readouterr().err

@@ -3,15 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langneurons.base.errors import ConfigError, InputError
+from langneurons.base.errors import ConfigError, InputError, nearest, unknown
 from langneurons.base.shipped import PROJECT, project_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from langneurons.api import Neurons, Statistics
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +30,7 @@ app = typer.Typer(
 Configs = Annotated[
     list[str], typer.Argument(metavar="CONFIG", help="Configuration files; later over earlier.")
 ]
+MODEL = "Repository of the hub (owner/name), folder, GGUF file, or the embedded gemma3-270m."
 Directory = Annotated[Path, typer.Option(help="Working directory of the run.")]
 
 
@@ -69,6 +77,174 @@ def demo(
         raise typer.Exit(done.returncode)
     if not dry_run:
         print(f"Open {directory / 'results/reports/demo.html'}")
+
+
+class Match(StrEnum):
+    """How random neurons are drawn."""
+
+    NONE = "none"
+    LAYER = "layer"
+    FREQUENCY = "frequency"
+
+
+@app.command(short_help="Find the neurons of languages in a model.")
+def find(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    languages: Annotated[str, typer.Option(help="Codes of two or more languages, by commas.")],
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with {language}.txt (a document per line) or {language}.jsonl (field"
+            " `text`); left out: the parallel sentences that come with the package."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="Selection method.")] = "lape",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameter of the method, name=value; repeatable.", metavar="NAME=VALUE"),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Neuron table to write (.parquet), or masks (.pth).")
+    ] = Path("neurons.parquet"),
+    statistics: Annotated[
+        Path | None, typer.Option(help="Folder to write the activation statistics to.")
+    ] = None,
+    control: Annotated[
+        Match | None,
+        typer.Option(help="Write as many random neurons too, matched in this way."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1.")] = None,
+) -> None:
+    """Find the neurons of languages in a model and write them to a file.
+
+    Example: langneurons find gemma3-270m --languages fr,vi --parameter rate=0.01
+    --control frequency
+    """
+    from langneurons import api
+    from langneurons.reporting.tables.write import to_markdown
+
+    texts = _texts(text, [code.strip() for code in languages.split(",") if code.strip()])
+    given, needs = _method(method, parameter or ())
+    measured = api.collect(api.load(model, device=device), texts, **needs)
+    if statistics is not None:
+        measured.save(statistics)
+    neurons = api.select(measured, method, **given)
+    neurons.save(output)
+    print(to_markdown(_counted(neurons, measured)))
+    print(f"{neurons.unique} neurons of {neurons.n_layers * neurons.d_mlp}: {output}")
+    if control is not None:
+        path = output.with_name(f"{output.stem}-control{output.suffix}")
+        neurons.control(control.value).save(path)
+        print(f"as many random neurons (match: {control.value}): {path}")
+
+
+def _method(method: str, parameters: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters of a method, and what it needs of the statistics."""
+    from langneurons.base.messages import defined
+    from langneurons.base.yaml import plain_value
+    from langneurons.selection.methods import METHODS
+
+    if method not in METHODS:
+        raise unknown("--method", method, "method", METHODS)
+    given: dict[str, Any] = {}
+    for one in parameters:
+        name, found, value = one.partition("=")
+        if not found:
+            raise InputError(f"--parameter {one!r}: expected name=value, such as rate=0.01.")
+        given[name] = plain_value(value)
+    selection = defined(METHODS[method], {"method": method, **given}, f"--method {method}")
+    if selection.depends_on:
+        raise InputError(
+            f"--method {method}: it is made from other selections, which the command line does not"
+            " take. Use --control for random neurons, or langneurons.select in Python."
+        )
+    needs = {
+        "histograms": tuple({"gate", *selection.needs_histograms}),
+        "document_means": tuple(selection.needs_document_means),
+    }
+    return given, needs
+
+
+def _texts(folder: Path | None, languages: list[str]) -> dict[str, list[str]]:
+    """Return the documents of each language."""
+    from langneurons import api
+    from langneurons.data.files import lines, objects
+    from langneurons.data.typed import text as text_of
+
+    if len(set(languages)) < 2:
+        raise InputError(
+            "--languages: a neuron is one language's against others; name two or more, such as"
+            " fr,vi."
+        )
+    if folder is None:
+        return api.mini_texts(languages)
+    found = {}
+    for lang in languages:
+        plain, rows = folder / f"{lang}.txt", folder / f"{lang}.jsonl"
+        if plain.is_file():
+            found[lang] = [line for _, line in lines(plain)]
+        elif rows.is_file():
+            found[lang] = [text_of(row.get("text"), row.place, "text") for row in objects(rows)]
+        else:
+            there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+            raise FileNotFoundError(
+                f"--text {folder}: neither {plain.name} nor {rows.name} is there."
+                f"{nearest(plain.name, there)}"
+            )
+    return found
+
+
+def _counted(neurons: "Neurons", statistics: "Statistics") -> "pd.DataFrame":
+    """Return a row per language: neurons, those of no other language, tokens, deepest layers."""
+    import pandas as pd
+
+    own = neurons.frame.drop_duplicates(["layer", "neuron"], keep=False)
+    rows = [
+        {
+            "language": lang,
+            "tokens": statistics[lang].tokens,
+            "neurons": number,
+            "of no other": int((own["lang"] == lang).sum()),
+        }
+        for lang, number in neurons.counts().items()
+    ]
+    return pd.DataFrame(rows)
+
+
+@app.command(short_help="Let a model write with neurons overwritten.")
+def steer(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    neurons: Annotated[Path, typer.Argument(help="Neuron table that `find` wrote.")],
+    prompt: Annotated[list[str], typer.Option(help="Text to continue; repeatable.")],
+    language: Annotated[str, typer.Option(help="The language whose neurons are overwritten.")],
+    operation: Annotated[str, typer.Option(help="set, add, scale, at_least or at_most.")] = "set",
+    value: Annotated[
+        str, typer.Option(help="A number, or a statistic of each neuron: mean, p90, ...")
+    ] = "0",
+    statistics: Annotated[
+        Path | None, typer.Option(help="Folder of statistics; needed where the value is one.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 40,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1.")] = None,
+) -> None:
+    """Let a model continue prompts, untouched and with a language's neurons overwritten.
+
+    Example: langneurons steer gemma3-270m neurons.parquet --language vi --value 0
+    --prompt "Hà Nội là"
+    """
+    from langneurons import api
+    from langneurons.base.yaml import plain_value
+
+    if not neurons.is_file():
+        raise FileNotFoundError(f"{neurons}: there is no such file; `langneurons find` writes one.")
+    table = api.Neurons.load(neurons)
+    known = None if statistics is None else api.Statistics.load(statistics)
+    plan_ = api.plan(table, language, operation, plain_value(value), known)
+    loaded = api.load(model, device=device)
+    answers = api.generate(loaded, prompt, [None, plan_], tokens)
+    for asked, untouched, written in zip(prompt, *answers, strict=True):
+        print(f"prompt:    {asked}\nuntouched: {untouched}\nsteered:   {written}\n")
+    print(f"{operation} {value}: {plan_.neurons} neurons of {language} overwritten")
 
 
 @app.command(short_help="Check configurations; nothing runs.")
