@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from inprocess import planned
+from test_encoding import byte_level
+from tiny import tiny_model
 
+import langneurons as ln
 from langneurons.base.yaml import parse_yaml
 from langneurons.cli import app, main
 from langneurons.config import build
@@ -14,6 +17,7 @@ from langneurons.models.families import ADAPTERS
 
 ROOT = Path(__file__).parent.parent
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 OWN = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
 # Written by a command, so that its lines are as long as what they show.
 GENERATED = {"docs/configuration.md", "docs/api.md"}
@@ -58,6 +62,19 @@ def test_ten_lines_are_a_whole_run(tmp_path, monkeypatch, capsys):
     assert rules.count("measure_perplexity") == 2 and rules[-1] == "write_report"
     assert main(["plan", "mine.yaml"]) == 0
     assert "collect_statistics" in capsys.readouterr().out
+
+
+def test_the_example_of_the_readme_runs(monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    tokenizer = byte_level(pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    model = tiny_model("llama", num_hidden_layers=2, intermediate_size=512, vocab_size=300)
+    monkeypatch.setattr(ln, "load", lambda name: ln.LanguageModel(model, tokenizer))
+    texts = ln.mini_texts()
+    short = {lang: [text[:16] for text in texts[lang]] for lang in texts}
+    monkeypatch.setattr(ln, "mini_texts", lambda langs: {lang: short[lang] for lang in langs})
+    exec(example, {})
+    untouched, own, control = map(float, capsys.readouterr().out.split())
+    assert untouched != own and untouched != control and own != control
 
 
 @pytest.mark.parametrize(
