@@ -5,40 +5,21 @@ configurations cost a second or two.
 """
 
 import contextlib
-import importlib.util
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numba
-from snakemake.api import SnakemakeApi
-from snakemake.settings.types import (
-    ConfigSettings,
-    DAGSettings,
-    OutputSettings,
-    Quietness,
-    ResourceSettings,
-)
 
-ROOT = Path(__file__).parent.parent
+from langneurons.integrations import inprocess
+from langneurons.integrations.inprocess import planned
 
 
 class JobFailed(AssertionError):
     """A job of an accepted configuration failed."""
-
-
-@cache
-def _script(path: str) -> Callable[[Any], None]:
-    """Return the `main` of a script."""
-    spec = importlib.util.spec_from_file_location(f"script_{Path(path).stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @contextlib.contextmanager
@@ -61,27 +42,6 @@ def _as_it_was(folder: Path) -> Iterator[None]:
         root.handlers[:], root.level = handlers, level
 
 
-def planned(folder: Path, config: Path, targets: tuple[str, ...] = ()) -> list[Any]:
-    """Return the jobs of a run in the order in which they can run.
-
-    Raises:
-        WorkflowError: the configuration is refused.
-    """
-    output = OutputSettings(quiet={Quietness.ALL}, enable_file_logging=False)
-    with SnakemakeApi(output) as api:
-        workflow = api.workflow(
-            resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(configfiles=[config]),
-            snakefile=ROOT / "Snakefile",
-            workdir=folder,
-        )
-        dag = workflow.dag(dag_settings=DAGSettings(targets=set(targets)))
-        dag.execute_workflow(executor="dryrun")
-        graph = workflow._workflow.dag
-        ordered = [job for level in graph.toposorted() for job in level]
-        return [job for job in ordered if job.rule.script and graph.needrun(job)]
-
-
 def run(folder: Path, config: Path, targets: tuple[str, ...] = ()) -> list[str]:
     """Run every job of a configuration; return the names of their rules.
 
@@ -91,29 +51,17 @@ def run(folder: Path, config: Path, targets: tuple[str, ...] = ()) -> list[str]:
     """
     done = []
     with _as_it_was(folder):
-        for job in planned(folder, config, targets):
+        for job in planned(folder, [config], targets):
             done.append(job.rule.name)
             call(job)
     return done
 
 
 def call(job: Any) -> None:
-    """Run the script of a job as Snakemake would."""
-    for path in (*job.output, *job.log):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    given = SimpleNamespace(
-        input=job.input,
-        output=job.output,
-        params=job.params,
-        wildcards=job.wildcards,
-        threads=numba.config.NUMBA_NUM_THREADS,  # which no job can change in a process that runs
-        log=job.log,
-        resources=job.resources,
-        rule=job.rule.name,
-    )
-    path = ROOT / "workflow/rules" / job.rule.script
+    """Run the script of a job; say which job failed."""
     try:
-        _script(str(path.resolve()))(given)
+        # The number of threads of numba, which no job can change in a process that runs.
+        inprocess.call(job, numba.config.NUMBA_NUM_THREADS)
     except (Exception, SystemExit) as error:
         places = f"{job.rule.name} {dict(job.wildcards.items())}"
         raise JobFailed(f"{places}: {type(error).__name__}: {error}") from error

@@ -153,3 +153,31 @@ def test_a_model_that_is_none_is_named(tiny, capsys):
     assert "nothing" in capsys.readouterr().err
     assert main(["steer", "x", "no.parquet", "--language", "aa", "--prompt", "a"]) == 1
     assert "langneurons find" in capsys.readouterr().err
+
+
+def command(*arguments):
+    """Run the command in a process of its own; Snakemake's logger keeps streams open."""
+    line = [sys.executable, "-m", "langneurons", *arguments]
+    return subprocess.run(line, capture_output=True, text=True)
+
+
+def test_a_job_runs_in_this_process(tmp_path):
+    target = "resources/text/fr.jsonl"
+    done = command("job", target, "--directory", str(tmp_path))
+    assert "fetch_text: resources/text/fr.jsonl" in done.stdout, done.stderr
+    first = (tmp_path / target).stat().st_mtime_ns
+    command("job", target, "--directory", str(tmp_path))  # again, though it is there
+    assert (tmp_path / target).stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("resources/text/frr.jsonl", ["frr.jsonl", "No rule"]),
+        ("results/gemma3-270m/corpora/fr.safetensors", ["is not there", "snakemake --configfile"]),
+    ],
+)
+def test_a_job_that_cannot_run_says_why(target, words, tmp_path):
+    done = command("job", target, "--directory", str(tmp_path))
+    assert done.returncode == 1
+    assert all(word in done.stderr for word in words) and "Traceback" not in done.stderr

@@ -57,7 +57,7 @@ def test_ten_lines_are_a_whole_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "models/mine").mkdir(parents=True)
     (tmp_path / "models/mine/config.json").write_text(json.dumps(SIZE))
     (tmp_path / "mine.yaml").write_text(block)
-    rules = [job.rule.name for job in planned(tmp_path, tmp_path / "mine.yaml")]
+    rules = [job.rule.name for job in planned(tmp_path, [tmp_path / "mine.yaml"])]
     assert rules.count("collect_statistics") == 4 and rules.count("select_neurons") == 2
     assert rules.count("measure_perplexity") == 2 and rules[-1] == "write_report"
     assert main(["plan", "mine.yaml"]) == 0

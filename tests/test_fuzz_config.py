@@ -169,7 +169,7 @@ def test_snakemake_plans_the_same_jobs(files, tmp_path):
         names = {name for name, _ in jobs(build(raw))}
         made = {
             (job.rule.name, tuple(sorted(job.wildcards.items())))
-            for job in planned(tmp_path, tmp_path / "drawn.json")
+            for job in planned(tmp_path, [tmp_path / "drawn.json"])
             if job.rule.name in names and job.rule.name not in ("quantize_model",)
         }
         ours = {

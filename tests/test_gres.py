@@ -37,7 +37,7 @@ def commands(folder, monkeypatch, runtime, gpus=None):
         raw["models"]["tiny"]["gpus"] = gpus
     (folder / "mine.yaml").write_text(json.dumps(raw))
     found = {}
-    for job in planned(folder, folder / "mine.yaml"):
+    for job in planned(folder, [folder / "mine.yaml"]):
         command = get_submit_command(job, PARAMS) + set_gres_string(job)
         found[job.rule.name] = command, job
     return found

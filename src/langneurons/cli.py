@@ -312,6 +312,28 @@ def efficiency(configs: Configs, directory: Directory = Path()) -> None:
     print(report(read_configs(configs), directory, configs))
 
 
+@app.command(short_help="Run one job of the graph in this process.")
+def job(
+    file: Annotated[str, typer.Argument(help="A file that the graph makes.")],
+    configfile: Annotated[
+        list[Path] | None, typer.Option(help="Configuration files; left out: the default.")
+    ] = None,
+    directory: Directory = Path(),
+) -> None:
+    """Run the job that makes a file in this process, so that a debugger can stop in its script.
+
+    In an editor: debug the module langneurons with these arguments. Input files must be there.
+
+    Example: langneurons job results/gemma3-270m/activations/fr.safetensors
+    """
+    _needs("workflow", "snakemake")
+    from langneurons.integrations.inprocess import run_job
+
+    configs = configfile or [PROJECT / "config" / "config.yaml"]
+    done = run_job(file, configs, directory)
+    print(f"{done.rule.name}: {', '.join(map(str, done.output))}")
+
+
 @app.command(short_help="Convert neuron tables and masks.")
 def convert(
     source: Annotated[Path, typer.Argument(help="Neuron table (.parquet) or masks (.pth).")],
