@@ -64,6 +64,7 @@ def test_ten_lines_are_a_whole_run(tmp_path, monkeypatch, capsys):
     assert "collect_statistics" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.* has no neurons:UserWarning")
 def test_the_example_of_the_readme_runs(monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     tokenizer = byte_level(pad_token="<pad>", bos_token="<s>", eos_token="</s>")
