@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from inprocess import planned
 from test_encoding import byte_level
+from test_rooms import ROOMS
 from tiny import tiny_model
 
 import langneurons as ln
@@ -87,6 +88,12 @@ def test_the_example_of_the_readme_runs(monkeypatch, capsys):
 )
 def test_the_next_steps_are_legal(key, value):
     build(parse_yaml(blocks(OWN)[0]) | {key: value})
+
+
+def test_the_rooms_of_the_page_are_those_of_the_package():
+    section = (ROOT / "docs/design.md").read_text(encoding="utf-8").split("\n## Rooms\n")[1]
+    named = re.findall(r"^\| (\w+) \|", section.split("\n### ")[0], re.M)
+    assert named == ["room", *(room for room in ROOMS if room != "__main__")]
 
 
 def pages():
