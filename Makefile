@@ -8,7 +8,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test light cluster soak lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
+.PHONY: help demo test light pins cluster soak lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
 
 help:                      ## this list; nothing is installed
 	@echo "usage: make TARGET [CONFIG=config/config.yaml] [CORES=2]"; echo
@@ -50,8 +50,8 @@ workflow: .venv/harness .venv/nvrtc ## the tests of the finished graph
 	$(BIN)/python -m pytest -m "workflow and not slow and not slurm"
 
 lint: .venv/installed      ## ruff, snakefmt, snakemake --lint, generated files
-	$(BIN)/ruff check src workflow/scripts tests benchmarks
-	$(BIN)/ruff format --check src workflow/scripts tests benchmarks
+	$(BIN)/ruff check src workflow/scripts tests benchmarks tools setup.py
+	$(BIN)/ruff format --check src workflow/scripts tests benchmarks tools setup.py
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint --configfile config/config.yaml
 	$(BIN)/langneurons reference
@@ -88,6 +88,9 @@ plan: .venv/installed      ## jobs, GPU hours, memory and disk, before anything 
 
 efficiency: .venv/installed ## what jobs used of what they asked for
 	@$(BIN)/langneurons efficiency $(CONFIG)
+
+pins: .venv/installed      ## the newest versions that fit together, into requirements.txt and environment.yml
+	$(BIN)/python tools/pins.py
 
 # The benchmarks' own environment: ours, and the libraries that they compare with.
 .bench/installed: requirements.txt requirements-model.txt benchmarks/requirements.txt pyproject.toml

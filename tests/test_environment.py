@@ -1,6 +1,7 @@
 """One environment, said in four files: the pins agree and cover what is imported."""
 
 import ast
+import importlib.util
 import json
 import re
 import subprocess
@@ -157,3 +158,36 @@ def test_the_package_declares_what_it_imports():
     lines = [*PROJECT["dependencies"], *sum((optional[key] for key in EXTRAS), [])]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     assert uncovered(("src", "workflow"), declared) == []
+
+
+def test_the_container_is_built_from_the_pins():
+    text = (ROOT / "langneurons.def").read_text()
+    (version,) = re.findall(r"^From: python:([\d.]+)-", text, re.M)
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+    files = re.findall(r"^    (\S+) /opt/langneurons/(\S+)$", text, re.M)
+    assert all(source == target and (ROOT / source).exists() for source, target in files)
+    copied = {source for source, _ in files}
+    installed = set(re.findall(r"-r (\S+)", text))
+    assert {"requirements.txt", "requirements-model.txt"} <= installed <= copied
+    # What the build of the wheel reads.
+    parts = set(
+        re.findall(r'"([^"]+)"', re.search(r"PARTS = \((.*)\)", (ROOT / "setup.py").read_text())[1])
+    )
+    assert parts | {"src", "setup.py", "pyproject.toml", "README.md"} <= copied
+    assert "==" not in text.split("%post")[1]
+
+
+def test_new_pins_are_written_into_both_files():
+    spec = importlib.util.spec_from_file_location("pins", ROOT / "tools" / "pins.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    old = tool.pinned(ROOT / "requirements.txt")
+    assert {canonicalize_name(name): version for name, version in old.items()} == REQUIREMENTS
+    found = {"numpy": "99.1", "pyyaml": old["PyYAML"], "nvidia-nvtx": "1", "a-new-one": "0.1"}
+    new = tool.bumped(old, found)
+    assert new == {"a-new-one": "0.1", "numpy": "99.1", "PyYAML": old["PyYAML"]}
+    text = tool.environment((ROOT / "environment.yml").read_text(), old, new)
+    (pip,) = [one["pip"] for one in yaml.safe_load(text)["dependencies"] if isinstance(one, dict)]
+    assert pins(pip) == pins(f"{name}=={version}" for name, version in new.items()) | MODEL
+    same = tool.environment((ROOT / "environment.yml").read_text(), old, old)
+    assert same == (ROOT / "environment.yml").read_text()
