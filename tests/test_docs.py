@@ -196,7 +196,7 @@ def test_commands_that_a_page_names_exist(page):
     for line in [*lines, *words]:
         for target in re.findall(r"^make ([a-z][a-z-]*)", line):
             assert target in targets, line
-        for command in re.findall(r"^langneurons ([a-z]\w*)", line):
+        for command in re.findall(r"^(?:\.venv/bin/)?langneurons ([a-z]\w*)", line):
             assert command in known, line
         if line.startswith("snakemake ") and "--configfile" in line:
             for path in re.findall(r"\S+\.yaml", line):
