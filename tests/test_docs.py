@@ -100,6 +100,7 @@ def pages():
     """Return every page of Markdown that the project keeps, as paths below the project."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "config").rglob("*.md")]
     found += [ROOT / "profiles/README.md", ROOT / "benchmarks/README.md"]
+    found += (ROOT / "src").rglob("*.md")
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
