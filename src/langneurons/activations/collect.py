@@ -16,12 +16,13 @@ follow each other, and batches too, without a gap.
 
 import logging
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from langneurons.activations import histogram as bins
 from langneurons.activations.kernels import LIMB, MOMENTS, accumulate
@@ -129,13 +130,13 @@ class Collector:
                 self._handles.append(handle)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _on_act(self, layer: int):
-        def hook(_module, inputs, output):
+    def _on_act(self, layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             self.fired += 1
             if "gate" in self.settings.sites:
                 self._add("gate", layer, inputs[0])
@@ -144,8 +145,8 @@ class Collector:
 
         return hook
 
-    def _on_down(self, layer: int):
-        def hook(_module, inputs):
+    def _on_down(self, layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple) -> None:
             self._add("product", layer, inputs[0])
 
         return hook
@@ -215,7 +216,7 @@ class Collector:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the accumulators as arrays stacked over layers, histograms not yet packed."""
-        result = {}
+        result: dict[str, np.ndarray] = {}
         for site, kept in self.accumulators.items():
             stacked = {
                 "positive": torch.stack([t.cpu() for t in kept.positive]),

@@ -14,6 +14,7 @@ import ctypes
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -213,7 +214,7 @@ def compile_source(
 
 
 @functools.cache
-def _kernels(index: int) -> dict | None:
+def _kernels(index: int) -> Any:
     """Return the kernels by name, loaded on a GPU; None, with a warning, where that fails."""
     if torch.version.hip:
         log.warning("the counting kernel is for NVIDIA GPUs; counting with torch operations")
@@ -247,7 +248,14 @@ def _index(device: torch.device) -> int:
 
 
 def accumulate_cuda(
-    x, mask, rows, positive, limbs, extremes, histogram, warps: int | None = None
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    rows: torch.Tensor,
+    positive: torch.Tensor,
+    limbs: torch.Tensor,
+    extremes: torch.Tensor,
+    histogram: torch.Tensor,
+    warps: int | None = None,
 ) -> None:
     """Do the same as `kernels.accumulate` in one launch; shapes as there, all on one GPU."""
     if x.dtype not in DTYPES:

@@ -58,7 +58,7 @@ def pack(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         below = np.zeros(counts.shape[0], np.int64)
         for group in range(GROUPS):
             own = counts[:, group * WIDTH : (group + 1) * WIDTH].T
-            steps = np.diff(np.asarray(own, np.int32), axis=0, prepend=np.int32(0))
+            steps: np.ndarray = np.diff(np.asarray(own, np.int32), axis=0, prepend=np.int32(0))
             rows = np.concatenate(
                 [
                     below.astype("<i8").view("<u4").reshape(-1, BELOW).T,

@@ -17,6 +17,7 @@ the values in the threshold's own bin elsewhere.
 """
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,7 +86,13 @@ def quantile(
     return np.where(total > 0, result, np.nan)
 
 
-def _order_statistic(histogram, cumulative, rank, minimum, maximum):
+def _order_statistic(
+    histogram: np.ndarray,
+    cumulative: np.ndarray,
+    rank: np.ndarray,
+    minimum: np.ndarray,
+    maximum: np.ndarray,
+) -> np.ndarray:
     """Place the value of 0-based rank evenly inside its bin."""
     index = (cumulative <= rank[..., None]).sum(axis=-1)
     index = np.minimum(index, N_BINS - 1)[..., None]
@@ -121,7 +128,7 @@ def quantile_tensor(
     rank = (total - 1).clamp(min=0) * q
     minimum, maximum = minimum.double(), maximum.double()
 
-    def order_statistic(rank):
+    def order_statistic(rank: "torch.Tensor") -> "torch.Tensor":
         index = (cumulative <= rank[..., None]).sum(-1, keepdim=True).clamp(max=N_BINS - 1)
         count = histogram.gather(-1, index)[..., 0].double()
         before = cumulative.gather(-1, index)[..., 0] - count
@@ -152,7 +159,7 @@ def exceedance(
     return np.where(total > 0, exceeding / np.where(total > 0, total, 1.0), np.nan)
 
 
-def image(function, samples: int = 64) -> np.ndarray:
+def image(function: Callable[[np.ndarray], np.ndarray], samples: int = 64) -> np.ndarray:
     """Return M (N_BINS, N_BINS): the share of each bin that `function` sends to each other bin.
 
     With `histogram @ M` the distribution of a pointwise function of a value follows from the

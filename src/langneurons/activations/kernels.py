@@ -31,7 +31,16 @@ ZERO_32 = np.int32(N_SIGN)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def _accumulate(x, bits, mask, rows, positive, limbs, extremes, histogram):
+def _accumulate(
+    x: np.ndarray,
+    bits: np.ndarray,
+    mask: np.ndarray,
+    rows: np.ndarray,
+    positive: np.ndarray,
+    limbs: np.ndarray,
+    extremes: np.ndarray,
+    histogram: np.ndarray,
+) -> None:
     """Add x (tokens, neurons) to the accumulators; `rows` are the block borders in tokens."""
     n_neurons = x.shape[1]
     with_histogram = histogram.shape[0] > 0
@@ -96,7 +105,15 @@ def _accumulate(x, bits, mask, rows, positive, limbs, extremes, histogram):
                 extremes[1, start + j] = np.nan
 
 
-def accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram) -> None:
+def accumulate_torch(
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    rows: torch.Tensor,
+    positive: torch.Tensor,
+    limbs: torch.Tensor,
+    extremes: torch.Tensor,
+    histogram: torch.Tensor,
+) -> None:
     """Do the same with torch operations, on any device; shapes as in `accumulate`.
 
     No shape depends on the data, so the host waits for nothing.
@@ -135,7 +152,15 @@ def accumulate_torch(x, mask, rows, positive, limbs, extremes, histogram) -> Non
         histogram.view(-1).index_add_(0, index.view(-1), ones)
 
 
-def accumulate(x, mask, rows, positive, limbs, extremes, histogram) -> None:
+def accumulate(
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    rows: torch.Tensor,
+    positive: torch.Tensor,
+    limbs: torch.Tensor,
+    extremes: torch.Tensor,
+    histogram: torch.Tensor,
+) -> None:
     """Add activations to a layer's accumulators, in place.
 
     x: float tensor (tokens, neurons); mask: bool (tokens,); rows: int64, the ascending borders of

@@ -11,7 +11,7 @@ CHUNK = 64
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def undo(planes, result):
+def undo(planes: np.ndarray, result: np.ndarray) -> None:
     """Fill int32 counts (neurons, bins) from uint8 planes (4, bins * neurons), lowest byte first.
 
     A plane holds one bin of all neurons after the other; the numbers are differences between
@@ -35,7 +35,14 @@ def undo(planes, result):
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def exceedance(histogram, threshold, low, high, edges, result):
+def exceedance(
+    histogram: np.ndarray,
+    threshold: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    edges: np.ndarray,
+    result: np.ndarray,
+) -> None:
     """Fill P(a > threshold) of each row of histogram (neurons, bins); the rest is (neurons,).
 
     Only the bin of the threshold, or the two that meet there, are shared out.

@@ -15,7 +15,7 @@ that dozens of languages fit into memory.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -73,7 +73,7 @@ class _Arrays(Mapping):
                 self._layers[whole + BY_LAYER] = self._layers.get(whole + BY_LAYER, 0) + 1
         self._keys = [key for key in stored if f"{BY_LAYER}." not in key] + sorted(self._layers)
 
-    def _open(self):
+    def _open(self) -> Any:
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -253,13 +253,13 @@ class Statistics:
         above = np.where(low > threshold, self.tokens, np.where(high > threshold, above, 0.0))
         return above / self.tokens if self.tokens else np.full(self.shape, np.nan)
 
-    def _sliced(self, key: str):
+    def _sliced(self, key: str) -> AbstractContextManager[Callable[[int, int], np.ndarray]]:
         if isinstance(self.arrays, _Arrays):
             return self.arrays.sliced(key)
         whole = self.arrays[key]
         return nullcontext(lambda start, end: whole[start:end])
 
-    def _per_layer(self, site, function) -> np.ndarray:
+    def _per_layer(self, site: str, function: Callable[..., np.ndarray]) -> np.ndarray:
         histogram, low, high = self.histogram(site), self.min(site), self.max(site)
         layers = range(self.shape[0])
         return np.stack([function(histogram[i], low[i], high[i], i) for i in layers])
@@ -340,7 +340,9 @@ class Statistics:
     def _patches(self) -> dict[tuple[str, str], np.ndarray]:
         return {}
 
-    def _of_documents(self, name: str, site: str, function) -> np.ndarray:
+    def _of_documents(
+        self, name: str, site: str, function: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
         if (name, site) not in self._patches:
             layers = range(self.shape[0])
             found = [function(self.document_means(site, layer)) for layer in layers]

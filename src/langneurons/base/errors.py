@@ -3,6 +3,9 @@
 import difflib
 import re
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 QUERY = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]+")
 
@@ -27,9 +30,16 @@ def nearest(value: object, legal: Iterable[object]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def present(value: T | None, message: str) -> T:
+    """Return a value that has to be there; None is a ValueError with the message."""
+    if value is None:
+        raise ValueError(message)
+    return value
+
+
 def unknown(path: str, value: object, what: str, legal: Iterable[object]) -> ConfigError:
     """Build the error for a name that is not defined."""
-    legal = [str(word) for word in legal]
-    listed = ", ".join(legal[:40]) + (", ..." if len(legal) > 40 else "")
+    words = [str(word) for word in legal]
+    listed = ", ".join(words[:40]) + (", ..." if len(words) > 40 else "")
     text = f"{path}: {value!r} is not a known {what}; known: {listed or 'none'}."
-    return ConfigError(text + nearest(value, legal))
+    return ConfigError(text + nearest(value, words))

@@ -50,7 +50,7 @@ def check_conversions(given: Any, made: Any, path: str) -> None:
         short = listed is not None and listed not in given
         for key, value in given.items():
             if short and key not in type(made).model_fields:
-                result = getattr(getattr(made, listed)[0], str(key), None)
+                result = getattr(getattr(made, str(listed))[0], str(key), None)
                 check_conversions(value, result, f"{path}.{key}")
                 continue
             result = made.get(key) if isinstance(made, dict) else getattr(made, str(key), None)
@@ -188,7 +188,7 @@ class _Place:
         """The keys that are legal beside the last one."""
         names = set(self.owner.model_fields) if self.owner else set()
         if self.shorthand is not None:
-            names |= set(self.shorthand.model_fields) - {self.shorthand.one_of}
+            names |= set(self.shorthand.model_fields) - {getattr(self.shorthand, "one_of", None)}
         return sorted(names)
 
     @property

@@ -1,6 +1,6 @@
 """Configuration key `protocols`: what is done as the paper's code does it, what is corrected."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -75,7 +75,7 @@ class Protocol(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_word(cls, value):
+    def _one_word(cls, value: Any) -> Any:
         """Accept one word for all points."""
         if isinstance(value, str):
             if value not in get_args(Choice):

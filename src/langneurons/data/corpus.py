@@ -38,7 +38,9 @@ from langneurons.data.rows import Row, Rows
 from langneurons.models.encoding import Encoder, beginning, check_length, following, plain_text
 
 if TYPE_CHECKING:
-    from langneurons.data.settings import CorpusConfig
+    from transformers import PreTrainedTokenizerBase
+
+    from langneurons.data.settings import CorpusConfig, TextSource
 
 log = logging.getLogger(__name__)
 PARTS = ("identification", "heldout")
@@ -52,7 +54,7 @@ def split_of(identifier: str, fraction: float, seed: int) -> str:
     return "heldout" if held_out else "identification"
 
 
-def documents(source, lang: str, key: str = "corpus.source") -> Rows:
+def documents(source: "TextSource", lang: str, key: str = "corpus.source") -> Rows:
     """Return the rows of a language from the source of a configuration key."""
     if source.kind == "mini":
         return sources.read({"kind": "mini"}, key, lang, mini=mini_file(source.texts, lang))
@@ -61,14 +63,14 @@ def documents(source, lang: str, key: str = "corpus.source") -> Rows:
     return sources.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)
 
 
-def _fields(source) -> tuple[str, str | None]:
+def _fields(source: "TextSource") -> tuple[str, str | None]:
     """Return the fields of text and identifier; None: a document is named by its position."""
     if source.kind == "mini":
         return "text", "id"
     return ("text", None) if source.kind == "text" else (source.text_field, source.id_field)
 
 
-def document(row: Row, source, number: int) -> tuple[str, str]:
+def document(row: Row, source: "TextSource", number: int) -> tuple[str, str]:
     """Return the identifier and text of a row; a text that is null is blank.
 
     number: the row's position, from 0, which names it where the source has no identifiers.
@@ -97,7 +99,7 @@ class _Texts:
         self._seen = typed.Unique("text")
         self._names = typed.Unique("id")
 
-    def read(self, source, rows: Rows, prefix: str = "") -> Iterator[tuple[str, str]]:
+    def read(self, source: "TextSource", rows: Rows, prefix: str = "") -> Iterator[tuple[str, str]]:
         """Yield the documents of one source."""
         text_field, id_field = _fields(source)
         most, characters = getattr(source, "characters", None), 0
@@ -311,9 +313,9 @@ class Corpus:
         for name in PARTS:
             try:
                 parts[name] = Part(
-                    *(tensors[f"{name}.{key}"] for key in ARRAYS),
-                    header.pop(f"{name}.documents"),
-                    header.pop(f"{name}.document_bytes"),
+                    documents=header.pop(f"{name}.documents"),
+                    document_bytes=header.pop(f"{name}.document_bytes"),
+                    **{key: tensors[f"{name}.{key}"] for key in ARRAYS},
                 )
             except KeyError as error:
                 raise DamagedFile(damaged(path, f"lacks {error}")) from error
@@ -404,7 +406,9 @@ def pack_documents(
     return Part(tokens, lengths, document, mask, names, sizes)
 
 
-def bos_policy(asked: str, tokenizer, lang: str) -> tuple[str, list[int]]:
+def bos_policy(
+    asked: str, tokenizer: "PreTrainedTokenizerBase", lang: str
+) -> tuple[str, list[int]]:
     """Return where BOS goes in one model's blocks, and its tokens.
 
     It goes nowhere if the tokenizer puts nothing before a text and has no BOS token.
@@ -431,7 +435,7 @@ def pack_corpus(
     config: "CorpusConfig",
     lang: str,
     text_path: str | os.PathLike,
-    tokenizer,
+    tokenizer: "PreTrainedTokenizerBase",
     tokenizer_hash: str,
     limit: int | None = None,
     about: Mapping[str, Any] | None = None,
@@ -500,7 +504,9 @@ def pack_corpus(
     return Corpus(lang, parts["identification"], parts["heldout"], header)
 
 
-def _encode(rows: Iterable[dict], tokenizer, chunk: int = 256) -> Iterator[tuple[str, list, int]]:
+def _encode(
+    rows: Iterable[dict], tokenizer: "PreTrainedTokenizerBase", chunk: int = 256
+) -> Iterator[tuple[str, list, int]]:
     rows = iter(rows)
     while batch := list(itertools.islice(rows, chunk)):
         encoded = plain_text(tokenizer, [row["text"] for row in batch])

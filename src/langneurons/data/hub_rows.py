@@ -1,11 +1,12 @@
 """Rows of data sets of the hub, streamed, and streamed again from where a connection ended."""
 
+import functools
 import logging
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from langneurons.base.errors import InputError, nearest
 from langneurons.base.settings import NEWEST
@@ -47,16 +48,16 @@ def read(
         found, names, classes = {}, {}, {}
         for field, column in columns.items():
             own, template = column["field"], column["config"]
-            name = filled(template, f"{key}.columns.{field}.config", lang, code)
-            taken = list(_rows(repo, name, split, commit, [own], [own]))
-            found[field], names[field] = [row[own] for row in taken], name
+            config = filled(template, f"{key}.columns.{field}.config", lang, code)
+            taken = list(_rows(repo, config, split, commit, [own], [own]))
+            found[field], names[field] = [row[own] for row in taken], config
             if taken and own in taken[0].names:
                 classes[field] = taken[0].names[own]
         where = f"{repo} ({', '.join(names.values())}, {split})"
         rows = aligned(found, lambda number: f"{where}, row {number}", where, classes)
         return Rows(rows, origin | {"config": sorted(set(names.values()))})
     template = source.get("config")
-    name = template and filled(template, f"{key}.config", lang, code)
+    name = filled(template, f"{key}.config", lang, code) if template else template
     origin["config"] = name
     shuffle = None
     if source.get("seed") is not None:
@@ -80,11 +81,11 @@ def _rows(
     if not switched_off():
         _resolve(repo, commit, what)
     files, names = persist(what, lambda: _files(repo, config, split, commit, fields, needed, what))
-    parts = [(f"{where}, row", _Chained(files))]
+    parts: list[tuple[str, Iterable[dict[str, Any]]]] = [(f"{where}, row", _Chained(files))]
     if shuffle is not None:
         parts = [(f"{where}, file {number}, row", one) for number, one in enumerate(files, 1)]
 
-    def rows_of(part: tuple[str, Any]) -> Iterator[Row]:
+    def rows_of(part: tuple[str, Iterable[dict[str, Any]]]) -> Iterator[Row]:
         name, own = part
         for number, row in enumerate(_lasting(own, what), 1):
             place = f"{name} {number}"
@@ -97,14 +98,14 @@ def _rows(
 
     if shuffle is None:
         return rows_of(parts[0])
-    return _shuffled([lambda part=part: rows_of(part) for part in parts], **shuffle)
+    return _shuffled([functools.partial(rows_of, part) for part in parts], **shuffle)
 
 
 def _lasting(stream: Iterable[T], what: str) -> Iterator[T]:
     """Yield what a stream yields; after a break it goes on behind what has come."""
     count, rows = 0, None
 
-    def following():
+    def following() -> T | None:
         nonlocal rows
         if rows is None:
             rows = iter(stream)
@@ -166,7 +167,7 @@ def _resolve(repo: str, commit: str, what: str) -> None:
         raise InputError(f"{what}: the hub answers with commit {found}, which is not used.")
 
 
-class _Chained:
+class _Chained(Generic[T]):
     """The rows of several files, one after the other, as often as they are asked for."""
 
     def __init__(self, files: Sequence[Iterable[T]]):
@@ -197,7 +198,15 @@ class _Parquet:
                 yield from batch.to_pylist()
 
 
-def _files(repo, config, split, commit, fields, needed, what):
+def _files(
+    repo: str,
+    config: str | None,
+    split: str,
+    commit: str,
+    fields: Sequence[str] | None,
+    needed: Sequence[str],
+    what: str,
+) -> tuple[list[Iterable[dict[str, Any]]], Mapping[str, Sequence[str]]]:
     """Return the rows of each file of a split, of the commit and no other, and class names."""
     import datasets
 
@@ -226,7 +235,7 @@ def _files(repo, config, split, commit, fields, needed, what):
     return [stream.shard(number, index) for index in range(number)], names
 
 
-def _builder(repo, config, commit, what):
+def _builder(repo: str, config: str | None, commit: str, what: str) -> Any:
     import datasets
 
     if Path(repo).exists():

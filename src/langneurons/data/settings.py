@@ -1,6 +1,6 @@
 """Configuration key `corpus`: the text on which neurons are found and perplexity is measured."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class MiniText(Frozen):
     )
 
 
-CODES = Field(
+CODES: Any = Field(
     default_factory=dict,
     description="The data set's own code of a language, for {code}; ours where not named.",
 )

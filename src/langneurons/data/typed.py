@@ -166,7 +166,8 @@ def whole(value: Any) -> int | None:
         return None
     if isinstance(value, numbers.Integral):
         return int(value)
-    return int(value) if math.isfinite(value) and value == int(value) else None
+    number = float(value)
+    return int(number) if number.is_integer() else None
 
 
 def identifier(value: Any, place: str, field: str) -> str:

@@ -1,7 +1,8 @@
 """Hook plans into a model for the length of a block."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from langneurons.interventions.branches import Branched
 from langneurons.interventions.hooks import Hooked, OnePlan, PlanPerRow
@@ -74,11 +75,11 @@ def several(under: Under) -> bool:
     return not (under is None or isinstance(under, (Plan, PerRequest)))
 
 
-def results(under: Under, by_plan):
+def results(under: Under, by_plan: Sequence[Any]) -> Any:
     """Return what was found under each plan, or the only one where no list of plans was given."""
     return by_plan if several(under) else by_plan[0]
 
 
-def each(under: Under, function: Callable, found):
+def each(under: Under, function: Callable[[Any], Any], found: Any) -> Any:
     """Return a function of what a call gave, or of what it gave under each plan."""
     return [function(one) for one in found] if several(under) else function(found)

@@ -17,16 +17,19 @@ as pass through it (`langneurons.scoring.keyvalues`). Where rows go their own wa
 every plan gets rows of its own in every layer (`Branched.divided`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from langneurons.interventions.hooks import (
     Forward,
     Hooked,
     HookedWrite,
     PlanPerRow,
+    announced,
     check_depth,
     check_effect,
 )
@@ -83,10 +86,10 @@ def portions(first: Sequence[int], n_layers: int, limit: int) -> list[list[int]]
     alone stands alone.
     """
     by_depth = sorted(range(len(first)), key=lambda number: (-first[number], number))
-    limit, found = min(limit, MOST), []
+    found: list[list[int]] = []
     for number in by_depth:
         worth = first[number] >= WORTH * n_layers
-        if found and worth and len(found[-1]) < limit:
+        if found and worth and len(found[-1]) < min(limit, MOST):
             found[-1].append(number)
         else:
             found.append([number])
@@ -121,27 +124,28 @@ class Branched(Hooked):
                 handle = module.register_forward_pre_hook(self._widen(layer), with_kwargs=True)
                 self._handles.append(handle)
 
-    def _widen(self, layer: int):
-        def hook(_module, arguments, named):
+    def _widen(self, layer: int) -> Callable[..., tuple[tuple, dict[str, Any]] | None]:
+        def hook(
+            _module: nn.Module, given: tuple, keywords: dict[str, Any]
+        ) -> tuple[tuple, dict[str, Any]] | None:
             count = self.layout.counts[layer]
             if not self.active or count == 1:
                 return None
             new = count - (self.layout.counts[layer - 1] if layer else 1)
-            rows = self._forward.valid.shape[0]
-            arguments, named = list(arguments), dict(named)
-            where, key = (arguments, 0) if arguments else (named, "hidden_states")
-            hidden = where[key]
-            rest = [self._repeated(each, rows, count) for each in arguments[1:]]
-            others = {k: self._repeated(v, rows, count) for k, v in named.items() if k != key}
+            rows = len(announced(self._forward).prompt)
+            key = "hidden_states"
+            hidden = given[0] if given else keywords[key]
+            rest = [self._repeated(each, rows, count) for each in given[1:]]
+            others = {k: self._repeated(v, rows, count) for k, v in keywords.items() if k != key}
             if new:
                 hidden = torch.cat([hidden, *[hidden[: len(hidden) // (count - new)]] * new])
-            if arguments:
+            if given:
                 return (hidden, *rest), others
             return (), others | {key: hidden}
 
         return hook
 
-    def _repeated(self, value, rows: int, count: int):
+    def _repeated(self, value: Any, rows: int, count: int) -> Any:
         """Return an argument of a layer with what goes by rows repeated for each block."""
         if isinstance(value, torch.Tensor):
             if value.dim() < 2 or len(value) % rows or len(value) == 1 < rows:
@@ -157,7 +161,7 @@ class Branched(Hooked):
             return {k: self._repeated(each, rows, count) for k, each in value.items()}
         return value
 
-    def _hook(self, layer: int, operations: list[tuple[int, HookedWrite]]):
+    def _hook(self, layer: int, operations: list[tuple[int, HookedWrite]]) -> Callable:
         def apply(values: torch.Tensor) -> torch.Tensor:
             if not self.active:
                 return values
@@ -193,13 +197,13 @@ class Branched(Hooked):
         prompt: torch.Tensor,
         valid: torch.Tensor | None = None,
         numbers: torch.Tensor | None = None,
-        cache=None,
+        cache: Any = None,
     ) -> None:
         """Say which tokens (batch, pos) of the next forward pass are what, before they are widened.
 
         Once the plans are `divided`, `numbers` hold the plan of each row.
         """
-        if not self.active:
+        if not self.active and self._rows is not None:
             self._rows.announce(prompt, valid, numbers)
             return
         if numbers is not None or valid is None:
@@ -218,7 +222,7 @@ class Branched(Hooked):
         order = self.layout.last()
         return blocks if order == list(range(len(blocks))) else blocks[order]
 
-    def _carry(self, cache, before: Layout) -> None:
+    def _carry(self, cache: Any, before: Layout) -> None:
         """Bring a cache that was read under the layout `before` to the present one."""
         after = self.layout
         if before == after:
@@ -232,7 +236,9 @@ class Branched(Hooked):
             rows = torch.tensor(blocks)[:, None] * of + torch.arange(of)
             part.select(rows.reshape(-1))
 
-    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache, numbers):
+    def divided(
+        self, hidden: torch.Tensor, mask: torch.Tensor, cache: Any, numbers: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Give each plan rows of its own from here on, in the order of the plans."""
         rows = len(mask)
         hidden = self.by_plan(hidden).flatten(0, 1)

@@ -10,6 +10,7 @@ of `langneurons.scoring` call around each forward pass.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,27 @@ class Forward:
     prompt: torch.Tensor
     valid: torch.Tensor | None
     plans: torch.Tensor | None
+
+    @property
+    def unpadded(self) -> torch.Tensor:
+        """`valid`, where something is written that depends on it."""
+        if self.valid is None:
+            raise RuntimeError("a value of the layer itself needs announce(prompt, valid)")
+        return self.valid
+
+    @property
+    def by_row(self) -> torch.Tensor:
+        """`plans`, where each row follows its own."""
+        if self.plans is None:
+            raise RuntimeError("plans by row need announce(prompt, valid, numbers)")
+        return self.plans
+
+
+def announced(forward: Forward | None) -> Forward:
+    """Return what was announced of the next forward pass; a RuntimeError without it."""
+    if forward is None:
+        raise RuntimeError("the hooks need announce(prompt, valid) before each forward pass")
+    return forward
 
 
 class Hooked:
@@ -84,7 +106,7 @@ class Hooked:
         prompt: torch.Tensor,
         valid: torch.Tensor | None = None,
         numbers: torch.Tensor | None = None,
-        cache=None,
+        cache: Any = None,
     ) -> None:
         """Say which tokens of the next forward pass are what.
 
@@ -98,7 +120,9 @@ class Hooked:
         """Return what the model gave as (width, row, ...)."""
         return values[None]
 
-    def divided(self, hidden: torch.Tensor, mask: torch.Tensor, cache, numbers):
+    def divided(
+        self, hidden: torch.Tensor, mask: torch.Tensor, cache: Any, numbers: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Give each result of a row a row of its own from here on.
 
         Takes last states (rows, d_model), the mask (rows, pos) and the cache of the passes so far,
@@ -141,13 +165,11 @@ class Hooked:
         """Return each factor of the rows, (batch,), before anything is written."""
         if not factors:
             return {}
-        if self._forward is None or self._forward.valid is None:
-            raise RuntimeError("a value of the layer itself needs announce(prompt, valid)")
-        valid = self._forward.valid.to(values.device)
+        valid = announced(self._forward).unpadded.to(values.device)
         batch = values.detach().reshape(*valid.shape, -1)
         return {factor: factor(batch, valid) for factor in factors}
 
-    def _run(self, operation, values: torch.Tensor, factors: dict) -> None:
+    def _run(self, operation: Any, values: torch.Tensor, factors: dict) -> None:
         raise NotImplementedError
 
 
@@ -196,11 +218,10 @@ class PlanPerRow(Hooked):
         return [self._alike[int(number)] for number in numbers]
 
     def _run(self, operation: "_RowOperation", values: torch.Tensor, factors: dict) -> None:
-        if self._forward is None:
-            raise RuntimeError("plans by row need announce(prompt, valid, numbers)")
-        changed = operation(values, self._forward, factors)
+        forward = announced(self._forward)
+        changed = operation(values, forward, factors)
         if self._waiting:
-            numbers = self._forward.plans[changed.cpu()].tolist()
+            numbers = forward.by_row[changed.cpu()].tolist()
             self.changed.update(numbers)
             self._waiting.difference_update(numbers)
 
@@ -209,7 +230,7 @@ class PlanPerRow(Hooked):
         prompt: torch.Tensor,
         valid: torch.Tensor | None = None,
         numbers: torch.Tensor | None = None,
-        cache=None,
+        cache: Any = None,
     ) -> None:
         """Say which tokens of the next forward pass are what, and which plan each row follows."""
         if numbers is None or valid is None:
@@ -260,7 +281,7 @@ class HookedWrite:
         if self.factor is None:
             value = self._as(values.dtype)
         else:
-            batch, length = forward.valid.shape
+            batch, length = announced(forward).unpadded.shape
             value = self.value * factors[self.factor][:, None]
             value = value[:, None].expand(batch, length, -1).reshape(shape).to(values.dtype)
         if self.operation == "set":
@@ -269,9 +290,8 @@ class HookedWrite:
             old = values.index_select(-1, self.index)
             new = OPERATIONS[self.operation].function(old, value)
         if self.tokens != "all":
-            if forward is None:
-                raise RuntimeError("a write limited to some tokens needs announce(prompt)")
-            chosen = forward.prompt if self.tokens == "prompt" else ~forward.prompt
+            prompt = announced(forward).prompt
+            chosen = prompt if self.tokens == "prompt" else ~prompt
             chosen = chosen.reshape(*values.shape[:-1], 1).to(values.device)
             new = torch.where(chosen, new, values.index_select(-1, self.index))
         values.index_copy_(-1, self.index, new)
@@ -328,8 +348,8 @@ class _RowOperation:
 
     def __call__(self, values: torch.Tensor, forward: Forward, factors: dict) -> torch.Tensor:
         """Write in place; return which rows changed at a token that is no padding, (batch,)."""
-        which = self.which[forward.plans.to(values.device)]
-        valid = forward.valid.to(values.device)
+        which = self.which[forward.by_row.to(values.device)]
+        valid = forward.unpadded.to(values.device)
         old = values.index_select(-1, self.index)
         old = old.reshape(*valid.shape, -1)  # (batch, pos, neuron)
         value = self.added[which]

@@ -6,6 +6,10 @@ may use methods of its arguments only, so that reading a configuration loads no 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,7 @@ class Operation:
 
     name: str
     meaning: str
-    function: Callable
+    function: "Callable[[Tensor, Tensor], Tensor]"
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -35,25 +39,25 @@ def operation(name: str, meaning: str) -> Callable:
 
 
 @operation("set", "a = v")
-def _set(_activation, value):
+def _set(_activation: "Tensor", value: "Tensor") -> "Tensor":
     return value
 
 
 @operation("add", "a = a + v")
-def _add(activation, value):
+def _add(activation: "Tensor", value: "Tensor") -> "Tensor":
     return activation + value
 
 
 @operation("scale", "a = a * v")
-def _scale(activation, value):
+def _scale(activation: "Tensor", value: "Tensor") -> "Tensor":
     return activation * value
 
 
 @operation("at_least", "a = max(a, v), so that nothing is lowered")
-def _at_least(activation, value):
+def _at_least(activation: "Tensor", value: "Tensor") -> "Tensor":
     return activation.maximum(value)
 
 
 @operation("at_most", "a = min(a, v)")
-def _at_most(activation, value):
+def _at_most(activation: "Tensor", value: "Tensor") -> "Tensor":
     return activation.minimum(value)

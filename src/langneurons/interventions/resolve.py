@@ -24,7 +24,7 @@ from langneurons.models.nonlinearities import minimum
 
 if TYPE_CHECKING:
     from langneurons.activations.statistics import Statistics
-    from langneurons.interventions.settings import Step
+    from langneurons.interventions.settings import Step, Words
     from langneurons.selection.table import NeuronTable
 
 log = logging.getLogger(__name__)
@@ -69,14 +69,14 @@ def resolve(
     ):
         if not mask.any():
             log.info("%s of %s: step %d has no neurons to write", name, whom, number + 1)
-        values = _values(name, step, roles, table, statistics, quantiles)
+        values = _values(intervention, step, roles, table, statistics)
         factor = None
         if step.factor is not None:
             ranks = quantiles if percentile(step.factor) is not None else "corrected"
             factor = Factor(step.factor, ranks)
         for layer in np.flatnonzero(mask.any(axis=1)).tolist():
             index = np.flatnonzero(mask[layer])
-            value = values if np.isscalar(values) else values[layer, index]
+            value = values[layer, index] if isinstance(values, np.ndarray) else values
             value = np.broadcast_to(np.asarray(value, np.float64), index.shape).copy()
             if not np.isfinite(value).all():
                 raise ValueError(f"intervention {name!r}: value in layer {layer} not finite")
@@ -92,7 +92,9 @@ def resolve(
     return plan
 
 
-def _languages(name: str, words, roles: Mapping[str, str], table: "NeuronTable") -> list[str]:
+def _languages(
+    name: str, words: "Words | None", roles: Mapping[str, str], table: "NeuronTable"
+) -> list[str]:
     """Return the languages behind roles and codes."""
     found = []
     for word in several(words or ()):
@@ -116,7 +118,7 @@ def _mask(name: str, lang: str, table: "NeuronTable") -> np.ndarray:
     return table.mask(lang)
 
 
-def _neurons(name: str, step: "Step", roles, table: "NeuronTable") -> np.ndarray:
+def _neurons(name: str, step: "Step", roles: Mapping[str, str], table: "NeuronTable") -> np.ndarray:
     """Return the neurons of a step, bool (n_layers, d_mlp)."""
     mask = np.zeros((table.n_layers, table.d_mlp), bool)
     for lang in _languages(name, step.neurons, roles, table):
@@ -149,13 +151,19 @@ def _left(steps: "Sequence[Step]", masks: list[np.ndarray], shared: str) -> list
     return left
 
 
-def _values(name, step: "Step", roles, table, statistics, quantiles) -> float | np.ndarray:
+def _values(
+    intervention: Intervention,
+    step: "Step",
+    roles: Mapping[str, str],
+    table: "NeuronTable",
+    statistics: "Mapping[str, Statistics]",
+) -> float | np.ndarray:
     if step.factor is not None:
         return step.coefficient
     if step.statistic is None:
         return float(step.value) * step.coefficient
     named = step.neurons if step.statistic_language == "neurons" else step.statistic_language
-    lang = _languages(name, named, roles, table)[0]
+    lang = _languages(intervention.name, named, roles, table)[0]
     site = step.statistic_site or step.site
     if lang not in statistics:
         raise ValueError(f"no activation statistics of {lang!r} are among the inputs")
@@ -166,7 +174,7 @@ def _values(name, step: "Step", roles, table, statistics, quantiles) -> float | 
     if step.statistic == "mean_difference":
         others = [statistics[k].mean(site) for k in table.languages if k != lang]
         values = one.mean(site) - np.mean(others, axis=0)
-    elif level is not None and quantiles == "paper":
+    elif level is not None and intervention.quantiles == "paper":
         values = one.batch_quantile(level / 100, site)
     else:
         values = one.value(step.statistic, site)

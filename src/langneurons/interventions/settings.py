@@ -1,7 +1,8 @@
 """Configuration key `interventions`: what is written into which neurons."""
 
 import re
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -163,14 +164,14 @@ class Step(Frozen):
     @property
     def statistic(self) -> str | None:
         """The statistic that the value names, if it names one."""
-        named = isinstance(self.value, str) and STATISTIC.fullmatch(self.value)
-        return self.value if named else None
+        value = self.value
+        return value if isinstance(value, str) and STATISTIC.fullmatch(value) else None
 
     @property
     def factor(self) -> str | None:
         """The value of the layer itself that `value` names, if it names one."""
-        named = isinstance(self.value, str) and FACTOR.fullmatch(self.value)
-        return self.value if named else None
+        value = self.value
+        return value if isinstance(value, str) and FACTOR.fullmatch(value) else None
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -212,7 +213,7 @@ class InterventionEntry(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _shorthand(cls, value):
+    def _shorthand(cls, value: Any) -> Any:
         """Accept one step written without the list."""
         if isinstance(value, dict) and "steps" not in value and set(value) & set(Step.model_fields):
             own = {key: value[key] for key in set(value) & set(cls.model_fields)}
@@ -232,22 +233,22 @@ class InterventionEntry(Frozen):
         if self.shared != "in_order" and len(groups) < 2:
             raise ValueError(f"shared: {self.shared!r}, but all steps write the same neurons")
         if self.sweep is not None:
-            self._check_sweep()
+            self._check_sweep(self.sweep)
         return self
 
-    def _check_sweep(self) -> None:
+    def _check_sweep(self, sweep: int | tuple[tuple[int, int], ...]) -> None:
         if any(step.layers is not None for step in self.steps):
             raise ValueError("sweep: it gives the layers; leave out `layers`")
-        if isinstance(self.sweep, int):
-            if not 1 <= self.sweep <= 999:
-                raise ValueError(f"sweep: {self.sweep} is no number of layers (1 to 999)")
+        if isinstance(sweep, int):
+            if not 1 <= sweep <= 999:
+                raise ValueError(f"sweep: {sweep} is no number of layers (1 to 999)")
             return
-        for first, last in self.sweep:
+        for first, last in sweep:
             if not 0 <= first <= last:
                 raise ValueError(f"sweep: {[first, last]} is not [first, last] with first <= last")
-        if not self.sweep:
+        if not sweep:
             raise ValueError("sweep: empty; name a range of layers, or their number")
-        again = doubled(list(pair) for pair in self.sweep)
+        again = doubled(list(pair) for pair in sweep)
         if again:
             raise ValueError(f"sweep: {', '.join(again)} listed more than once")
 
@@ -260,9 +261,11 @@ class InterventionEntry(Frozen):
         """Return the interventions, by name, that the entry stands for."""
         if self.sweep is None:
             return {name: self}
-        ranges = self.sweep
-        if isinstance(ranges, int):
-            ranges = [(layer, layer) for layer in range(ranges)]
+        ranges: Iterable[tuple[int, int]]
+        if isinstance(self.sweep, int):
+            ranges = [(layer, layer) for layer in range(self.sweep)]
+        else:
+            ranges = self.sweep
         found = {}
         for first, last in ranges:
             where = f"{first:02d}" if first == last else f"{first:02d}-{last:02d}"

@@ -45,15 +45,16 @@ class Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a failed job; drop one that has finished after all."""
-        event = getattr(getattr(record, "event", None), "value", None)
+        said = vars(record)  # the events' fields are attributes that `LogRecord` does not declare
+        event = getattr(said.get("event"), "value", None)
         if event == "job_finished":
-            self._failed.pop(record.job_id, None)
+            self._failed.pop(said["job_id"], None)
         elif event == "job_error":
-            message = getattr(record, "rule_msg", None)
-            self._failed[record.jobid] = Failure(
-                record.rule_name,
-                next(iter(map(str, record.output)), ""),
-                tuple(str(path).split(" (check log")[0] for path in record.log),
+            message = said.get("rule_msg")
+            self._failed[said["jobid"]] = Failure(
+                said["rule_name"],
+                next(iter(map(str, said["output"])), ""),
+                tuple(str(path).split(" (check log")[0] for path in said["log"]),
                 str(message) if message else None,
             )
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from langneurons.base.errors import without_queries
@@ -44,7 +45,10 @@ def device_name() -> str:
 def start(snakemake: Any, offline: bool = True) -> Job:
     """Set up logging to the rule's log and to stderr, threads, seeds, and return the job."""
     Path(snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
-    handlers = [logging.FileHandler(snakemake.log[0], mode="w"), logging.StreamHandler()]
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(snakemake.log[0], mode="w"),
+        logging.StreamHandler(),
+    ]
     for handler in handlers:
         handler.setFormatter(_Redacting("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
@@ -73,7 +77,9 @@ class _Redacting(logging.Formatter):
         return without_queries(super().format(record))
 
 
-def _log_traceback(kind, value, traceback) -> None:
+def _log_traceback(
+    kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+) -> None:
     from langneurons.base.errors import ConfigError, InputError
     from langneurons.base.io import DamagedFile
 
@@ -81,7 +87,7 @@ def _log_traceback(kind, value, traceback) -> None:
     log.error("%s", value, exc_info=None if user_error else (kind, value, traceback))
 
 
-def _terminate(number, _frame) -> None:
+def _terminate(number: int, _frame: FrameType | None) -> None:
     """End on SIGTERM with an exit code that schedulers count as failure; finished parts stay."""
     raise SystemExit(128 + number)
 

@@ -16,7 +16,13 @@ BLOCK = 1024
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(values, order, labels, sizes, result):
+def _walk(
+    values: np.ndarray,
+    order: np.ndarray,
+    labels: np.ndarray,
+    sizes: np.ndarray,
+    result: np.ndarray,
+) -> None:
     """Fill result (classes, scores) from values (scores, items), rising along `order`."""
     n_items = values.shape[1]
     for row in range(values.shape[0]):

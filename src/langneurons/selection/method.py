@@ -27,6 +27,7 @@ class SelectionBase(BaseModel):
         None, description="The language sets it is applied to; all if left out."
     )
     label: str | None = Field(None, description="Name in tables and figures.")
+    method: str  # a literal in each method
 
     @property
     def depends_on(self) -> tuple[str, ...]:

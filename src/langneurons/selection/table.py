@@ -191,11 +191,9 @@ class NeuronTable:
                 if len(values) and not 0 <= int(values.min()) <= int(values.max()) < d_mlp:
                     wrong = int(values.max()) if values.max() >= d_mlp else int(values.min())
                     raise ValueError(f"{where}: index {wrong} is outside the {d_mlp} of a layer")
-                values = values.numpy()
+                index = values.numpy().astype(np.int32)
                 frames.append(
-                    pd.DataFrame(
-                        {"lang": lang, "layer": np.int32(layer), "neuron": values.astype(np.int32)}
-                    )
+                    pd.DataFrame({"lang": lang, "layer": np.int32(layer), "neuron": index})
                 )
         frame = pd.concat(frames, ignore_index=True).assign(score=np.nan)
         metadata = {

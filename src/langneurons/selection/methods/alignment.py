@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 PENALTIES = np.arange(201) / 1000
 
@@ -47,7 +48,9 @@ class Alignment(SelectionBase):
         """The counted site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with columns score, probability, owners (languages above the bar)."""
         if len(statistics) < 2:
             raise ValueError(f"only {', '.join(statistics)}: the entropy needs other languages")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from langneurons.base.errors import present
 from langneurons.selection.method import SelectionBase, exclusive, highest, lowest, rows, stacked
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class AveragePrecision(SelectionBase):
         if self.threshold is not None:
             above = scores >= self.threshold if self.side == "top" else scores <= self.threshold
             return np.flatnonzero(above)
+        number = present(number, f"average precision: give one of {', '.join(SIZES)}")
         found = []
         if self.side != "bottom":
             found.append(highest(scores, number))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 
 def enough(share: float, number: int) -> int:
@@ -36,7 +37,9 @@ class DocumentSign(SelectionBase):
         """The site whose sign is taken."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with column score (the share of documents with a positive mean)."""
         chosen = []
         for lang, one in statistics.items():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 THRESHOLDS = ("zero", "mean", "p75", "p90", "p95")
 
@@ -80,19 +81,22 @@ class Exceedance(SelectionBase):
         """Return P(a > threshold) per neuron, (n_layers, d_mlp)."""
         if self.threshold == "zero":
             return one.probability(self.site)
-        if self.threshold == "mean":
+        level = self.level
+        if level is None:
             mean = one.mean(self.site)
             pooled = {"layer": mean.mean(axis=1, keepdims=True), "model": mean.mean()}
             return one.exceedance(pooled.get(self.pool, mean), self.site)
         if self.pool == "batch":
-            threshold = one.batch_quantile(self.level, self.site)
+            threshold = one.batch_quantile(level, self.site)
         elif self.pool == "neuron":
-            threshold = one.quantile(self.level, self.site)
+            threshold = one.quantile(level, self.site)
         else:
-            threshold = one.pooled_quantile(self.level, self.site, by_layer=self.pool == "layer")
+            threshold = one.pooled_quantile(level, self.site, by_layer=self.pool == "layer")
         return one.exceedance(threshold, self.site)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with column score (the relevance)."""
         chosen = []
         for lang, one in statistics.items():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
@@ -40,11 +41,10 @@ def bar(probability: np.ndarray, level: float) -> float:
     return float(np.partition(probability, k - 1, axis=None)[k - 1])
 
 
-class Lape(SelectionBase):
-    """Neurons of lowest language activation probability entropy."""
+class LowestEntropy(SelectionBase):
+    """Neurons of lowest entropy over the languages of a quantity of theirs."""
 
-    method: Literal["lape"]
-    column: ClassVar[str] = "probability"
+    column: ClassVar[str]
     rate: float = Field(0.01, gt=0, le=1, description="Share of the model's neurons kept.")
     per_language: bool = Field(
         False, description="Keep that share for each language, not over all of them."
@@ -55,7 +55,7 @@ class Lape(SelectionBase):
     assign_level: float = Field(
         0.95, gt=0, lt=1, description="Quantile above which a neuron belongs to a language."
     )
-    site: Literal["gate", "act"] = Field("act", description="Site whose sign is counted.")
+    site: str = Field("act", description="Site of the quantity.")
     ties: Literal["first", "include"] = Field(
         "first", description="At the cut-off: the lower index first, or keep all equal ones."
     )
@@ -75,7 +75,7 @@ class Lape(SelectionBase):
 
     def quantity(self, one: "Statistics") -> np.ndarray:
         """Return what the entropy is taken of, (n_layers, d_mlp)."""
-        return one.probability(self.site)
+        raise NotImplementedError
 
     def _divided(self, one: "Statistics") -> np.ndarray:
         """Return the quantity, a mean over tokens, with the unread ones in its denominator."""
@@ -83,7 +83,9 @@ class Lape(SelectionBase):
             return self.quantity(one)
         return self.quantity(one) * one.tokens / (one.tokens + self.unread_tokens * one.blocks)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with columns score (entropy) and the quantity that it is taken of."""
         quantity = np.stack([self._divided(one) for one in statistics.values()])
         scores = entropy(quantity)
@@ -101,3 +103,15 @@ class Lape(SelectionBase):
             columns = {"score": scores.ravel()[kept], self.column: own.ravel()[kept]}
             chosen.append(rows(lang, kept, scores.shape[1], **columns))
         return exclusive(stacked(chosen)) if self.exclusive else stacked(chosen)
+
+
+class Lape(LowestEntropy):
+    """Neurons of lowest language activation probability entropy."""
+
+    method: Literal["lape"]
+    column: ClassVar[str] = "probability"
+    site: Literal["gate", "act"] = Field("act", description="Site whose sign is counted.")
+
+    def quantity(self, one: "Statistics") -> np.ndarray:
+        """Return the activation probability, (n_layers, d_mlp)."""
+        return one.probability(self.site)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from langneurons.selection.methods.lape import Lape
+from langneurons.selection.methods.lape import LowestEntropy
 
 if TYPE_CHECKING:
     from langneurons.activations.statistics import Statistics
 
 
-class Lave(Lape):
+class Lave(LowestEntropy):
     """Neurons of lowest entropy of their mean activations over the languages."""
 
     method: Literal["lave"]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 
 class Magnitude(SelectionBase):
@@ -27,7 +28,9 @@ class Magnitude(SelectionBase):
         """The ranked site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with column score (the statistic)."""
         chosen = []
         for lang, one in statistics.items():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 
 class MeanDifference(SelectionBase):
@@ -30,7 +31,9 @@ class MeanDifference(SelectionBase):
         """The compared site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with column score (the difference)."""
         if len(statistics) < 2:
             raise ValueError(f"only {', '.join(statistics)}: there is no other language")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
 
 
 def largest(values: np.ndarray, number: int) -> np.ndarray:
@@ -48,7 +49,9 @@ class Plnd(SelectionBase):
         """The ranked site."""
         return (self.site,)
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with column score (the share of documents in which the neuron counts)."""
         chosen = []
         for lang, one in statistics.items():

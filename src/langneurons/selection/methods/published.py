@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.selection.table import NeuronTable
+
+    Order = str
+else:
+    Order = Literal[tuple(ORDERS)]
 
 
 class Published(SelectionBase):
@@ -25,7 +30,7 @@ class Published(SelectionBase):
 
     method: Literal["published"]
     path: str = Field(min_length=1, description="The .pth file; {model} is filled in.")
-    order: Literal[tuple(ORDERS)] | None = Field(
+    order: Order | None = Field(
         None, description="The paper whose order of languages the file has; or give languages."
     )
     languages: tuple[str, ...] = Field((), description="Codes in the order of the file.")
@@ -66,7 +71,7 @@ class Published(SelectionBase):
     @property
     def knows(self) -> tuple[str, ...]:
         """The languages of the file, in its order."""
-        return self.languages or ORDERS[self.order]
+        return self.languages if self.order is None else ORDERS[self.order]
 
     def file(self, model: str) -> str:
         """Return the mask of a model."""
@@ -76,7 +81,9 @@ class Published(SelectionBase):
         """Return what the selected neurons depend on: not where the file lies."""
         return {key: value for key, value in super().identity().items() if key != "path"}
 
-    def select(self, statistics: "dict[str, Statistics]", tables=None) -> "pd.DataFrame":
+    def select(
+        self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable] | None" = None
+    ) -> "pd.DataFrame":
         """Return rows with column score (NaN: a mask has none)."""
         from langneurons.base.digests import file_digest
         from langneurons.selection.table import NeuronTable

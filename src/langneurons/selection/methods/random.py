@@ -12,11 +12,12 @@ Neurons of the mirrored selection (in any language) are never drawn.
 """
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from langneurons.base.errors import present
 from langneurons.selection.method import SelectionBase, rows, stacked
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from langneurons.activations.statistics import Statistics
     from langneurons.selection.table import NeuronTable
+
+
+NEEDED = "random selection: give either `like` or `rate`"
 
 
 class Random(SelectionBase):
@@ -40,10 +44,10 @@ class Random(SelectionBase):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the draw.")
     neighbours: int = Field(20, ge=1, description="Candidates per neuron under frequency.")
 
-    def model_post_init(self, _context) -> None:
+    def model_post_init(self, _context: Any) -> None:
         """Require exactly one of like and rate."""
         if (self.like is None) == (self.rate is None):
-            raise ValueError("random selection: give either `like` or `rate`")
+            raise ValueError(NEEDED)
         if self.like is None and self.match == "frequency":
             raise ValueError(
                 "match: frequency has no effect without `like`; name the selection to mirror, or"
@@ -72,20 +76,21 @@ class Random(SelectionBase):
         self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable]"
     ) -> "pd.DataFrame":
         """Return rows with column score (a constant, as nothing ranks)."""
-        like = tables[self.like] if self.like is not None else None
         drawn = []
         for lang, one in statistics.items():
             generator = self._generator(lang)
-            if like is None:
-                size = int(np.prod(one.shape))
-                chosen = generator.choice(size, round(self.rate * size), replace=False)
+            if self.like is not None:
+                chosen = self._mirror(one, tables[self.like], lang, generator)
             else:
-                chosen = self._mirror(one, like, lang, generator)
+                size, rate = int(np.prod(one.shape)), present(self.rate, NEEDED)
+                chosen = generator.choice(size, round(rate * size), replace=False)
             chosen = np.sort(chosen)
             drawn.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
         return stacked(drawn)
 
-    def _mirror(self, one, like, lang, generator) -> np.ndarray:
+    def _mirror(
+        self, one: "Statistics", like: "NeuronTable", lang: str, generator: np.random.Generator
+    ) -> np.ndarray:
         n_layers, d_mlp = one.shape
         taken = np.zeros((n_layers, d_mlp), dtype=bool)
         taken[like.frame["layer"], like.frame["neuron"]] = True
@@ -93,8 +98,8 @@ class Random(SelectionBase):
         if self.match == "none":
             free = np.flatnonzero(~taken.ravel())
             return generator.choice(free, sum(map(len, wanted)), replace=False)
-        chosen = []
         probability = one.probability("act") if self.match == "frequency" else None
+        chosen = []
         for layer, neurons in enumerate(wanted):
             free = np.flatnonzero(~taken[layer])
             if len(neurons) > len(free):
@@ -102,14 +107,20 @@ class Random(SelectionBase):
                     f"layer {layer}: {len(neurons)} neurons of {lang} to mirror, but only"
                     f" {len(free)} are not selected themselves; lower the rate of the selection."
                 )
-            if self.match == "layer":
+            if probability is None:
                 drawn = generator.choice(free, len(neurons), replace=False)
             else:
-                drawn = self._nearest(probability[layer], neurons, free, generator)
-            chosen.append(layer * d_mlp + np.asarray(drawn, np.int64))
+                drawn = np.asarray(self._nearest(probability[layer], neurons, free, generator))
+            chosen.append(layer * d_mlp + drawn.astype(np.int64))
         return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
-    def _nearest(self, probability, neurons, free, generator) -> list[int]:
+    def _nearest(
+        self,
+        probability: np.ndarray,
+        neurons: np.ndarray,
+        free: np.ndarray,
+        generator: np.random.Generator,
+    ) -> list[int]:
         """Draw for each neuron one of the free ones nearest in activation probability."""
         values, drawn = probability[free], []
         for neuron in generator.permutation(neurons):
