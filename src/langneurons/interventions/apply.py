@@ -1,6 +1,6 @@
 """Hook plans into a model for the length of a block."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,7 +75,7 @@ def several(under: Under) -> bool:
     return not (under is None or isinstance(under, (Plan, PerRequest)))
 
 
-def results(under: Under, by_plan: Sequence[Any]) -> Any:
+def results(under: Under, by_plan: Any) -> Any:
     """Return what was found under each plan, or the only one where no list of plans was given."""
     return by_plan if several(under) else by_plan[0]
 

@@ -167,7 +167,9 @@ def check_modules(model: transformers.PreTrainedModel) -> MlpSites:
     return sites
 
 
-def check_tokenizer(tokenizer, config: transformers.PretrainedConfig) -> None:
+def check_tokenizer(
+    tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
+) -> None:
     """Refuse a tokenizer that cannot begin an empty prompt, or whose tokens the model lacks."""
     dropout = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     dropout = getattr(dropout, "dropout", None)
@@ -184,7 +186,7 @@ def check_tokenizer(tokenizer, config: transformers.PretrainedConfig) -> None:
     used = {tokenizer.bos_token, tokenizer.eos_token} | (beyond.keys() - added)
     beyond = {word: number for word, number in beyond.items() if word in used}
     if beyond:
-        word = min(beyond, key=beyond.get)
+        word = min(beyond, key=beyond.__getitem__)
         raise ValueError(
             f"tokenizer {name_of(tokenizer)}: {len(beyond)} of its tokens have no embedding, such"
             f" as {word!r} ({beyond[word]}); the model has {rows} embeddings. The tokenizer belongs"
@@ -192,7 +194,9 @@ def check_tokenizer(tokenizer, config: transformers.PretrainedConfig) -> None:
         )
 
 
-def pad_within(tokenizer, config: transformers.PretrainedConfig) -> None:
+def pad_within(
+    tokenizer: transformers.PreTrainedTokenizerBase, config: transformers.PretrainedConfig
+) -> None:
     """Pad with EOS where there is no padding token, or the model has no embedding for it."""
     rows = int(config.get_text_config(decoder=True).vocab_size)
     if tokenizer.pad_token is not None and tokenizer.pad_token_id >= rows:
@@ -206,7 +210,9 @@ def pad_within(tokenizer, config: transformers.PretrainedConfig) -> None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
 
 
-def generation_settings(folder: Path, tokenizer) -> dict[str, Any]:
+def generation_settings(
+    folder: Path, tokenizer: transformers.PreTrainedTokenizerBase
+) -> dict[str, Any]:
     """Return what a model's own files say of its answers: their end, and a repetition penalty.
 
     What greedy decoding here leaves out is logged, and ends that are no added token.
@@ -255,7 +261,11 @@ def check_unused(names: Iterable[str], layers: str) -> None:
         log.warning("%d tensors are not part of the text model, such as %s", len(left), left[0])
 
 
-def facts(config: transformers.PretrainedConfig, sites: MlpSites, tokenizer) -> dict[str, Any]:
+def facts(
+    config: transformers.PretrainedConfig,
+    sites: MlpSites,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+) -> dict[str, Any]:
     """Return what later jobs ask of a model before they load it."""
     return {
         "model_type": config.model_type,

@@ -16,7 +16,10 @@ import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Word that stands for the tokenizer's EOS in a template.
@@ -52,7 +55,7 @@ class _Added:
 _KNOWN: weakref.WeakKeyDictionary[Any, _Added] = weakref.WeakKeyDictionary()
 
 
-def _added(tokenizer) -> _Added:
+def _added(tokenizer: "PreTrainedTokenizerBase") -> _Added:
     named = tuple(tokenizer.all_special_tokens)
     known = _KNOWN.get(tokenizer)
     if known is None or known.named != named:
@@ -64,12 +67,12 @@ def _added(tokenizer) -> _Added:
     return known
 
 
-def control_words(tokenizer) -> Mapping[str, int]:
+def control_words(tokenizer: "PreTrainedTokenizerBase") -> Mapping[str, int]:
     """Return the tokenizer's special tokens by the words that stand for them in a text."""
     return _added(tokenizer).words
 
 
-def controls_of(tokenizer, templates: Iterable[str]) -> dict[str, int]:
+def controls_of(tokenizer: "PreTrainedTokenizerBase", templates: Iterable[str]) -> dict[str, int]:
     """Return the control words that templates hold, with `<eos>` for the tokenizer's own EOS."""
     words = dict(control_words(tokenizer))
     if tokenizer.eos_token_id is not None:
@@ -78,7 +81,7 @@ def controls_of(tokenizer, templates: Iterable[str]) -> dict[str, int]:
     return {word: number for word, number in words.items() if word in whole}
 
 
-def end_tokens(model, tokenizer) -> frozenset[int]:
+def end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     """Return the tokens that end an answer: EOS of the tokenizer, the generation and text config.
 
     An instruction-tuned model ends a turn by another token than a text; its generation
@@ -93,14 +96,14 @@ def end_tokens(model, tokenizer) -> frozenset[int]:
     return frozenset({*found, tokenizer.eos_token_id} - {None})
 
 
-def stop_tokens(tokenizer, stop: Iterable[str]) -> frozenset[int]:
+def stop_tokens(tokenizer: "PreTrainedTokenizerBase", stop: Iterable[str]) -> frozenset[int]:
     """Return the tokens of stop words that are control words: decoding leaves these out."""
     words = control_words(tokenizer)
     return frozenset(words[word] for word in stop if word in words)
 
 
-def _text_config(model) -> Any:
-    config = getattr(model, "config", None)
+def _text_config(model: Any) -> Any:
+    config: Any = getattr(model, "config", None)
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
@@ -132,7 +135,10 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer, limit: int | None = None, controls: Mapping[str, int] | None = None
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        limit: int | None = None,
+        controls: Mapping[str, int] | None = None,
     ):
         """Ask the tokenizer what it puts before a text."""
         self.tokenizer, self.limit, self.controls = tokenizer, limit, controls
@@ -260,7 +266,7 @@ def _cut(ids: Sequence[int], size: int, kept: int) -> list[int]:
     return [*ids[:kept], *ids[len(ids) - (size - kept) :]]
 
 
-def leading_tokens(tokenizer) -> list[int]:
+def leading_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the tokens that a tokenizer puts before a text."""
     for probe in PROBES:
         plain = tokenizer(probe, add_special_tokens=False)["input_ids"]
@@ -274,7 +280,7 @@ def leading_tokens(tokenizer) -> list[int]:
     )
 
 
-def beginning(tokenizer) -> list[int]:
+def beginning(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Return the tokens with which texts begin: what the tokenizer puts before one, else any BOS.
 
     The two differ: XGLM's tokenizer has a BOS token `<s>`, and puts `</s>` before every text.
@@ -283,7 +289,7 @@ def beginning(tokenizer) -> list[int]:
     return leading_tokens(tokenizer) or ([] if bos is None else [bos])
 
 
-def plain_text(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def plain_text(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Return the tokens of texts, none of them a control token.
 
     A tokenizer whose vocabulary of words holds control words (Unigram) reads them all the same:
@@ -297,7 +303,7 @@ def plain_text(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     ]
 
 
-def _without_controls(tokenizer, text: str) -> list[int]:
+def _without_controls(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Return the tokens of a text, cut after the first character of each control word."""
     added = _added(tokenizer)
     words = [word for word, number in added.words.items() if number in added.read]
@@ -316,11 +322,11 @@ def _without_controls(tokenizer, text: str) -> list[int]:
     return ids
 
 
-def _split(tokenizer, text: str) -> list[int]:
+def _split(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def following(tokenizer, text: str) -> list[int]:
+def following(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Return the tokens of a text as it stands after another, none of them a control token.
 
     A tokenizer that begins every text with a space token puts none within one.
@@ -332,7 +338,7 @@ def following(tokenizer, text: str) -> list[int]:
     return _split(tokenizer, text)
 
 
-def name_of(tokenizer) -> str:
+def name_of(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return the name by which a tokenizer is known in an error: its folder or its class."""
     return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
 

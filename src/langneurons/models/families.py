@@ -12,9 +12,12 @@ Families whose neurons cannot be reached so are refused with the reason (`unreac
 import copy
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+from langneurons.base.errors import present
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ EXPERT_KEYS = (
 )
 
 
-def unreachable(model_type: str, config=None) -> str | None:
+def unreachable(model_type: str, config: Any = None) -> str | None:
     """Return why a family cannot be added to the table, if it is known why."""
     text = config if config is None else config.get_text_config(decoder=True)
     moe = any(getattr(text, key, None) for key in EXPERT_KEYS) if text is not None else False
@@ -141,7 +144,7 @@ def unreachable(model_type: str, config=None) -> str | None:
     return next((why for why, types in UNREACHABLE.items() if model_type in types), None)
 
 
-def adapter_for(model_type: str, config=None) -> Adapter:
+def adapter_for(model_type: str, config: Any = None) -> Adapter:
     """Return the adapter of a model type; with its config, a refusal knows more of the reason."""
     if model_type in ADAPTERS:
         return ADAPTERS[model_type]
@@ -167,34 +170,44 @@ class MlpSites:
     adapters that live inside its layers. Hooks go on `act[i]` and `down[i]`; `gate[i]` is the
     projection whose output enters the nonlinearity, in ungated models the same module as `up[i]`.
     Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
-    output embedding, or None; `layers` are the decoder layers. If layers share one nonlinearity
+    output embedding; `layers` are the decoder layers. If layers share one nonlinearity
     module, each gets its own copy.
     """
 
     def __init__(self, model: nn.Module):
         """Find the modules; a path that leads nowhere is a ValueError that names it."""
-        model = _without_peft(model)
-        self.adapter = adapter_for(model.config.model_type, model.config)
-        self.backbone = _resolve(model.base_model, self.adapter.text, model)
-        self.config = self.backbone.config
-        self.head: nn.Module | None = model.get_output_embeddings()
+        whole = _without_peft(model)
+        self.adapter = adapter_for(whole.config.model_type, whole.config)
+        self.backbone: Any = _resolve(whole.base_model, self.adapter.text, whole)
+        self.config: Any = self.backbone.config
+        self.output_embedding: nn.Module | None = whole.get_output_embeddings()
         self.gated = self.adapter.gate is not None
-        layers = _resolve(self.backbone, self.adapter.layers, model)
-        self.layers = list(layers)
-        self.n_layers = len(layers)
-        self.up = [_resolve(layer, self.adapter.up, model) for layer in layers]
-        gate = self.adapter.gate or self.adapter.up
-        self.gate = [_resolve(layer, gate, model) for layer in layers]
-        self.down = [_resolve(layer, self.adapter.down, model) for layer in layers]
-        self.act = [_resolve(layer, self.adapter.act, model) for layer in layers]
-        self._separate_activations(layers)
+        layers: Any = _resolve(self.backbone, self.adapter.layers, whole)
+        self.layers: list[nn.Module] = list(layers)
+        self.n_layers = len(self.layers)
+        self.up = self._each(self.adapter.up, whole)
+        self.gate = self._each(self.adapter.gate or self.adapter.up, whole)
+        self.down = self._each(self.adapter.down, whole)
+        self.act = self._each(self.adapter.act, whole)
+        self._separate_activations()
         widths = {_input_width(module) for module in self.down}
         if len(widths) != 1:
             raise ValueError(
-                f"the layers of {type(model).__name__} must all have the same number of neurons,"
+                f"the layers of {type(whole).__name__} must all have the same number of neurons,"
                 f" but have {sorted(widths)}"
             )
         self.d_mlp = widths.pop()
+
+    def _each(self, path: str, whole: nn.Module) -> list[nn.Module]:
+        return [_resolve(layer, path, whole) for layer in self.layers]
+
+    @property
+    def head(self) -> nn.Module:
+        """The output embedding; a ValueError where the model has none."""
+        what = (
+            f"{type(self.backbone).__name__} has no output embedding; load a causal language model"
+        )
+        return present(self.output_embedding, what)
 
     @property
     def device(self) -> torch.device:
@@ -206,20 +219,20 @@ class MlpSites:
         """Where hidden states go to be scored."""
         return next(self.head.parameters()).device
 
-    def _separate_activations(self, layers: nn.ModuleList) -> None:
+    def _separate_activations(self) -> None:
         parent, _, name = self.adapter.act.rpartition(".")
         seen: set[int] = set()
-        for i, layer in enumerate(layers):
+        for i, layer in enumerate(self.layers):
             if id(self.act[i]) in seen:
                 self.act[i] = copy.deepcopy(self.act[i])
                 setattr(layer.get_submodule(parent), name, self.act[i])
             seen.add(id(self.act[i]))
 
 
-def _without_peft(model: nn.Module) -> nn.Module:
+def _without_peft(model: Any) -> Any:
     if not hasattr(model, "get_base_model"):
         return model
-    peft = getattr(model, "active_peft_config", None)
+    peft: Any = getattr(model, "active_peft_config", None)
     if getattr(peft, "is_prompt_learning", False):
         raise ValueError(
             f"PEFT type {peft.peft_type} adds virtual tokens outside the"
@@ -228,7 +241,7 @@ def _without_peft(model: nn.Module) -> nn.Module:
     return model.get_base_model()
 
 
-def _resolve(root: nn.Module, path: str, model: nn.Module) -> nn.Module:
+def _resolve(root: nn.Module, path: str, model: Any) -> nn.Module:
     try:
         return root.get_submodule(path)
     except AttributeError as error:
@@ -239,7 +252,7 @@ def _resolve(root: nn.Module, path: str, model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _input_width(projection: nn.Module) -> int:
+def _input_width(projection: Any) -> int:
     # The weight of a 4-bit layer is packed, so its shape says nothing; GPT-2's Conv1D has no
     # in_features but stores its weight as (in, out).
     width = getattr(projection, "in_features", None)

@@ -5,9 +5,12 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langneurons.base.paths import user_path
+
+if TYPE_CHECKING:
+    from langneurons.models.settings import ModelSource
 
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 POSITIONS = ("max_position_embeddings", "n_positions")
@@ -63,7 +66,7 @@ def _number(folder: Path, keys: tuple[str, ...]) -> int | None:
         return None
 
 
-def folders(name: str, source, work: Path = Path()) -> list[Path]:
+def folders(name: str, source: "ModelSource", work: Path = Path()) -> list[Path]:
     """Return the folders that may hold a model's config.json: prepared, then its local source."""
     prepared = work / "resources/models" / name
     found = [prepared]
@@ -77,7 +80,7 @@ def folders(name: str, source, work: Path = Path()) -> list[Path]:
     return found
 
 
-def table_key(name: str, source) -> str:
+def table_key(name: str, source: "ModelSource") -> str:
     """Return the name under which a table of sizes holds a model: repository, package or name."""
     return getattr(source, "repo", None) or getattr(source, "package", None) or name
 
@@ -148,7 +151,9 @@ def from_gguf(path: Path) -> Geometry | None:
     return from_config(raw) if all(raw[key] for key in needed) else None
 
 
-def read(name: str, source, table: Mapping[str, Mapping[str, Any]], work: Path) -> Geometry | None:
+def read(
+    name: str, source: "ModelSource", table: Mapping[str, Mapping[str, Any]], work: Path
+) -> Geometry | None:
     """Return a model's size: of its prepared files, its source, a table; None if unknown."""
     for folder in folders(name, source, work):
         path = folder / "config.json"

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from langneurons.base.errors import InputError, without_queries
+from langneurons.base.errors import InputError, present, without_queries
 from langneurons.base.io import read_json, write_json
 from langneurons.base.settings import NEWEST
 
@@ -55,10 +55,11 @@ def endpoint() -> str:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 class NotAnswered(Exception):
@@ -72,9 +73,10 @@ def _passing(error: BaseException) -> float | None:
     for one in _chain(error):
         if isinstance(one, InputError):
             return None
-        status = getattr(getattr(one, "response", None), "status_code", None)
+        response: Any = getattr(one, "response", None)
+        status = getattr(response, "status_code", None)
         if status is not None:
-            return _asked(one.response.headers) if status in PASSING else None
+            return _asked(response.headers) if status in PASSING else None
         if isinstance(one, ConnectionError | TimeoutError | NotAnswered) or _named_in(
             one, "TransportError"
         ):
@@ -224,7 +226,8 @@ def commit_of(kind: str, repo: str, revision: str, kept: Path) -> str:
 
     api = huggingface_hub.HfApi()
     ask = api.model_info if kind == "model" else api.dataset_info
-    commit = persist(f"{_named(kind)} {repo}", lambda: ask(repo).sha)
+    what = f"{_named(kind)} {repo}"
+    commit = present(persist(what, lambda: ask(repo).sha), f"{what}: the hub names no commit")
     new = kept.with_name(f".{kept.name}.{os.getpid()}.{threading.get_ident()}")
     write_json(new, {"repo": repo, "commit": commit})
     try:
@@ -265,7 +268,8 @@ def download(
 
     api, what = huggingface_hub.HfApi(), f"model {repo} at {commit}"
     names = [name for group in groups for name in group]
-    listed = persist(what, lambda: api.get_paths_info(repo, names, revision=commit))
+    found = persist(what, lambda: api.get_paths_info(repo, names, revision=commit))
+    listed = [one for one in found if isinstance(one, huggingface_hub.RepoFile)]
     parts = directory / PARTS
     parts.mkdir(parents=True, exist_ok=True)
     stamps = _stamps(directory)

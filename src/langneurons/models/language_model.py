@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from langneurons.base.errors import present
 from langneurons.base.io import read_json
 from langneurons.models.encoding import Encoder, end_tokens, max_positions
 from langneurons.models.families import MlpSites
@@ -46,13 +47,20 @@ class LanguageModel:
         identity: Mapping[str, str] | None = None,
     ):
         """Find the neurons of a loaded model."""
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self._tokenizer = model, tokenizer
         self.identity: dict[str, str] = dict(identity or {})
         self.sites = MlpSites(model)
 
     def tuned(self, model: nn.Module) -> "LanguageModel":
         """Return a language model of other modules under the same tokenizer and identity."""
-        return LanguageModel(model, self.tokenizer, self.identity)
+        return LanguageModel(model, self._tokenizer, self.identity)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer; a ValueError where the model was made without one."""
+        return present(
+            self._tokenizer, "the model has no tokenizer; give one: LanguageModel(model, tokenizer)"
+        )
 
     @property
     def config(self) -> Any:
@@ -60,8 +68,8 @@ class LanguageModel:
         return self.sites.config
 
     @property
-    def head(self) -> nn.Module | None:
-        """The output embedding."""
+    def head(self) -> nn.Module:
+        """The output embedding; a ValueError where the model has none."""
         return self.sites.head
 
     @property
@@ -82,7 +90,8 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """Number of logits, which may exceed the number of tokens of the tokenizer."""
-        return getattr(self.head, "out_features", None) or self.head.weight.shape[0]
+        head: Any = self.head
+        return getattr(head, "out_features", None) or head.weight.shape[0]
 
     @property
     def max_positions(self) -> int | None:
@@ -97,7 +106,7 @@ class LanguageModel:
     @property
     def pad(self) -> int:
         """The token that fills rows of a batch; what it holds is never read."""
-        return getattr(self.tokenizer, "pad_token_id", None) or 0
+        return getattr(self._tokenizer, "pad_token_id", None) or 0
 
     @cached_property
     def tokenizer_hash(self) -> str:

@@ -36,4 +36,5 @@ def family_of(folder: Path) -> str | None:
 
 def unknown_modules(family: str | None, modules: Iterable[str]) -> list[str]:
     """Return the modules that a family does not have; none where the family is not known."""
-    return [name for name in modules if family in LINEAR and name not in LINEAR[family]]
+    known = LINEAR.get(family or "")
+    return [] if known is None else [name for name in modules if name not in known]

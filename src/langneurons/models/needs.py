@@ -26,9 +26,10 @@ def module_errors(model: str, folder: Path, modules: Mapping[str, str]) -> list[
     modules: names of linear layers, each with the key that names it.
     """
     family = family_of(folder)
+    known = LINEAR.get(family or "", ())
     return [
         f"{modules[name]}: {name!r} is not a linear layer of models.{model} (model_type"
-        f" {family}); its layers: {', '.join(LINEAR[family])}.{nearest(name, LINEAR[family])}"
+        f" {family}); its layers: {', '.join(known)}.{nearest(name, known)}"
         for name in unknown_modules(family, modules)
     ]
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def minimum(name: str) -> float:
     return float(NONLINEARITIES[name](np.linspace(-4.0, 0.0, 4001)).min())
 
 
-def nonlinearity_name(config) -> str:
+def nonlinearity_name(config: Any) -> str:
     """Return the activation's name from a model config."""
     for key in ("hidden_activation", "hidden_act", "activation_function"):
         name = getattr(config, key, None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from langneurons.interventions.apply import hooked, results
 from langneurons.interventions.hooks import Hooked
@@ -136,7 +137,9 @@ def _answers(
 class _Ends:
     """When an answer ends, and its text."""
 
-    def __init__(self, tokenizer, stop: Sequence[str], tokens: frozenset[int]):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], tokens: frozenset[int]
+    ):
         self.tokenizer, self.stop, self.tokens = tokenizer, list(stop), tokens
         self._lasts = {word[-1] for word in self.stop if word}
         self._ending: dict[int, bool] = {}
@@ -155,7 +158,7 @@ class _Ends:
         return text if last else None
 
     def _decoded(self, tokens: list[int]) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True) if tokens else ""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True)) if tokens else ""
 
     def _may_end(self, token: int) -> bool:
         """Tell whether a stop string can be complete at this token: it writes its last character.
@@ -166,7 +169,7 @@ class _Ends:
         if not self._lasts:
             return False
         if token not in self._ending:
-            text = self.tokenizer.decode([token])
+            text = str(self.tokenizer.decode([token]))
             open_ended = "\ufffd" in text or not text.strip()
             spaced = any(last.isspace() for last in self._lasts if last not in "\n\r")
             self._ending[token] = open_ended or spaced or any(c in text for c in self._lasts)

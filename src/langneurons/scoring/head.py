@@ -5,6 +5,7 @@ block of logits stays in cache.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ class NotFinite(RuntimeError):
     """A model gave numbers that are no answer; nothing that follows from them is kept."""
 
 
-def adjusted(logits: torch.Tensor, config) -> torch.Tensor:
+def adjusted(logits: torch.Tensor, config: Any) -> torch.Tensor:
     """Apply what some families do to logits after the head: a scale, a soft cap."""
     scale = getattr(config, "logit_scale", None)
     if scale is not None:
@@ -34,23 +35,22 @@ def adjusted(logits: torch.Tensor, config) -> torch.Tensor:
 
 
 def logit_blocks(
-    head: nn.Module, hidden: torch.Tensor, config
+    head: nn.Module, hidden: torch.Tensor, config: Any
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first vocabulary index, float32 logits (tokens, block))."""
-    weight = getattr(head, "weight", None)
-    plain = isinstance(head, nn.Linear) and weight.is_floating_point()
-    if not plain:
+    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
         yield 0, adjusted(head(hidden), config).float()
         return
     size = CPU_VOCABULARY_BLOCK if hidden.device.type == "cpu" else GPU_VOCABULARY_BLOCK
+    weight, all_bias = head.weight, head.bias
     for start in range(0, weight.shape[0], size):
-        bias = None if head.bias is None else head.bias[start : start + size]
+        bias = None if all_bias is None else all_bias[start : start + size]
         block = nn.functional.linear(hidden, weight[start : start + size], bias)
         yield start, adjusted(block, config).float()
 
 
 def target_logprobs(
-    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log p(target) and whether the target is the most probable token, both (tokens,).
 
@@ -68,7 +68,9 @@ def target_logprobs(
     return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
 
 
-def _target_logprobs(head, hidden, targets, config):
+def _target_logprobs(
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, config: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     highest = torch.full(targets.shape, -torch.inf, device=hidden.device)
     total = torch.zeros_like(highest)
     own = torch.zeros_like(highest)

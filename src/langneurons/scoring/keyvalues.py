@@ -7,12 +7,18 @@ copied (a prefix that several continue), dropped (finished ones) and shifted (af
 the right).
 """
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 
 class _Layer(DynamicLayer):
     """Keys and values of one layer, (row, head, pos, head_dim), with room for more positions."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, room: int):
         super().__init__()
@@ -25,7 +31,13 @@ class _Layer(DynamicLayer):
         self.keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
         self.values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
 
-    def update(self, key_states, value_states, *_arguments, **_named):
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        *_arguments: Any,
+        **_named: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add positions; return all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -53,8 +65,9 @@ class _Layer(DynamicLayer):
         if self._stored is None:
             self.keys, self.values = (x.index_select(0, rows) for x in (self.keys, self.values))
             return
-        self._stored = tuple(stored.index_select(0, rows) for stored in self._stored)
-        self.keys, self.values = (stored[:, :, :length] for stored in self._stored)
+        keys, values = (stored.index_select(0, rows) for stored in self._stored)
+        self._stored = keys, values
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
     def shift(self, by: torch.Tensor) -> None:
         """Move each row's positions to the right, what leaves comes in at the left; by: (row,)."""
@@ -74,7 +87,13 @@ class _SlidingLayer(_Layer):
         super().__init__(room)
         self.sliding_window = sliding_window
 
-    def update(self, key_states, value_states, *_arguments, **_named):
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        *_arguments: Any,
+        **_named: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add positions; return those that the new ones see."""
         keys, values = super().update(key_states, value_states)
         seen = self.sliding_window - 1 + key_states.shape[2]
@@ -93,9 +112,9 @@ class KeyValues(DynamicCache):
     room: positions to set aside memory for when the first are added to a prefix.
     """
 
-    def __init__(self, config, room: int = 0):
+    def __init__(self, config: Any, room: int = 0):
         """Make a layer of each kind that the config names."""
-        layers = []
+        layers: list[Any] = []
         for layer in DynamicCache(config=config).layers:
             if type(layer) is DynamicSlidingWindowLayer:
                 layers.append(_SlidingLayer(room, layer.sliding_window))
@@ -103,20 +122,24 @@ class KeyValues(DynamicCache):
                 layers.append(_Layer(room))
         Cache.__init__(self, layers=layers)
 
+    @property
+    def _own(self) -> Sequence[_Layer]:
+        return cast("Sequence[_Layer]", self.layers)  # the library's list holds any kind of layer
+
     def select(self, rows: torch.Tensor, of: int) -> None:
         """Keep these of `of` rows; a layer that holds them in several blocks, those of each."""
-        for layer in self.layers:
+        for layer in self._own:
             blocks = layer.keys.shape[0] // of
             starts = torch.arange(blocks, device=rows.device)[:, None] * of
             layer.select((starts + rows).reshape(-1))
 
     def shift(self, by: torch.Tensor) -> None:
         """Move each row's positions to the right in all layers; by: int64 (row,)."""
-        for layer in self.layers:
+        for layer in self._own:
             layer.shift(by.repeat(layer.keys.shape[0] // len(by)))
 
 
-def shareable(config) -> bool:
+def shareable(config: Any) -> bool:
     """Tell whether the model's cache can be shared by rows: attention is full or sliding."""
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}

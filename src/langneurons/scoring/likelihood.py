@@ -108,7 +108,9 @@ def loglikelihood(
     return results(under, [[values[item] for item in asked] for values in found])
 
 
-def _encoded(model: LanguageModel, requests, joint: bool) -> list[Request]:
+def _encoded(
+    model: LanguageModel, requests: Sequence[Request | tuple[str, str]], joint: bool
+) -> list[Request]:
     """Return requests with their tokens."""
     texts = [one for one in requests if not isinstance(one, Request)]
     made = iter(encode_requests(model, texts, joint))

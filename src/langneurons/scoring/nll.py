@@ -35,15 +35,16 @@ def token_nll(
     with hooked(model, under) as running:
         found = np.full((running.width, *tokens.shape), np.nan)
         budget = batch_tokens // running.width
-        work = Batches(batches([int(length) for length in lengths], budget), lengths)
+        sizes = [int(length) for length in lengths]
+        work = Batches(batches(sizes, budget), sizes)
         for group in work:
             with work.fitting():
                 longest = int(lengths[group].max())
                 batch = torch.from_numpy(tokens[group, :longest].astype(np.int64)).to(model.device)
                 wanted = scored[group, :longest].copy()
                 wanted[:, 0] = False
-                sizes = torch.from_numpy(np.asarray(lengths)[group].astype(np.int64))
-                valid = (torch.arange(longest) < sizes[:, None]).to(model.device)
+                ends = torch.from_numpy(np.asarray(lengths)[group].astype(np.int64))
+                valid = (torch.arange(longest) < ends[:, None]).to(model.device)
                 running.begin()
                 running.announce(torch.ones_like(valid), valid, of_rows(group, numbers))
                 hidden = running.by_plan(states(model.sites, batch))

@@ -9,11 +9,10 @@ every row whole (`langneurons.interventions.hooks.Hooked.by_token`).
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from langneurons.base.batching import batches
 from langneurons.interventions.hooks import Hooked
@@ -76,8 +75,8 @@ def states(sites: MlpSites, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _takes_positions(backbone: type[nn.Module]) -> bool:
-    return "position_ids" in inspect.signature(backbone.forward).parameters
+def _takes_positions(forward: Callable) -> bool:
+    return "position_ids" in inspect.signature(forward).parameters
 
 
 def next_states(
@@ -88,7 +87,7 @@ def next_states(
     Positions are counted from each row's own first token.
     """
     arguments = {"attention_mask": mask.long(), "use_cache": True, "past_key_values": cache}
-    if _takes_positions(type(sites.backbone)):
+    if _takes_positions(type(sites.backbone).forward):
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         arguments["position_ids"] = positions[:, -tokens.shape[1] :]
     return sites.backbone(input_ids=tokens, **arguments).last_hidden_state.to(tokens.device)
