@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.errors import ConfigError, present, unknown
 from langneurons.base.languages import set_directory
 from langneurons.base.paths import braces
 from langneurons.base.settings import doubled, is_name
 from langneurons.config.config import BASELINE, Config
 from langneurons.evaluation.settings import (
+    TaskSource,
     source_paths,
 )
 
@@ -87,26 +88,27 @@ def check_figures(config: Config) -> None:
             if value is not None and not needed:
                 raise ConfigError(f"{path}.{key}: a figure of {figure.kind} takes none.")
         if figure.kind == "scores":
-            if not config.tasks[figure.task].interventions:
+            if not (figure.task and config.tasks[figure.task].interventions):
                 raise ConfigError(f"{path}: this configuration draws no such figure.")
             continue
-        members = config.language_sets[figure.languages]
+        languages = present(figure.languages, f"{path}.languages: missing")
+        members = config.language_sets[languages]
         cells = config.cells(figure.model)
         sets = {langset for langset, _ in cells}
-        drawn = figure.languages in sets
+        drawn = languages in sets
         if figure.selection is not None:
-            drawn = (figure.languages, figure.selection) in cells
+            drawn = (languages, figure.selection) in cells
         if figure.kind == "venn":
             drawn = drawn and any(set(members).issuperset(t) for t in config.results.venn)
-        folder = config.directory(figure.languages)
+        folder = config.directory(languages)
         if figure.intervention is not None:
             drawn = (folder, figure.intervention) in _written(config, figure.model, figure.kind)
         if figure.kind == "lss_factors":
             drawn = any(cell[0] == folder for cell in config.lss_cells(figure.model))
         if figure.task is not None:
-            sweeps = config.sweeps().get(figure.intervention, {}).values()
+            sweeps = config.sweeps().get(figure.intervention or "", {}).values()
             drawn = any(
-                (figure.task, figure.languages, name) in config.target_cells(figure.model)
+                (figure.task, languages, name) in config.target_cells(figure.model)
                 for name in (sweeps if figure.kind == "task_layers" else [figure.intervention])
             )
         if figure.kind == "lens":
@@ -123,7 +125,8 @@ def _written(config: Config, model: str, kind: str) -> set[tuple[str, str]]:
     if kind == "lss":
         return {(folder, name) for folder, _, name in config.lss_cells(model)}
     if kind == "lss_layers":
-        return {(folder, config.sweep_of(name)) for folder, _, name in config.lss_cells(model)}
+        swept = ((folder, config.sweep_of(name)) for folder, _, name in config.lss_cells(model))
+        return {(folder, sweep) for folder, sweep in swept if sweep is not None}
     if kind in ("forcing", "fallback"):
         return {(folder, name) for folder, _, name in config.generation_cells(model, kind)}
     return {(folder, name) for folder, _, name in config.perplexity_cells(model)}
@@ -149,7 +152,7 @@ def check_directories(config: Config) -> None:
             )
 
 
-def check_paths(place: str, source, languages: int) -> None:
+def check_paths(place: str, source: TaskSource, languages: int) -> None:
     """Refuse templates of a task's files that cannot be filled in or serve one language only."""
     paths = source_paths(source)
     varied = any("{lang}" in path or "{code}" in path for path in paths.values())
@@ -203,11 +206,12 @@ def check_selections(config: Config) -> None:
                     f"{key}: {other!r} is not selected on language set {lacking[0]!r}; it is"
                     f" selected on: {', '.join(there)}."
                 )
-        for langset in own if selection.knows is not None else ():
+        knows = selection.knows
+        for langset in () if knows is None else own:
             for lang in config.language_sets[langset]:
-                if lang not in selection.knows:
+                if knows is not None and lang not in knows:
                     what = f"language of the mask (language set {langset!r})"
-                    raise unknown(f"{path}.language_sets", lang, what, selection.knows)
+                    raise unknown(f"{path}.language_sets", lang, what, knows)
         for site in selection.needs_sites:
             if site not in config.statistics.sites:
                 raise ConfigError(

@@ -14,13 +14,9 @@ from langneurons.config.check_names import (
 )
 from langneurons.config.config import BASELINE, Config, entry_languages
 from langneurons.data.mini_data import FACTS, QUESTIONS, mini_languages, mini_tasks
-from langneurons.evaluation.generation_settings import (
-    Prompted,
-)
+from langneurons.evaluation.generation_settings import Conditioned
 from langneurons.evaluation.identification import PY3LANGID
-from langneurons.evaluation.lss_settings import LssConfig
 from langneurons.evaluation.settings import (
-    PerplexityConfig,
     TaskEntry,
 )
 from langneurons.interventions.settings import ROLES, percentile, statistic_site
@@ -95,9 +91,10 @@ def check_interventions(config: Config, called: str, protocol: Protocol) -> None
                     f"{path}: {step.statistic} needs the document means of site {site!r};"
                     f" statistics.document_means: {', '.join(kept) or 'none'}. Add it there."
                 )
-            if percentile(step.statistic) is not None:
+            percent = percentile(step.statistic)
+            if percent is not None:
                 check_histogram(config, path, site)
-                level = percentile(step.statistic) / 100
+                level = percent / 100
                 levels = config.statistics.batch_quantiles
                 if protocol.quantiles == "paper" and site != "gate":
                     raise ConfigError(
@@ -167,11 +164,11 @@ def check_lss(config: Config) -> None:
             )
     languages = sorted({lang for cell in found for lang in config.lss_languages(cell[0])[0]})
     if entry.source.kind == "mini":
-        targets = {lang for cell in found for lang in config.lss_languages(cell[0])[1]}
-        known = mini_languages(FACTS)
-        for lang in sorted({*languages, *targets}):
-            if lang not in known:
-                raise unknown("lss", lang, "language of the mini facts", known)
+        others = {lang for cell in found for lang in config.lss_languages(cell[0])[1]}
+        there = mini_languages(FACTS)
+        for lang in sorted({*languages, *others}):
+            if lang not in there:
+                raise unknown("lss", lang, "language of the mini facts", there)
     else:
         key = "config" if entry.source.kind == "hub" else "path"
         check_template(f"lss.source.{key}", getattr(entry.source, key), len(languages))
@@ -180,7 +177,7 @@ def check_lss(config: Config) -> None:
 def _check_conditions(
     config: Config,
     path: str,
-    entry: PerplexityConfig | LssConfig | TaskEntry | Prompted,
+    entry: Conditioned,
     pairs: bool = False,
 ) -> None:
     """Check the interventions and selections under which something is measured.
@@ -373,8 +370,9 @@ def check_generation(config: Config) -> None:
                 f" {', '.join(config.language_sets)}."
             )
         if path == "forcing" and entry.identifier.kind == "py3langid":
-            folders = {cell[0] for m in config.models for cell in config.generation_cells(m, path)}
-            sets = (config.directory_languages()[folder] for folder in folders)
+            cells_of = (config.generation_cells(model, path) for model in config.models)
+            used = {folder for cells in cells_of for folder, _, _ in cells}
+            sets = (config.directory_languages()[folder] for folder in used)
             for lang in sorted({lang for one in sets for lang in entry_languages(entry, one)[1]}):
                 if lang not in PY3LANGID:
                     raise unknown(

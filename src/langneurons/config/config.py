@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from langneurons.activations.settings import StatisticsConfig
+from langneurons.base.errors import present
 from langneurons.base.languages import KNOWN_LANGUAGES, Language, set_directory
 from langneurons.base.protocols import Protocol
 from langneurons.base.settings import NAME, NAME_LENGTH, Frozen, is_name
 from langneurons.data.settings import CorpusConfig
 from langneurons.evaluation.generation_settings import (
+    Conditioned,
     FallbackConfig,
     ForcingConfig,
     LensConfig,
@@ -97,7 +100,7 @@ class Config(Frozen):
 
     @field_validator("protocols", mode="before")
     @classmethod
-    def _words(cls, value):
+    def _words(cls, value: Any) -> Any:
         """Accept `paper`, or [corrected, paper]."""
         value = [value] if isinstance(value, str) else value
         if isinstance(value, list) and all(isinstance(word, str) for word in value):
@@ -180,7 +183,7 @@ class Config(Frozen):
             result.setdefault(set_directory(members), name)
         return result
 
-    def usable(self, entry, model: str) -> tuple[str, ...]:
+    def usable(self, entry: Conditioned, model: str) -> tuple[str, ...]:
         """Return the interventions that a stage lists and that are meant for a model."""
         meant = {
             name: one.models is None or model in one.models
@@ -233,7 +236,8 @@ class Config(Frozen):
     def lss_languages(self, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the sorted base and target languages of the steering shift on a set's folder."""
         members = self.directory_languages()[folder]
-        bases, targets = self.lss.bases, self.lss.targets
+        entry = present(self.lss, "lss: the configuration measures no steering shift")
+        bases, targets = entry.bases, entry.targets
         return (
             tuple(sorted(bases or members)),
             tuple(lang for lang in members if targets is None or lang in targets),

@@ -10,7 +10,7 @@ from langneurons.base.shipped import TASK_DEFINITIONS, definition_file, project_
 from langneurons.config.check_stages import check_mini_rows
 from langneurons.config.config import Config
 from langneurons.config.effects import check_generated
-from langneurons.evaluation.tasks import load_task
+from langneurons.evaluation.tasks import Task, load_task
 from langneurons.reporting.printed import read_printed
 
 
@@ -26,19 +26,19 @@ def _check_tasks(config: Config) -> None:
     kinds = {}
     for name, task in config.tasks.items():
         own = _definition("tasks", name, task.definition, task.languages, "languages")
-        kind = own and own.kind
+        kind = None if own is None else own.kind
         _check_hub(f"tasks.{name}", task.source, own)
         if kind == "classification":
             why = "a classifier reads its whole input as a prompt"
             check_generated(config, f"tasks.{name}", task.interventions, why)
-        elif kind == "generation" and own.max_new_tokens == 1:
+        elif own is not None and kind == "generation" and own.max_new_tokens == 1:
             why = "the task's max_new_tokens is 1: the only new token is read by no forward pass"
             check_generated(config, f"tasks.{name}", task.interventions, why)
         if task.paper is not None and task.paper.definition is not None:
             paper = _definition(
                 "tasks", name, task.paper.definition, task.languages, "languages", "paper."
             )
-            other = paper and paper.kind
+            other = None if paper is None else paper.kind
             if (kind == "classification") != (other == "classification"):
                 raise ConfigError(
                     f"tasks.{name}.paper.definition: of kind {other}, the task's own of kind"
@@ -64,10 +64,10 @@ def _check_tasks(config: Config) -> None:
 def _check_training(config: Config, name: str) -> str | None:
     """Return the kind of task that a fine-tuning trains (or text), after checking it."""
     entry = config.finetunings[name]
-    kind = "text"
+    kind: str | None = "text"
     if not entry.is_text:
         task = _definition("finetunings", name, entry.definition, [entry.language], "language")
-        kind = task and task.kind
+        kind = None if task is None else task.kind
         _check_hub(f"finetunings.{name}", entry.source, task)
         if task is not None:
             check_mini_rows(f"finetunings.{name}", entry, task.name, [entry.language], "language")
@@ -106,7 +106,7 @@ def _check_masks(config: Config) -> None:
             if not path.is_file():
                 siblings = [str(sibling) for sibling in path.parent.glob(f"*{path.suffix}")]
                 raise unknown(f"{place}.path", given, f"file (model {model})", siblings)
-            expected = config.selections[name].sha256
+            expected: str | None = getattr(config.selections[name], "sha256", None)
             if expected not in (None, found := file_digest(path, 64)):
                 raise ConfigError(
                     f"{place}.sha256: {expected!r}, but {path} has {found}; it is another file."
@@ -120,7 +120,7 @@ def _definition(
     langs: Sequence[str],
     key: str,
     prefix: str = "",
-):
+) -> Task | None:
     """Return the task that a file defines, after checking its languages."""
     place = f"{section}.{name}"
     if given is not None:

@@ -1,6 +1,9 @@
 """Keys without effect, and sizes that cannot work: what the blocks say when read together."""
 
 from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
 
 from langneurons.base.errors import ConfigError
 from langneurons.base.paths import braces
@@ -8,7 +11,7 @@ from langneurons.base.settings import doubled
 from langneurons.config.check_names import check_template
 from langneurons.config.config import Config
 from langneurons.config.controls import roles
-from langneurons.evaluation.settings import TaskEntry
+from langneurons.evaluation.settings import HubTask, TaskEntry
 from langneurons.training.settings import FinetuneEntry
 
 # Jobs that load a model; Snakemake needs minutes to plan more.
@@ -72,7 +75,7 @@ def _useless(path: str, why: str, cure: str = "Leave it out.") -> ConfigError:
     return ConfigError(f"{path}: has no effect, because {why}. {cure}")
 
 
-def _given(block, keys: Iterable[str]) -> list[str]:
+def _given(block: BaseModel, keys: Iterable[str]) -> list[str]:
     """Return the keys of a block that differ from their defaults."""
     fields = type(block).model_fields
     return [key for key in keys if getattr(block, key) != fields[key].default]
@@ -107,7 +110,7 @@ def _check_corpus(config: Config) -> None:
             raise _useless(f"{path}.buffer", "`seed: null` keeps the order of the data set")
 
 
-def _place(source) -> dict:
+def _place(source: Any) -> dict[str, Any]:
     """Return where a source reads its documents."""
     keys = ("kind", "texts", "path", "dataset", "config", "split", "revision", "codes")
     return {key: getattr(source, key, None) for key in keys}
@@ -209,9 +212,9 @@ def _check_conditions(config: Config) -> None:
 
 def _check_kinds(path: str, entry: TaskEntry | FinetuneEntry) -> None:
     """Refuse shares that hold no row of any data, and names of the hub that cannot be filled in."""
-    paper = entry.paper and entry.paper.source
+    paper = None if entry.paper is None else entry.paper.source
     for key, source in (("source", entry.source), ("paper.source", paper)):
-        if source is not None and source.kind == "hub" and source.config is not None:
+        if isinstance(source, HubTask) and source.config is not None:
             check_template(f"{path}.{key}.config", source.config, 1, ("lang", "code"))
     shares = [(f"{path}.rows", entry.rows)]
     if entry.paper is not None and entry.paper.rows is not None:
@@ -239,8 +242,7 @@ def _check_trained(config: Config) -> None:
                     f"finetunings.{name}.training.projections: empty, so nothing is trained; legal:"
                     " gate, up, down, or several of these."
                 )
-            chosen = [choice for choice in entry.neurons if choice == "none"]
-            chosen = chosen if training.projections else list(entry.neurons)
+            chosen = [one for one in entry.neurons if one == "none" or not training.projections]
             if training.parameters == "lora" and not training.modules and chosen:
                 raise ConfigError(
                     f"finetunings.{name}.training.modules: empty, so neurons: {chosen[0]} trains"
@@ -277,7 +279,7 @@ def compared(config: Config, claim: str) -> bool:
     words = roles(config)
     for model in config.models:
         own: set[tuple[str, str, str, str]] = set()
-        adapters: set[tuple[str, str, str, str | None, str]] = set()
+        adapters: set[tuple[str, str, str, str | None, str | None]] = set()
         known = config.adapters(model)
         for adapter, task, lang in config.evaluations(model):
             one = known.get(adapter)

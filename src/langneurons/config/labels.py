@@ -33,8 +33,8 @@ def adapter_labels(config: "Config") -> dict[str, str]:
     for model in config.models:
         for name, one in config.adapters(model).items():
             entry = config.finetunings[one.finetuning]
-            whose = one.choice
-            if one.selection is not None:
+            whose: str = one.choice
+            if one.selection is not None and one.langset is not None:
                 langs = " + ".join(one.languages(entry.language))
                 selection = config.selections[one.selection].label or one.selection
                 whose = f"{selection} {langs}"

@@ -1,7 +1,7 @@
 """Read configurations: files merged in order, validated, errors in the user's terms."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ def load_config(path: str | os.PathLike) -> Config:
     return read_configs([path])
 
 
-def read_configs(paths, overrides: Mapping[str, Any] | None = None) -> Config:
+def read_configs(
+    paths: Sequence[str | os.PathLike], overrides: Mapping[str, Any] | None = None
+) -> Config:
     """Read configuration files, later ones over earlier ones, then `--config` values over them."""
     merged: dict = {}
-    for path in (project_file(str(path)) for path in paths):
+    for path in (project_file(str(given)) for given in paths):
         if not path.is_file():
             folder = path.parent if path.parent.is_dir() else Path()
             siblings = sorted(str(sibling) for sibling in folder.glob("*.yaml"))
@@ -97,11 +99,9 @@ def _merge(base: dict, over: Mapping[str, Any], path: tuple[str, ...] = ()) -> d
                 )
             del result[key]
             continue
-        nested = isinstance(value, Mapping) and isinstance(below, Mapping)
-        other = nested and any(
-            tag in value and value[tag] != below.get(tag) for tag in ("kind", "method")
-        )
         if isinstance(value, Mapping):
-            value = _merge(below if nested and not other else {}, value, (*path, str(key)))
+            under = below if isinstance(below, dict) else {}
+            other = any(tag in value and value[tag] != under.get(tag) for tag in ("kind", "method"))
+            value = _merge({} if other else under, value, (*path, str(key)))
         result[key] = value
     return result

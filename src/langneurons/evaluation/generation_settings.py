@@ -1,7 +1,7 @@
 """Configuration keys `forcing`, `fallback` and `lens`: what a model writes under interventions."""
 
 import string
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, field_validator
 
@@ -63,6 +63,18 @@ class Prompted(Frozen):
         if [field for field in fields if field is not None] != ["question"]:
             raise ValueError(f"{value!r} must hold {{question}} once, and no other braces")
         return value
+
+
+class Conditioned(Protocol):
+    """A block that lists interventions and selections."""
+
+    @property
+    def interventions(self) -> tuple[str, ...]:
+        """Names from `interventions`."""
+
+    @property
+    def selections(self) -> tuple[str, ...] | None:
+        """Names from `selections`; None: all."""
 
 
 class Generating(Prompted):

@@ -1,12 +1,14 @@
 """Configuration keys `perplexity`, `tasks`, `results` and `runtime`."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.base.protocols import Protocol
 from langneurons.base.settings import COMMIT, DATASET, KEPT_COMMIT, Frozen, Seed
+
+T = TypeVar("T", bound=Any)
 
 
 class PerplexityConfig(Frozen):
@@ -109,7 +111,7 @@ class PaperRows(Frozen):
 
     @field_validator("rows")
     @classmethod
-    def _rows(cls, value):
+    def _rows(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         return value if value is None else check_rows(value)
 
 
@@ -170,7 +172,7 @@ class TaskEntry(Frozen):
         return made
 
 
-def replaced(entry, protocol: Protocol):
+def replaced(entry: T, protocol: Protocol) -> T:
     """Return an entry whose source and rows are those of its `paper`, if the split follows it."""
     update: dict = {"paper": None}
     if protocol.split == "paper" and entry.paper is not None:

@@ -51,7 +51,9 @@ class Forward:
 def announced(forward: Forward | None) -> Forward:
     """Return what was announced of the next forward pass; a RuntimeError without it."""
     if forward is None:
-        raise RuntimeError("the hooks need announce(prompt, valid) before each forward pass")
+        raise RuntimeError(
+            "what is hooked in needs announce(prompt, valid) before each forward pass"
+        )
     return forward
 
 

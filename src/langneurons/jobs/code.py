@@ -70,7 +70,7 @@ def _imports(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == NAME}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == NAME:
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == NAME:
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -89,7 +89,7 @@ class _Sources:
 
     MOST = 2000  # files, of all versions
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._kept: dict[str, list] = {}
         self._path: Path | None = None
         self._known: set[str] = set()
@@ -119,11 +119,12 @@ class _Sources:
             dump = ast.dump(_strip(tree)).encode()
             self._kept[key] = [hashlib.sha256(dump).hexdigest()[:12], imports]
         self._used.add(key)
-        return tuple(self._kept[key])
+        digest, imports = self._kept[key]
+        return digest, imports
 
     def write(self) -> None:
         """Keep what is new."""
-        if set(self._kept) == self._known:
+        if self._path is None or set(self._kept) == self._known:
             return
         if len(self._kept) > self.MOST:
             self._kept = {key: self._kept[key] for key in self._used}
