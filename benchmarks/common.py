@@ -111,12 +111,12 @@ def packed_corpus(model: str, n_blocks: int, lang: str = "en"):
 
 def demo_settings(**changes):
     """Return the statistics settings of config/config.yaml, with changes."""
-    from langneurons.activations.collect import Settings
+    from langneurons.activations.settings import StatisticsConfig
     from langneurons.config import load_config
 
     settings = load_config(CONFIG).statistics.model_dump()
     settings.pop("shards")
-    return Settings(**(settings | changes))
+    return StatisticsConfig(**(settings | changes))
 
 
 IDENTITY = {"model": "benchmark", "revision": "none", "dtype": "float32", "quantization": "none"}

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from test_collect import tiny_corpus
 from test_finetune import ANSWERS, CLASSES, fit, nli_rows, qa_rows
 
-from langneurons.activations.collect import Settings, collect
+from langneurons.activations.collect import collect
+from langneurons.activations.settings import StatisticsConfig
 from langneurons.evaluation import lens
 from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.interventions.apply import applied
@@ -103,7 +104,7 @@ def test_devices_do_not_mix():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_statistics(family):
-    settings = Settings(document_means=("act",), batch_blocks=2, max_documents=3)
+    settings = StatisticsConfig(document_means=("act",), batch_blocks=2, max_documents=3)
     identity = {"model": "m", "revision": "r", "dtype": "float32", "quantization": "none"}
     corpus = tiny_corpus()
 

@@ -1,7 +1,6 @@
 """The collecting pass against a forward pass written out by hand; shards, checkpoints, padding."""
 
 import itertools
-from dataclasses import replace
 from functools import partial
 
 import numba
@@ -16,12 +15,12 @@ from transformers import masking_utils
 from langneurons.activations import histogram as bins
 from langneurons.activations.collect import (
     Collector,
-    Settings,
     _pass,
     batches_of,
     collect,
     shard_batches,
 )
+from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import Mismatch, Statistics, merge
 from langneurons.data.corpus import Corpus, Part
 from langneurons.models.families import MlpSites
@@ -30,7 +29,7 @@ from langneurons.models.nonlinearities import NONLINEARITIES, nonlinearity_name
 
 IDENTITY = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}
 SITES = ("gate", "act", "product")
-EVERYTHING = Settings(
+EVERYTHING = StatisticsConfig(
     batch_blocks=2,
     histograms=("gate", "product"),
     batch_quantiles=(0.5, 0.9),
@@ -215,7 +214,7 @@ def test_named_nonlinearity_is_the_module_of_the_model(family):
 
 def test_size_of_batches_does_not_matter(single):
     for batch_blocks in (1, 4, 100):
-        other = measure(tiny_model("llama"), Settings(SITES, ("gate",), batch_blocks))
+        other = measure(tiny_model("llama"), StatisticsConfig(batch_blocks=batch_blocks))
         assert other.tokens == single.tokens
         for site in SITES:
             np.testing.assert_array_equal(other.positive(site), single.positive(site))
@@ -228,7 +227,7 @@ def test_size_of_batches_does_not_matter(single):
 
 
 def test_short_blocks_are_read_with_blocks_of_their_length():
-    corpus, settings = tiny_corpus(40), Settings(batch_blocks=4)
+    corpus, settings = tiny_corpus(40), StatisticsConfig(batch_blocks=4)
     part = corpus.identification
     groups = batches_of(part, settings)
     assert sorted(np.concatenate(groups).tolist()) == list(range(40))
@@ -244,8 +243,8 @@ def test_short_blocks_are_read_with_blocks_of_their_length():
     assert read == widths
     parts = [measure(model, settings, corpus, shard=i, n_shards=3) for i in range(3)]
     assert_same(merge([parts[2], parts[0], parts[1]]), together)
-    documents = Settings(batch_blocks=4, document_means=("act",), max_documents=9)
-    one_by_one = measure(model, replace(documents, batch_blocks=1), corpus)
+    documents = StatisticsConfig(batch_blocks=4, document_means=("act",), max_documents=9)
+    one_by_one = measure(model, documents.model_copy(update={"batch_blocks": 1}), corpus)
     np.testing.assert_allclose(
         measure(model, documents, corpus).document_means("act"),
         one_by_one.document_means("act"),
@@ -256,11 +255,13 @@ def test_short_blocks_are_read_with_blocks_of_their_length():
 def test_full_blocks_and_batches_with_quantiles_keep_the_order_of_the_corpus():
     part = tiny_corpus(5).identification
     consecutive = [[0, 1], [2, 3], [4]]
-    paper = batches_of(part, Settings(batch_blocks=2, batch_quantiles=(0.5,)))
+    paper = batches_of(part, StatisticsConfig(batch_blocks=2, batch_quantiles=(0.5,)))
     assert [group.tolist() for group in paper] == consecutive
     part.lengths[:] = 12
     part.lengths[4] = 7  # what is left at the end
-    assert [one.tolist() for one in batches_of(part, Settings(batch_blocks=2))] == consecutive
+    assert [
+        one.tolist() for one in batches_of(part, StatisticsConfig(batch_blocks=2))
+    ] == consecutive
 
 
 def test_contents_of_the_padding_do_not_matter(single):
@@ -292,7 +293,9 @@ class Copies(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("settings", [Settings(), EVERYTHING], ids=["default", "everything"])
+@pytest.mark.parametrize(
+    "settings", [StatisticsConfig(), EVERYTHING], ids=["default", "everything"]
+)
 def test_the_device_is_asked_for_nothing_during_a_pass(settings, monkeypatch):
     """Meta tensors have no values: whatever waited for one, or for a size, would fail."""
     # transformers itself asks once per pass whether the positions start afresh within a row.
@@ -394,7 +397,7 @@ def test_no_checkpoint_before_its_time(tmp_path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_one_token_that_is_not_finite_is_found(bad):
-    model, corpus, plain = tiny_model("llama"), tiny_corpus(), Settings(batch_blocks=2)
+    model, corpus, plain = tiny_model("llama"), tiny_corpus(), StatisticsConfig(batch_blocks=2)
     corpus.identification.tokens[5, 3] = 99  # occurs nowhere else
     model.model.embed_tokens.weight[99] = bad
     with pytest.raises(RuntimeError, match="xx: gate of layer 0, neuron 0 is not finite"):
@@ -409,10 +412,10 @@ def test_an_mlp_that_goes_past_its_nonlinearity_is_found():
 
 
 def test_settings_name_what_is_wrong():
-    with pytest.raises(ValueError, match=r"statistics\.sites.*'gates'"):
-        Settings(sites=("gates",))
-    with pytest.raises(ValueError, match=r"statistics\.histograms.*'product'"):
-        Settings(sites=("gate",), histograms=("product",))
+    with pytest.raises(ValueError, match="gates"):
+        StatisticsConfig(sites=("gates",))
+    with pytest.raises(ValueError, match=r"histograms: \['product'\]"):
+        StatisticsConfig(sites=("gate",), histograms=("product",))
 
 
 def test_table_6_cells_are_means_over_neurons_with_their_bounds(single):

@@ -10,8 +10,9 @@ import torch
 from test_adapters import nonlinearity, project
 from tiny import VOCAB_SIZE, tiny_model, tiny_tokenizer
 
-from langneurons.activations.collect import Settings, collect
+from langneurons.activations.collect import collect
 from langneurons.activations.histogram import bin_width
+from langneurons.activations.settings import StatisticsConfig
 from langneurons.base.errors import ConfigError
 from langneurons.config import build
 from langneurons.data.corpus import Corpus, pack_documents
@@ -299,7 +300,7 @@ def measured():
     """Return statistics of two languages on a tiny model, and the values behind them by hand."""
     model = tiny_model("llama")
     sites = MlpSites(model)
-    settings = Settings(
+    settings = StatisticsConfig(
         histograms=SITES, batch_blocks=2, batch_quantiles=(0.9,), document_means=("act",)
     )
     who = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}

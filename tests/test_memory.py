@@ -10,7 +10,7 @@ from test_collect import EVERYTHING, SITES, assert_same, measure, one_thread  # 
 from test_finetune import ANSWERS, CLASSES, SETTINGS, nli_rows, qa_rows
 from tiny import tiny_model, tiny_tokenizer
 
-from langneurons.activations.collect import Settings
+from langneurons.activations.settings import StatisticsConfig
 from langneurons.base.io import read_json, write_jsonl
 from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.jobs import training as cell
@@ -84,7 +84,7 @@ def test_the_hosts_allocator_is_understood():
 @pytest.mark.parametrize("site", ["act", "down"])
 @pytest.mark.parametrize("most", [12, 20])
 def test_statistics_are_the_same(site, most):
-    settings = Settings(
+    settings = StatisticsConfig(
         batch_blocks=4, histograms=("gate", "product"), document_means=SITES, max_documents=4
     )
     quiet = measure(tiny_model("llama"), settings)

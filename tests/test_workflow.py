@@ -476,7 +476,7 @@ SHIPPED = sorted(
     str(path.relative_to(ROOT))
     for folder in ("config", "config/papers")
     for path in (ROOT / folder).glob("*.yaml")
-    if path.name not in ("reference.yaml", "plan.yaml")
+    if path.name != "plan.yaml"
 )
 
 

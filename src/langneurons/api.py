@@ -343,8 +343,7 @@ def collect(
         "batch_blocks": batch_blocks,
         "max_documents": max(len(_documents(lang, given)) for lang, given in texts.items()),
     }
-    asked = defined(StatisticsConfig, content, "collect").model_dump(exclude={"shards"})
-    settings = collecting.Settings(**asked)
+    settings = defined(StatisticsConfig, content, "collect")
     found = {}
     for lang, given in texts.items():
         corpus = _corpus(model, lang, _documents(lang, given), block_size)

@@ -26,7 +26,8 @@ from torch import nn
 
 from langneurons.activations import histogram as bins
 from langneurons.activations.kernels import LIMB, MOMENTS, accumulate
-from langneurons.activations.statistics import SCHEMA, SITES, Statistics, histogram_arrays
+from langneurons.activations.settings import StatisticsConfig
+from langneurons.activations.statistics import SCHEMA, Statistics, histogram_arrays
 from langneurons.base.batching import batches
 from langneurons.base.io import read_tensors, write_tensors
 from langneurons.data.corpus import Corpus, Part
@@ -39,34 +40,6 @@ from langneurons.runtime.job import deferred_termination
 from langneurons.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Settings:
-    """What is measured; the defaults measure everything once.
-
-    sites: of gate, act, product; histograms: the sites that keep one (the activation's follows
-    from the gate's); batch_blocks: full blocks per forward pass; batch_quantiles: levels whose
-    per-batch quantiles of the gate are averaged, as the first paper's code does; document_means:
-    sites whose mean per document is kept, for the first `max_documents` documents.
-    """
-
-    sites: tuple[str, ...] = ("gate", "act", "product")
-    histograms: tuple[str, ...] = ("gate",)
-    batch_blocks: int = 8
-    batch_quantiles: tuple[float, ...] = ()
-    document_means: tuple[str, ...] = ()
-    max_documents: int = 2000
-
-    def __post_init__(self) -> None:
-        for name in ("sites", "histograms", "document_means"):
-            wrong = set(getattr(self, name)) - set(SITES)
-            if wrong:
-                raise ValueError(f"statistics.{name}: {sorted(wrong)} not among {SITES}")
-        for name in ("histograms", "document_means"):
-            wrong = set(getattr(self, name)) - set(self.sites)
-            if wrong:
-                raise ValueError(f"statistics.{name}: {sorted(wrong)} not in statistics.sites")
 
 
 @dataclass
@@ -87,7 +60,7 @@ class Collector:
     Use as a context manager; call `observe(mask, rows, documents)` before each forward pass.
     """
 
-    def __init__(self, sites: MlpSites, settings: Settings, n_documents: int = 0):
+    def __init__(self, sites: MlpSites, settings: StatisticsConfig, n_documents: int = 0):
         self.mlp = sites
         self.settings = settings
         self.n_documents = n_documents
@@ -309,7 +282,7 @@ def _pass(
         _pass(collector, tokens[part], mask[part], documents[part], done)
 
 
-def batches_of(part: Part, settings: Settings) -> list[np.ndarray]:
+def batches_of(part: Part, settings: StatisticsConfig) -> list[np.ndarray]:
     """Return the blocks of each batch.
 
     Where quantiles are averaged over batches, as the first paper's code does, a batch is
@@ -333,7 +306,7 @@ def shard_batches(n_batches: int, shard: int, n_shards: int) -> range:
 def collect(
     model: LanguageModel,
     corpus: Corpus,
-    settings: Settings,
+    settings: StatisticsConfig,
     shard: int = 0,
     n_shards: int = 1,
     checkpoint: Path | None = None,

@@ -27,7 +27,9 @@ class StatisticsConfig(Frozen):
         le=65_536,
         description="Full blocks per forward pass; of shorter ones, as many as take their tokens.",
     )
-    shards: int = Field(1, ge=1, le=9999, description="Jobs per language; results do not depend.")
+    shards: int = Field(
+        1, ge=1, le=9999, description="Number of jobs per language. Does not change results."
+    )
     batch_quantiles: tuple[float, ...] = Field(
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
     )

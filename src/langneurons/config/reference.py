@@ -1,14 +1,13 @@
 """The reference files that follow from the configuration's definition.
 
-`schema()` is the JSON schema (draft 2020-12) for editors, `reference()` a commented configuration
-with every key, `page()` the reference page. `langneurons reference --write` writes them.
+`schema()` is the JSON schema (draft 2020-12) for editors, `page()` the reference page.
+`langneurons reference --write` writes them.
 """
 
 import inspect
 import json
 import re
 import sys
-import textwrap
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -23,103 +22,6 @@ from langneurons.interventions import settings as interventions
 from langneurons.models import settings as models
 from langneurons.selection.methods import METHODS
 from langneurons.training.settings import PaperTraining, Training
-
-_QUESTIONS = {"kind": "jsonl", "path": "questions.{lang}.jsonl"}
-# One value for every key that has no default, or whose default would show nothing.
-EXAMPLE: dict[str, Any] = {
-    "name": "reference",
-    "title": "Every key",
-    "models": {
-        "llama": {
-            "source": {"kind": "hub", "repo": "meta-llama/Llama-3.1-8B", "revision": "0" * 40},
-            "quantization": "nf4",
-            "label": "Llama 3.1 8B",
-        },
-        "folder": {"source": {"kind": "local", "path": "models/mine"}},
-        "file": {"source": {"kind": "gguf", "path": "models/mine.gguf"}},
-    },
-    "languages": {"yo": {"name": "Yoruba", "family": "Volta-Niger", "script": "Latin"}},
-    "language_sets": {"three": ["en", "vi", "yo"]},
-    "corpus": {
-        "source": {
-            "kind": "hub",
-            "dataset": "wikimedia/wikipedia",
-            "config": "20231101.{lang}",
-            "revision": "0" * 40,
-        }
-    },
-    "selections": {
-        "lape": {"method": "lape", "label": "LAPE"},
-        "act_prob_90p": {"method": "exceedance"},
-        "abs_mean": {"method": "magnitude"},
-        "control": {"method": "random", "like": "lape", "match": "frequency"},
-        "average_precision": {"method": "average_precision", "like": "lape"},
-        "both": {"method": "combined", "selections": ["lape", "average_precision"]},
-        "activated": {"method": "document_sign"},
-        "alignment": {"method": "alignment"},
-        "lap": {"method": "lap"},
-        "lave": {"method": "lave"},
-        "mean_difference": {"method": "mean_difference"},
-        "plnd": {"method": "plnd"},
-    },
-    "statistics": {"document_means": ["act", "product"]},
-    "interventions": {
-        "zero": {"operation": "set", "value": 0.0, "label": "zero"},
-        "steer": {
-            "steps": [
-                {"neurons": "en", "operation": "set", "value": 0.0},
-                {"operation": "add", "value": "mean", "coefficient": 2.0},
-            ],
-            "shared": "target",
-        },
-        "by_layer": {"operation": "set", "value": "layer_p10", "sweep": 32},
-        "arithmetic": {
-            "steps": [
-                {"neurons": "source", "operation": "set", "value": 0.0},
-                {"neurons": "target", "operation": "add", "value": "mean"},
-            ]
-        },
-    },
-    "protocols": {"corrected": {}, "paper_site": {"intervention_site": "paper"}},
-    "perplexity": {"interventions": ["zero"]},
-    "lss": {
-        "source": {"kind": "jsonl", "path": "facts.{lang}.jsonl"},
-        "interventions": ["zero", "steer"],
-    },
-    "tasks": {
-        "xnli": {"languages": ["en", "vi"], "interventions": ["zero", "steer"]},
-        "xnli_head": {"languages": ["vi"], "finetunings": ["nli"], "interventions": ["zero"]},
-    },
-    "finetunings": {
-        "nli": {
-            "definition": "config/tasks/xnli_head.yaml",
-            "source": {"kind": "jsonl", "path": "train.{lang}.jsonl"},
-            "neurons": ["none", "source", "target", "source_target", "all"],
-            "targets": ["vi"],
-            "paper": {"rows": [0.0, 0.25], "training": {"epochs": 1}},
-        },
-        "continued": {
-            "source": {"kind": "text"},
-            "language": "vi",
-            "neurons": ["source"],
-            "training": {"parameters": "rows", "projections": ["gate", "up", "down"]},
-        },
-    },
-    "forcing": {"interventions": ["arithmetic"], "questions": _QUESTIONS},
-    "fallback": {"interventions": ["zero"], "questions": _QUESTIONS},
-    "lens": {"interventions": ["arithmetic"], "targets": ["vi"], "questions": _QUESTIONS},
-    "results": {
-        "venn": [["en", "vi", "yo"]],
-        "figures": {
-            "fig01_layers": {
-                "kind": "layers",
-                "model": "llama",
-                "languages": "three",
-                "selection": "lape",
-            }
-        },
-    },
-}
 
 
 def _number(value: float) -> str:
@@ -150,27 +52,12 @@ def schema() -> str:
     return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
 
-def reference() -> str:
-    """Return a commented configuration that loads and holds every key of every block.
-
-    But for selections by `published`: a mask must be there when it is named.
-    """
-    lines = [
-        "# yaml-language-server: $schema=schema.json",
-        "# Every key with its meaning, what is legal and its default. Written by",
-        "# `langneurons reference --write`; not meant to be run as it stands.",
-    ]
-    shown: set[type] = set()
-    lines += _block(Config, EXAMPLE, "", shown)
-    return "\n".join(lines) + "\n"
-
-
 def page() -> str:
     """Return the reference page: one table per block."""
     parts = [
         "# Configuration reference",
         "Written by `langneurons reference --write` from `src/langneurons/config` and"
-        " `src/langneurons/selection`. `config/reference.yaml` shows the same as a file.",
+        " `src/langneurons/selection`.",
     ]
     for model in _reachable(Config):
         parts.append(f"## {_markdown(_heading(model))}\n\n{_sentence(model)}")
@@ -193,65 +80,8 @@ def files() -> dict[str, str]:
     """Return path (below the repository) and content of every generated file."""
     return {
         "config/schema.json": schema(),
-        "config/reference.yaml": reference(),
         "docs/configuration.md": page(),
     }
-
-
-def _block(model: type[BaseModel], value: dict, indent: str, shown: set[type]) -> list[str]:
-    """Return the lines of one block; its keys are explained where the block comes up first."""
-    explain = model not in shown
-    shown.add(model)
-    lines = []
-    for name, field in model.model_fields.items():
-        if name not in value and not explain:
-            continue
-        if explain:
-            lines += [""] if not indent else []
-            notes = [_meaning(name, field), f"Legal: {_legal(field)}."]
-            notes += [] if field.is_required() else [f"Default: {_default(field)}."]
-            text = " ".join(note for note in notes if note).replace("`", "")
-            width = 100 - len(indent) - 2
-            lines += [f"{indent}# {line}" for line in textwrap.wrap(text, width)]
-        given = value[name] if name in value else _plain_default(field)
-        if explain:
-            lines += _alternatives(field.annotation, given, indent)
-        lines += _entry(name, given, field.annotation, indent, shown)
-    return lines
-
-
-def _alternatives(annotation: Any, given: Any, indent: str) -> list[str]:
-    """Return, as comments, the other blocks that may stand here, on one line each."""
-    lines = []
-    for model in blocks(annotation):
-        if model is not _chosen(annotation, given):
-            keys = (
-                f"{key}: {_legal(field) if field.is_required() else _default(field).strip('`')}"
-                for key, field in model.model_fields.items()
-            )
-            text = f"Or {{{', '.join(keys)}}}"
-            lines += [f"{indent}# {line}" for line in textwrap.wrap(text, 98 - len(indent))]
-    return lines
-
-
-def _entry(name: str, given: Any, annotation: Any, indent: str, shown: set[type]) -> list[str]:
-    model = _chosen(annotation, given)
-    if model is interventions.InterventionEntry and "steps" not in given:
-        above = interventions.InterventionEntry.model_fields
-        own = {key: item for key, item in given.items() if key not in above}
-        lines = [f"{indent}{name}:", *_block(interventions.Step, own, indent + "  ", shown)]
-        return lines + [f"{indent}  {key}: {_scalar(given[key])}" for key in above if key in given]
-    if model is not None and isinstance(given, dict):
-        return [f"{indent}{name}:", *_block(model, given, indent + "  ", shown)]
-    if isinstance(given, dict) and given:
-        lines = [f"{indent}{name}:"]
-        inner = get_args(bare(annotation))[1]
-        for key, item in given.items():
-            lines += _entry(key, item, inner, indent + "  ", shown)
-        return lines
-    if isinstance(given, list) and given and isinstance(given[0], dict):
-        return [f"{indent}{name}:", *(f"{indent}  - {_scalar(item)}" for item in given)]
-    return [f"{indent}{name}: {_scalar(given)}"]
 
 
 def _scalar(value: Any) -> str:
@@ -266,19 +96,6 @@ def _plain_default(field: FieldInfo) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return list(value) if isinstance(value, tuple) else value
-
-
-def _chosen(annotation: Any, given: Any) -> type[BaseModel] | None:
-    """Return the block that a value belongs to, where a tag decides."""
-    options = blocks(annotation)
-    if len(options) == 1:
-        return options[0]
-    for model in options:
-        for tag in ("kind", "method"):
-            if tag in model.model_fields:
-                if (given or {}).get(tag) in get_args(model.model_fields[tag].annotation):
-                    return model
-    return None
 
 
 def _meaning(name: str, field: FieldInfo) -> str:
