@@ -136,7 +136,7 @@ import json
 from langneurons.base.shipped import TASK_DEFINITIONS
 from langneurons.evaluation.metrics import METRICS
 from langneurons.evaluation.metrics.metric import Answer
-from langneurons.evaluation.tasks import load_task
+from langneurons.evaluation.definition import load_task
 from pathlib import Path
 text = (Path(TASKS) / "xquad.yaml").read_text().replace("[exact_match, f1]", "[f1, length_ratio]")
 assert "length_ratio" in text

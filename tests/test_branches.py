@@ -15,8 +15,8 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons.base.store import SideStore
 from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.evaluation.conditions import evaluate
+from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.run import Run
-from langneurons.evaluation.tasks import load_task
 from langneurons.interventions.apply import hooked
 from langneurons.interventions.branches import Layout, portions
 from langneurons.interventions.factors import Factor

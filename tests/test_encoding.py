@@ -9,9 +9,10 @@ from tiny import tiny_model, tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast, XGLMTokenizer
 
+from langneurons.evaluation.definition import Task
+from langneurons.evaluation.examples import build as build_examples
 from langneurons.evaluation.lens import Lens, read_prompts
-from langneurons.evaluation.tasks import Task, encode_examples, score_task
-from langneurons.evaluation.tasks import build as build_examples
+from langneurons.evaluation.tasks import encode_examples, score_task
 from langneurons.models import encoding
 from langneurons.models.encoding import Encoder
 from langneurons.models.families import MlpSites

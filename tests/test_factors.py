@@ -8,7 +8,7 @@ from test_interventions import by_hand, ids, logits
 from tiny import encoded_pair, tiny_model, tiny_tokenizer
 
 from langneurons.evaluation.classification import Head, add_head, classify
-from langneurons.evaluation.tasks import Task
+from langneurons.evaluation.definition import Task
 from langneurons.interventions.apply import applied
 from langneurons.interventions.factors import LONG_ROW, Factor
 from langneurons.interventions.plan import Plan, Write

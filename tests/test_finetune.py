@@ -23,7 +23,7 @@ from langneurons.evaluation.classification import (
     collate,
     longest_class_row,
 )
-from langneurons.evaluation.tasks import Task
+from langneurons.evaluation.definition import Task
 from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.tables.tasks import task_scores

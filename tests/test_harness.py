@@ -14,7 +14,9 @@ from langneurons.activations.statistics import Statistics
 from langneurons.base.errors import ConfigError
 from langneurons.base.io import read_jsonl
 from langneurons.data import mini_data
-from langneurons.evaluation import tasks
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.examples import build
+from langneurons.evaluation.tasks import score_task
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan, Write
@@ -171,7 +173,7 @@ def oracle(model, tokenizer, tmp_path_factory):
 @pytest.mark.parametrize("name", ("xnli", "xcopa", "xwinograd", "belebele", "include"))
 @pytest.mark.parametrize("batch_tokens", (1, 300, 100_000))
 def test_prompts_and_log_likelihoods_are_the_harnesss(name, batch_tokens, oracle, model, tokenizer):
-    task = tasks.load_task(ROOT / "config" / "tasks" / f"{name}.yaml")
+    task = load_task(ROOT / "config" / "tasks" / f"{name}.yaml")
     checked = 0
     for own, lang, _, rows in cases():
         if own != name or (batch_tokens != 300 and checked):
@@ -179,33 +181,33 @@ def test_prompts_and_log_likelihoods_are_the_harnesss(name, batch_tokens, oracle
         samples, results = oracle[name, lang]
         samples = sorted(samples, key=lambda sample: sample["doc_id"])
         requests = [
-            pair for row in tasks.build(rows, task, lang) for pair in row.requests(task.delimiter)
+            pair for row in build(rows, task, lang) for pair in row.requests(task.delimiter)
         ]
         asked = [tuple(pair) for sample in samples for pair in sample["arguments"]]
         assert requests == asked, f"{name} {lang}"
         expected = [float(answer[0][0]) for sample in samples for answer in sample["resps"]]
         found = loglikelihood(LanguageModel(model, tokenizer), requests, batch_tokens)
         np.testing.assert_allclose([value for value, _ in found], expected, atol=1e-4)
-        frame = tasks.score_task(LanguageModel(model, tokenizer), task, lang, rows, batch_tokens)
+        frame = score_task(LanguageModel(model, tokenizer), task, lang, rows, batch_tokens)
         assert frame["accuracy"].mean() == pytest.approx(results["acc,none"])
         checked += 1
     assert checked
 
 
 def test_words_of_xquad_are_the_harnesss():
-    task = tasks.load_task(ROOT / "config" / "tasks" / "xquad.yaml")
+    task = load_task(ROOT / "config" / "tasks" / "xquad.yaml")
     row = {"id": "a", "context": "C", "question": "Q", "answers": {"text": ["x"]}}
     files = sorted((SHIPPED / "xquad").glob("xquad_*.yaml"))
     assert len(files) == 12
     for path in files:
         prompt = yaml.safe_load(path.read_text())["doc_to_text"]
         expected = prompt.replace("{{context}}", "C").replace("{{question}}", "Q")
-        (example,) = tasks.build([row], task, path.stem.removeprefix("xquad_"))
+        (example,) = build([row], task, path.stem.removeprefix("xquad_"))
         assert example.context == expected, path.name
 
 
 def test_domains_and_files_of_include_are_the_harnesss():
-    task = tasks.load_task(ROOT / "config" / "tasks" / "include.yaml")
+    task = load_task(ROOT / "config" / "tasks" / "include.yaml")
     folders = {path.name for path in (SHIPPED / "include" / "default").iterdir()}
     assert {task.code(lang) for lang in task.languages} == folders
 

@@ -19,7 +19,9 @@ from langneurons.data.corpus import fetch_text, split_of
 from langneurons.data.facts import read_facts
 from langneurons.data.questions import read_questions
 from langneurons.data.settings import CorpusConfig
-from langneurons.evaluation import tasks
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.examples import build
+from langneurons.evaluation.items import fetch_rows, prepare_task
 
 BOM = b"\xef\xbb\xbf"
 
@@ -353,7 +355,7 @@ words: {en: {}}
 def task(tmp_path, text):
     path = tmp_path / "toy.yaml"
     path.write_text(text, encoding="utf-8")
-    return tasks.load_task(path)
+    return load_task(path)
 
 
 def prepared(tmp_path, text, rows):
@@ -361,7 +363,7 @@ def prepared(tmp_path, text, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     source = {"kind": "jsonl", "path": str(tmp_path / "{lang}.jsonl")}
     out = tmp_path / "out.jsonl"
-    tasks.prepare_task(task(tmp_path, text), source, "en", out, about=tmp_path / "about.json")
+    prepare_task(task(tmp_path, text), source, "en", out, about=tmp_path / "about.json")
     return read_jsonl(out)
 
 
@@ -370,7 +372,7 @@ def test_a_gold_answer_that_is_a_number_is_the_choice_with_that_text(tmp_path):
     rows += [{"start": "Built in ", "right": "1800", "wrong": "1900"}]
     rows += [{"start": "١+٠= ", "right": "١", "wrong": "٠"}]
     kept = prepared(tmp_path, CHOICE, rows)
-    assert [one.label for one in tasks.build(kept, task(tmp_path, CHOICE), "en")] == [0, 0, 0]
+    assert [one.label for one in build(kept, task(tmp_path, CHOICE), "en")] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -400,7 +402,7 @@ def test_official_answers_are_kept_with_the_fields_that_are_read(tmp_path):
     row = {"id": "x", "question": "q", "answers": [{"text": "a", "answer_start": 1}], "more": NAN}
     (kept,) = prepared(tmp_path, ANSWER, [row])
     assert kept == {key: row[key] for key in ("id", "question", "answers")}
-    (example,) = tasks.build([kept], task(tmp_path, ANSWER), "en")
+    (example,) = build([kept], task(tmp_path, ANSWER), "en")
     assert (example.golds, example.item) == (("a",), "x")
     about = read_json(tmp_path / "about.json")
     assert (about["rows"], about["of"]) == (1, 1)
@@ -413,11 +415,11 @@ def test_options_in_a_list_and_a_list_that_is_too_short(tmp_path):
     text = text.replace('["{right}", "{wrong}"]', '["{options[0]}", "{options[1]}"]')
     made = task(tmp_path, text)
     row = {"start": "s", "options": ["a", "b"], "right": "b"}
-    (example,) = tasks.build([row], made, "en")
+    (example,) = build([row], made, "en")
     assert (example.choices, example.label) == (("a", "b"), 1)
     for options in (["a"], "ab"[:1], None, 3):
         with pytest.raises(InputError, match=r"row 1, field 'options'.*options\[[01]\]|text or a"):
-            tasks.build([row | {"options": options}], made, "en")
+            build([row | {"options": options}], made, "en")
 
 
 def test_a_folder_with_splits_is_refused_by_name(tmp_path):
@@ -428,12 +430,12 @@ def test_a_folder_with_splits_is_refused_by_name(tmp_path):
     source = {"kind": "folder", "path": str(tmp_path / "{lang}")}
     made = task(tmp_path, ANSWER)
     with pytest.raises(InputError, match="source.path: .*/en holds the splits train, test; name"):
-        tasks.prepare_task(made, source, "en", tmp_path / "out.jsonl")
+        prepare_task(made, source, "en", tmp_path / "out.jsonl")
     source["path"] += "/test"
-    tasks.prepare_task(made, source, "en", tmp_path / "out.jsonl")
+    prepare_task(made, source, "en", tmp_path / "out.jsonl")
     assert read_jsonl(tmp_path / "out.jsonl") == [{"question": "q", "answers": "a"}]
     with pytest.raises(InputError, match="source.path: .*/none is not a folder that"):
-        tasks.prepare_task(made, source | {"path": str(tmp_path / "none")}, "en", tmp_path / "o")
+        prepare_task(made, source | {"path": str(tmp_path / "none")}, "en", tmp_path / "o")
 
 
 def test_class_labels_and_columns_of_a_folder(tmp_path):
@@ -447,11 +449,11 @@ def test_class_labels_and_columns_of_a_folder(tmp_path):
         '["{right}", "{wrong}"]', '["w1", "w2"]'
     )
     source = {"kind": "folder", "path": str(tmp_path / "{lang}")}
-    tasks.prepare_task(task(tmp_path, text), source, "en", tmp_path / "out.jsonl")
+    prepare_task(task(tmp_path, text), source, "en", tmp_path / "out.jsonl")
     assert read_jsonl(tmp_path / "out.jsonl") == [{"start": "s", "right": 1}]
     dated = text.replace("[start, right]", "[start, right, seen]")
     with pytest.raises(InputError, match=r"row 1, field 'seen' is .*of type datetime. Expected:"):
-        tasks.prepare_task(task(tmp_path, dated), source, "en", tmp_path / "o.jsonl")
+        prepare_task(task(tmp_path, dated), source, "en", tmp_path / "o.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -467,7 +469,7 @@ def test_class_labels_and_columns_of_a_folder(tmp_path):
 def test_a_brace_that_nobody_fills_is_named(tmp_path, path, words):
     made = task(tmp_path, ANSWER)
     with pytest.raises(ConfigError, match=f"tasks.toy.source.path: .*{words}"):
-        tasks.fetch_rows(made, {"kind": "jsonl", "path": path}, "en")
+        fetch_rows(made, {"kind": "jsonl", "path": path}, "en")
 
 
 # Corpora, facts, questions ------------------------------------------------------------------------

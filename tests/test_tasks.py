@@ -14,8 +14,11 @@ from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_json, read_jsonl
 from langneurons.config import read_configs
 from langneurons.data import files, hub_rows
-from langneurons.evaluation import tasks
+from langneurons.evaluation.definition import Reading, load_task
+from langneurons.evaluation.examples import build
+from langneurons.evaluation.items import fetch_rows, prepare_task
 from langneurons.evaluation.metrics import METRICS
+from langneurons.evaluation.tasks import read_choice, score_task
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
@@ -40,38 +43,38 @@ def definition(tmp_path, text=CHOICE):
 
 
 def test_shipped_prompts_by_hand():
-    xnli = tasks.load_task(DEFINITIONS / "xnli.yaml")
+    xnli = load_task(DEFINITIONS / "xnli.yaml")
     row = {"premise": "It rains", "hypothesis": "it is wet", "label": 0}
-    (example,) = tasks.build([row], xnli, "en")
+    (example,) = build([row], xnli, "en")
     assert example.context == ""
     assert example.choices[1] == "It rains, right? Also, it is wet"
-    assert tasks.build([row], xnli, "zh")[0].choices[2] == "It rains, 正确? 不是的, it is wet"
-    xcopa = tasks.load_task(DEFINITIONS / "xcopa.yaml")
+    assert build([row], xnli, "zh")[0].choices[2] == "It rains, 正确? 不是的, it is wet"
+    xcopa = load_task(DEFINITIONS / "xcopa.yaml")
     row = {"premise": "Anh ngã.", "choice1": "Đường trơn.", "choice2": "Trời mưa.", "idx": 7}
-    (example,) = tasks.build([row | {"question": "cause", "label": 0}], xcopa, "vi")
+    (example,) = build([row | {"question": "cause", "label": 0}], xcopa, "vi")
     assert (example.item, example.context) == ("7", "Anh ngã bởi vì")
     assert example.choices == ("đường trơn.", "trời mưa.")
-    xquad = tasks.load_task(DEFINITIONS / "xquad.yaml")
+    xquad = load_task(DEFINITIONS / "xquad.yaml")
     row = {"id": "a", "context": "C", "question": "Q", "answers": {"text": ["x"]}}
-    (example,) = tasks.build([row], xquad, "en")
+    (example,) = build([row], xquad, "en")
     assert example.context == "Context: C\n\nQuestion: Q\n\nAnswer:" and example.golds == ("x",)
 
 
 @pytest.mark.parametrize("name", ("xnli", "xcopa", "xquad"))
 @pytest.mark.parametrize("lang", ("en", "vi", "hi", "ur", "zh"))
 def test_mini_items_fit_their_definition(name, lang):
-    task = tasks.load_task(DEFINITIONS / f"{name}.yaml")
-    rows = list(tasks.fetch_rows(task, {"kind": "mini"}, lang))
-    examples = tasks.build(rows, task, lang)
+    task = load_task(DEFINITIONS / f"{name}.yaml")
+    rows = list(fetch_rows(task, {"kind": "mini"}, lang))
+    examples = build(rows, task, lang)
     assert len(examples) == {"xnli": 60, "xcopa": 40, "xquad": 40}[name]
     assert len({example.item for example in examples}) == len(examples)
 
 
 def test_choices_are_scored_by_loglikelihood(tmp_path):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    task = tasks.load_task(definition(tmp_path))
+    task = load_task(definition(tmp_path))
     rows = [{"premise": f"w{i} w{i + 1}.", "label": i % 2} for i in range(6)]
-    frame = tasks.score_task(LanguageModel(model, tokenizer), task, "en", rows, 40)
+    frame = score_task(LanguageModel(model, tokenizer), task, "en", rows, 40)
     for i, record in enumerate(frame.to_dict("records")):
         context = f"w{i} w{i + 1} w9"
         pairs = [(context, " w1 w2"), (context, " w3")]
@@ -80,17 +83,15 @@ def test_choices_are_scored_by_loglikelihood(tmp_path):
         )
         best = int(second > first)
         assert record["prediction"] == str(best) and record["accuracy"] == float(best == i % 2)
-    again = tasks.score_task(LanguageModel(model, tokenizer), task, "en", rows, 10_000)
+    again = score_task(LanguageModel(model, tokenizer), task, "en", rows, 10_000)
     assert again.equals(frame)
 
 
 def test_answers_are_generated_and_scored():
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    task = tasks.load_task(DEFINITIONS / "xquad.yaml")
+    task = load_task(DEFINITIONS / "xquad.yaml")
     row = {"id": "a", "context": "w1 w2", "question": "w3", "answers": {"text": ["w1"]}}
-    frame = tasks.score_task(
-        LanguageModel(model, tokenizer), task, "en", [row, row | {"id": "b"}], 400
-    )
+    frame = score_task(LanguageModel(model, tokenizer), task, "en", [row, row | {"id": "b"}], 400)
     assert list(frame["item"]) == ["a", "b"]
     assert (
         frame[["exact_match", "f1"]].isin([0.0, 1.0]).all().all() or frame["f1"].between(0, 1).all()
@@ -118,27 +119,27 @@ def test_answers_are_generated_and_scored():
 def test_mistakes_in_definitions_are_named(tmp_path, old, new, words):
     path = definition(tmp_path, CHOICE.replace(old, new))
     with pytest.raises(ConfigError) as caught:
-        tasks.load_task(path)
+        load_task(path)
     assert words in str(caught.value) and "toy.yaml" in str(caught.value)
 
 
 def test_missing_fields_and_languages_are_named(tmp_path):
-    task = tasks.load_task(definition(tmp_path))
+    task = load_task(definition(tmp_path))
     with pytest.raises(ValueError, match="row 2: no field 'label'"):
-        tasks.build([{"premise": "w1.", "label": 0}, {"premise": "w1."}], task, "en")
+        build([{"premise": "w1.", "label": 0}, {"premise": "w1."}], task, "en")
     with pytest.raises(ConfigError, match="'em'.*known: en.*Did you mean 'en'"):
-        tasks.build([], task, "em")
+        build([], task, "em")
 
 
 def test_local_rows_are_prepared_and_limited(tmp_path):
-    task = tasks.load_task(definition(tmp_path))
+    task = load_task(definition(tmp_path))
     rows = [{"premise": "w1.", "label": 0}, {"premise": "w2.", "label": 1}]
     (tmp_path / "en.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"kind": "jsonl", "path": str(tmp_path / "{lang}.jsonl")}
-    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl", limit=1)
+    prepare_task(task, source, "en", tmp_path / "out.jsonl", limit=1)
     assert (tmp_path / "out.jsonl").read_text() == json.dumps(rows[0]) + "\n"
     with pytest.raises(FileNotFoundError, match="tasks.toy.source.path"):
-        tasks.prepare_task(task, source | {"path": "no/{lang}.jsonl"}, "en", tmp_path / "x")
+        prepare_task(task, source | {"path": "no/{lang}.jsonl"}, "en", tmp_path / "x")
 
 
 def test_only_the_fields_that_the_task_reads_are_kept(tmp_path):
@@ -153,13 +154,13 @@ def test_only_the_fields_that_the_task_reads_are_kept(tmp_path):
     more = {"link": "l", "ds": date(2023, 5, 3)}
     Dataset.from_list([row | more]).save_to_disk(tmp_path / "deu_Latn")
     source = {"kind": "folder", "path": str(tmp_path / "{code}")}
-    tasks.prepare_task(task, source, "de", tmp_path / "out.jsonl")
+    prepare_task(task, source, "de", tmp_path / "out.jsonl")
     assert read_jsonl(tmp_path / "out.jsonl") == [row]
-    assert tasks.build(read_jsonl(tmp_path / "out.jsonl"), task, "de")[0].label == 1
+    assert build(read_jsonl(tmp_path / "out.jsonl"), task, "de")[0].label == 1
 
 
 def shipped(name):
-    return tasks.load_task(DEFINITIONS / f"{name}.yaml")
+    return load_task(DEFINITIONS / f"{name}.yaml")
 
 
 def test_every_shipped_definition_is_read_and_has_its_own_name():
@@ -169,27 +170,27 @@ def test_every_shipped_definition_is_read_and_has_its_own_name():
 
 def test_options_fill_the_blank_and_the_rest_is_scored():
     row = {"sentence": "w1 w2 _ w3 w4 . ", "option1": "w5", "option2": "w6 w7", "answer": "2"}
-    (example,) = tasks.build([row], shipped("xwinograd"), "ja")
+    (example,) = build([row], shipped("xwinograd"), "ja")
     assert example.requests(" ") == [("w1 w2 w5", " w3 w4 ."), ("w1 w2 w6 w7", " w3 w4 .")]
     assert example.label == 1
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     rows = [row, row | {"option1": "w9", "answer": "1"}]
-    frame = tasks.score_task(LanguageModel(model, tokenizer), shipped("xwinograd"), "ja", rows, 40)
+    frame = score_task(LanguageModel(model, tokenizer), shipped("xwinograd"), "ja", rows, 40)
     pairs = [("w1 w2 w5", " w3 w4 ."), ("w1 w2 w6 w7", " w3 w4 .")]
     first, second = (
         value for value, _ in loglikelihood(LanguageModel(model, tokenizer), pairs, 40)
     )
     assert frame["prediction"][0] == str(int(second > first))
     assert frame.equals(
-        tasks.score_task(LanguageModel(model, tokenizer), shipped("xwinograd"), "ja", rows, 9999)
+        score_task(LanguageModel(model, tokenizer), shipped("xwinograd"), "ja", rows, 9999)
     )
     with pytest.raises(ValueError, match="row 1.*does not hold '_'"):
-        tasks.build([row | {"sentence": "w1"}], shipped("xwinograd"), "en")
+        build([row | {"sentence": "w1"}], shipped("xwinograd"), "en")
 
 
 def test_prompts_of_the_papers_by_hand():
     lite = {"question": " Q? ", "answer": 3, "choices": ["aa", "bb", "cc", "dd"]}
-    (example,) = tasks.build([lite], shipped("include_lite"), "nl")
+    (example,) = build([lite], shipped("include_lite"), "nl")
     assert example.requests("") == [
         ("Q?\nA) aa\nB) bb\nC) cc\nD) dd\nAnswer:", letter) for letter in "ABCD"
     ]
@@ -202,7 +203,7 @@ def test_prompts_of_the_papers_by_hand():
         "flores_instruct": "Translate this English sentence into German: Rain fell.. Translation:",
     }
     for name, prompt in prompts.items():
-        (example,) = tasks.build([row], shipped(name), "de")
+        (example,) = build([row], shipped(name), "de")
         assert (example.context, example.golds) == (prompt, ("Es regnete.",))
 
 
@@ -220,8 +221,8 @@ def test_prompts_of_the_papers_by_hand():
 )
 def test_gold_is_an_index_a_label_or_the_answer(tmp_path, labels, gold, expected):
     text = CHOICE + f"labels: {json.dumps(labels)}\n"
-    task = tasks.load_task(definition(tmp_path, text))
-    (example,) = tasks.build([{"premise": "w1.", "label": gold}], task, "en")
+    task = load_task(definition(tmp_path, text))
+    (example,) = build([{"premise": "w1.", "label": gold}], task, "en")
     assert example.label == expected
 
 
@@ -237,9 +238,9 @@ def test_gold_is_an_index_a_label_or_the_answer(tmp_path, labels, gold, expected
     ],
 )
 def test_gold_that_is_none_of_the_choices_is_named(tmp_path, labels, gold, words):
-    task = tasks.load_task(definition(tmp_path, CHOICE + f"labels: {json.dumps(labels)}\n"))
+    task = load_task(definition(tmp_path, CHOICE + f"labels: {json.dumps(labels)}\n"))
     with pytest.raises(ValueError, match=words):
-        tasks.build([{"premise": "w1.", "label": gold}], task, "en")
+        build([{"premise": "w1.", "label": gold}], task, "en")
 
 
 def test_continuations_by_themselves_are_tokens_of_their_own():
@@ -271,7 +272,7 @@ def test_continuations_by_themselves_are_tokens_of_their_own():
 )
 def test_answers_are_read_as_choices(name, text, expected):
     task = shipped(name)
-    assert tasks.read_choice(task.parse, task.choices, text) == expected
+    assert read_choice(task.parse, task.choices, text) == expected
 
 
 PARSED = """
@@ -291,9 +292,9 @@ words: {en: {}}
 
 def test_generated_answers_are_scored_as_choices(tmp_path):
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
-    task = tasks.load_task(definition(tmp_path, PARSED))
+    task = load_task(definition(tmp_path, PARSED))
     rows = [{"premise": "w1 w2", "label": label} for label in (1, 2)]
-    frame = tasks.score_task(LanguageModel(model, tokenizer), task, "en", rows, 100)
+    frame = score_task(LanguageModel(model, tokenizer), task, "en", rows, 100)
     (text,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(3, ["\n"]), 100)
     assert re.search(r"w\d", text)
     assert frame["prediction"].tolist() == ["B", "B"] and frame["gold"].tolist() == ["A", "B"]
@@ -306,12 +307,12 @@ def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
     rows = []
     for number in range(4):
         source = f"w{number} w{number + 1} w{number + 2}"
-        prompt = tasks.build([{"sentence_src": source, "sentence_tgt": "x"}], task, "zh")[0].context
+        prompt = build([{"sentence_src": source, "sentence_tgt": "x"}], task, "zh")[0].context
         (text,) = generate(LanguageModel(model, tokenizer), [prompt], Decoding(6, ["\n"]), 100)
         gold = " ".join([*text.split()[: 2 + number], "w9", "w8"])
         rows.append({"sentence_src": source, "sentence_tgt": gold})
-    frame = tasks.score_task(LanguageModel(model, tokenizer), task, "zh", rows, 60)
-    assert frame.equals(tasks.score_task(LanguageModel(model, tokenizer), task, "zh", rows, 9999))
+    frame = score_task(LanguageModel(model, tokenizer), task, "zh", rows, 60)
+    assert frame.equals(score_task(LanguageModel(model, tokenizer), task, "zh", rows, 9999))
     golds = [row["sentence_tgt"] for row in rows]
     for metric, tokens in (("bleu", "zh"), ("bleu_13a", "13a")):
         sums = frame[METRICS[metric].columns].to_numpy().sum(axis=0)
@@ -319,7 +320,7 @@ def test_translations_keep_counts_that_give_the_corpus_score(tmp_path):
         assert METRICS[metric].total(sums) == pytest.approx(expected / 100)
     assert expected > 1
     groups = task.model_copy(update={"metrics": ("bleu_13a", "mean_bleu"), "batch": 3})
-    means = tasks.score_task(LanguageModel(model, tokenizer), groups, "zh", rows, 60)["mean_bleu"]
+    means = score_task(LanguageModel(model, tokenizer), groups, "zh", rows, 60)["mean_bleu"]
     own = BLEU().corpus_score(list(frame["prediction"][:3]), [golds[:3]]).score
     assert means[0] == pytest.approx(own / 100) and means.isna().tolist() == [
         False,
@@ -335,16 +336,16 @@ def test_text_files_are_aligned_by_line(tmp_path):
     task = shipped("flores")
     paths = {"sentence_src": "eng_Latn.devtest", "sentence_tgt": "{code}.devtest"}
     fields = {field: str(tmp_path / path) for field, path in paths.items()}
-    rows = list(tasks.fetch_rows(task, {"kind": "text", "fields": fields}, "zh"))
+    rows = list(fetch_rows(task, {"kind": "text", "fields": fields}, "zh"))
     assert rows == [
         {"sentence_src": "one", "sentence_tgt": "一"},
         {"sentence_src": "two\u2028still two", "sentence_tgt": "二"},
     ]
     with pytest.raises(FileNotFoundError, match="source.fields.sentence_tgt.*deu_Latn"):
-        tasks.fetch_rows(task, {"kind": "text", "fields": fields}, "de")
+        fetch_rows(task, {"kind": "text", "fields": fields}, "de")
     (tmp_path / "deu_Latn.devtest").write_text("eins\n")
     with pytest.raises(ValueError, match="eng_Latn.*deu_Latn.*different length.*2.*1"):
-        list(tasks.fetch_rows(task, {"kind": "text", "fields": fields}, "de"))
+        list(fetch_rows(task, {"kind": "text", "fields": fields}, "de"))
 
 
 def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
@@ -367,21 +368,19 @@ def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
     }
     Path("config.yaml").write_text(yaml.safe_dump(config) + entry, encoding="utf-8")
     found = read_configs(["config.yaml"]).tasks["proverbs"]
-    task = tasks.load_task(found.definition)
+    task = load_task(found.definition)
     Path("proverbs").mkdir()
     for lang in found.languages:
         line = json.dumps(row | {"start": f"w1 {lang} "}) + "\n"
         Path(f"proverbs/{task.code(lang)}.jsonl").write_text(line, encoding="utf-8")
-        tasks.prepare_task(task, found.source.model_dump(), lang, f"{lang}.jsonl")
+        prepare_task(task, found.source.model_dump(), lang, f"{lang}.jsonl")
     rows = read_jsonl("ja.jsonl")
-    (example,) = tasks.build(rows, task, "ja")
+    (example,) = build(rows, task, "ja")
     assert example.requests(task.delimiter) == [
         ("ことわざ: w1 ja", " deep"),
         ("ことわざ: w1 ja", " fast"),
     ]
-    frame = tasks.score_task(
-        LanguageModel(tiny_model("llama"), tiny_tokenizer()), task, "ja", rows, 100
-    )
+    frame = score_task(LanguageModel(tiny_model("llama"), tiny_tokenizer()), task, "ja", rows, 100)
     assert frame["gold"].tolist() == ["0"] and frame["accuracy"].isin([0.0, 1.0]).all()
     Path("config.yaml").write_text(
         yaml.safe_dump(config) + entry.replace("[en, ja]", "[en, zh]"), encoding="utf-8"
@@ -392,13 +391,11 @@ def test_the_documented_task_is_added_by_yaml_alone(tmp_path, monkeypatch):
 
 def test_a_choice_that_does_not_fit_is_named_by_its_item(tmp_path):
     text = CHOICE.replace("w3", "w3 {premise}") + "identifier: id\n"
-    task = tasks.load_task(definition(tmp_path, text))
+    task = load_task(definition(tmp_path, text))
     rows = [{"id": "q7", "premise": "w1", "label": 0}]
     rows += [{"id": "q8", "premise": " ".join(["w1"] * 600), "label": 0}]
     with pytest.raises(ValueError, match="task toy, en: item q8, choice 1, context .*does not fit"):
-        tasks.score_task(
-            LanguageModel(tiny_model("llama"), tiny_tokenizer()), task, "en", rows, 400
-        )
+        score_task(LanguageModel(tiny_model("llama"), tiny_tokenizer()), task, "en", rows, 400)
 
 
 # Names -------------------------------------------------------------------------------------------
@@ -420,21 +417,21 @@ def test_a_choice_that_does_not_fit_is_named_by_its_item(tmp_path):
 def test_a_name_of_a_template_stands_for_one_thing(tmp_path, old, new, words):
     path = definition(tmp_path, CHOICE.replace(old, new))
     with pytest.raises(ConfigError) as caught:
-        tasks.load_task(path)
+        load_task(path)
     assert words in str(caught.value)
 
 
 def test_an_element_of_a_text_is_no_element_of_a_list(tmp_path):
     """A list that is spelled out as text would give "[" as the first choice."""
     text = CHOICE.replace('["w1 w2", "w3"]', '["{premise[0]}", "{premise[1]}"]')
-    task = tasks.load_task(definition(tmp_path, text.replace("{premise:unstopped}", "w1")))
-    (example,) = tasks.build([{"premise": ["a", "b"], "label": 1}], task, "en")
+    task = load_task(definition(tmp_path, text.replace("{premise:unstopped}", "w1")))
+    (example,) = build([{"premise": ["a", "b"], "label": 1}], task, "en")
     assert example.choices == ("a", "b")
     for given in ("['a', 'b']", "ab"):
         with pytest.raises(
             InputError, match=r"field 'premise' is .*text. Expected: .*premise\[0\]"
         ):
-            tasks.build([{"premise": given, "label": 1}], task, "en")
+            build([{"premise": given, "label": 1}], task, "en")
 
 
 # Answers as choices -------------------------------------------------------------------------------
@@ -451,8 +448,8 @@ def test_an_element_of_a_text_is_no_element_of_a_list(tmp_path):
     ],
 )
 def test_a_pattern_without_its_group_names_nothing(text, expected):
-    readings = [tasks.Reading(pattern="Answer:(?: ([A-C]))?"), tasks.Reading(pattern=r"\((.)\)")]
-    assert tasks.read_choice(readings, ["A", "B", "C"], text) == expected
+    readings = [Reading(pattern="Answer:(?: ([A-C]))?"), Reading(pattern=r"\((.)\)")]
+    assert read_choice(readings, ["A", "B", "C"], text) == expected
 
 
 # Class labels -------------------------------------------------------------------------------------
@@ -502,11 +499,11 @@ CLASSED = CHOICE.replace("multiple_choice", "classification").replace("choices:"
 def test_class_labels_are_read_by_name_where_the_names_are_the_choices(
     tmp_path, monkeypatch, caplog, kind, text, names, numbers, expected, how
 ):
-    task = tasks.load_task(definition(tmp_path, text))
+    task = load_task(definition(tmp_path, text))
     source = sources(kind, labelled(names, numbers), tmp_path, monkeypatch)
     with caplog.at_level("INFO"):
-        tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
-    examples = tasks.build(read_jsonl(tmp_path / "out.jsonl"), task, "en")
+        prepare_task(task, source, "en", tmp_path / "out.jsonl")
+    examples = build(read_jsonl(tmp_path / "out.jsonl"), task, "en")
     assert [example.label for example in examples] == expected
     line = f"task toy, en: the classes of 'label' ({', '.join(names)}) are read by {how}"
     assert caplog.text.count(line) == 1
@@ -515,11 +512,11 @@ def test_class_labels_are_read_by_name_where_the_names_are_the_choices(
 @pytest.mark.parametrize("kind", ("folder", "hub"))
 def test_a_class_is_its_name_in_templates_and_as_an_answer(tmp_path, monkeypatch, kind):
     text = GENERATED.replace("[accuracy]", "[exact_match]").replace("{link}", "{topic}")
-    task = tasks.load_task(definition(tmp_path, text))
+    task = load_task(definition(tmp_path, text))
     data = labelled(["no", "yes"], [1, 0], topic=(["art", "law"], [1, 0]))
     source = sources(kind, data, tmp_path, monkeypatch)
-    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
-    examples = tasks.build(read_jsonl(tmp_path / "out.jsonl"), task, "en")
+    prepare_task(task, source, "en", tmp_path / "out.jsonl")
+    examples = build(read_jsonl(tmp_path / "out.jsonl"), task, "en")
     assert [(example.context, example.golds) for example in examples] == [
         ("w0 law", ("yes",)),
         ("w1 art", ("no",)),
@@ -536,12 +533,12 @@ def test_columns_that_a_task_does_not_read_are_not_decoded(tmp_path):
     data.cast_column("sound", datasets.Audio()).save_to_disk(str(folder))
     with pytest.raises((ImportError, OSError, RuntimeError)):
         next(iter(datasets.load_from_disk(str(folder))))
-    task, source = tasks.load_task(definition(tmp_path)), {"kind": "folder", "path": str(folder)}
-    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
+    task, source = load_task(definition(tmp_path)), {"kind": "folder", "path": str(folder)}
+    prepare_task(task, source, "en", tmp_path / "out.jsonl")
     assert read_jsonl(tmp_path / "out.jsonl") == [{"label": 1, "premise": "w1."}]
-    other = tasks.load_task(definition(tmp_path, CHOICE.replace("[premise, label]", "[premises]")))
+    other = load_task(definition(tmp_path, CHOICE.replace("[premise, label]", "[premises]")))
     with pytest.raises(InputError, match="saved: no field 'premises'; fields: label, premise, so"):
-        tasks.prepare_task(other, source, "en", tmp_path / "out.jsonl")
+        prepare_task(other, source, "en", tmp_path / "out.jsonl")
 
 
 @pytest.mark.parametrize("raw", [b"", b"version https://git-lfs.github.com/spec/v1\noid x\n", None])
@@ -549,20 +546,20 @@ def test_a_folder_whose_files_are_not_whole_is_told(tmp_path, raw):
     labelled(["no", "yes"], [0, 1]).save_to_disk(str(tmp_path / "saved"))
     (arrow,) = (tmp_path / "saved").glob("*.arrow")
     arrow.unlink() if raw is None else arrow.write_bytes(raw)
-    task = tasks.load_task(definition(tmp_path))
+    task = load_task(definition(tmp_path))
     source = {"kind": "folder", "path": str(tmp_path / "saved")}
     with pytest.raises(InputError, match="source.path: .*saved lacks files .* Copy the folder"):
-        tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl")
+        prepare_task(task, source, "en", tmp_path / "out.jsonl")
 
 
 def test_items_with_equal_choices_are_counted(tmp_path, caplog):
     text = CHOICE.replace('"w3"]', '"{premise}"]').replace("{premise:unstopped}", "w1")
-    task, path = tasks.load_task(definition(tmp_path, text)), tmp_path / "en.jsonl"
+    task, path = load_task(definition(tmp_path, text)), tmp_path / "en.jsonl"
     rows = [{"premise": words, "label": 0} for words in ("w3", "w1 w2", "w5", "w1 w2")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     about = tmp_path / "about.json"
     source = {"kind": "jsonl", "path": str(path)}
-    tasks.prepare_task(task, source, "en", tmp_path / "out.jsonl", about=about)
+    prepare_task(task, source, "en", tmp_path / "out.jsonl", about=about)
     assert "toy, en: 2 items have equal choices, of which the first always wins" in caplog.text
     assert "(00001, 00003)" in caplog.text
     assert read_json(about)["equal_choices"] == 2 and read_json(about)["rows"] == 4

@@ -10,7 +10,7 @@ from hub.server import Hub
 
 from langneurons.base.shipped import project_file
 from langneurons.config import read_configs
-from langneurons.evaluation.tasks import load_task
+from langneurons.evaluation.definition import load_task
 from langneurons.jobs.parameters import stage
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,8 @@ from langneurons.base.shipped import TASK_DEFINITIONS
 from langneurons.data import hub_rows, sources
 from langneurons.data.corpus import fetch_text
 from langneurons.data.settings import CorpusConfig
-from langneurons.evaluation import tasks
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.items import fetch_rows, prepare_task
 from langneurons.models import hub as client
 
 OLD, NEW = "1" * 40, "2" * 40
@@ -281,10 +282,10 @@ def test_fields_of_several_configurations_are_aligned(hub):
     }
     made = card({name: {"devtest": f"devtest/{name}.jsonl"} for name in configs}, files)
     path = TASK_DEFINITIONS / "flores.yaml"
-    task = tasks.load_task(path)
+    task = load_task(path)
     hub.add("datasets", "owner/flores", made, OLD)
     moved = task.hub.model_copy(update={"dataset": "owner/flores", "revision": OLD})
-    rows = list(tasks.fetch_rows(task.model_copy(update={"hub": moved}), {"kind": "hub"}, "zh"))
+    rows = list(fetch_rows(task.model_copy(update={"hub": moved}), {"kind": "hub"}, "zh"))
     assert rows == [
         {"sentence_src": "one", "sentence_tgt": "一"},
         {"sentence_src": "two", "sentence_tgt": "二"},
@@ -293,7 +294,7 @@ def test_fields_of_several_configurations_are_aligned(hub):
     hub.add("datasets", "owner/flores", made | files, NEW)
     short = task.hub.model_copy(update={"dataset": "owner/flores", "revision": NEW})
     with pytest.raises(InputError, match="owner/flores .*cmn_Hans.* different length"):
-        list(tasks.fetch_rows(task.model_copy(update={"hub": short}), {"kind": "hub"}, "zh"))
+        list(fetch_rows(task.model_copy(update={"hub": short}), {"kind": "hub"}, "zh"))
 
 
 def test_a_column_that_the_task_does_not_read_may_hold_anything(hub, tmp_path):
@@ -306,6 +307,6 @@ def test_a_column_that_the_task_does_not_read_may_hold_anything(hub, tmp_path):
     path = TASK_DEFINITIONS / "belebele.yaml"
     given = {"kind": "hub", "dataset": "owner/dates", "config": "{code}", "revision": OLD}
     out = tmp_path / "out.jsonl"
-    tasks.prepare_task(tasks.load_task(path), given, "de", out, about=tmp_path / "about")
+    prepare_task(load_task(path), given, "de", out, about=tmp_path / "about")
     assert [set(one) for one in read_jsonl(out)] == [row.keys() - {"ds"}] * 2
     assert json.loads((tmp_path / "about").read_text())["source"]["commit"] == OLD

@@ -10,7 +10,9 @@ from langneurons.base.io import read_json, read_jsonl
 from langneurons.data.corpus import fetch_text
 from langneurons.data.facts import prepare_facts
 from langneurons.data.settings import CorpusConfig
-from langneurons.evaluation.tasks import build, load_task, prepare_task
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.examples import build
+from langneurons.evaluation.items import prepare_task
 from langneurons.models import hub as client
 from langneurons.models.load import prepare_model
 from langneurons.models.settings import ModelEntry

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.evaluation.tasks import load_task, prepare_task
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.items import prepare_task
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

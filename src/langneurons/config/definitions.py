@@ -10,7 +10,7 @@ from langneurons.base.shipped import TASK_DEFINITIONS, definition_file, project_
 from langneurons.config.check_stages import check_mini_rows
 from langneurons.config.config import Config
 from langneurons.config.effects import check_generated
-from langneurons.evaluation.tasks import Task, load_task
+from langneurons.evaluation.definition import Task, load_task
 from langneurons.reporting.printed import read_printed
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from langneurons.evaluation.tasks import Example, Task, build
+from langneurons.evaluation.definition import Task
+from langneurons.evaluation.examples import Example, build
 from langneurons.interventions.apply import hooked, results
 from langneurons.interventions.plan import Under
 from langneurons.models.encoding import check_length, controls_of

@@ -13,8 +13,9 @@ import pandas as pd
 
 from langneurons.base.digests import digest
 from langneurons.evaluation.classification import Head, classify, longest_class_row
+from langneurons.evaluation.definition import Task
 from langneurons.evaluation.run import Run
-from langneurons.evaluation.tasks import Task, longest_row, score_task
+from langneurons.evaluation.tasks import longest_row, score_task
 from langneurons.interventions.branches import portions
 from langneurons.interventions.plan import Plan, untouched
 from langneurons.runtime.progress import Progress

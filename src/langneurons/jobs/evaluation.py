@@ -8,7 +8,7 @@ from langneurons.base.digests import file_digest
 from langneurons.base.io import read_jsonl
 from langneurons.evaluation.classification import Head, add_head
 from langneurons.evaluation.conditions import evaluate
-from langneurons.evaluation.tasks import Task, load_task
+from langneurons.evaluation.definition import Task, load_task
 from langneurons.jobs.common import ModelJob, plan, read_table
 from langneurons.models.language_model import LanguageModel
 

@@ -19,8 +19,9 @@ from langneurons.config.config import Config, entry_languages
 from langneurons.data import files, typed
 from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.examples import build
 from langneurons.evaluation.settings import source_paths
-from langneurons.evaluation.tasks import build, load_task
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
     check_layers,

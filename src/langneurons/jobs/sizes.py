@@ -8,7 +8,7 @@ from langneurons.base.errors import ConfigError
 from langneurons.base.shipped import PROJECT, definition_file
 from langneurons.base.yaml import read_yaml
 from langneurons.config.config import Config
-from langneurons.evaluation.tasks import load_task
+from langneurons.evaluation.definition import load_task
 from langneurons.models import geometry
 from langneurons.models.needs import layer_errors, module_errors
 

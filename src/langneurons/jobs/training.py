@@ -13,7 +13,7 @@ import pandas as pd
 from langneurons.base.digests import digest, file_digest
 from langneurons.base.io import read_json, read_jsonl, write_json
 from langneurons.data.corpus import Corpus
-from langneurons.evaluation.tasks import load_task
+from langneurons.evaluation.definition import load_task
 from langneurons.jobs.common import STORE, ModelJob
 from langneurons.models.language_model import LanguageModel
 from langneurons.runtime.halving import TooLarge, more_parts, out_of_memory, release

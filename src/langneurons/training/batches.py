@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from langneurons.evaluation.classification import IGNORED, none_fits
-from langneurons.evaluation.tasks import Task, build
+from langneurons.evaluation.definition import Task
+from langneurons.evaluation.examples import build
 from langneurons.models.encoding import controls_of, name_of, plain_text
 from langneurons.models.language_model import LanguageModel
 from langneurons.training.settings import Training

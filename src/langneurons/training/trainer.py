@@ -32,7 +32,7 @@ from langneurons.evaluation.classification import (
     class_logits,
     collate,
 )
-from langneurons.evaluation.tasks import Task
+from langneurons.evaluation.definition import Task
 from langneurons.models.encoding import check_length
 from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
