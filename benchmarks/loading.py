@@ -3,7 +3,7 @@
     as prepared           the prepared files in their own format (float32 for the embedded model)
     bfloat16              converted while they are read
     nf4, quantised        quantised to 4 bits on loading, by every job
-    nf4, read             quantised once beforehand (langneurons.models.load.quantize_model)
+    nf4, read             quantised once beforehand (langneurons.models.prepare.quantize_model)
 
 Each load is a process of its own, in turn; seconds are of `load_model`, imports left out, files in
 the page cache; those of the tokenizer, which every format reads alike, stand apart. Before that,
@@ -41,7 +41,7 @@ def main() -> None:
     if given.child:
         print(json.dumps(_load(*given.child, given.model)))
         return
-    from langneurons.models.load import prepare_model, quantize_model
+    from langneurons.models.prepare import prepare_model, quantize_model
 
     with tempfile.TemporaryDirectory() as folder:
         if given.random:

@@ -27,7 +27,9 @@ from langneurons.interventions.plan import PerRequest, Plan, Write
 
 # applied_rows
 from langneurons.models.language_model import LanguageModel
-from langneurons.models.load import load_model, prepare_model, spread
+from langneurons.models.load import load_model
+from langneurons.models.placement import spread
+from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood

@@ -17,6 +17,7 @@ from langneurons.models import checkpoint
 from langneurons.models import load as loading
 from langneurons.models.encoding import end_tokens
 from langneurons.models.nonlinearities import NONLINEARITIES
+from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 from langneurons.selection.table import NeuronTable
 
@@ -33,7 +34,7 @@ def folder(tmp_path):
 
 def prepare(folder, **fields):
     entry = ModelEntry(source={"kind": "local", "path": str(folder)}, dtype="float32", **fields)
-    return loading.prepare_model(entry, folder.parent / "out")
+    return prepare_model(entry, folder.parent / "out")
 
 
 def change(folder, name="config.json", **values):
@@ -325,4 +326,4 @@ def test_a_gguf_file_that_is_none_is_named_as_the_user_names_it(tmp_path, conten
     path.write_bytes(content)
     entry = ModelEntry(source={"kind": "gguf", "path": str(path)}, dtype="float32")
     with pytest.raises(ValueError, match=str(path)):
-        loading.prepare_model(entry, tmp_path / "out")
+        prepare_model(entry, tmp_path / "out")

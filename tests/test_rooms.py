@@ -33,7 +33,7 @@ HEAVY = ("torch", "transformers", "numba", "datasets", "peft")
 # Libraries and the only modules, or rooms, that import them.
 KEPT_TO = {
     "datasets": {"data.hub_rows", "data.files", "models.hub"},
-    "huggingface_hub": {"data.hub_rows", "models.hub", "models.load", "integrations"},
+    "huggingface_hub": {"data.hub_rows", "models.hub", "models.prepare", "integrations"},
     "lm_eval": {"integrations"},
     "matplotlib": {"reporting"},
     "typer": {"cli"},

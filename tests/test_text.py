@@ -22,7 +22,8 @@ from langneurons.jobs.common import ModelJob
 from langneurons.jobs.evaluation import evaluation_cell
 from langneurons.jobs.training import finetuning_cell
 from langneurons.models.language_model import LanguageModel
-from langneurons.models.load import load_tokenizer, prepare_model, tokenizer_hash
+from langneurons.models.load import load_tokenizer, tokenizer_hash
+from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 from langneurons.selection.table import NeuronTable
 from langneurons.training.neuron_weights import attach

@@ -45,7 +45,8 @@ from langneurons.interventions.settings import Step
 from langneurons.models import language_model
 from langneurons.models.encoding import following, plain_text
 from langneurons.models.language_model import LanguageModel
-from langneurons.models.load import MANIFEST, prepare_model
+from langneurons.models.load import MANIFEST
+from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import GgufSource, HubSource, LocalSource, ModelEntry, ModelSource
 from langneurons.scoring import generation, likelihood
 from langneurons.selection.methods import METHODS

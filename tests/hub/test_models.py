@@ -17,6 +17,7 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons.base.errors import InputError
 from langneurons.models import hub as client
 from langneurons.models import load as loading
+from langneurons.models import prepare
 from langneurons.models.settings import ModelEntry
 
 COMMIT, LATER = "a" * 40, "b" * 40
@@ -45,7 +46,7 @@ def test_one_copy_of_the_weights_comes(hub, files, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "model-00001-of-00002.safetensors").write_bytes(b"stale")
-    manifest = loading.prepare_model(entry(), out)
+    manifest = prepare.prepare_model(entry(), out)
     assert set(manifest["files"]) == set(files) and not hub.asked("consolidated|onnx|README")
     assert not (out / "model-00001-of-00002.safetensors").exists()
     assert (manifest["path"], manifest["revision"]) == (".", COMMIT)
@@ -55,20 +56,20 @@ def test_one_copy_of_the_weights_comes(hub, files, tmp_path):
     loading.load_model(entry(), out / "manifest.json", "cpu")
     # What is there is not fetched again; what somebody changed is.
     hub.quiet()
-    assert loading.prepare_model(entry(), out) == manifest and not hub.asked("/resolve/")
+    assert prepare.prepare_model(entry(), out) == manifest and not hub.asked("/resolve/")
     (out / "config.json").write_text("{}")
-    assert loading.prepare_model(entry(), out) == manifest
+    assert prepare.prepare_model(entry(), out) == manifest
     assert [path.rsplit("/")[-1] for path in hub.asked("/resolve/")] == ["config.json"]
 
 
 def test_indices_of_weights_that_are_not_used_do_not_come():
     names = ["config.json", "flax_model.msgpack.index.json", "model.safetensors.index.json"]
     names += ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"]
-    small, weights = loading._needed(names)
+    small, weights = prepare._needed(names)
     assert small == ["config.json", "pytorch_model.bin.index.json"]
     assert weights == ["pytorch_model-00001-of-00001.bin"]
     shard = "model-00001-of-00001.safetensors"
-    assert loading._needed([*names, shard]) == (["config.json", names[2]], [shard])
+    assert prepare._needed([*names, shard]) == (["config.json", names[2]], [shard])
 
 
 def test_a_family_is_refused_before_its_weights_come(hub, tmp_path):
@@ -76,29 +77,29 @@ def test_a_family_is_refused_before_its_weights_come(hub, tmp_path):
     config = json.dumps({"model_type": "phi3"})
     hub.add("models", "owner/phi", weights | {"config.json": config}, COMMIT)
     with pytest.raises(ValueError, match="'phi3' fuses gate and up"):
-        loading.prepare_model(entry(repo="owner/phi"), tmp_path / "out")
+        prepare.prepare_model(entry(repo="owner/phi"), tmp_path / "out")
     assert not hub.asked("bin")
 
 
 def test_the_newest_commit_is_looked_up_once_and_kept(hub, files, tmp_path):
     hub.add("models", "owner/name", files, COMMIT)
     newest, out = entry("newest"), tmp_path / "out"
-    manifest = loading.prepare_model(newest, out)
+    manifest = prepare.prepare_model(newest, out)
     assert manifest["revision"] == COMMIT and manifest["source"]["revision"] == "newest"
     # To every result it is the model of that commit, pinned or not.
-    pinned = loading.prepare_model(entry(), tmp_path / "pinned")
+    pinned = prepare.prepare_model(entry(), tmp_path / "pinned")
     assert loading.identity(newest, manifest) == loading.identity(entry(), pinned)
     # The hub goes on; Snakemake removes the manifest before it makes it again.
     hub.add("models", "owner/name", files, LATER)
     hub.add("models", "owner/other", files, LATER)
     (out / "manifest.json").unlink()
     hub.quiet()
-    assert loading.prepare_model(newest, out) == manifest
+    assert prepare.prepare_model(newest, out) == manifest
     assert not hub.asked("/api/models/owner/name$")
     # Another repository, or a fresh folder, is looked up.
-    again = loading.prepare_model(entry("newest", "owner/other"), out)
+    again = prepare.prepare_model(entry("newest", "owner/other"), out)
     assert again["revision"] == LATER
-    assert loading.prepare_model(newest, tmp_path / "fresh")["revision"] == LATER
+    assert prepare.prepare_model(newest, tmp_path / "fresh")["revision"] == LATER
 
 
 @pytest.mark.parametrize("kind", (429, 500, 502, 503, 504, "reset", "cut"))
@@ -108,7 +109,7 @@ def test_the_newest_commit_is_looked_up_once_and_kept(hub, files, tmp_path):
 def test_what_passes_is_tried_again(hub, files, tmp_path, kind, where):
     hub.add("models", "owner/name", files, COMMIT)
     hub.faults = [Fault(kind, where, times=2)]
-    manifest = loading.prepare_model(entry(), tmp_path / "out")
+    manifest = prepare.prepare_model(entry(), tmp_path / "out")
     assert hub.faults[0].times == 0
     for name in manifest["files"]:
         assert (tmp_path / "out" / name).read_bytes() == files[name]
@@ -120,7 +121,7 @@ def test_the_hub_is_given_the_time_that_it_asks_for(hub, files, tmp_path, monkey
     hub.add("models", "owner/name", files, COMMIT)
     hub.faults = [Fault(429, "revision", retry_after="7"), Fault(503, "paths-info")]
     with caplog.at_level(logging.WARNING):
-        loading.prepare_model(entry(), tmp_path / "out")
+        prepare.prepare_model(entry(), tmp_path / "out")
     assert waits == [7.0, 0.0]
     assert "model owner/name at aaaa" in caplog.text and "the hub answers 429" in caplog.text
     assert client._asked({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
@@ -128,14 +129,14 @@ def test_the_hub_is_given_the_time_that_it_asks_for(hub, files, tmp_path, monkey
     assert 45 < client._asked({"Retry-After": later}) <= 50
     hub.faults = [Fault(429, "revision", retry_after="5000")]
     with pytest.raises(InputError, match="cannot be reached or does not answer .*answers 429"):
-        loading.prepare_model(entry(), tmp_path / "out")
+        prepare.prepare_model(entry(), tmp_path / "out")
 
 
 def test_many_faults_of_every_kind(hub, files, tmp_path):
     shards = {f"extra{i}.json": json.dumps({"n": i}) for i in range(20)}
     hub.add("models", "owner/many", files | shards, COMMIT)
     hub.chance = {429: 0.1, 503: 0.1, "reset": 0.1, "cut": 0.1}
-    manifest = loading.prepare_model(entry(repo="owner/many"), tmp_path / "out")
+    manifest = prepare.prepare_model(entry(repo="owner/many"), tmp_path / "out")
     assert len(manifest["files"]) == len(files) + 20
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == files[WEIGHTS]
 
@@ -146,13 +147,13 @@ def test_half_a_file_is_continued_and_no_half_is_left(hub, files, tmp_path, monk
     checksum = hashlib.sha256(files[WEIGHTS]).hexdigest()
     hub.faults = [Fault("cut", checksum), Fault(404, checksum)]
     with pytest.raises(InputError):
-        loading.prepare_model(entry(), tmp_path / "out")
+        prepare.prepare_model(entry(), tmp_path / "out")
     half = tmp_path / "out" / client.PARTS / f"{checksum}.{WEIGHTS}.part"
     size = half.stat().st_size
     assert 0 < size < len(files[WEIGHTS])
     (tmp_path / "out" / client.PARTS / "0000.part").write_bytes(b"of another commit")
     hub.quiet()
-    loading.prepare_model(entry(), tmp_path / "out")
+    prepare.prepare_model(entry(), tmp_path / "out")
     ranges = [ranged for _, path, ranged in hub.requests if "/cdn/" in path and ranged]
     assert f"bytes={size}-" in ranges
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == files[WEIGHTS]
@@ -244,7 +245,7 @@ def test_what_cannot_be_had_is_told_in_one_line(
     if token is not None:
         monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError, match=words) as caught:
-        loading.prepare_model(entry(revision, repo), tmp_path / "out")
+        prepare.prepare_model(entry(revision, repo), tmp_path / "out")
     assert "\n" not in str(caught.value) and "Signature" not in str(caught.value)
 
 
@@ -252,12 +253,12 @@ DOWN = """
 import sys
 from pathlib import Path
 from langneurons.models import hub
-from langneurons.models import load as loading
+from langneurons.models import prepare
 from langneurons.models.settings import ModelEntry
 hub.WAITS = (0.0,) * 9
 source = {"kind": "hub", "repo": "owner/name", "revision": "a" * 40}
 try:
-    loading.prepare_model(ModelEntry(source=source), Path(sys.argv[1]))
+    prepare.prepare_model(ModelEntry(source=source), Path(sys.argv[1]))
 except hub.InputError as error:
     print(error)
 """
@@ -279,14 +280,14 @@ def test_no_signature_stands_in_a_log(hub, files, tmp_path):
         "import types, sys\n"
         "from pathlib import Path\n"
         "from langneurons.models import hub\n"
-        "from langneurons.models import load as loading\n"
+        "from langneurons.models import prepare\n"
         "from langneurons.models.settings import ModelEntry\n"
         "from langneurons.runtime.job import start\n"
         "hub.WAITS = (0.0,) * 9\n"
         "job = types.SimpleNamespace(log=['job.log'], resources={}, threads=1, params={})\n"
         "start(job, offline=False)\n"
         f"source = {{'kind': 'hub', 'repo': 'owner/name', 'revision': '{COMMIT}'}}\n"
-        "loading.prepare_model(ModelEntry(source=source), Path('out'))\n"
+        "prepare.prepare_model(ModelEntry(source=source), Path('out'))\n"
         "raise RuntimeError('http://cdn/x?Signature=secret')\n"
     )
     hub.add("models", "owner/name", files, COMMIT)

@@ -14,7 +14,7 @@ from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.examples import build
 from langneurons.evaluation.items import prepare_task
 from langneurons.models import hub as client
-from langneurons.models.load import prepare_model
+from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 
 COMMIT = re.compile("[0-9a-f]{40}")

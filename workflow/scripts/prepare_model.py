@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.models.load import prepare_model
 from langneurons.models.needs import check_prepared
+from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 from langneurons.runtime.job import start
 

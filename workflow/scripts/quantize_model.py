@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.models.load import quantize_model
+from langneurons.models.prepare import quantize_model
 from langneurons.models.settings import ModelEntry
 from langneurons.runtime.job import start
 
