@@ -63,7 +63,7 @@ class _Work:
         from langneurons.base.io import read_jsonl
         from langneurons.evaluation.definition import load_task
         from langneurons.evaluation.examples import build
-        from langneurons.evaluation.tasks import MINI
+        from langneurons.data.mini_data import MINI
         from langneurons.models.language_model import LanguageModel
 
         self.model, self.tokenizer, self.given = model, tokenizer, given
