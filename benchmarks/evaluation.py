@@ -61,9 +61,9 @@ class _Work:
         from common import ROOT
 
         from langneurons.base.io import read_jsonl
+        from langneurons.data.mini_data import MINI
         from langneurons.evaluation.definition import load_task
         from langneurons.evaluation.examples import build
-        from langneurons.data.mini_data import MINI
         from langneurons.models.language_model import LanguageModel
 
         self.model, self.tokenizer, self.given = model, tokenizer, given
