@@ -27,12 +27,14 @@ def names() -> list[str]:
     raise ValueError("no __all__ in langneurons/__init__.py")
 
 
-def definition(name: str, path: Path) -> ast.FunctionDef | ast.ClassDef:
-    """Return the definition of a name in a file."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            return node
-    raise ValueError(f"no {name} in {path}")
+def definition(name: str) -> ast.FunctionDef | ast.ClassDef:
+    """Return the definition of a public name."""
+    elsewhere = [PACKAGE / ELSEWHERE[name]] if name in ELSEWHERE else []
+    for path in elsewhere or sorted((PACKAGE / "api").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+                return node
+    raise ValueError(f"no {name} in langneurons/api")
 
 
 def signature(node: ast.FunctionDef, owner: str = "") -> str:
@@ -126,7 +128,7 @@ def described(text: str) -> list[str]:
 
 def documented(name: str) -> str:
     """Return the section of a public name."""
-    node = definition(name, PACKAGE / ELSEWHERE.get(name, "api.py"))
+    node = definition(name)
     lines = [f"## {name}", ""]
     if isinstance(node, ast.FunctionDef):
         lines += ["```python", signature(node), "```", "", *described(ast.get_docstring(node))]
@@ -144,7 +146,7 @@ def documented(name: str) -> str:
 
 def page() -> str:
     """Return the page."""
-    tree = ast.parse((PACKAGE / "api.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "api" / "__init__.py").read_text(encoding="utf-8"))
     order = names()
     contents = wrapped(" · ".join(f"[{name}](#{name.lower()})" for name in order))
     head = [

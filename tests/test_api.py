@@ -15,7 +15,8 @@ from test_encoding import byte_level
 from tiny import tiny_model, tiny_tokenizer
 
 import langneurons as ln
-from langneurons import api
+from langneurons.api import models
+from langneurons.api import statistics as collecting
 from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_json, write_json
 from langneurons.interventions.hooks import NoEffect
@@ -75,7 +76,7 @@ def remembered(monkeypatch, model):
     def collect(given, texts, **options):
         key = (id(given), repr(texts), repr(options))
         if key not in known:
-            known[key] = api.collect(given, texts, **options)
+            known[key] = collecting.collect(given, texts, **options)
         return known[key]
 
     monkeypatch.setattr(ln, "load", lambda name: model)
@@ -123,7 +124,7 @@ def test_there_are_a_dozen_names_and_they_load_nothing_before_they_are_used():
 
 def test_the_embedded_model_is_that_of_the_demo():
     demo = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    for name, source in api.EMBEDDED.items():
+    for name, source in models.EMBEDDED.items():
         assert source.model_dump(exclude_none=True) == demo["models"][name]["source"]
 
 

@@ -18,7 +18,7 @@ from langneurons.base.shipped import PROJECT, project_file
 if TYPE_CHECKING:
     import pandas as pd
 
-    from langneurons.api import Neurons, Statistics
+    from langneurons import Neurons, Statistics
 
 app = typer.Typer(
     no_args_is_help=True,

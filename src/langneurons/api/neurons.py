@@ -1,0 +1,243 @@
+"""Neurons of languages, and what is written into them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+
+from langneurons.activations.statistics import Mismatch
+from langneurons.activations.statistics import Statistics as LanguageStatistics
+from langneurons.api.statistics import Statistics
+from langneurons.base.errors import InputError, unknown
+from langneurons.base.messages import defined
+from langneurons.interventions.plan import Plan
+from langneurons.interventions.resolve import Intervention, resolve
+from langneurons.interventions.settings import Step
+from langneurons.selection.methods import METHODS
+from langneurons.selection.run import run_selection
+from langneurons.selection.table import NeuronTable
+
+
+class Neurons(NeuronTable):
+    """The neurons of each language of a set in one model.
+
+    `frame` has a row per language and neuron: lang, layer, neuron, score, ...; `languages` names
+    every language, also one without neurons. `indices(lang)` are ascending int64 arrays, one per
+    layer; `mask(lang)` is bool (n_layers, d_mlp); `counts()` numbers the neurons of each language.
+
+    Example:
+        >>> import langneurons as ln
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
+        >>> neurons = ln.select(statistics, "lape", rate=0.01)
+        >>> neurons.counts().sum() >= neurons.unique == round(0.01 * 18 * 2048)
+        True
+    """
+
+    def __init__(
+        self, frame: pd.DataFrame, metadata: dict[str, Any], statistics: Statistics | None = None
+    ):
+        """Keep the statistics that the neurons were selected by."""
+        super().__init__(frame, metadata)
+        self.statistics = statistics
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{lang}: {number}" for lang, number in self.counts().items())
+        return f"Neurons({self.metadata.get('method')}, {counts})"
+
+    def control(
+        self,
+        match: Literal["none", "layer", "frequency"] = "layer",
+        seed: int = 0,
+        statistics: Statistics | None = None,
+    ) -> "Neurons":
+        """Return random neurons, as many for each language, none of them selected here.
+
+        Args:
+            match: `none`: drawn from the whole model; `layer`: as many in each layer; `frequency`:
+                in each layer, drawn for each neuron from those of about its activation probability.
+            seed: Seed of the draw.
+            statistics: What the neurons were selected by; needed for neurons that were read from a
+                file.
+
+        Raises:
+            ValueError: Statistics are needed, or too few other neurons are there to draw from.
+        """
+        statistics = self.statistics if statistics is None else statistics
+        if statistics is None:
+            raise InputError(
+                "control: these neurons were read from a file; give the statistics that they were"
+                " selected by (statistics=...)."
+            )
+        of_set = Statistics({lang: statistics[lang] for lang in self.languages})
+        return select(of_set, "random", like=self, match=match, seed=seed)
+
+    def overlap(self) -> pd.DataFrame:
+        """Return how many neurons each pair of languages shares; the diagonal is their own."""
+        return super().overlap()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file; or the published layout of masks, if the name ends in `.pth`."""
+        (self.to_pth if str(path).endswith(".pth") else self.to_parquet)(path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        languages: Sequence[str] | None = None,
+        d_mlp: int | None = None,
+    ) -> "Neurons":
+        """Read neurons that `save` or the graph wrote, or a published mask (`.pth`).
+
+        Args:
+            path: The file.
+            languages: Of a `.pth` file: its languages in their order, which the file does not hold.
+            d_mlp: Of a `.pth` file: neurons of a layer.
+
+        Raises:
+            ValueError: The file is damaged, or lacks languages and d_mlp.
+        """
+        if not str(path).endswith(".pth"):
+            return cls.from_parquet(path)
+        if languages is None or d_mlp is None:
+            raise InputError(
+                f"{path}: a .pth file holds neither the names of its languages nor the number of"
+                " neurons of a layer; give languages=[...] and d_mlp=..."
+            )
+        return cls.from_pth(path, languages, d_mlp)
+
+
+def select(statistics: Statistics, method: str = "lape", **parameters: Any) -> Neurons:
+    """Return the neurons that a method gives to each language.
+
+    Args:
+        statistics: Of two or more languages.
+        method: A registered method: `lape` (Tang et al. 2024), `exceedance`, `random`, ...;
+            docs/configuration.md lists all with their parameters.
+        parameters: Of the method, such as `rate`. Where a method takes the name of another
+            selection (`like`, `selections`), give the `Neurons` themselves.
+
+    Raises:
+        ValueError: The method or a parameter is unknown, or the statistics lack what it needs; the
+            error says what to collect.
+
+    Warns:
+        UserWarning: A language has no neurons.
+
+    Example:
+        >>> import langneurons as ln
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
+        >>> neurons = ln.select(statistics, "lape", rate=0.01)
+        >>> control = neurons.control(match="frequency")
+        >>> bool((control.counts() == neurons.counts()).all())
+        True
+    """
+    if method not in METHODS:
+        raise unknown("select: method", method, "method", METHODS)
+    kind, given = METHODS[method], {"method": method, **parameters}
+    tables: dict[str, NeuronTable] = {}
+    key = kind.depends_key
+    if isinstance(given.get(key), NeuronTable):
+        tables["given"] = given[key]
+        given[key] = "given"
+    elif isinstance(given.get(key), (list, tuple)):
+        for number, one in enumerate(given[key]):
+            if not isinstance(one, NeuronTable):
+                raise InputError(f"select: {key}[{number}] is {one!r}; give Neurons.")
+            tables[f"given{number}"] = one
+        given[key] = tuple(tables)
+    elif isinstance(given.get(key), str):
+        raise InputError(f"select: {key} is {given[key]!r}; give the Neurons themselves.")
+    selection = defined(kind, given, f"select, method {method}")
+    _check_needs(selection, method, statistics)
+    others = [tables[name] for name in selection.depends_on]
+    table = run_selection(selection.model_dump(mode="json"), dict(statistics), others)
+    return Neurons(table.frame, table.metadata, statistics)
+
+
+def _check_needs(selection: Any, method: str, statistics: Statistics) -> None:
+    """Refuse statistics that lack what a method reads."""
+    header = next(iter(statistics.values())).header
+    for what, needed, there in (
+        ("sites", selection.needs_sites, header["sites"]),
+        ("histograms", selection.needs_histograms, header["histograms"]),
+        (
+            "document_means",
+            selection.needs_document_means,
+            [site for site in header["sites"] if "documents" in header],
+        ),
+    ):
+        lacking = sorted(set(needed) - set(there))
+        if lacking:
+            raise InputError(
+                f"select: method {method!r} needs {what} of {', '.join(lacking)}, which these"
+                f" statistics lack; collect(model, texts, {what}={tuple(lacking)!r})."
+            )
+    if selection.needs_batch_quantiles:
+        raise InputError(
+            f"select: method {method!r} with pool='batch' needs the quantiles of batches, which are"
+            " measured by the graph only; legal here: pool='neuron', 'layer' or 'model'."
+        )
+
+
+def plan(
+    neurons: NeuronTable,
+    lang: str,
+    operation: str = "set",
+    value: float | str = 0,
+    statistics: Mapping[str, LanguageStatistics] | None = None,
+    **step: Any,
+) -> Plan:
+    """Return what an operation writes into the neurons of a language.
+
+    Args:
+        neurons: The neurons, of which those of `lang` are written.
+        lang: A language of the neurons.
+        operation: A registered operation on an activation a and a value v: `set` (a = v), `add`,
+            `scale`, `at_least`, `at_most`.
+        value: A number; or a statistic of each neuron in `lang`: mean, std, min, max, p01 ... p99,
+            probability, ...; or a value of the layer as it runs: layer_mean, layer_p90, ...
+        statistics: What the neurons were selected by; needed where the value is a statistic.
+        step: More of a step, as in the configuration (docs/configuration.md, `interventions`):
+            site (`act`), coefficient, layers, tokens (`all`, `prompt` or `generated`), without, ...
+
+    Raises:
+        ValueError: The language, operation, value or a key is unknown, or statistics are needed.
+
+    Warns:
+        In the log, where the language has no neurons: the plan then writes nothing.
+
+    Example:
+        >>> import langneurons as ln
+        >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
+        >>> neurons = ln.select(statistics, "lape", rate=0.01)
+        >>> plan = ln.plan(neurons, "vi", "add", "mean", statistics)
+        >>> plan.neurons == int(neurons.counts()["vi"])
+        True
+    """
+    if lang not in neurons.languages:
+        raise unknown("plan", lang, "language of these neurons", neurons.languages)
+    made = defined(Step, {"operation": operation, "value": value, **step}, "plan")
+    known: Mapping[str, LanguageStatistics] = {}
+    if made.statistic is not None:
+        known = statistics or getattr(neurons, "statistics", None) or {}
+        if not known:
+            raise InputError(
+                f"plan: the value {value!r} is a statistic of each neuron; give the statistics that"
+                " the neurons were selected by."
+            )
+        _check_model(neurons, known)
+    intervention = Intervention(f"{operation} {value}", (made,))
+    own = {one: known[one] for one in known if one in neurons.languages}
+    return resolve(intervention, lang, neurons, own)
+
+
+def _check_model(neurons: NeuronTable, statistics: Mapping[str, LanguageStatistics]) -> None:
+    for one in statistics.values():
+        for key in ("model", "revision"):
+            expected = neurons.metadata.get(key, one.header.get(key))
+            if one.header.get(key) != expected:
+                raise Mismatch(
+                    f"plan: the neurons are of {key} {expected!r}, the statistics of"
+                    f" {one.header.get(key)!r}."
+                )
