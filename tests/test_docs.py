@@ -174,17 +174,15 @@ TREES = "src|workflow|config|docs|tests|profiles|benchmarks"
 def test_files_and_modules_that_a_page_names_exist(page):
     lines, words = code(page)
     text = (ROOT / page).read_text(encoding="utf-8")
-    written = re.findall(r"^```\w+\n# (\S+)", text, re.M)  # files that the page shows whole
+    written = re.findall(r"^```\w+\n# ([\w./-]+)", text, re.M)  # files that the page shows
     for word in " ".join([*lines, *words]).split():
         word = word.strip("\"'(),;:[]").rstrip(".")
         if re.fullmatch(r"langneurons(\.\w+)+", word):
             # A module, or a name in one.
             parts = word.split(".")[1:]
-            above = [ROOT / "src/langneurons" / "/".join(parts[:n]) for n in (len(parts), -1)]
-            found = any(
-                p.with_suffix(".py").is_file() or (p / "__init__.py").is_file() for p in above
-            )
-            assert found, word
+            places = ["/".join(["src/langneurons", *parts[:n]]) for n in (len(parts), -1)]
+            files = [f"{place}{end}" for place in places for end in (".py", "/__init__.py")]
+            assert any((ROOT / file).is_file() or file in written for file in files), word
         elif re.fullmatch(rf"(?:{TREES})/[\w./-]+\.(py|smk|yaml|csv|md|json|txt|rst)", word):
             assert (ROOT / word).is_file() or word in written, word
 
