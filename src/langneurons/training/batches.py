@@ -1,7 +1,7 @@
 """The rows that a training reads, and their order."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,9 @@ def items_of(
     """
     limit, tokenizer = model.max_positions, model.tokenizer
     most = max_length if limit is None else min(max_length, limit)
-    examples, items, encoded = build(rows, task, lang), [], []
+    examples = build(rows, task, lang)
+    items: list[dict] = []
+    encoded: list[list[int]] = []
     encoder = model.encoder(controls_of(tokenizer, task.prompt_texts(lang)))
     if task.kind != "classification" and tokenizer.eos_token_id is None:
         raise ValueError(
@@ -34,7 +36,7 @@ def items_of(
     for example in examples:
         if task.kind == "classification":
             ids = encoder.whole(example.context)
-            item = {"input_ids": ids, "labels": example.label}
+            item: dict[str, Any] = {"input_ids": ids, "labels": example.label}
             fits = len(ids) < most
         else:
             prompt = encoder.whole(example.context)
@@ -88,7 +90,7 @@ class Bucketed(torch.utils.data.Sampler):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         whole = len(order) // self.step * self.step

@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,9 +35,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from langneurons.base.errors import nearest
+from langneurons.base.errors import nearest, present
 from langneurons.base.io import DamagedFile, atomic, damaged, expect, read_json, write_json
 from langneurons.models.families import MlpSites
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 log = logging.getLogger(__name__)
 ADAPTER = "default"
@@ -50,11 +53,13 @@ INITIAL_STD = 0.01
 class _Half(nn.Module):
     """One half of a LoRA: a linear layer without bias of which only some lines exist."""
 
-    def __init__(self, in_features: int, out_features: int, index: np.ndarray, **like):
+    index: torch.Tensor
+
+    def __init__(self, in_features: int, out_features: int, index: np.ndarray, **like: Any):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        index = torch.as_tensor(np.asarray(index, np.int64), device=like.get("device"))
-        self.register_buffer("index", index, persistent=False)
+        chosen = torch.as_tensor(np.asarray(index, np.int64), device=like.get("device"))
+        self.register_buffer("index", chosen, persistent=False)
         self.weight = nn.Parameter(torch.zeros(self._shape(len(index)), **like))
 
     def _shape(self, chosen: int) -> tuple[int, int]:
@@ -93,8 +98,7 @@ class ColumnLinear(_Half):
 
 def _lines(half: nn.Module, kind: type[_Half], features: int) -> torch.Tensor | None:
     """Return the index of a restricted half; None if it has every line."""
-    restricted = isinstance(half, kind) and len(half.index) < features
-    return half.index if restricted else None
+    return half.index if isinstance(half, kind) and len(half.index) < features else None
 
 
 class _Update(torch.autograd.Function):
@@ -105,27 +109,39 @@ class _Update(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, output, x, weight, bias, a, b, rows, columns, scale):
+    def forward(
+        ctx: Any,
+        output: torch.Tensor | None,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        rows: torch.Tensor | None,
+        columns: torch.Tensor | None,
+        scale: float,
+    ) -> torch.Tensor:
         """Return (..., out_features); a: (r, columns or in), b: (rows or out, r)."""
-        given = output is not None
-        if not given:
-            output = nn.functional.linear(x, weight, bias)
-        read = x if columns is None else x.index_select(-1, columns)
-        inner = read.flatten(0, -2).to(output.dtype) @ a.to(output.dtype).T
-        flat = output.view(-1, output.shape[-1])
-        if rows is None:
-            flat.addmm_(inner, b.to(output.dtype).T, alpha=scale)
+        if output is None:
+            made = nn.functional.linear(x, present(weight, "neither output nor weight"), bias)
         else:
-            own = flat.index_select(1, rows).addmm_(inner, b.to(output.dtype).T, alpha=scale)
+            made = output
+        read = x if columns is None else x.index_select(-1, columns)
+        inner = read.flatten(0, -2).to(made.dtype) @ a.to(made.dtype).T
+        flat = made.view(-1, made.shape[-1])
+        if rows is None:
+            flat.addmm_(inner, b.to(made.dtype).T, alpha=scale)
+        else:
+            own = flat.index_select(1, rows).addmm_(inner, b.to(made.dtype).T, alpha=scale)
             flat.index_copy_(1, rows, own)
-        if given:
+        if output is not None:
             ctx.mark_dirty(output)
         ctx.save_for_backward(read, inner, weight, a, b, rows, columns)
         ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, x.dtype
-        return output
+        return made
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of output, x, A and B."""
         read, inner, weight, a, b, rows, columns = ctx.saved_tensors
         flat = gradient.flatten(0, -2)
@@ -148,7 +164,7 @@ class _Update(torch.autograd.Function):
         return passed, of_x, None, None, of_a.to(a.dtype), of_b.to(b.dtype), None, None, None
 
 
-def _forward(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     """Return W x + scale * B A dropout(x): what one of PEFT's LoRA layers computes.
 
     The base layer may be a Linear, a packed 4-bit one, or GPT-2's Conv1D.
@@ -180,7 +196,7 @@ def attach(
     neurons: Mapping[str, Sequence[np.ndarray]] | None = None,
     size: Size | None = None,
     train_fully: Sequence[str] = (),
-):
+) -> "PeftModel":
     """Return the model wrapped by PEFT, with LoRA on `modules` and on chosen neurons.
 
     modules: last names of linear layers that get plain LoRA (q_proj, ...); an MLP projection among
@@ -207,13 +223,13 @@ def attach(
         raise ValueError("nothing to train: no module is named and no neuron is chosen")
     config = LoraConfig(
         r=size.rank,
-        lora_alpha=size.alpha,
+        lora_alpha=size.alpha,  # type: ignore[arg-type]  # PEFT takes any number
         lora_dropout=size.dropout,
         target_modules=sorted({*targets, *masked}),
         modules_to_save=list(train_fully) or None,
         bias="none",
     )
-    wrapped = get_peft_model(model, config, adapter_name=ADAPTER)
+    wrapped: Any = get_peft_model(model, config, adapter_name=ADAPTER)
     inside = wrapped.get_base_model()
     for name, (site, chosen) in masked.items():
         _restrict(inside.get_submodule(name), site, chosen)
@@ -303,9 +319,9 @@ def _check_shared(model: nn.Module, targets: Sequence[str]) -> None:
 def _restrict(layer: nn.Module, site: str, chosen: np.ndarray) -> None:
     """Put the compact half into one of PEFT's LoRA layers."""
     key, kind = ("lora_A", ColumnLinear) if site == "down" else ("lora_B", RowLinear)
-    halves = getattr(layer, key)
+    halves: Any = getattr(layer, key)
     full = halves[ADAPTER]
-    like = {"device": full.weight.device, "dtype": full.weight.dtype}
+    like: dict[str, Any] = {"device": full.weight.device, "dtype": full.weight.dtype}
     halves[ADAPTER] = kind(full.in_features, full.out_features, chosen, **like)
 
 
@@ -315,6 +331,8 @@ def _initialise(wrapped: nn.Module, seed: int) -> None:
     A column's values do not depend on which others exist, so a restricted half starts as the rows
     or columns of the full one.
     """
+    name: str
+    module: Any
     for name, module in wrapped.named_modules():
         match = re.search(r"(lora_[AB])\.default$", name)
         if match is None:
@@ -334,7 +352,8 @@ def _initialise(wrapped: nn.Module, seed: int) -> None:
 
 def compact_modules(model: nn.Module) -> dict[str, RowLinear | ColumnLinear]:
     """Return the restricted halves by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, _Half)}
+    kinds = (RowLinear, ColumnLinear)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
@@ -346,7 +365,7 @@ def dense_state(wrapped: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_adapter(
-    wrapped: nn.Module, folder: str | os.PathLike, identity: Mapping[str, Any] | None = None
+    wrapped: "PeftModel", folder: str | os.PathLike, identity: Mapping[str, Any] | None = None
 ) -> None:
     """Save a plain LoRA adapter (adapter_config.json, adapter_model.safetensors).
 

@@ -4,6 +4,8 @@ The head is taken at the predicted positions only, a block of them at a time, an
 computed in the forward pass: logits of a whole batch never exist.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,9 +22,15 @@ class _TokenLoss(torch.autograd.Function):
     """Summed cross-entropy of a frozen head, whose gradient is computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx, hidden, head, config, targets):
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: nn.Module, config: Any, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum in nats and the number of right guesses; hidden: (tokens, d_model)."""
-        gradients, total, right = [], 0.0, 0
+        gradients: list[torch.Tensor] = []
+        total, right = (
+            torch.zeros((), device=hidden.device),
+            torch.zeros((), dtype=torch.int64, device=hidden.device),
+        )
         size = max(1, LOGITS.get(hidden.device.type, MANY_LOGITS) // config.vocab_size)
         for own, wanted in zip(hidden.split(size), targets.split(size), strict=True):
             with torch.enable_grad():
@@ -38,7 +46,9 @@ class _TokenLoss(torch.autograd.Function):
         return total, right
 
     @staticmethod
-    def backward(ctx, gradient, _):
+    def backward(
+        ctx: Any, gradient: torch.Tensor, _: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
         """Return the gradient of hidden."""
         (of_hidden,) = ctx.saved_tensors
         return of_hidden * gradient, None, None, None

@@ -41,14 +41,21 @@ class _Lead(torch.autograd.Function):
     """A layer's output as it is, whose gradient also goes to the values of the chosen neurons."""
 
     @staticmethod
-    def forward(ctx, output, values, x, index, reads: bool):
+    def forward(
+        ctx: Any,
+        output: torch.Tensor,
+        values: torch.Tensor,
+        x: torch.Tensor,
+        index: torch.Tensor,
+        reads: bool,
+    ) -> torch.Tensor:
         """Return the output; of the input, keep what the values' gradient needs."""
         ctx.save_for_backward(x.index_select(-1, index) if reads else x, index)
         ctx.reads, ctx.dtype = reads, values.dtype
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of output and values, (k, out) or (k, in)."""
         x, index = ctx.saved_tensors
         own = gradient if ctx.reads else gradient.index_select(-1, index)
@@ -65,18 +72,21 @@ class Within(nn.Module):
     float32, so that small steps are not lost, and computes with their rounding.
     """
 
+    base_layer: Any
+    index: torch.Tensor
+
     def __init__(self, base_layer: nn.Module, index: np.ndarray, reads: bool):
         super().__init__()
         self.base_layer, self.reads = base_layer, reads
-        weight = base_layer.weight
+        weight: Any = base_layer.weight
         # Linear keeps (out, in), the Conv1D of GPT-2 (in, out).
         self.axis = int(reads == isinstance(base_layer, nn.Linear))
-        index = torch.as_tensor(np.asarray(index, np.int64), device=weight.device)
-        self.register_buffer("index", index, persistent=False)
-        lines = weight.detach().index_select(self.axis, index)
+        chosen = torch.as_tensor(np.asarray(index, np.int64), device=weight.device)
+        self.register_buffer("index", chosen, persistent=False)
+        lines = weight.detach().index_select(self.axis, chosen)
         lines = lines.T if self.axis else lines
         self.values = nn.Parameter(lines.to(_master(weight.dtype)).contiguous())
-        self.dtype = weight.dtype
+        self.dtype: torch.dtype = weight.dtype
 
     @property
     def weight(self) -> torch.Tensor:
@@ -108,16 +118,20 @@ class Within(nn.Module):
 class Beside(nn.Module):
     """A packed 4-bit layer of which chosen neurons are computed from weights of their own."""
 
+    base_layer: Any
+    index: torch.Tensor
+
     def __init__(self, base_layer: nn.Module, index: np.ndarray, reads: bool):
         super().__init__()
         self.base_layer, self.reads = base_layer, reads
         full = _dequantised(base_layer)
-        index = torch.as_tensor(np.asarray(index, np.int64), device=full.device)
-        self.register_buffer("index", index, persistent=False)
-        lines = full.index_select(1, index).T if reads else full.index_select(0, index)
+        chosen = torch.as_tensor(np.asarray(index, np.int64), device=full.device)
+        self.register_buffer("index", chosen, persistent=False)
+        lines = full.index_select(1, chosen).T if reads else full.index_select(0, chosen)
         self.values = nn.Parameter(lines.to(_master(full.dtype)).contiguous())
         self.dtype = full.dtype
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.in_features = self.base_layer.in_features
+        self.out_features = self.base_layer.out_features
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., out_features)."""
@@ -138,11 +152,11 @@ def _master(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _packed(layer: nn.Module) -> bool:
+def _packed(layer: Any) -> bool:
     return not layer.weight.is_floating_point()
 
 
-def _dequantised(layer: nn.Module) -> torch.Tensor:
+def _dequantised(layer: Any) -> torch.Tensor:
     """Return the weight of a packed 4-bit layer, (out_features, in_features)."""
     state = getattr(layer.weight, "quant_state", None)
     if state is None:
@@ -163,19 +177,21 @@ def _dequantised(layer: nn.Module) -> torch.Tensor:
 class Tuned(nn.Module):
     """A model with trained neurons; its state is that of the trained parameters alone."""
 
+    model: Any
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.config = model.config
+        self.config: Any = model.config
         # A trainer must not copy a model to every GPU whose layers lie on several.
         if hasattr(model, "hf_device_map"):
-            self.hf_device_map = model.hf_device_map
+            self.hf_device_map: Any = model.hf_device_map
 
     def get_base_model(self) -> nn.Module:
         """Return the model inside."""
         return self.model
 
-    def forward(self, *arguments, **options):
+    def forward(self, *arguments: Any, **options: Any) -> Any:
         """Run the model."""
         return self.model(*arguments, **options)
 
@@ -183,11 +199,15 @@ class Tuned(nn.Module):
         """Return the trained parameters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def state_dict(self, *_, **__) -> dict[str, torch.Tensor]:
+    def state_dict(  # type: ignore[override]  # torch declares two overloads
+        self, *_: Any, **__: Any
+    ) -> dict[str, Any]:
         """Return the trained parameters: a checkpoint holds these only."""
         return {name: parameter.detach() for name, parameter in self.trained().items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor], strict=True, assign=False):
+    def load_state_dict(
+        self, state_dict: Mapping[str, torch.Tensor], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Copy trained parameters; other names or shapes are a ValueError."""
         own = self.trained()
         shapes = {name: tuple(value.shape) for name, value in state_dict.items()}

@@ -250,9 +250,6 @@ class Adapter(Frozen):
 
     def languages(self, source: str) -> tuple[str, ...]:
         """Return the languages whose neurons are trained."""
-        own = {
-            "source": (source,),
-            "target": (self.target,),
-            "source_target": (source, self.target),
-        }
+        target = () if self.target is None else (self.target,)
+        own = {"source": (source,), "target": target, "source_target": (source, *target)}
         return own.get(self.choice, ())

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from langneurons.data.corpus import Corpus, Part
 from langneurons.evaluation.classification import IGNORED
@@ -65,7 +67,7 @@ def encode_text(corpus: Corpus, tokens: int | None, block_size: int) -> list[dic
 
 def encode_documents(
     corpus: Corpus,
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     tokens: int | None,
     characters: int,
     block_size: int,
@@ -80,7 +82,8 @@ def encode_documents(
     owned = part.document >= 0
     stream, owner = part.tokens[owned], part.document[owned]
     borders = np.flatnonzero(np.diff(owner)) + 1
-    encoder, items = Encoder(tokenizer, controls={}), []
+    encoder = Encoder(tokenizer, controls={})
+    items: list[dict[str, Any]] = []
     for ids in np.split(stream, borders):
         text = tokenizer.decode(ids.tolist())[:characters]
         row = encoder.whole(text)[:block_size]
@@ -93,7 +96,7 @@ def encode_documents(
 
 
 @contextmanager
-def _trainable(model) -> Iterator[None]:
+def _trainable(model: nn.Module) -> Iterator[None]:
     """Keep bitsandbytes from repacking 4-bit weights for inference, which no training survives.
 
     It does so on a CPU, in the first forward pass of a layer that is in eval mode.

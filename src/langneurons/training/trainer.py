@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -42,33 +43,42 @@ from langneurons.training.batches import sampler
 from langneurons.training.losses import token_loss
 from langneurons.training.settings import Training
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import TrainerCallback
+
 log = logging.getLogger(__name__)
 # Sums since the last point of the curves; a checkpoint between two points keeps them.
 WINDOW = ("right", "seen", "loss")
 WINDOW_FILE = "window.json"
 
 
-def _trainer_class():
+def _trainer_class() -> Any:
     """Return the Trainer with this module's losses and a running training accuracy."""
     from transformers import Trainer
 
     class NeuronTrainer(Trainer):
         """Loss of the head's class, or of the answer's tokens; logs the accuracy as well."""
 
-        def __init__(self, *arguments, pooling: str | None, sampler=None, **options):
+        def __init__(
+            self, *arguments: Any, pooling: str | None, sampler: Any = None, **options: Any
+        ):
             self.sampler = sampler
             super().__init__(*arguments, **options)
             # The loss below is a sum over the items of a step, however many passes it takes.
             self.model_accepts_loss_kwargs = True
             self.pooling = pooling
-            self.sites = MlpSites(self.model)
-            self.head = None if pooling is None else class_head(self.model)
-            self.window = dict.fromkeys(WINDOW, 0)
+            trained: Any = self.model
+            self.sites = MlpSites(trained)
+            self.head = None if pooling is None else class_head(trained)
+            self.window: dict[str, Any] = dict.fromkeys(WINDOW, 0)
 
-        def _get_train_sampler(self, train_dataset=None):
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             return self.sampler or super()._get_train_sampler(train_dataset)
 
-        def get_batch_samples(self, epoch_iterator, num_batches, device):
+        def get_batch_samples(
+            self, epoch_iterator: Any, num_batches: int, device: torch.device
+        ) -> tuple[list, Any]:
             samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
             count = 0
             for sample in samples:
@@ -77,10 +87,16 @@ def _trainer_class():
                 count += int(((labels if labels.dim() == 1 else labels[:, 1:]) != IGNORED).sum())
             return samples, torch.tensor(count, device=device)
 
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
             labels = inputs["labels"]
             place = inputs["input_ids"], inputs["attention_mask"]
-            if self.pooling is not None:
+            if self.pooling is not None and self.head is not None:
                 logits = class_logits(self.sites, self.head, *place, self.pooling)
                 labels, seen = labels.to(logits.device), len(labels)
                 total = nn.functional.cross_entropy(logits, labels, reduction="sum")
@@ -101,7 +117,7 @@ def _trainer_class():
             """Return the sums since the last point as numbers."""
             return {name: torch.as_tensor(value).item() for name, value in self.window.items()}
 
-        def log(self, logs, *arguments, **options):
+        def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
             if "loss" in logs and self.window["seen"]:
                 window = self.read_window()
                 logs["loss"] = window["loss"] / window["seen"]
@@ -123,15 +139,15 @@ def _trainer_class():
                     )
             super().log(logs, *arguments, **options)
 
-        def _save_checkpoint(self, model, trial):
-            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
             write_json(folder / WINDOW_FILE, self.read_window())
             super()._save_checkpoint(model, trial)
 
     return NeuronTrainer
 
 
-def _stopper(terminated: Callable[[], bool]):
+def _stopper(terminated: Callable[[], bool]) -> "TrainerCallback":
     """Return a callback that stops once SIGTERM has come, and logs the last step.
 
     A run of fewer steps than `log_steps` has one point of its curves, not none.
@@ -141,7 +157,7 @@ def _stopper(terminated: Callable[[], bool]):
     class Stopper(TrainerCallback):
         """Save and stop on request; log the last step."""
 
-        def on_step_end(self, args, state, control, **_):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             if terminated():
                 control.should_save = control.should_training_stop = True
             elif state.global_step >= state.max_steps:
@@ -204,7 +220,8 @@ def train(
         add_head(model, classes, training.seed)
     wrapped = _attached(model.model, training, neurons, (HEAD,) if classes else ())
     if training.recompute:
-        model.model.activation_checkpointing_enable({"use_reentrant": False})
+        inner: Any = model.model
+        inner.activation_checkpointing_enable({"use_reentrant": False})
     arguments = TrainingArguments(
         output_dir=str(folders.work),
         per_device_train_batch_size=training.batch_size // parts,
@@ -252,8 +269,10 @@ def train(
             trainer.window = read_json(Path(checkpoint, WINDOW_FILE))
         trainer.train(resume_from_checkpoint=checkpoint)
     wrapped.eval()
-    save = neuron_weights.save if training.parameters == neuron_weights.KIND else lora.save_adapter
-    save(wrapped, folders.result, model.identity or None)
+    if isinstance(wrapped, neuron_weights.Tuned):
+        neuron_weights.save(wrapped, folders.result, model.identity or None)
+    else:
+        lora.save_adapter(wrapped, folders.result, model.identity or None)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     curves = pd.DataFrame(history).rename(columns={"grad_norm": "gradient_norm"})
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "gradient_norm"]
@@ -265,7 +284,7 @@ def _attached(
     training: Training,
     neurons: Mapping[str, Sequence] | None,
     train_fully: Sequence[str],
-) -> nn.Module:
+) -> "PeftModel | neuron_weights.Tuned":
     """Return the model wrapped, with what is trained."""
     if training.parameters == neuron_weights.KIND:
         return neuron_weights.attach(model, neurons, train_fully)
