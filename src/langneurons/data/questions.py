@@ -3,7 +3,7 @@
 import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langneurons.base.errors import InputError
@@ -56,6 +56,6 @@ def prepare_questions(
     log.info("%s: %d questions", lang, len(rows))
 
 
-def prompts(rows: list[dict[str, str]], template: str) -> list[str]:
+def prompts(rows: Sequence[Mapping[str, Any]], template: str) -> list[str]:
     """Return the prompt of each question."""
     return [template.format(question=row["question"]) for row in rows]

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from langneurons.evaluation.definition import Task
 from langneurons.evaluation.examples import Example, build
@@ -47,7 +48,8 @@ def add_head(model: LanguageModel, n_classes: int, seed: int = 0) -> None:
 
 def class_head(model: nn.Module) -> nn.Module:
     """Return the classification head of a model, with or without an adapter."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    whole: Any = model
+    inner = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
     return getattr(inner, HEAD)
 
 
@@ -140,7 +142,9 @@ def _groups(
     return groups
 
 
-def longest_class_row(model: LanguageModel, task: Task, lang: str, rows, head: Head) -> int:
+def longest_class_row(
+    model: LanguageModel, task: Task, lang: str, rows: Sequence[Mapping[str, Any]], head: Head
+) -> int:
     """Return the number of tokens of the longest item, at most `max_length`."""
     encoded = _class_tokens(model, task, lang, build(rows, task, lang))
     longest = max(map(len, encoded), default=0)
@@ -163,7 +167,9 @@ def none_fits(
     )
 
 
-def _class_records(examples, predicted: Mapping[int, int], left_out: int) -> pd.DataFrame:
+def _class_records(
+    examples: Sequence[Example], predicted: Mapping[int, int], left_out: int
+) -> pd.DataFrame:
     """Return the records of the items that were classified.
 
     left_out: the number of those that were not, since they do not fit; the same in every record.
@@ -192,7 +198,9 @@ def _class_tokens(
     return [encoder.whole(example.context) for example in examples]
 
 
-def collate(tokenizer, fixed_length: int | None = None) -> Callable[[list[dict]], dict]:
+def collate(
+    tokenizer: PreTrainedTokenizerBase, fixed_length: int | None = None
+) -> Callable[[list[dict]], dict]:
     """Return a collator: rows padded on the right, to the longest or to a fixed length."""
     pad = tokenizer.pad_token_id
 

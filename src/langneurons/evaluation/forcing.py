@@ -60,7 +60,8 @@ def continuations(
         elif first.setdefault(digest(keys[name]), name) == name:
             pending.append(name)
     while pending:
-        portion, size = [], 0
+        portion: list[Part] = []
+        size = 0
         while pending and (not portion or size < PORTION * run.batch_tokens):
             portion.append(pending.pop(0))
             rows = parts[portion[-1]][0]

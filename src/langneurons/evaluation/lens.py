@@ -20,11 +20,13 @@ out.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from langneurons.base.batching import batches
 from langneurons.base.digests import digest
@@ -117,7 +119,7 @@ def layer_states(
 ) -> list[torch.Tensor]:
     """Return the output of every layer at each prompt's last token, (n_layers, d_model) each."""
     sites, device = model.sites, model.device
-    states: list[torch.Tensor | None] = [None] * len(encoded)
+    states: dict[int, torch.Tensor] = {}
     with hooked(model, under) as running:
         for group in batches([len(ids) for ids in encoded], batch_tokens):
             longest = len(encoded[group[0]])
@@ -127,7 +129,13 @@ def layer_states(
             last = torch.tensor([len(encoded[i]) - 1 for i in group], device=device)
             kept: list[torch.Tensor] = []
 
-            def keep(_module, _inputs, output, kept=kept, last=last):
+            def keep(
+                _module: nn.Module,
+                _inputs: tuple,
+                output: Any,
+                kept: list[torch.Tensor] = kept,
+                last: torch.Tensor = last,
+            ) -> None:
                 hidden = output[0] if isinstance(output, tuple) else output
                 rows, last = torch.arange(len(last)), last.to(hidden.device)
                 kept.append(hidden[rows.to(hidden.device), last].to(sites.head_device, copy=True))
@@ -143,7 +151,7 @@ def layer_states(
                     handle.remove()
             for row, i in enumerate(group):
                 states[i] = torch.stack([layer[row] for layer in kept])
-    return states
+    return [states[i] for i in range(len(encoded))]
 
 
 @torch.inference_mode()
@@ -195,7 +203,9 @@ class _Top:
 
     NUMBER = 5
 
-    def __init__(self, tokenizer, identifier: Mapping, order: Sequence[str]):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, identifier: Mapping, order: Sequence[str]
+    ):
         self.tokenizer, self.identifier = tokenizer, identifier
         self.places = {lang: place for place, lang in enumerate(order)}
         self.known: dict[int, int] = {}
@@ -218,7 +228,7 @@ class _Top:
 
     def _identify(self, tokens: list[int]) -> None:
         new = [token for token in tokens if token not in self.known]
-        texts = [self.tokenizer.decode([token]) for token in new]
+        texts = [str(self.tokenizer.decode([token])) for token in new]
         for token, lang in zip(new, identify(texts, self.identifier), strict=True):
             self.known[token] = self.places.get(lang, NOBODY)
 
@@ -255,7 +265,7 @@ def read_prompts(
     `top` is the most probable token.
     """
     encoder = model.encoder(controls_of(model.tokenizer, [lens.template]))
-    made = [encoder.prompt(text) for text in prompts(list(rows), lens.template)]
+    made = [encoder.prompt(text) for text in prompts(rows, lens.template)]
     report_cuts("prompts of the logit lens", [one.cut for one in made], model.max_positions)
     states = layer_states(model, [one.tokens for one in made], batch_tokens, under)
     n_layers = len(states[0])

@@ -101,8 +101,9 @@ class _Scorer:
                 found[pair] = pd.DataFrame({"score": part, "cut": cut})
                 self.run.store.put(keys[pair], found[pair])
         self.progress.update()
+        frames = {pair: frame for pair, frame in found.items() if frame is not None}
         return {
-            pair: found[pair].set_index(pd.Index(list(asked))).dropna(subset="score")
+            pair: frames[pair].set_index(pd.Index(list(asked))).dropna(subset="score")
             for pair, asked in wanted.items()
             if asked
         }
@@ -202,7 +203,7 @@ def _both(pairs: Iterable[Pair]) -> list[Pair]:
     )
 
 
-def _usable(facts, base: str, target: str) -> bool:
+def _usable(facts: Facts, base: str, target: str) -> bool:
     return any({base, target} <= set(fact["objects"]) for fact in facts[base])
 
 
@@ -217,7 +218,9 @@ def _check(facts: Mapping, pairs: Mapping[str, list[Pair]]) -> None:
             )
 
 
-def _records(rows, base: str, target: str, before: Mapping, after: Mapping) -> pd.DataFrame:
+def _records(
+    rows: Sequence[Mapping[str, Any]], base: str, target: str, before: Mapping, after: Mapping
+) -> pd.DataFrame:
     """Return the records of one cell, in the order of the facts."""
     about = {fact["fact"]: fact for fact in rows}
     scored = [one[base, lang].index for one in (before, after) for lang in (base, target)]

@@ -12,7 +12,7 @@ model_args={"config": ..., ...}, tasks=[...])` after `import langneurons.integra
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 
 from langneurons import __version__
 from langneurons.base.digests import digest
-from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.errors import ConfigError, present, unknown
 from langneurons.config import Config, read_configs
 from langneurons.interventions.apply import applied
 from langneurons.interventions.hooks import NoEffect
@@ -89,13 +89,13 @@ class InterventionLM(HFLM):
         )[:16]
         self._changed = False
 
-    def _model_call(self, *arguments: Any, **named: Any):
+    def _model_call(self, *arguments: Any, **named: Any) -> Any:
         with applied(self._language_model, self.plan, strict=False) as running:
             result = super()._model_call(*arguments, **named)
         self._changed |= bool(running.changed)
         return result
 
-    def _model_generate(self, *arguments: Any, **named: Any):
+    def _model_generate(self, *arguments: Any, **named: Any) -> Any:
         with applied(self._language_model, self.plan, strict=False) as running:
             result = super()._model_generate(*arguments, disable_compile=True, **named)
         self._changed |= bool(running.changed)
@@ -110,15 +110,15 @@ class InterventionLM(HFLM):
             )
         return results
 
-    def loglikelihood(self, requests, disable_tqdm: bool = False):
+    def loglikelihood(self, requests: Sequence, disable_tqdm: bool = False) -> list:
         """Return (log-probability, is greedy) of each request."""
         return self._checked(super().loglikelihood(requests, disable_tqdm), requests)
 
-    def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
+    def loglikelihood_rolling(self, requests: Sequence, disable_tqdm: bool = False) -> list:
         """Return the log-probability of each whole text."""
         return self._checked(super().loglikelihood_rolling(requests, disable_tqdm), requests)
 
-    def generate_until(self, requests, disable_tqdm: bool = False):
+    def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list:
         """Return the continuation of each prompt."""
         return self._checked(super().generate_until(requests, disable_tqdm), requests)
 
@@ -135,7 +135,7 @@ class InterventionLM(HFLM):
         """Return a `use_cache` path that holds the fingerprint."""
         return str(Path(folder) / f"{self.plan.name}-{self.fingerprint}")
 
-    def set_cache_hook(self, cache_hook) -> None:
+    def set_cache_hook(self, cache_hook: Any) -> None:
         """Take a cache of the harness, unless it may be of another intervention."""
         store = getattr(cache_hook, "dbdict", None)
         if store is not None and self.fingerprint not in Path(store.filename).name:
@@ -147,14 +147,18 @@ class InterventionLM(HFLM):
         super().set_cache_hook(cache_hook)
 
     @classmethod
-    def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None):
+    def create_from_arg_obj(
+        cls, arg_dict: dict, additional_config: dict | None = None
+    ) -> "InterventionLM":
         """Build from what `from_config` takes; the harness calls this for its model's name."""
         more = additional_config or {}
         given = {"batch_size": more["batch_size"]} if more.get("batch_size") else {}
         return cls.from_config(**given | arg_dict)
 
     @classmethod
-    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None):
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict | None = None
+    ) -> "InterventionLM":
         """Build from `config=...,model=...,intervention=...`."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
@@ -189,16 +193,17 @@ class InterventionLM(HFLM):
         plan = planned(
             intervention,
             settings["intervention"],
-            language,
+            present(language, "language: missing"),
             read_table(table, made),
             read_statistics(statistics, made),
         )
         return cls(made, plan, batch_size, **arguments)
 
 
-def _check_name(option: str, value: str | None, legal: Iterable[str]) -> None:
-    if value not in legal:
+def _check_name(option: str, value: str | None, legal: Collection[str]) -> str:
+    if value is None or value not in legal:
         raise unknown(option, value, option.replace("_", " "), legal)
+    return value
 
 
 def _made(path: str) -> str:
@@ -219,11 +224,11 @@ def _parts(
 ) -> tuple[dict[str, Any], str, list[str]]:
     """Return the intervention's settings and the files of its neurons and statistics."""
     _check_name("intervention", intervention, [BASELINE, *cfg.interventions])
-    _check_name("language_set", language_set, cfg.language_sets)
-    langset = cfg.directory(language_set)
-    legal = [name for label, name in cfg.cells(model) if label == language_set]
-    _check_name("selection", selection, legal)
-    _check_name("language", language, cfg.language_sets[language_set])
+    named = _check_name("language_set", language_set, cfg.language_sets)
+    langset, langs = cfg.directory(named), cfg.language_sets[named]
+    legal = [name for label, name in cfg.cells(model) if label == named]
+    chosen = _check_name("selection", selection, legal)
+    _check_name("language", language, langs)
     protocol = next(iter(cfg.protocols)) if protocol is None else protocol
     _check_name("protocol", protocol, cfg.protocols)
     settings = stage(
@@ -232,11 +237,10 @@ def _parts(
         model=model,
         variant=cfg.protocols[protocol].variant("perplexity"),
         langset=langset,
-        selection=selection,
+        selection=chosen,
         intervention=intervention,
     )
-    table = _made(f"results/{model}/neurons/{langset}/{selection}.parquet")
-    langs = cfg.language_sets[language_set]
+    table = _made(f"results/{model}/neurons/{langset}/{chosen}.parquet")
     return (
         settings,
         table,

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -127,7 +127,7 @@ class NeuronTable:
         write_parquet(path, self.frame, self.metadata)
 
     @classmethod
-    def from_parquet(cls, path: str | os.PathLike, **expected: Any) -> "NeuronTable":
+    def from_parquet(cls, path: str | os.PathLike, **expected: Any) -> Self:
         """Read a table and check it; its metadata must say what is `expected`."""
         frame, metadata = read_parquet(path)
         expect(path, metadata, expected)
@@ -153,9 +153,7 @@ class NeuronTable:
             torch.save(nested, temporary)
 
     @classmethod
-    def from_pth(
-        cls, path: str | os.PathLike, languages: Sequence[str], d_mlp: int
-    ) -> "NeuronTable":
+    def from_pth(cls, path: str | os.PathLike, languages: Sequence[str], d_mlp: int) -> Self:
         """Read the published layout; nothing but tensors and lists is unpickled.
 
         A file may hold fewer lists than languages: the reference code drops trailing languages

@@ -85,7 +85,7 @@ def encode_documents(
     encoder = Encoder(tokenizer, controls={})
     items: list[dict[str, Any]] = []
     for ids in np.split(stream, borders):
-        text = tokenizer.decode(ids.tolist())[:characters]
+        text = str(tokenizer.decode(ids.tolist()))[:characters]
         row = encoder.whole(text)[:block_size]
         missing = (block_size - len(row)) * learn_padding
         own = row + [tokenizer.pad_token_id] * missing

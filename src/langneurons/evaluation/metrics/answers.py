@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
+from langneurons.base.errors import present
 from langneurons.base.scripts import base_language, character_class, is_unspaced, script_of
 from langneurons.evaluation.metrics.metric import Answer, of_answers
 
@@ -136,16 +137,20 @@ def best_f1(answer: Answer) -> float:
     return answer_f1(answer.text, answer.golds, answer.lang)
 
 
+def _encode_of(answer: Answer) -> Callable[[str], list[int]]:
+    return present(answer.encode, "metrics of token numbers need the tokenizer: Answer(encode=...)")
+
+
 @of_answers("token_id_exact_match", "exact match of token numbers (Mondal et al. 2025)")
 def token_id_exact_match(answer: Answer) -> float:
     """Return 1 if the token numbers equal a reference's, else 0."""
-    return token_id_scores(answer.text, answer.golds, answer.encode)[0]
+    return token_id_scores(answer.text, answer.golds, _encode_of(answer))[0]
 
 
 @of_answers("token_id_f1", "F1 of token numbers (Mondal et al. 2025)")
 def token_id_f1(answer: Answer) -> float:
     """Return the best F1 of token numbers over the references."""
-    return token_id_scores(answer.text, answer.golds, answer.encode)[1]
+    return token_id_scores(answer.text, answer.golds, _encode_of(answer))[1]
 
 
 def _composed(answer: Answer) -> Answer:
@@ -156,13 +161,15 @@ def _composed(answer: Answer) -> Answer:
 @of_answers("unicode_exact_match", "exact match of texts that Unicode counts as the same")
 def unicode_exact_match(answer: Answer) -> float:
     """Return 1 for an exact match of composed texts, else 0."""
-    return exact_match.item(_composed(answer))
+    own = _composed(answer)
+    return answer_exact_match(own.text, own.golds, own.lang)
 
 
 @of_answers("unicode_f1", "F1 of texts that Unicode counts as the same")
 def unicode_f1(answer: Answer) -> float:
     """Return the best F1 of composed texts."""
-    return best_f1.item(_composed(answer))
+    own = _composed(answer)
+    return answer_f1(own.text, own.golds, own.lang)
 
 
 @of_answers("plain_exact_match", "exact match as Gurgurov et al. 2025 score XQuAD")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from langneurons.base.errors import present
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -49,7 +51,7 @@ class Metric:
     meaning: str
     kinds: tuple[str, ...]
     item: Callable[..., float] | None = None
-    count: Callable[[Answer], Sequence[float]] | None = None
+    count: Callable[..., Sequence[float]] | None = None
     counts: tuple[str, ...] = ()
     total: Callable[[np.ndarray], np.ndarray] | None = None
     groups: Callable[[Sequence[Answer], int], list[float]] | None = None
@@ -66,6 +68,14 @@ class Metric:
         if self.count is None:
             return {}
         return dict(zip(self.columns, map(float, self.count(scored)), strict=True))
+
+    def of_sums(self, sums: np.ndarray) -> np.ndarray:
+        """Return the score (...,) of summed counts (..., count)."""
+        return present(self.total, f"metric {self.name}: it has no counts")(sums)
+
+    def of_groups(self, answers: Sequence[Answer], number: int) -> list[float]:
+        """Return the score of each group of so many answers at its first one, NaN elsewhere."""
+        return present(self.groups, f"metric {self.name}: it has no groups")(answers, number)
 
 
 def of_answers(name: str, meaning: str) -> Callable[[Callable[[Answer], float]], Metric]:

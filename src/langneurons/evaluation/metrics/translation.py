@@ -12,6 +12,7 @@ reports), `chrf` characters only, `chrf++` also words and word pairs. `mean_bleu
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def _chrf(words: int) -> tuple[str, ...]:
 
 
 @lru_cache
-def _scorer(metric: str, tokenizer: str):
+def _scorer(metric: str, tokenizer: str) -> Any:
     from sacrebleu import metrics
 
     if metric.startswith("bleu"):
