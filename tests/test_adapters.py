@@ -113,7 +113,9 @@ def test_bare_models_and_classifiers(family):
         sites = MlpSites(model)
         seen, _ = capture(sites, lambda model=model: model(input_ids=tokens()[:1]))
         assert all("act" in layer for layer in seen)
-        assert sites.head is None
+        assert sites.output_embedding is None
+        with pytest.raises(ValueError, match="no output embedding; load a causal"):
+            sites.head  # noqa: B018
 
 
 def test_gated_families_have_two_projections():

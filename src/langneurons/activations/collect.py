@@ -69,7 +69,9 @@ class Collector:
         self.added: set[tuple[str, int]] = set()
         self._observed: tuple[torch.Tensor, ...] = ()
         self._on_device: dict[torch.device, tuple[torch.Tensor, ...]] = {}
-        self.accumulators = {site: self._empty(site) for site in settings.sites}
+        self.accumulators: dict[str, Accumulators] = {
+            site: self._empty(site) for site in settings.sites
+        }
 
     def _empty(self, site: str) -> Accumulators:
         d = self.mlp.d_mlp

@@ -12,7 +12,7 @@ import os
 import re
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # those of sacreBLEU that need no download
+Tokenizer = Literal["13a", "intl", "zh", "char", "none"]  # of sacreBLEU, without a download
 
 
 class Column(BaseModel):
@@ -124,7 +124,7 @@ class Task(BaseModel):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | Literal["model"] = Field(
         1.0, description="Of generation; 1: none; `model`: what the model's own files ask for."
     )
-    tokenizers: dict[str, Literal[TOKENIZERS]] = Field(
+    tokenizers: dict[str, Tokenizer] = Field(
         default_factory=dict,
         description="sacreBLEU's tokenizer for `bleu`, by language; left out: 13a.",
     )
@@ -213,7 +213,7 @@ class Task(BaseModel):
         """Return every text of the definition that enters a prompt of a language."""
         return (*self.templates, self.delimiter, *self.words[lang].values())
 
-    def penalty(self, model) -> float:
+    def penalty(self, model: Any) -> float:
         """Return the repetition penalty of generation with a model."""
         if self.repetition_penalty != "model":
             return self.repetition_penalty
@@ -229,8 +229,9 @@ class Task(BaseModel):
     @property
     def reads(self) -> frozenset[str]:
         """The fields of a row that the task reads; all others are left out when rows are kept."""
-        named = {self.gold, self.identifier, *self.fields, *self.lookup.values()} - {None}
-        return frozenset(named) | self.template_names
+        named = {self.gold, *self.fields, *self.lookup.values()}
+        own = set() if self.identifier is None else {self.identifier}
+        return frozenset(named | own) | self.template_names
 
     @property
     def template_names(self) -> frozenset[str]:

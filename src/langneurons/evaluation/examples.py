@@ -12,15 +12,12 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from langneurons.base.errors import InputError, unknown
+from langneurons.base.errors import InputError, present, unknown
 from langneurons.data import typed
 from langneurons.data.rows import place_of
 from langneurons.evaluation.definition import Task, check_language
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +33,11 @@ class Example:
     golds: tuple[str, ...]
     continuation: str | None = None
 
+    @property
+    def right(self) -> int:
+        """The place of the right choice; a ValueError where there are no choices."""
+        return present(self.label, f"item {self.item}: it has no choices, so no right one")
+
     def requests(self, delimiter: str) -> list[tuple[str, str]]:
         """Return (context, continuation) of each choice."""
         if self.continuation is None:
@@ -49,7 +51,9 @@ class Template(string.Formatter):
     def __init__(self, place: str):
         self._place, self._field = place, ""
 
-    def get_field(self, field_name: str, args, kwargs):
+    def get_field(
+        self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
         """Return a field, or what stands at an index of a list."""
         self._field = field_name
         name = re.split(r"[.\[]", field_name, maxsplit=1)[0]
@@ -124,7 +128,8 @@ def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: 
 
     choices = tuple(scored(choice) for choice in task.choices)
     gold = row[task.gold]
-    label, golds = None, ()
+    label: int | None = None
+    golds: tuple[str, ...] = ()
     if task.choices or task.classes:
         texts = tuple(filled(text) for text in task.labels)
         known = texts or choices or task.classes
@@ -132,7 +137,7 @@ def _example(row: Mapping[str, Any], number: int, task: Task, lang: str, place: 
     else:
         golds = typed.answers(gold, place, task.gold)
     item = f"{number:05d}"
-    if task.identifier in row:
+    if task.identifier is not None and task.identifier in row:
         item = typed.identifier(row[task.identifier], place, task.identifier)
     continuation = None if task.continuation is None else scored(task.continuation)
     return Example(item, filled(task.context), choices, label, golds, continuation)

@@ -13,10 +13,10 @@ from langneurons.evaluation.metrics import METRICS
 from langneurons.evaluation.metrics.metric import Answer, Choice
 from langneurons.interventions.apply import each
 from langneurons.interventions.plan import Under
-from langneurons.models.encoding import controls_of, report_apart, report_cuts
+from langneurons.models.encoding import Prompt, controls_of, report_apart, report_cuts
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring.generation import Decoding, encode_prompts, generate
-from langneurons.scoring.likelihood import encode_requests, loglikelihood
+from langneurons.scoring.likelihood import Request, encode_requests, loglikelihood
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,18 @@ def score_task(
     examples = build(rows, task, lang)
     encoded = encode_examples(model, task, lang, examples)
     if task.kind == "multiple_choice":
-        found = loglikelihood(model, encoded, batch_tokens, under)
-        return each(under, lambda own: _framed(_choices(task, examples, encoded, own)), found)
+        scores = loglikelihood(model, encoded, batch_tokens, under)
+        return each(under, lambda own: _framed(_choices(task, examples, encoded, own)), scores)
     decoding = Decoding(task.max_new_tokens, task.stop, task.penalty(model.model))
-    found = generate(model, encoded, decoding, batch_tokens, under)
+    written = generate(model, encoded, decoding, batch_tokens, under)
     return each(
-        under, lambda texts: _framed(_answers(model, task, lang, examples, encoded, texts)), found
+        under, lambda texts: _framed(_answers(model, task, lang, examples, encoded, texts)), written
     )
 
 
-def longest_row(model: LanguageModel, task: Task, lang: str, rows) -> int:
+def longest_row(
+    model: LanguageModel, task: Task, lang: str, rows: Sequence[Mapping[str, Any]]
+) -> int:
     """Return the number of tokens of the longest choice or prompt, and of what may follow it."""
     encoded = encode_examples(model, task, lang, build(rows, task, lang), quiet=True)
     if task.kind == "multiple_choice":
@@ -63,6 +65,7 @@ def encode_examples(
     text. What did not fit, and what was encoded by itself, is logged.
     """
     controls = controls_of(model.tokenizer, task.prompt_texts(lang))
+    encoded: Sequence[Request | Prompt]
     if task.kind == "multiple_choice":
         requests = [pair for example in examples for pair in example.requests(task.delimiter)]
         try:
@@ -71,21 +74,20 @@ def encode_examples(
                 for example in examples
                 for number in range(len(task.choices))
             ]
-            encoded = encode_requests(model, requests, task.joint, controls, names)
+            asked = encode_requests(model, requests, task.joint, controls, names)
         except ValueError as error:
             raise ValueError(f"task {task.name}, {lang}: {error}") from None
-        apart = [one.apart for one in encoded]
+        encoded, apart = asked, [one.apart for one in asked]
     else:
         prompts = [example.context for example in examples]
-        encoded = encode_prompts(model, prompts, task.max_new_tokens, controls)
-        apart = []
+        encoded, apart = encode_prompts(model, prompts, task.max_new_tokens, controls), []
     if not quiet:
         what = f"prompts of {task.name}, {lang},"
         report_cuts(what, [one.cut for one in encoded], model.max_positions)
         n_choices = len(task.choices)
         names = [examples[k // n_choices].item for k, alone in enumerate(apart) if alone]
         report_apart(f"choices of {task.name}, {lang}", list(dict.fromkeys(names)))
-    return encoded
+    return list(encoded)
 
 
 def _framed(records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -120,7 +122,7 @@ def _choices(
             "cut": max(one.cut for one in encoded[own]),
             "apart": sum(one.apart for one in encoded[own]),
         }
-        choice = Choice(best, example.label, tuple(values), tuple(lengths))
+        choice = Choice(best, example.right, tuple(values), tuple(lengths))
         for metric in task.metrics:
             record |= METRICS[metric].of_item(choice)
         record |= {f"loglikelihood_{i}": value for i, value in enumerate(values)}
@@ -129,7 +131,14 @@ def _choices(
     return records
 
 
-def _answers(model, task: Task, lang: str, examples, encoded, texts) -> list[dict[str, Any]]:
+def _answers(
+    model: LanguageModel,
+    task: Task,
+    lang: str,
+    examples: Sequence[Example],
+    encoded: Sequence[Prompt],
+    texts: Sequence[str],
+) -> list[dict[str, Any]]:
     """Return the record of each example from what the model wrote."""
     cuts = [one.cut for one in encoded]
     if task.parse:
@@ -144,17 +153,16 @@ def _answers(model, task: Task, lang: str, examples, encoded, texts) -> list[dic
             lambda words: model.tokenizer(words, add_special_tokens=False)["input_ids"],
             task.tokenizers.get(lang, "13a"),
         )
-        record = {"item": example.item, "prediction": answer.text, "gold": example.golds[0]}
-        record["cut"] = cut
+        record: dict[str, Any] = {"item": example.item, "prediction": answer.text}
+        record |= {"gold": example.golds[0], "cut": cut}
         for metric in task.metrics:
             record |= METRICS[metric].of_item(answer)
         records.append(record)
         answers.append(answer)
-    for metric in task.metrics if task.batch is not None else ():
-        if METRICS[metric].groups is not None:
-            for record, value in zip(
-                records, METRICS[metric].groups(answers, task.batch), strict=True
-            ):
+    for metric in task.metrics:
+        if METRICS[metric].groups is not None and task.batch is not None:
+            values = METRICS[metric].of_groups(answers, task.batch)
+            for record, value in zip(records, values, strict=True):
                 record[metric] = value
     return records
 
@@ -162,11 +170,11 @@ def _answers(model, task: Task, lang: str, examples, encoded, texts) -> list[dic
 def _read_choice(task: Task, example: Example, text: str) -> dict[str, Any]:
     """Score a generated answer as the choice that it is read as; unreadable is wrong."""
     choice = read_choice(task.parse, example.choices, text.strip())
-    gold = example.choices[example.label]
+    gold = example.choices[example.right]
     record = {"item": example.item, "prediction": choice or "", "gold": gold}
     wrong = None if choice is None else example.choices.index(choice)
-    taken = example.label if choice == gold else wrong
-    return record | METRICS["accuracy"].of_item(Choice(taken, example.label))
+    taken = example.right if choice == gold else wrong
+    return record | METRICS["accuracy"].of_item(Choice(taken, example.right))
 
 
 def read_choice(readings: Sequence[Reading], choices: Sequence[str], text: str) -> str | None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
+from langneurons.base.errors import present
 from langneurons.base.io import LFS_POINTER
 from langneurons.models.families import adapter_for
-from langneurons.models.load import CONFIG, FULL, from_pretrained
+from langneurons.models.load import CONFIG, FULL, NAMELESS, from_pretrained
 
 if TYPE_CHECKING:
     from langneurons.models.settings import (
@@ -50,7 +51,7 @@ def gguf_type(path: Path) -> str:
         if len(tensor.shape) > 1:
             name = tensor.tensor_type.name
             sizes[name] = sizes.get(name, 0) + int(tensor.n_elements)
-    most = max(sizes, key=sizes.get)
+    most = max(sizes, key=sizes.__getitem__)
     return FULL if most in ("F32", "F16", "BF16") else most
 
 
@@ -78,7 +79,7 @@ def assemble(source: "GgufSource", directory: Path) -> tuple[Path, str]:
 
 def _parts(source: "GgufSource") -> list[Path]:
     """Return the files `*.part00`, `*.part01`, ... of the distributions `<package>-part1`, ..."""
-    _distribution(source, source.package)
+    _distribution(source, present(source.package, NAMELESS))
     found: dict[int, Path] = {}
     number = 1
     while number == 1 or _installed(f"{source.package}-part{number}"):
@@ -86,7 +87,7 @@ def _parts(source: "GgufSource") -> list[Path]:
         for file in distribution.files or ():
             match = re.fullmatch(r"(.+)\.part(\d+)", file.name)
             if match and source.file in (None, match[1]):
-                found[int(match[2])] = Path(distribution.locate_file(file))
+                found[int(match[2])] = Path(str(distribution.locate_file(file)))
         number += 1
     missing = [i for i in range(max(found, default=0) + 1) if i not in found]
     missing += [i for i, path in found.items() if not path.is_file()]
@@ -128,9 +129,9 @@ def _pip_command(source: "GgufSource") -> str:
 
 def keep_terms(source: "GgufSource", directory: Path) -> None:
     """Copy the terms and notices that a package ships beside the weights made from it."""
-    distribution = _distribution(source, source.package)
+    distribution = _distribution(source, present(source.package, NAMELESS))
     for file in distribution.files or ():
-        path = Path(distribution.locate_file(file))
+        path = Path(str(distribution.locate_file(file)))
         if path.is_file() and (fnmatch(file.name, "*TERMS*") or file.name.startswith("NOTICE")):
             shutil.copyfile(path, directory / file.name)
             log.info("%s: terms of use copied to %s", source.package, directory / file.name)

@@ -12,6 +12,7 @@ import transformers
 from safetensors import SafetensorError
 
 from langneurons.base.digests import digest
+from langneurons.base.errors import present
 from langneurons.base.io import DamagedFile, read_json
 from langneurons.base.paths import user_path
 from langneurons.models.checkpoint import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
 
 log = logging.getLogger(__name__)
+NAMELESS = "a gguf source names either a path or a package"
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
@@ -117,7 +119,7 @@ def source_name(source: "ModelSource") -> str:
         return source.repo
     if source.kind == "gguf" and source.package is not None:
         return source.package
-    return user_path(source.path).name
+    return user_path(present(source.path, NAMELESS)).name
 
 
 def identity(entry: "ModelEntry", manifest: dict[str, Any]) -> dict[str, str]:
@@ -198,7 +200,7 @@ def from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMode
     """Load a causal language model and refuse one whose weights are not all there."""
     transformers.utils.logging.disable_progress_bar()
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             trust_remote_code=False,
             local_files_only=True,
@@ -214,6 +216,7 @@ def from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMode
         raise DamagedFile(
             f"{folder}: the weights cannot be read ({first_line(error)}). {_remedy(folder)}"
         ) from error
+    model, info = loaded
     sizes = sorted(map(str, info["mismatched_keys"]))
     if sizes:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Which device each layer of a model is on."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ def devices_of(device: str | torch.device | Sequence | None) -> list[torch.devic
 
 
 def spread(
-    model: torch.nn.Module, devices: Sequence[str | torch.device], quantization: str = "none"
+    model: Any, devices: Sequence[str | torch.device], quantization: str = "none"
 ) -> dict[str, torch.device]:
     """Return Accelerate's device map of a model's modules, about equal bytes on each device.
 
@@ -28,28 +29,28 @@ def spread(
     them on the last, with the head unless its weights are the embeddings'. It follows from the
     model and the number of devices, not from what memory happens to be free.
     """
-    sites, devices = MlpSites(model), [torch.device(device) for device in devices]
+    sites, places = MlpSites(model), [torch.device(device) for device in devices]
     names = {id(module): name for name, module in model.named_modules()}
     path = names[id(sites.layers[0])].rpartition(".")[0]
-    head = names.get(id(sites.head))
-    tied = sites.head is None or sites.head.weight is model.get_input_embeddings().weight
+    head: Any = sites.output_embedding
+    tied = head is None or head.weight is model.get_input_embeddings().weight
     tied |= getattr(model.config.get_text_config(decoder=True), "tie_word_embeddings", False)
     last = {f"{names[id(sites.backbone)]}.{sites.adapter.norm}".lstrip(".")}
-    last |= set() if tied else {head}
+    last |= set() if tied else {names[id(head)]}
     found: dict[str, torch.device] = {}
     for name in names.values():
         parent = name.rpartition(".")[0]
         on_path = parent == "" or path == parent or path.startswith(f"{parent}.")
         within = path == name or path.startswith(f"{name}.")
         if name and on_path and not within and parent != path:
-            found[name] = devices[-1] if name in last else devices[0]
+            found[name] = places[-1] if name in last else places[0]
     sizes = [_bytes(layer) * (NF4_SHARE if quantization == "nf4" else 1) for layer in sites.layers]
-    before = sum(_bytes(model.get_submodule(n)) for n in found if found[n] == devices[0])
+    before = sum(_bytes(model.get_submodule(n)) for n in found if found[n] == places[0])
     after = sum(_bytes(model.get_submodule(n)) for n in last if n in found and not tied)
-    total, done = before + sum(sizes) + after, before
+    total, done = before + sum(sizes) + after, float(before)
     for number, size in enumerate(sizes):
-        place = int((done + size / 2) / total * len(devices))
-        found[f"{path}.{number}"] = devices[min(place, len(devices) - 1)]
+        place = int((done + size / 2) / total * len(places))
+        found[f"{path}.{number}"] = places[min(place, len(places) - 1)]
         done += size
     return found
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from langneurons.base.digests import digest, file_digest
-from langneurons.base.errors import InputError
+from langneurons.base.errors import InputError, present
 from langneurons.base.io import DamagedFile, read_json, write_json
 from langneurons.base.paths import user_path
 from langneurons.models.checkpoint import (
@@ -46,6 +46,7 @@ from langneurons.models.load import (
     CONFIG,
     GGUF_TYPE,
     MANIFEST,
+    NAMELESS,
     checked_folder,
     first_line,
     from_pretrained,
@@ -202,7 +203,7 @@ def _prepare_local(source: "LocalSource", _directory: Path) -> Prepared:
 def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
     """Convert a GGUF file to the hub's layout, in float32, so that every tool can load it."""
     if (source.path is None) == (source.package is None):
-        raise ValueError("a gguf source names either a path or a package")
+        raise ValueError(NAMELESS)
     _remove_others(directory, set())
     work = directory / GGUF_WORK
     shutil.rmtree(work, ignore_errors=True)
@@ -213,7 +214,7 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
             keep_terms(source, directory)
         else:
             # A folder of its own, lest a config.json beside the file be read in its place.
-            original = user_path(source.path)
+            original = user_path(present(source.path, NAMELESS))
             if not original.is_file():
                 raise ValueError(f"source path {source.path!r} is not a file")
             check_gguf(original)

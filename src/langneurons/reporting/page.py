@@ -32,7 +32,7 @@ WRAPPED = 32  # characters from which a column breaks its lines
 WIDE = 700  # pixels from which a figure takes the full width
 VERDICTS = ("holds", "contradicted", "undecided", "not run")
 EMPTY = frozenset({"", "-", "\N{EN DASH}", "\N{EM DASH}", "n/a", "nan", "not run"})
-COMPACT = {"ensure_ascii": False, "separators": (",", ":")}
+COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
 KINDS = {"csv": "CSV", "md": "Markdown", "tex": "LaTeX"}
 _NUMBER = re.compile(
     r"(?P<sign>[<>≤≥≈~]?)\s*"
@@ -125,10 +125,10 @@ def _check(verdicts: Sequence[Verdict], anchored: Sequence[Table | Picture]) -> 
         if unknown:
             legal = ", ".join(VERDICTS)
             raise ValueError(f"claim {one.claim!r}: no such verdict: {unknown}; one of {legal}")
-    for one in anchored:
-        if not re.fullmatch(r"(?!page-)[A-Za-z][\w.:/-]*", one.anchor):
+    for part in anchored:
+        if not re.fullmatch(r"(?!page-)[A-Za-z][\w.:/-]*", part.anchor):
             raise ValueError(
-                f"anchor {one.anchor!r} of {one.title!r}: give a letter, then letters, digits or"
+                f"anchor {part.anchor!r} of {part.title!r}: give a letter, then letters, digits or"
                 " any of _.:/-; 'page-' at the start is the page's own"
             )
     again = [name for name, n in Counter(one.anchor for one in anchored).items() if n > 1]
@@ -202,8 +202,9 @@ def _size(svg: str) -> tuple[int, int]:
     The page needs them so that nothing moves while figures load.
     """
     root = svg[svg.find("<svg") :].partition(">")[0] + ">"
-    sides = [re.search(rf"""\s{side}\s*=\s*["']([\d.]+)(pt|px)?["']""", root) for side in _SIDES]
-    if all(sides):
+    found = [re.search(rf"""\s{side}\s*=\s*["']([\d.]+)(pt|px)?["']""", root) for side in _SIDES]
+    sides = [side for side in found if side is not None]
+    if len(sides) == len(_SIDES):
         scale = 4 / 3 if sides[0][2] == "pt" else 1.0
         width, height = (float(side[1]) * scale for side in sides)
     elif box := _BOX.search(root):
@@ -268,7 +269,7 @@ def _column(name: str, values: pd.Series) -> tuple[dict[str, str], list[tuple[st
     ]
     kind = "number" if filled and all(filled) else "text"
     if kind == "text":
-        numbers = [None] * len(texts)
+        numbers = [None for _ in texts]
     head = {"name": name, "label": name.replace("_", " "), "kind": kind}
     if name == "verdict" and set(texts) <= set(VERDICTS):
         head["kind"] = "verdict"
@@ -288,7 +289,7 @@ def _text(value: object, column: str) -> str:
     return "" if text in ("NaT", "<NA>") else text
 
 
-def _value(value: object) -> float | None:
+def _value(value: object) -> float | np.integer | np.floating | None:
     """Return the number by which a cell is sorted, None if it holds none.
 
     A text counts if it starts with a number and goes on only with an interval, a sign of
@@ -306,7 +307,7 @@ def _value(value: object) -> float | None:
     return number if toward is None else math.nextafter(number, toward)
 
 
-def _exact(number: float) -> str:
+def _exact(number: float | np.integer | np.floating) -> str:
     """Return a number so that JavaScript reads the same double."""
     if math.isinf(number):
         return "Infinity" if number > 0 else "-Infinity"

@@ -17,6 +17,7 @@ of the share of units that may differ. Holm (1979) runs over families of tests.
 import math
 from collections.abc import Callable, Iterator
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -169,8 +170,9 @@ def unpaired_ratio_change(
         return float(change), math.nan, math.nan, 1.0
     parts = sum(one**2 / (n - 1) for one, n in zip(variances, sizes, strict=True))
     freedom = variance**2 / parts if parts > 0 else min(sizes) - 1
-    found = student(change, math.sqrt(variance), freedom, confidence, smallest_p_of_two(*sizes))
-    return float(change), *(float(one) for one in found)
+    error = np.sqrt(variance)
+    low, high, p = student(change, error, freedom, confidence, smallest_p_of_two(*sizes))
+    return float(change), float(low), float(high), float(p)
 
 
 # Bootstrap ---------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ def aggregate_change(
     replicates: int,
     confidence: float,
     seed: int,
-) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return (score, low, high) and (change, low, high, p) of scores (in 0..1) of summed counts.
 
     `changed` is (n, counts) or (n, conditions, counts), `baseline` (n, counts) of the same items;
@@ -244,7 +246,8 @@ def aggregate_change(
 
     nan = np.full(conditions, np.nan)
     value, change = scored(stacked.sum(axis=0))
-    own, moved = (value, nan, nan), (change, nan, nan, np.ones(conditions))
+    own: tuple[Any, ...] = (value, nan, nan)
+    moved: tuple[Any, ...] = (change, nan, nan, np.ones(conditions))
     if n >= 2:
         parts = [scored(chunk @ stacked) for chunk in resampling_counts(n, replicates, seed)]
         draws, differences = (np.concatenate(part) for part in zip(*parts, strict=True))

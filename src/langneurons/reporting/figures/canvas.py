@@ -16,11 +16,13 @@ import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
@@ -29,6 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from langneurons.base.errors import present
 from langneurons.base.io import atomic
 from langneurons.reporting.lettering import FAMILY, letter, one_line
 
@@ -39,7 +42,7 @@ MAX_NUMBERED = 21  # rows or columns up to which cells hold their numbers
 
 
 CELL = 0.44  # inches, side of a numbered cell
-STYLE = {
+STYLE: Any = {
     "font.family": FAMILY,
     "text.parse_math": False,
     "font.size": 9,
@@ -69,7 +72,8 @@ def canvas(
         lines = (title.count("\n") + 1 if title else 0) + (note.count("\n") + 1 if note else 0)
         figure = Figure(figsize=(width, height + 0.18 * lines), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.04)
+        engine: Any = figure.get_layout_engine()
+        engine.set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.04)
         if title:
             figure.suptitle(title)
         if note:
@@ -88,7 +92,7 @@ def rows_and_columns(number: int, most: int) -> tuple[int, int]:
     return max(1, math.ceil(number / columns)), columns
 
 
-def add_panels(figure: Figure, rows: int, columns: int, used: int, **options) -> list[Axes]:
+def add_panels(figure: Figure, rows: int, columns: int, used: int, **options: Any) -> list[Axes]:
     """Return the first `used` panels of a grid; the others are removed."""
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for axis in axes[used:]:
@@ -121,7 +125,7 @@ def wrapped(text: object, width: int) -> str:
     return textwrap.fill(one_line(text), width)
 
 
-def count_of(numbers: Iterable[object], unit: str) -> str:
+def count_of(numbers: Iterable[Any], unit: str) -> str:
     """Return how many units numbers are of: `n = 16 documents`, or the range over languages."""
     found = sorted({int(one) for one in numbers if one == one})
     if not found:
@@ -131,7 +135,7 @@ def count_of(numbers: Iterable[object], unit: str) -> str:
     return f"n = {low:,} {plain}" if low == high else f"n = {low:,} to {high:,} {plain}"
 
 
-def plain_axes(axis: Axes, grid: str = "x") -> None:
+def plain_axes(axis: Axes, grid: Literal["both", "x", "y"] = "x") -> None:
     """Leave out the frame above and on the right, and draw faint grid lines."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis=grid, color="0.88", linewidth=0.6)
@@ -164,7 +168,7 @@ def count_ticks(top: float, most: int = 5) -> list[int]:
     return sorted({int(tick) for tick in ticks if tick <= top and tick == int(tick)})
 
 
-def whole_ticks(axis, top: float, most: int = 5) -> None:
+def whole_ticks(axis: Axis, top: float, most: int = 5) -> None:
     """Put whole numbers on an axis of counts."""
     axis.set_major_locator(FixedLocator(count_ticks(top, most)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -187,13 +191,16 @@ def colour_keys(labels: Sequence[object], size: float, line: bool = False) -> li
     ]
 
 
-def add_legend(figure: Figure, handles: Sequence, title: str = "", place: str = "", **more) -> None:
+def add_legend(
+    figure: Figure, handles: Sequence, title: str = "", place: str = "", **more: Any
+) -> None:
     """Draw a legend outside the panels; labels are text, whatever they begin with."""
     labels = [handle.get_label() for handle in handles]
+    where: Any = place or "outside right center"
     legend = figure.legend(
         handles=handles,
         labels=[f" {label}" if label.startswith("_") else label for label in labels],
-        loc=place or "outside right center",
+        loc=where,
         frameon=False,
         title=title or None,
         **more,
@@ -243,7 +250,7 @@ def draw_cells(
     if text is None:
         return
     for (row, column), label in np.ndenumerate(text):
-        face = {}
+        face: dict[str, Any] = {}
         if weak is not None:
             face = {"fontstyle": "italic"} if weak[row, column] else {"fontweight": "bold"}
         bad = values.mask is not np.ma.nomask and np.ma.getmaskarray(values)[row, column]
@@ -254,7 +261,7 @@ def draw_cells(
             ha="center",
             va="center",
             fontsize=8,
-            color="black" if bad else _ink(cmap, norm, values[row, column]),
+            color="black" if bad else _ink(cmap, norm, float(values[row, column])),
             **face,
         )
 
@@ -275,7 +282,12 @@ def inches_of(n: int) -> float:
 
 
 def add_colour_bar(
-    figure: Figure, axes, cmap: Colormap, norm: Normalize, label: str, extend: str = "neither"
+    figure: Figure,
+    axes: Axes | Sequence[Axes],
+    cmap: Colormap,
+    norm: Normalize,
+    label: str,
+    extend: str = "neither",
 ) -> Colorbar:
     """Draw the colour scale of some panels beside them, and return it."""
     mappable = ScalarMappable(norm=norm, cmap=cmap)
@@ -314,12 +326,17 @@ def change_norm(values: np.ndarray, ratios: bool = False) -> tuple[Normalize, st
     return Normalize(-limit, limit), found
 
 
+def upper_end(norm: Normalize) -> float:
+    """Return the value at the upper end of a colour scale."""
+    return present(norm.vmax, "a colour scale without an upper end")
+
+
 def change_ticks(norm: Normalize) -> list[float] | None:
     """Return powers of ten and 0 for a symmetric-logarithmic scale, None for a linear one."""
     if not isinstance(norm, SymLogNorm):
         return None
     low = math.ceil(math.log10(norm.linthresh) - 1e-9)
-    high = math.floor(math.log10(norm.vmax) + 1e-9)
+    high = math.floor(math.log10(upper_end(norm)) + 1e-9)
     positive = [10.0**power for power in range(low, high + 1)] or [norm.linthresh]
     return [-tick for tick in reversed(positive)] + [0.0] + positive
 
@@ -330,5 +347,5 @@ def described_scale(norm: Normalize, extend: str) -> str:
     if isinstance(norm, SymLogNorm):
         found.append(f"symmetric-log scale, linear within ±{short_number(norm.linthresh)}")
     if extend != "neither":
-        found.append(f"cells beyond ±{short_number(norm.vmax)} have the colour of the end")
+        found.append(f"cells beyond ±{short_number(upper_end(norm))} have the colour of the end")
     return "; ".join(found)

@@ -52,15 +52,16 @@ def format_value(value: object, column: str = "") -> str:
     if isinstance(value, (int, np.integer)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):
-        if math.isnan(value):
+        number = float(value)
+        if math.isnan(number):
             return ""
         if column == "p" or column.startswith("p_"):
-            return "<0.001" if value < 0.001 else f"{value:.3f}"
-        if value == 0:
+            return "<0.001" if number < 0.001 else f"{number:.3f}"
+        if number == 0:
             return "0"
-        if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
-            return f"{value:.1f}"
-        return f"{value:.4g}"
+        if number.is_integer() and abs(number) < 1e6:
+            return f"{number:.1f}"
+        return f"{number:.4g}"
     return "" if value is None or value is pd.NA else str(value)
 
 
