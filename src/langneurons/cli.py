@@ -120,7 +120,7 @@ def find(
     Example: langneurons find gemma3-270m --languages fr,vi --parameter rate=0.01
     --control frequency
     """
-    from langneurons import api
+    import langneurons as api
     from langneurons.reporting.tables.write import to_markdown
 
     texts = _texts(text, [code.strip() for code in languages.split(",") if code.strip()])
@@ -167,7 +167,7 @@ def _method(method: str, parameters: Sequence[str]) -> tuple[dict[str, Any], dic
 
 def _texts(folder: Path | None, languages: list[str]) -> dict[str, list[str]]:
     """Return the documents of each language."""
-    from langneurons import api
+    import langneurons as api
     from langneurons.data.files import lines, objects
     from langneurons.data.typed import text as text_of
 
@@ -232,7 +232,7 @@ def steer(
     Example: langneurons steer gemma3-270m neurons.parquet --language vi --value 0
     --prompt "Hà Nội là"
     """
-    from langneurons import api
+    import langneurons as api
     from langneurons.base.yaml import plain_value
 
     if not neurons.is_file():
