@@ -9,6 +9,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from langneurons.models.checkpoint import check_config, check_modules
 from langneurons.models.families import ADAPTERS, MlpSites, adapter_for
+from langneurons.models.language_model import LanguageModel
 from langneurons.models.linear_layers import LINEAR
 
 GELU_TANH = ("gemma", "gemma2", "gemma3_text", "gemma3", "bloom", "gpt2", "phi")
@@ -116,6 +117,14 @@ def test_bare_models_and_classifiers(family):
         assert sites.output_embedding is None
         with pytest.raises(ValueError, match="no output embedding; load a causal"):
             sites.head  # noqa: B018
+
+
+def test_a_language_model_without_a_tokenizer_says_so():
+    model = LanguageModel(tiny_model("llama"))
+    with pytest.raises(ValueError, match="no tokenizer; give one"):
+        model.encoder()
+    assert model.pad == 0
+    assert model.vocabulary == VOCAB_SIZE
 
 
 def test_gated_families_have_two_projections():

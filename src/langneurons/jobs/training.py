@@ -70,7 +70,9 @@ def finetuning_cell(
         release()
 
 
-def _task(job: ModelJob, model: LanguageModel, training: Training, fit: Callable):
+def _task(
+    job: ModelJob, model: LanguageModel, training: Training, fit: Callable
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train on the rows of a task."""
     task, rows = load_task(job.inputs["definition"]), read_jsonl(job.inputs["rows"])
     items = items_of(model, task, rows, job.cfg["lang"], training.max_length)
@@ -79,7 +81,9 @@ def _task(job: ModelJob, model: LanguageModel, training: Training, fit: Callable
     return curves, {"items": counted, "rows": read_json(job.inputs["about"])}
 
 
-def _text(job: ModelJob, model: LanguageModel, training: Training, fit: Callable):
+def _text(
+    job: ModelJob, model: LanguageModel, training: Training, fit: Callable
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train on a corpus; read its held-out part before and after."""
     source, lang = TextRows.model_validate(job.cfg["source"]), job.cfg["lang"]
     corpus = Corpus.read(job.inputs["corpus"], lang=lang, tokenizer_hash=model.tokenizer_hash)
