@@ -148,7 +148,7 @@ def _in_float64(model, tokens, writes):
 
     import torch
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     sites = MlpSites(copy.deepcopy(model).double())
     for layer, (index, value) in enumerate(writes):
@@ -164,7 +164,7 @@ def _in_float64(model, tokens, writes):
 
 def _path(sites) -> tuple[str, str]:
     """Return the dotted paths of the layers in the backbone and of the nonlinearity in a layer."""
-    return sites.adapter.layers, sites.adapter.act
+    return sites.family.layers, sites.family.act
 
 
 def _nnsight(model, _folder, batches, writes):
@@ -174,7 +174,7 @@ def _nnsight(model, _folder, batches, writes):
     import torch
     from nnsight import NNsight
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     sites = MlpSites(model)
     wrapped = NNsight(sites.backbone)
@@ -200,7 +200,7 @@ def _pyvene(model, _folder, batches, writes):
     import pyvene
     import torch
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     sites = MlpSites(model)
 

@@ -224,7 +224,7 @@ def _route(base, route: str, chosen: list | None, rank: int):
     import torch
     from torch.nn.utils import parametrize
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
     from langneurons.training.lora import Size, attach
 
     options = {"size": Size(rank, 2.0 * rank)}

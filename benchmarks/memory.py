@@ -67,7 +67,7 @@ def _collected(given, settings):
 
     from langneurons.activations.collect import Collector
     from langneurons.activations.statistics import Statistics, histogram_arrays
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     config = LlamaConfig(
         vocab_size=64,

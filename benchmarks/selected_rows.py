@@ -116,7 +116,7 @@ def _route(base, route: str, chosen: list, rank: int):
     import torch
     from torch import nn
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
     from langneurons.training import lora
     from langneurons.training import neuron_weights as rows
 

@@ -40,8 +40,8 @@ def main() -> None:
 
     from langneurons.activations.collect import collect
     from langneurons.activations.frames import pack
-    from langneurons.models.families import MlpSites
     from langneurons.models.language_model import LanguageModel
+    from langneurons.models.sites import MlpSites
 
     model = load(given.model)
     sites = MlpSites(model)

@@ -57,8 +57,8 @@ def main() -> None:
     set_threads(given.threads)
 
     from langneurons.activations.collect import collect
-    from langneurons.models.families import MlpSites
     from langneurons.models.language_model import LanguageModel
+    from langneurons.models.sites import MlpSites
 
     model = load(given.model)
     sites = MlpSites(model)

@@ -8,9 +8,10 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
 from langneurons.models.checkpoint import check_config, check_modules
-from langneurons.models.families import ADAPTERS, MlpSites, adapter_for
+from langneurons.models.families import FAMILIES as KNOWN
+from langneurons.models.families import family_for
 from langneurons.models.language_model import LanguageModel
-from langneurons.models.linear_layers import LINEAR
+from langneurons.models.sites import MlpSites
 
 GELU_TANH = ("gemma", "gemma2", "gemma3_text", "gemma3", "bloom", "gpt2", "phi")
 
@@ -62,10 +63,10 @@ def capture(sites: MlpSites, run) -> tuple[list[dict], list]:
 
 
 def test_every_family_has_a_tiny_model():
-    assert set(FAMILIES) == set(ADAPTERS)
+    assert set(FAMILIES) == set(KNOWN)
 
 
-@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@pytest.mark.parametrize("family", sorted(KNOWN))
 def test_sites_equal_a_hand_written_mlp(family):
     model = tiny_model(family)
     sites = MlpSites(model)
@@ -88,7 +89,7 @@ def test_sites_equal_a_hand_written_mlp(family):
             torch.testing.assert_close(layer[name], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@pytest.mark.parametrize("family", sorted(KNOWN))
 def test_backbone_and_head_make_up_the_model(family):
     model = tiny_model(family)
     sites = MlpSites(model)
@@ -176,11 +177,11 @@ def test_unknown_family_names_the_nearest_and_the_file():
 )
 def test_families_that_no_line_can_add_are_refused_with_the_reason(model_type, config, reason):
     given = None if config is None else PreTrainedConfig(**config)
-    with pytest.raises(ValueError, match=rf"'{model_type}' .*{reason}.*no line in ADAPTERS"):
-        adapter_for(model_type, given)
+    with pytest.raises(ValueError, match=rf"'{model_type}' .*{reason}.*no entry of FAMILIES"):
+        family_for(model_type, given)
 
 
-@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@pytest.mark.parametrize("family", sorted(KNOWN))
 def test_supported_families_pass_the_check_of_their_configuration(family):
     config = tiny_config(family)
     check_config(config)
@@ -197,8 +198,8 @@ def test_unresolved_path_is_named():
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_shared_nonlinearity_is_copied(family):
     model = tiny_model(family)
-    parent, _, name = ADAPTERS[family].act.rpartition(".")
-    layers = MlpSites(model).backbone.get_submodule(ADAPTERS[family].layers)
+    parent, _, name = KNOWN[family].act.rpartition(".")
+    layers = MlpSites(model).backbone.get_submodule(KNOWN[family].layers)
     shared = nn.ReLU()
     for layer in layers:
         setattr(layer.get_submodule(parent), name, shared)
@@ -211,7 +212,7 @@ def test_shared_nonlinearity_is_copied(family):
     torch.testing.assert_close(output.logits, before)
 
 
-@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@pytest.mark.parametrize("family", sorted(KNOWN))
 def test_the_table_of_linear_layers_is_that_of_the_models(family):
     modules = tiny_model(family).named_modules()
     found = {
@@ -219,8 +220,8 @@ def test_the_table_of_linear_layers_is_that_of_the_models(family):
         for name, module in modules
         if isinstance(module, nn.Linear) or hasattr(module, "nf")
     }
-    assert set(LINEAR[family]) == found
+    assert set(KNOWN[family].linear.split()) == found
 
 
 def test_every_family_has_its_linear_layers():
-    assert LINEAR.keys() == ADAPTERS.keys()
+    assert all(one.linear.split() for one in KNOWN.values())

@@ -146,3 +146,68 @@ print(json.dumps(METRICS[task.metrics[1]].of_item(Answer("four", ("eightish",)))
 """
     script = script.replace("TASKS", repr(str(ROOT / "config" / "tasks")))
     assert run(script).strip() == '{"length_ratio": 0.5}'
+
+
+def test_the_documented_family_is_one_entry(package):
+    folder, run = package
+    code = example("### Families")
+    path = re.match(r"# src/langneurons/(\S+), in FAMILIES\n", code).group(1)
+    file = folder / path
+    text = file.read_text(encoding="utf-8")
+    entry = code.split("\n", 1)[1]
+    assert "olmo3" not in text
+    file.write_text(text.replace("FAMILIES = {\n", "FAMILIES = {\n" + entry), encoding="utf-8")
+    script = """
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from langneurons.models.families import FAMILIES
+from langneurons.models.sites import MlpSites
+sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 50}
+heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+config = AutoConfig.for_model("olmo3", **sizes, **heads, pad_token_id=0)
+model = AutoModelForCausalLM.from_config(config).eval()
+sites, seen = MlpSites(model), {}
+sites.act[1].register_forward_hook(lambda _m, inputs, output: seen.update(a=output))
+sites.down[1].register_forward_pre_hook(lambda _m, inputs: seen.update(product=inputs[0]))
+sites.up[1].register_forward_hook(lambda _m, _i, output: seen.update(up=output))
+model(input_ids=torch.arange(5)[None])
+torch.testing.assert_close(seen["a"] * seen["up"], seen["product"])
+modules = [name for name, one in model.named_modules() if type(one) is torch.nn.Linear]
+linear = {name.split(".")[-1] for name in modules}
+print(sites.n_layers, sites.d_mlp, linear == set(FAMILIES["olmo3"].linear.split()))
+"""
+    assert run(script).strip() == "2 24 True"
+
+
+def test_the_documented_task_is_one_file(package, tmp_path):
+    _, run = package
+    section = ADDING.split("\n## A task\n")[1]
+    blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    definition, entry = blocks[0], blocks[1]
+    path = re.match(r"# (\S+)", definition).group(1)
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(definition, encoding="utf-8")
+    (tmp_path / "entry.yaml").write_text(entry, encoding="utf-8")
+    (tmp_path / "proverbs").mkdir()
+    row = '{"start": "Still waters run ", "right": "deep", "wrong": "fast"}'
+    for code in ("en", "jp"):
+        (tmp_path / f"proverbs/{code}.jsonl").write_text(row, encoding="utf-8")
+    script = CONFIG.replace("SELECTION", '{"method": "lape"}').replace("OPERATION", '"set"')
+    script = script.replace("config = build({", "config = build(TASK | {")
+    script = (
+        """
+from pathlib import Path
+from langneurons.base.yaml import parse_yaml
+TASK = parse_yaml(Path("entry.yaml").read_text(encoding="utf-8"))
+TASK["tasks"]["proverbs"]["interventions"] = ["mine"]
+"""
+        + script.replace('["en", "vi"]', '["en", "ja"]')
+        + """
+from langneurons.evaluation.definition import load_task
+from langneurons.evaluation.examples import build as built
+task = load_task(config.tasks["proverbs"].definition)
+(example,) = built([{"start": "Still waters run ", "right": "deep", "wrong": "fast"}], task, "en")
+print(repr(example.context), example.choices, example.label)
+"""
+    )
+    assert run(script).strip() == "'Saying: Still waters run' ('deep', 'fast') 0"

@@ -23,9 +23,9 @@ from langneurons.activations.collect import (
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import Mismatch, Statistics, merge
 from langneurons.data.corpus import Corpus, Part
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import NONLINEARITIES, nonlinearity_name
+from langneurons.models.sites import MlpSites
 
 IDENTITY = {"model": "tiny", "revision": "0", "dtype": "float32", "quantization": None}
 SITES = ("gate", "act", "product")

@@ -14,7 +14,7 @@ import langneurons as ln
 from langneurons.base.yaml import parse_yaml
 from langneurons.cli import app, main
 from langneurons.config import build
-from langneurons.models.families import ADAPTERS
+from langneurons.models.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_the_families_of_the_page_are_those_of_the_table():
     table = re.search(r"<!-- families -->(.*?)<!-- /families -->", ADDING, re.DOTALL).group(1)
     gated, plain = re.findall(r"^- (?:gated|plain) MLP, .*?:((?:.|\n  )*)", table, re.M)
     shown = [re.findall(r"`([a-z0-9_]+)`", line) for line in (gated, plain)]
-    gates = {name: one.gate is not None for name, one in ADAPTERS.items()}
+    gates = {name: one.gate is not None for name, one in FAMILIES.items()}
     assert shown[0] == sorted(name for name, gate in gates.items() if gate)
     assert shown[1] == sorted(name for name, gate in gates.items() if not gate)
 

@@ -15,8 +15,8 @@ from langneurons.evaluation.lens import Lens, read_prompts
 from langneurons.evaluation.tasks import encode_examples, score_task
 from langneurons.models import encoding
 from langneurons.models.encoding import Encoder
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.scoring.generation import Decoding, encode_prompts, generate
 from langneurons.scoring.head import NotFinite
 from langneurons.scoring.likelihood import encode_requests, loglikelihood

@@ -14,8 +14,8 @@ from langneurons.interventions.factors import LONG_ROW, Factor
 from langneurons.interventions.plan import Plan, Write
 from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll

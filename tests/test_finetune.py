@@ -24,8 +24,8 @@ from langneurons.evaluation.classification import (
     longest_class_row,
 )
 from langneurons.evaluation.definition import Task
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.reporting.tables.tasks import task_scores
 from langneurons.training import losses
 from langneurons.training.batches import Bucketed, items_of

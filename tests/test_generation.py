@@ -14,8 +14,8 @@ from langneurons.evaluation.forcing import cumulative, fall_back, force
 from langneurons.evaluation.judging import judged
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.scoring.generation import Decoding, generate
 
 FIRST, SECOND = np.arange(0, 24), np.arange(12, 40)

@@ -24,9 +24,10 @@ from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry, Step
 from langneurons.jobs.common import plan as planned_by_job
 from langneurons.jobs.parameters import stage
-from langneurons.models.families import ADAPTERS, MlpSites
+from langneurons.models.families import FAMILIES
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import NONLINEARITIES, minimum
+from langneurons.models.sites import MlpSites
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
@@ -77,7 +78,7 @@ def table(rows, languages=("aa", "bb"), d_mlp=48):
 
 
 @pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_zero_on_a_whole_layer_is_the_layer_without_its_down_projection(family, site):
     model, ablated = tiny_model(family), tiny_model(family)
     lm = LanguageModel(model)

@@ -24,8 +24,9 @@ from langneurons.evaluation.lens import (
 from langneurons.evaluation.run import Run
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.plan import Plan
-from langneurons.models.families import ADAPTERS, MlpSites
+from langneurons.models.families import FAMILIES
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 
 PROMPTS = ["w1", "w2 w3 w4 w5 w6 w7", "w3 w4", "w5 w6 w7 w8"]
 ROWS = [{"id": name, "question": text} for name, text in zip("abcd", PROMPTS, strict=True)]
@@ -63,7 +64,7 @@ def test_coverage_is_of_held_out_tokens():
     assert frame["vocabulary"].tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_the_last_layer_says_what_the_model_says(family):
     overrides = {"final_logit_softcapping": 5.0} if family in ("gemma2", "gemma3_text") else {}
     model, tokenizer = tiny_model(family, **overrides), tiny_tokenizer()
@@ -88,7 +89,7 @@ def test_an_earlier_layer_equals_a_model_cut_after_it(family):
     ids = tokenizer(PROMPTS[1])["input_ids"]
     (states,) = layer_states(lm, [ids], 100)
     found = distributions(sites, states[:1])
-    layers = sites.backbone.get_submodule(sites.adapter.layers)
+    layers = sites.backbone.get_submodule(sites.family.layers)
     del layers[1:]
     with torch.inference_mode():
         expected = model(input_ids=torch.tensor([ids]), use_cache=False).logits[:, -1].float()

@@ -11,8 +11,8 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from langneurons.base.io import DamagedFile, read_json
 from langneurons.models import gguf, placement, prepare
 from langneurons.models import load as loading
-from langneurons.models.families import MlpSites
 from langneurons.models.settings import GgufSource, ModelEntry
+from langneurons.models.sites import MlpSites
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PARTS = (b"GGUF first ", b"second ", b"third")

@@ -9,7 +9,7 @@ import tiny
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 from langneurons.training.lora import (
     Size,
     attach,

@@ -14,8 +14,8 @@ from langneurons.activations.settings import StatisticsConfig
 from langneurons.base.io import read_json, write_jsonl
 from langneurons.evaluation.classification import Head, add_head, classify
 from langneurons.jobs import training as cell
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.runtime.halving import Batches, TooLarge, more_parts, out_of_memory
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood

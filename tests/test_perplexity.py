@@ -17,8 +17,8 @@ from langneurons.evaluation.run import Run
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 
 COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])

@@ -11,8 +11,8 @@ from tiny import FAMILIES, encoded_pair, tiny_model, tiny_tokenizer
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import PlanPerRow
 from langneurons.interventions.plan import PerRequest, Plan, Write, untouched
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.scoring import prefixes, reading
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.keyvalues import KeyValues

@@ -17,8 +17,8 @@ from langneurons.base.io import DamagedFile, read_header
 from langneurons.evaluation.classification import HEAD, add_head, class_head, class_logits
 from langneurons.interventions.apply import applied
 from langneurons.interventions.plan import Plan
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.training.load import load_tuned
 from langneurons.training.neuron_weights import WEIGHTS, Beside, Within, apply, attach, detach, save
 from langneurons.training.settings import Training

@@ -9,8 +9,8 @@ from torch import nn
 from langneurons.base.batching import batches
 from langneurons.interventions import hooks
 from langneurons.interventions.plan import PerRequest, Plan, untouched
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.scoring import head as scoring
 from langneurons.scoring import reading
 from langneurons.scoring.generation import Decoding, generate

@@ -25,7 +25,7 @@ def _by_hand(model, tokens, plan):
     """Return the hidden states with each neuron written by its own assignment."""
     import torch
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     sites, handles = MlpSites(model), []
     for write in plan.writes:

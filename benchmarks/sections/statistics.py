@@ -82,7 +82,7 @@ def passes(setting: Setting) -> list[Check]:
     import torch
 
     from langneurons.activations.collect import Collector, Settings, _pass
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     found = {}
     for device in (setting.device, "cpu"):
@@ -110,7 +110,7 @@ def _collecting(model, tokens, **changes):
     import torch
 
     from langneurons.activations.collect import Collector, Settings, _pass
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     collector = Collector(MlpSites(model), Settings(batch_blocks=len(tokens), **changes))
     mask = torch.ones(tokens.shape, dtype=torch.bool)
@@ -129,7 +129,7 @@ def prefill(setting: Setting) -> list[Row]:
     """Bare prefill without the head, and the same with each set of sites."""
     import torch
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     model, tokens = setting.model(), setting.batch()
     backbone, config = MlpSites(model).backbone, setting.config()

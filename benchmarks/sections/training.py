@@ -17,7 +17,7 @@ def _chosen(sites, share: float) -> list:
 
 def _wrapped(model, route: str, share: float = SHARE):
     """Return the model with what is trained: PEFT's LoRA on all neurons, ours, or their rows."""
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
     from langneurons.training import lora
     from langneurons.training import neuron_weights as rows
 
@@ -102,7 +102,7 @@ def _packed(model) -> None:
     import torch
     from torch import nn
 
-    from langneurons.models.families import MlpSites
+    from langneurons.models.sites import MlpSites
 
     for layer in MlpSites(model).layers:
         for name, old in list(layer.named_modules()):

@@ -32,9 +32,9 @@ from langneurons.base.batching import batches
 from langneurons.base.io import read_tensors, write_tensors
 from langneurons.data.corpus import Corpus, Part
 from langneurons.models.encoding import check_length
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import nonlinearity_name
+from langneurons.models.sites import MlpSites
 from langneurons.runtime.halving import TooLarge, out_of_memory, release
 from langneurons.runtime.job import deferred_termination
 from langneurons.runtime.progress import Progress

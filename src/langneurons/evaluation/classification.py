@@ -19,8 +19,8 @@ from langneurons.evaluation.examples import Example, build
 from langneurons.interventions.apply import hooked, results
 from langneurons.interventions.plan import Under
 from langneurons.models.encoding import check_length, controls_of
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.runtime.halving import Batches
 from langneurons.scoring.head import NOT_FINITE, NotFinite
 

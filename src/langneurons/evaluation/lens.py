@@ -37,8 +37,8 @@ from langneurons.evaluation.run import Run
 from langneurons.interventions.apply import hooked
 from langneurons.interventions.plan import Plan, untouched
 from langneurons.models.encoding import controls_of, report_cuts
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.runtime.progress import Progress
 from langneurons.scoring.head import NOT_FINITE, NotFinite, logit_blocks
 
@@ -99,13 +99,13 @@ def final_norm(sites: MlpSites) -> nn.Module:
     if getattr(getattr(sites.backbone, "decoder", None), "project_out", None) is not None:
         raise ValueError("logit lens: the model projects its states before the head; unsupported")
     try:
-        norm = sites.backbone.get_submodule(sites.adapter.norm)
+        norm = sites.backbone.get_submodule(sites.family.norm)
     except AttributeError:
-        if sites.adapter.norm.startswith("decoder."):
+        if sites.family.norm.startswith("decoder."):
             return nn.Identity()
         raise ValueError(
-            f"logit lens: no module {sites.adapter.norm!r} in {type(sites.backbone).__name__}."
-            " Mend `norm` in ADAPTERS in src/langneurons/models/families.py."
+            f"logit lens: no module {sites.family.norm!r} in {type(sites.backbone).__name__}."
+            " Mend `norm` in FAMILIES in src/langneurons/models/families.py."
         ) from None
     return norm if norm is not None else nn.Identity()
 

@@ -34,7 +34,7 @@ from langneurons.interventions.hooks import (
     check_effect,
 )
 from langneurons.interventions.plan import Plan
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 
 # A plan branches off from others where it leaves this share of the layers alone.
 WORTH = 0.1

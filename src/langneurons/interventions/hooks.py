@@ -18,7 +18,7 @@ import torch
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.operations import AFFINE, OPERATIONS
 from langneurons.interventions.plan import SCOPES, Plan, Write
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 
 
 class NoEffect(RuntimeError):

@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 
 from langneurons.base.io import LFS_POINTER
 from langneurons.models.encoding import Encoder, control_words, max_positions, name_of
-from langneurons.models.families import MlpSites, adapter_for
+from langneurons.models.families import family_for
 from langneurons.models.nonlinearities import NONLINEARITIES, nonlinearity_name
+from langneurons.models.sites import MlpSites
 
 log = logging.getLogger(__name__)
 GENERATION = "generation_config.json"
@@ -115,7 +116,7 @@ def _check_shards(index: Path) -> None:
 
 def check_config(config: transformers.PretrainedConfig) -> None:
     """Refuse a configuration whose model this project cannot look into."""
-    adapter_for(config.model_type, config)
+    family_for(config.model_type, config)
     code = getattr(config, "auto_map", None) or {}
     if "AutoModelForCausalLM" in code:
         log.warning(

@@ -15,7 +15,7 @@ import transformers
 
 from langneurons.base.errors import present
 from langneurons.base.io import LFS_POINTER
-from langneurons.models.families import adapter_for
+from langneurons.models.families import family_for
 from langneurons.models.load import CONFIG, FULL, NAMELESS, from_pretrained
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def convert(path: Path, directory: Path) -> None:
         dtype=torch.float32,
         quantization_config=transformers.GgufConfig(dequantize=True),
     )
-    adapter_for(loaded.config.model_type, loaded.config)
+    family_for(loaded.config.model_type, loaded.config)
     config = copy.deepcopy(loaded.config)
     for key in ("quantization_config", "_model_name_or_path"):
         if hasattr(config, key):

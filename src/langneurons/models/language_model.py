@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from langneurons.base.errors import present
 from langneurons.base.io import read_json
 from langneurons.models.encoding import Encoder, end_tokens, max_positions
-from langneurons.models.families import MlpSites
 from langneurons.models.load import identity as identity_of
 from langneurons.models.load import load_model, tokenizer_hash
 from langneurons.models.settings import ModelEntry
+from langneurons.models.sites import MlpSites
 
 SAMPLED = 64  # values at either end of a parameter that tell models in memory apart
 

@@ -19,7 +19,7 @@ from langneurons.models.checkpoint import (
     check_unused,
     pad_within,
 )
-from langneurons.models.families import adapter_for
+from langneurons.models.families import family_for
 from langneurons.models.placement import devices_of, spread
 from langneurons.runtime.halving import out_of_memory
 
@@ -229,9 +229,9 @@ def from_pretrained(folder: Path, **options: Any) -> transformers.PreTrainedMode
             f"{folder}: the weights lack {len(absent)} tensors of the model, such as {absent[0]}."
             f" {_remedy(folder)}"
         )
-    adapter = adapter_for(model.config.model_type, model.config)
+    family = family_for(model.config.model_type, model.config)
     try:
-        check_unused(map(str, info["unexpected_keys"]), adapter.layers)
+        check_unused(map(str, info["unexpected_keys"]), family.layers)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     return model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.models import geometry
-from langneurons.models.linear_layers import LINEAR, family_of, unknown_modules
+from langneurons.models.families import FAMILIES, family_of, unknown_modules
 
 
 def layer_errors(model: str, layers: int, deepest: Mapping[str, int]) -> list[str]:
@@ -26,7 +26,7 @@ def module_errors(model: str, folder: Path, modules: Mapping[str, str]) -> list[
     modules: names of linear layers, each with the key that names it.
     """
     family = family_of(folder)
-    known = LINEAR.get(family or "", ())
+    known = FAMILIES[family].linear.split() if family in FAMILIES else []
     return [
         f"{modules[name]}: {name!r} is not a linear layer of models.{model} (model_type"
         f" {family}); its layers: {', '.join(known)}.{nearest(name, known)}"

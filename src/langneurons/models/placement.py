@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 
 # Bytes of 4-bit weights with their scales, as a share of 16-bit ones.
 NF4_SHARE = 0.28
@@ -35,7 +35,7 @@ def spread(
     head: Any = sites.output_embedding
     tied = head is None or head.weight is model.get_input_embeddings().weight
     tied |= getattr(model.config.get_text_config(decoder=True), "tie_word_embeddings", False)
-    last = {f"{names[id(sites.backbone)]}.{sites.adapter.norm}".lstrip(".")}
+    last = {f"{names[id(sites.backbone)]}.{sites.family.norm}".lstrip(".")}
     last |= set() if tied else {names[id(head)]}
     found: dict[str, torch.device] = {}
     for name in names.values():

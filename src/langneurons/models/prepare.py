@@ -31,7 +31,6 @@ from langneurons.models.checkpoint import (
     facts,
     generation_settings,
 )
-from langneurons.models.families import MlpSites
 from langneurons.models.gguf import (
     assemble,
     check_gguf,
@@ -57,6 +56,7 @@ from langneurons.models.load import (
     tokenizer_hash,
     weights_format,
 )
+from langneurons.models.sites import MlpSites
 
 if TYPE_CHECKING:
     from langneurons.models.settings import (

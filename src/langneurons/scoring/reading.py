@@ -17,8 +17,8 @@ import torch
 from langneurons.base.batching import batches
 from langneurons.interventions.hooks import Hooked
 from langneurons.interventions.plan import PerRequest, Under
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.scoring import prefixes
 from langneurons.scoring.keyvalues import KeyValues, shareable
 

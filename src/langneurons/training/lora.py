@@ -37,7 +37,7 @@ from torch import nn
 
 from langneurons.base.errors import nearest, present
 from langneurons.base.io import DamagedFile, atomic, damaged, expect, read_json, write_json
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from langneurons.evaluation.classification import IGNORED
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 from langneurons.scoring.head import adjusted
 
 # Logits that exist at a time, by the kind of device; on a CPU they should stay near its cache.

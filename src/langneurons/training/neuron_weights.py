@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from langneurons.base.io import METADATA_KEY, DamagedFile, atomic, damaged, read_header, write_json
-from langneurons.models.families import MlpSites
+from langneurons.models.sites import MlpSites
 from langneurons.training.lora import neuron_modules
 
 log = logging.getLogger(__name__)

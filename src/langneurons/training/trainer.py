@@ -35,8 +35,8 @@ from langneurons.evaluation.classification import (
 )
 from langneurons.evaluation.definition import Task
 from langneurons.models.encoding import check_length
-from langneurons.models.families import MlpSites
 from langneurons.models.language_model import LanguageModel
+from langneurons.models.sites import MlpSites
 from langneurons.runtime.job import deferred_termination
 from langneurons.training import lora, neuron_weights
 from langneurons.training.batches import sampler

@@ -1,0 +1,106 @@
+"""The MLP modules of a model, layer by layer."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from langneurons.base.errors import present
+from langneurons.models.families import family_for
+
+
+class MlpSites:
+    """The MLP modules of a model, layer by layer.
+
+    Takes a causal language model, a sequence classifier, a bare model, or one of these with PEFT
+    adapters that live inside its layers. Hooks go on `act[i]` and `down[i]`; `gate[i]` is the
+    projection whose output enters the nonlinearity, in ungated models the same module as `up[i]`.
+    Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
+    output embedding; `layers` are the decoder layers. If layers share one nonlinearity
+    module, each gets its own copy.
+    """
+
+    def __init__(self, model: nn.Module):
+        """Find the modules; a path that leads nowhere is a ValueError that names it."""
+        whole = _without_peft(model)
+        self.family = family_for(whole.config.model_type, whole.config)
+        self.backbone: Any = _resolve(whole.base_model, self.family.text, whole)
+        self.config: Any = self.backbone.config
+        self.output_embedding: nn.Module | None = whole.get_output_embeddings()
+        self.gated = self.family.gate is not None
+        layers: Any = _resolve(self.backbone, self.family.layers, whole)
+        self.layers: list[nn.Module] = list(layers)
+        self.n_layers = len(self.layers)
+        self.up = self._each(self.family.up, whole)
+        self.gate = self._each(self.family.gate or self.family.up, whole)
+        self.down = self._each(self.family.down, whole)
+        self.act = self._each(self.family.act, whole)
+        self._separate_activations()
+        widths = {_input_width(module) for module in self.down}
+        if len(widths) != 1:
+            raise ValueError(
+                f"the layers of {type(whole).__name__} must all have the same number of neurons,"
+                f" but have {sorted(widths)}"
+            )
+        self.d_mlp = widths.pop()
+
+    def _each(self, path: str, whole: nn.Module) -> list[nn.Module]:
+        return [_resolve(layer, path, whole) for layer in self.layers]
+
+    @property
+    def head(self) -> nn.Module:
+        """The output embedding; a ValueError where the model has none."""
+        what = (
+            f"{type(self.backbone).__name__} has no output embedding; load a causal language model"
+        )
+        return present(self.output_embedding, what)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go; a model's layers may lie on several devices."""
+        return self.backbone.get_input_embeddings().weight.device
+
+    @property
+    def head_device(self) -> torch.device:
+        """Where hidden states go to be scored."""
+        return next(self.head.parameters()).device
+
+    def _separate_activations(self) -> None:
+        parent, _, name = self.family.act.rpartition(".")
+        seen: set[int] = set()
+        for i, layer in enumerate(self.layers):
+            if id(self.act[i]) in seen:
+                self.act[i] = copy.deepcopy(self.act[i])
+                setattr(layer.get_submodule(parent), name, self.act[i])
+            seen.add(id(self.act[i]))
+
+
+def _without_peft(model: Any) -> Any:
+    if not hasattr(model, "get_base_model"):
+        return model
+    peft: Any = getattr(model, "active_peft_config", None)
+    if getattr(peft, "is_prompt_learning", False):
+        raise ValueError(
+            f"PEFT type {peft.peft_type} adds virtual tokens outside the"
+            " layers; only adapters inside the layers (LoRA and the like) are supported"
+        )
+    return model.get_base_model()
+
+
+def _resolve(root: nn.Module, path: str, model: Any) -> nn.Module:
+    try:
+        return root.get_submodule(path)
+    except AttributeError as error:
+        raise ValueError(
+            f"{type(model).__name__} (model type {model.config.model_type!r}): no module"
+            f" {path!r} in {type(root).__name__} ({error}). Mend its entry of FAMILIES in"
+            " src/langneurons/models/families.py."
+        ) from error
+
+
+def _input_width(projection: Any) -> int:
+    # The weight of a 4-bit layer is packed, so its shape says nothing; GPT-2's Conv1D has no
+    # in_features but stores its weight as (in, out).
+    width = getattr(projection, "in_features", None)
+    return int(projection.weight.shape[0] if width is None else width)
