@@ -308,7 +308,7 @@ def test_an_end_that_is_no_added_token_is_logged_and_ends_nothing(folder, caplog
     change(folder, "generation_config.json", eos_token_id=17)
     with caplog.at_level(logging.WARNING):
         prepare(folder)
-    assert "eos_token_id 17 is no added token" in caplog.text
+    assert "eos_token_id 17 is not an added token" in caplog.text
     model = tiny_model("llama")
     model.generation_config.eos_token_id = 17
     assert end_tokens(model, tiny_tokenizer()) == {2}

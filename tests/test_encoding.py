@@ -172,7 +172,7 @@ def test_answers_end_at_every_token_that_the_models_files_name():
     end = next(number for number, word in enumerate(words) if number and word not in words[:number])
     token = tokenizer.convert_tokens_to_ids(words[end])
     model.generation_config.eos_token_id = [2, token]
-    # The number of a word that is no added token comes from elsewhere, and ends nothing.
+    # The number of a word that is not an added token comes from elsewhere, and ends nothing.
     assert generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100) == [text]
     tokenizer.add_special_tokens({"additional_special_tokens": [words[end]]})
     (shorter,) = generate(LanguageModel(model, tokenizer), ["w1 w2"], Decoding(8), 100)

@@ -74,7 +74,7 @@ def test_an_accepted_configuration_runs_to_its_end(files, tmp_path, number):
 
 
 def small(raw: dict) -> bool:
-    """Tell whether a configuration is quick to run."""
+    """Return whether a configuration is quick to run."""
     from planned import jobs
 
     from langneurons.config import build

@@ -348,5 +348,5 @@ def test_the_vision_tower_gets_no_lora():
     wrapped = attach(tiny.tiny_model("gemma3"), ["q_proj", "v_proj"])
     trained = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert trained and all("language_model" in name for name in trained)
-    with pytest.raises(ValueError, match="'out_proj' is no linear layer of this model"):
+    with pytest.raises(ValueError, match="'out_proj' is not a linear layer of this model"):
         attach(tiny.tiny_model("gemma3"), ["out_proj"])

@@ -114,7 +114,7 @@ def test_documents_without_tokens_are_no_units():
 
 
 def agree(low, high, p, level):
-    """Say whether intervals exclude 0 exactly where p is below the level."""
+    """Return whether intervals exclude 0 exactly where p is below the level."""
     low, high, p = (np.atleast_1d(one) for one in (low, high, p))
     outside = (low > 0) | (high < 0)
     known = ~np.isnan(low)

@@ -36,7 +36,7 @@ def sh(*command: str, check: bool = True) -> str:
 
 
 def possible() -> bool:
-    """Tell whether a SLURM can be brought up here."""
+    """Return whether a SLURM can be brought up here."""
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 

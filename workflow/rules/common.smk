@@ -62,7 +62,7 @@ def lss_bases():
 
 
 def writes_own(model, task):
-    """Say whether a task is run with a language's own neurons overwritten, sweeps aside."""
+    """Return whether a task is run with a language's own neurons overwritten, sweeps aside."""
     return any(
         target == lang and name not in SWEPT
         for lang in cfg.tasks[task].languages

@@ -217,7 +217,9 @@ def compile_source(
 def _kernels(index: int) -> Any:
     """Return the kernels by name, loaded on a GPU; None, with a warning, where that fails."""
     if torch.version.hip:
-        log.warning("the counting kernel is for NVIDIA GPUs; counting with torch operations")
+        log.warning(
+            "CUDA kernel unavailable: not an NVIDIA GPU; using the slower torch implementation"
+        )
         return None
     try:
         from torch.cuda._utils import _cuda_load_module, _get_gpu_rtc_library
@@ -228,8 +230,7 @@ def _kernels(index: int) -> Any:
             kernels = _cuda_load_module(binary, list(NAMES))
     except Exception as error:
         log.warning(
-            "the counting kernel cannot be had on GPU %d, counting with torch operations, several"
-            " times as slow: %s",
+            "CUDA kernel unavailable on GPU %d; using the slower torch implementation: %s",
             index,
             str(error).strip() or type(error).__name__,
         )

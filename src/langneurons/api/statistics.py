@@ -30,7 +30,7 @@ def mini_texts(
 
     Args:
         languages: Codes of languages; left out: all nine.
-        documents: The first so many of the 265 sentences of each; left out: all.
+        documents: The number of sentences of each language, at most 265; left out: all.
 
     Raises:
         ValueError: A language is not among them; the error names those that are.

@@ -29,7 +29,7 @@ class Frozen(BaseModel):
 
 
 def is_name(value: object) -> bool:
-    """Tell whether a value can stand in file names and wildcards."""
+    """Return whether a value can stand in file names and wildcards."""
     return re.fullmatch(NAME, str(value)) is not None and len(str(value)) <= NAME_LENGTH
 
 

@@ -56,7 +56,7 @@ def check_one_set(config: Config) -> None:
 
 
 def check_figures(config: Config) -> None:
-    """Refuse a stand-in that is no model, and a named figure that is not drawn."""
+    """Refuse a stand-in that is not a model, and a named figure that is not drawn."""
     for printed, model in config.results.stand_ins.items():
         if model not in config.models:
             raise unknown(f"results.stand_ins.{printed}", model, "model", config.models)
@@ -68,7 +68,9 @@ def check_figures(config: Config) -> None:
     for name, figure in config.results.figures.items():
         path = f"results.figures.{name}"
         if not is_name(name):
-            raise ConfigError(f"{path}: {name!r} is no name (letters, digits, '.', '_', '+', '-').")
+            raise ConfigError(
+                f"{path}: {name!r} is not a name (letters, digits, '.', '_', '+', '-')."
+            )
         groups = (
             ("model", "model", config.models),
             ("languages", "language set", config.language_sets),

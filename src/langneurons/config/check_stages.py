@@ -257,7 +257,7 @@ def check_tasks(config: Config) -> None:
 
 
 def _check_targets(config: Config, path: str, task: TaskEntry) -> None:
-    """Refuse targets that are no language of a set."""
+    """Refuse targets that are not languages of a set."""
     if task.targets in (None, "all"):
         return
     if not task.targets:

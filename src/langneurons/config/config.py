@@ -339,7 +339,7 @@ class Config(Frozen):
         return found
 
     def evaluations(self, model: str) -> list[tuple[str, str, str]]:
-        """Return (adapter, task, language) for each evaluation job; `base` is no adapter."""
+        """Return (adapter, task, language) for each evaluation job; `base` is not an adapter."""
         jobs = []
         for task, entry in self.tasks.items():
             if entry.finetunings is None:

@@ -275,7 +275,7 @@ COMPARED = {
 
 
 def compared(config: Config, claim: str) -> bool:
-    """Tell whether a configuration makes what a claim compares."""
+    """Return whether a configuration makes what a claim compares."""
     words = roles(config)
     for model in config.models:
         own: set[tuple[str, str, str, str]] = set()

@@ -74,7 +74,7 @@ def _over(base: dict, over: Mapping[str, Any], place: str) -> dict:
 
 
 def _named(path: tuple[str, ...]) -> bool:
-    """Tell whether the keys of a block are names that the user chooses."""
+    """Return whether the keys of a block are names that the user chooses."""
     return path[-1:] == ("codes",) or path in {(key,) for key in NAMED} | NAMED_BELOW
 
 

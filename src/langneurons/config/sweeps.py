@@ -19,7 +19,7 @@ def write_out(config: Config) -> Config:
         made = entry.swept(name)
         for key in made:
             if entry.sweep is not None and (key in config.interventions or not is_name(key)):
-                why = "is defined as well" if key in config.interventions else "is no legal name"
+                why = "is defined as well" if key in config.interventions else "is not a legal name"
                 raise ConfigError(
                     f"interventions.{name}.sweep: makes {key!r}, which {why}; rename {name!r}."
                 )

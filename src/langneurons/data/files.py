@@ -125,7 +125,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_json(path: str | Path) -> bool:
-    """Tell whether a whole file is one JSON value."""
+    """Return whether a whole file is one JSON value."""
     if Path(path).stat().st_size > WHOLE_JSON:
         return False
     try:

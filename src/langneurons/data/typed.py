@@ -28,7 +28,7 @@ SHOWING = frozenset(
 
 
 def blank(text: str) -> bool:
-    """Tell whether a text shows nothing: white space, and characters without a width."""
+    """Return whether a text shows nothing: white space, and characters without a width."""
     return all(one.isspace() or _hidden(one) for one in text)
 
 
@@ -42,7 +42,7 @@ NO_TEXT = "holds half of a surrogate pair, which is not text. Write the characte
 
 
 def is_text(value: str) -> bool:
-    """Tell whether a text can be written: it holds no half of a surrogate pair."""
+    """Return whether a text can be written: it holds no half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -233,7 +233,7 @@ _ARRAY = re.compile(r"\barray\((.*?)(?:,\s*dtype=[^()]*)?\)", re.DOTALL)
 
 
 def _written_out(value: str) -> bool:
-    """Tell whether a text is a list or an object of JSON or Python, numpy's arrays among it.
+    """Return whether a text is a list or an object of JSON or Python, numpy's arrays among it.
 
     A list of numbers alone, such as [1] or [0, 1], is an answer like any other.
     """

@@ -1,4 +1,6 @@
-"""How far a generated text repeats itself: a forced language is no success if it is one word.
+"""How far a generated text repeats itself.
+
+Forcing a language does not succeed if the text repeats one word.
 
 Measures, of the text alone: distinct-n (Li et al. 2016), the share of 4-grams that came before
 (Welleck et al. 2020, seq-rep-4), the longest stretch that repeats a block at once, as a share of
@@ -59,10 +61,10 @@ def measures(text: str) -> dict[str, float]:
 
 
 def is_empty(text: str) -> bool:
-    """Tell whether a text holds no letter."""
+    """Return whether a text holds no letter."""
     return not any(character.isalpha() for character in text)
 
 
 def is_degenerate(text: str, found: dict[str, float], threshold: float) -> bool:
-    """Tell whether a text is empty, or repeats itself in more than `threshold` of its units."""
+    """Return whether a text is empty, or repeats itself in more than `threshold` of its units."""
     return is_empty(text) or max(found["repetition"], found["run"]) > threshold

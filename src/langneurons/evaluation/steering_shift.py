@@ -57,7 +57,7 @@ def premise(template: str, subject: str, lang: str, way: Way = "corrected") -> P
 
 
 def same(first: str, second: str) -> bool:
-    """Say whether two objects are the same string (Unicode NFC)."""
+    """Return whether two objects are the same string (Unicode NFC)."""
     return unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
 
 

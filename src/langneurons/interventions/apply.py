@@ -71,7 +71,7 @@ def _hooked(model: LanguageModel, under: Under) -> Hooked:
 
 
 def several(under: Under) -> bool:
-    """Tell whether results have one more level, by plan: those under a list of plans."""
+    """Return whether results have one more level, by plan: those under a list of plans."""
     return not (under is None or isinstance(under, (Plan, PerRequest)))
 
 

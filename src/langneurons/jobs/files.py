@@ -216,7 +216,7 @@ def question_languages(config: Config, analysis: str) -> list[str]:
 
 
 def _prepared(config: Config, named: Named, work: Path) -> bool:
-    """Tell whether the job that reads a file has ended with the settings of now."""
+    """Return whether the job that reads a file has ended with the settings of now."""
     if named.made is None or named.job is None or not (work / named.made).exists():
         return False
     rule, wildcards = named.job

@@ -46,7 +46,7 @@ IGNORED = (
 
 
 def is_pointer(path: Path) -> bool:
-    """Tell whether a file is a Git LFS pointer in place of the file itself."""
+    """Return whether a file is a Git LFS pointer in place of the file itself."""
     with Path(path).open("rb") as opened:
         return opened.read(len(LFS_POINTER)) == LFS_POINTER
 
@@ -216,7 +216,7 @@ def generation_settings(
 ) -> dict[str, Any]:
     """Return what a model's own files say of its answers: their end, and a repetition penalty.
 
-    What greedy decoding here leaves out is logged, and ends that are no added token.
+    What greedy decoding here leaves out is logged, and ends that are not added tokens.
     """
     path = Path(folder) / GENERATION
     given = own_json(path) if path.is_file() else {}
@@ -227,7 +227,7 @@ def generation_settings(
                 f"{path}: eos_token_id {ends!r}. Expected: a token's number, or a list"
             )
         if end is not None and end not in tokenizer.added_tokens_decoder:
-            log.warning("%s: eos_token_id %s is no added token, and ends no answer", path, end)
+            log.warning("%s: eos_token_id %s is not an added token, and ends no answer", path, end)
     penalty = given.get("repetition_penalty")
     number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
     if penalty is not None and not (number and 0 < penalty < 100):

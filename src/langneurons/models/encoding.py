@@ -85,7 +85,7 @@ def end_tokens(model: Any, tokenizer: "PreTrainedTokenizerBase") -> frozenset[in
     """Return the tokens that end an answer: EOS of the tokenizer, the generation and text config.
 
     An instruction-tuned model ends a turn by another token than a text; its generation
-    configuration lists both. A number that is no added token of the tokenizer comes from the
+    configuration lists both. A number that is not an added token of the tokenizer comes from the
     default of a configuration class and ends nothing.
     """
     found: set[int | None] = set()

@@ -36,7 +36,7 @@ SILENCE = 60.0  # seconds without a byte
 
 
 def switched_off() -> bool:
-    """Tell whether the environment lets the libraries read their caches alone."""
+    """Return whether the environment lets the libraries read their caches alone."""
     import datasets
     from huggingface_hub import constants
 
@@ -100,7 +100,7 @@ def _asked(headers: Mapping[str, str]) -> float:
 
 
 def _named_in(error: BaseException, name: str) -> bool:
-    """Tell whether an error is of a class of the libraries below, which are not imported here."""
+    """Return whether an error is of a class of the libraries below, which are not imported here."""
     return any(kind.__name__ == name for kind in type(error).__mro__)
 
 

@@ -85,7 +85,7 @@ def load_model(
 
 
 def _packed(entry: "ModelEntry", manifest_path: Path) -> bool:
-    """Tell whether the prepared weights are 4-bit; they must be those that are asked for."""
+    """Return whether the prepared weights are 4-bit; they must be those that are asked for."""
     manifest = read_json(manifest_path)
     if "quantization" not in manifest:
         return False

@@ -213,7 +213,7 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
             path, revision = assemble(source, work)
             keep_terms(source, directory)
         else:
-            # A folder of its own, lest a config.json beside the file be read in its place.
+            # A folder of its own, so that a config.json beside the file is not read in its place.
             original = user_path(present(source.path, NAMELESS))
             if not original.is_file():
                 raise ValueError(f"source path {source.path!r} is not a file")

@@ -226,7 +226,7 @@ def _verdicts(show: Mapping[str, Any], claims: pd.DataFrame | None) -> list[Verd
 
 
 def _printed(path: str) -> bool:
-    """Say whether a table is laid out like a printed one, or is of published masks."""
+    """Return whether a table is laid out like a printed one, or is of published masks."""
     return re.fullmatch(r"table\d+|masks_\w+", Path(path).stem) is not None
 
 

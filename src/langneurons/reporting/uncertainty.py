@@ -321,7 +321,7 @@ def wilson(successes: float, n: int, confidence: float) -> tuple[float, float]:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return Holm-corrected p: monotone in p, at most 1. NaN is no test and stays NaN."""
+    """Return Holm-corrected p: monotone in p, at most 1. NaN is not a test and stays NaN."""
     p = np.asarray(p, dtype=np.float64)
     result = np.full(p.shape, np.nan)
     tested = np.flatnonzero(~np.isnan(p))

@@ -17,7 +17,7 @@ CPU_MESSAGE = "can't allocate memory"
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the accelerator's or the host's memory is exhausted."""
+    """Return whether an error says that the accelerator's or the host's memory is exhausted."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and CPU_MESSAGE in str(error)

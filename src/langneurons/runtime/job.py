@@ -94,7 +94,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred_termination() -> Iterator[Callable[[], bool]]:
-    """Hold SIGTERM back in the block; yields a function that tells whether one has come.
+    """Hold SIGTERM back in the block; yields a function that returns whether one has come.
 
     For loops that save their state between units of work. On leaving the block, the signal that
     was held back takes effect.

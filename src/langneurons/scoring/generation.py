@@ -161,7 +161,7 @@ class _Ends:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True)) if tokens else ""
 
     def _may_end(self, token: int) -> bool:
-        """Tell whether a stop string can be complete at this token: it writes its last character.
+        """Return whether a stop string can be complete at this token: it writes its last character.
 
         A decoder may drop or add white space between tokens, and a token may hold a part of a
         character only: these may end anything.

@@ -17,7 +17,7 @@ TOKEN_BLOCK = 1024
 
 
 class NotFinite(RuntimeError):
-    """A model gave numbers that are no answer; nothing that follows from them is kept."""
+    """A model gave numbers that are not an answer; nothing that follows from them is kept."""
 
 
 def adjusted(logits: torch.Tensor, config: Any) -> torch.Tensor:

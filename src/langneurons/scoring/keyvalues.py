@@ -140,6 +140,6 @@ class KeyValues(DynamicCache):
 
 
 def shareable(config: Any) -> bool:
-    """Tell whether the model's cache can be shared by rows: attention is full or sliding."""
+    """Return whether the model's cache can be shared by rows: attention is full or sliding."""
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}

@@ -289,7 +289,7 @@ def _plain_targets(model: nn.Module, modules: Sequence[str]) -> list[str]:
     for module in modules:
         if module not in known:
             raise ValueError(
-                f"modules: {module!r} is no linear layer of this model; it has:"
+                f"modules: {module!r} is not a linear layer of this model; it has:"
                 f" {', '.join(known)}.{nearest(module, known)}"
             )
     return [name for name in linear if name.rsplit(".", 1)[-1] in modules]

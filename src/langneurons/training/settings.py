@@ -143,7 +143,7 @@ class Training(Frozen):
     def _aligned(self) -> "Training":
         if self.checkpoint_steps % self.log_steps:
             raise ValueError(
-                f"checkpoint_steps: {self.checkpoint_steps} is no multiple of log_steps"
+                f"checkpoint_steps: {self.checkpoint_steps} is not a multiple of log_steps"
                 f" ({self.log_steps}); a continued run would draw another curve"
             )
         return self
@@ -218,7 +218,7 @@ class FinetuneEntry(Frozen):
         for key in self.paper.training if self.paper else ():
             if key not in Training.model_fields:
                 hint = nearest(key, Training.model_fields)
-                raise ValueError(f"paper.training: {key!r} is no hyperparameter.{hint}")
+                raise ValueError(f"paper.training: {key!r} is not a hyperparameter.{hint}")
         self.under(Protocol(training="paper"))
         return self
 

@@ -44,7 +44,7 @@ class Metric:
     item: the score of an item.
     count, counts, total: numbers of an item, their names, and the score (...,) of their sums
     (..., count): a metric of the whole corpus, such as BLEU.
-    groups: the score of each group of so many items at its first one, NaN at the others.
+    groups: the score of each group of items at the group's first item, NaN at the others.
     """
 
     name: str

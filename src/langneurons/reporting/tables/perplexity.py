@@ -116,7 +116,7 @@ def perplexity_notes(cells: pd.DataFrame, results: Mapping) -> list[str]:
         "The same text with and without (protocol point perplexity_text: paper: a sample of its own"
         " for every cell, unpaired); NLL in nats per token. Intervals and p: Student's t over"
         f" documents, paired (Welch's, unpaired), confidence {results['confidence']:g}; Holm within"
-        " a matrix; p_least: the smallest p after Holm that so many documents allow."
+        " a matrix; p_least: the smallest p after Holm that n documents allow."
     )
     groups = ("model", "protocol", "languages", "selection", "intervention")
     return [note, *thin_evidence(cells, results["alpha"], "documents", groups)]

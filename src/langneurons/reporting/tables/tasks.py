@@ -21,7 +21,7 @@ from langneurons.reporting.uncertainty import (
 )
 
 CONDITION = ["langset", "selection", "intervention", "target"]
-# Items of which something was cut, or encoded otherwise than asked for.
+# Items that were cut, or encoded in another way than the task asks for.
 COUNTED = ("cut", "apart")
 # How many items have no record, the same in every record of a cell.
 LEFT_OUT = "left_out"
@@ -44,7 +44,7 @@ def task_notes(scores: pd.DataFrame, results: Mapping) -> list[str]:
         "Differences to the untouched model on the same n items, with intervals of confidence"
         f" {results['confidence']:g}; test: McNemar (exact, with Tango's interval), paired t"
         " (Student's, over items), or bootstrap t (with the bootstrap's standard error); Holm"
-        " within task and metric; p_least: the smallest p after Holm that so many items allow."
+        " within task and metric; p_least: the smallest p after Holm that n items allow."
     )
     groups = ("model", "protocol", "task", "metric")
     return [note, *thin_evidence(scores, results["alpha"], "items", groups)]
