@@ -1,5 +1,6 @@
 """What the documentation shows is what the code does."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -200,3 +201,20 @@ def test_commands_that_a_page_names_exist(page):
         if line.startswith("snakemake ") and "--configfile" in line:
             for path in re.findall(r"\S+\.yaml", line):
                 assert (ROOT / path).is_file() or path in SHOWN, line
+
+
+# Words of Snakemake and of SLURM.
+FOREIGN = {"Directory cannot be locked", "sbatch"}
+
+
+def test_messages_that_troubleshooting_names_are_those_of_the_code():
+    trees = (ast.parse(path.read_text("utf-8")) for path in (ROOT / "src").rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    texts = [str(node.value) for node in nodes]
+    lines = [line for _number, line in prose("docs/troubleshooting.md") if line.startswith("| `")]
+    named = {line: re.match(r"\| `([^`]+)`", line).group(1) for line in lines}
+    assert len(named) > 12
+    for line, message in named.items():
+        pieces = [piece.strip(" .:;,()") for piece in re.split(r"\.\.\.+|\bN\b", message)]
+        found = [any(piece in text for text in texts) for piece in pieces if len(piece) > 7]
+        assert message in FOREIGN or any(found), line
