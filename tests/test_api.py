@@ -112,7 +112,7 @@ def test_the_page_is_in_step_with_the_docstrings():
 
 def test_there_are_a_dozen_names_and_they_load_nothing_before_they_are_used():
     assert len(ln.__all__) == len(set(ln.__all__)) <= 12
-    assert set(ln.__all__) <= set(dir(ln))
+    assert set(ln.__all__) == set(ln._PLACES) <= set(dir(ln))
     heavy = "{'torch', 'transformers', 'numba', 'pandas'}"
     code = f"import sys, langneurons; print(sorted({heavy} & {{*sys.modules}}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -358,14 +358,22 @@ def write_gguf(path, model):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_gguf_file_is_converted(tmp_path, tied):
-    pytest.importorskip("gguf")
+def test_gguf_file_is_converted(tmp_path, monkeypatch, tied):
+    reader, parsed = pytest.importorskip("gguf").GGUFReader, []
+
+    class Counting(reader):
+        def __init__(self, path, *more):
+            parsed.append(str(path))
+            super().__init__(path, *more)
+
+    monkeypatch.setattr("gguf.GGUFReader", Counting)
     model = tiny_model("qwen2", tie_word_embeddings=tied)
     path, out = tmp_path / "tiny.gguf", tmp_path / "out"
     write_gguf(path, model)
     source = GgufSource(kind="gguf", path=str(path), terms="https://example.org/terms")
     entry = ModelEntry(source=source, dtype="float32")
     manifest = prepare.prepare_model(entry, out)
+    assert len(parsed) == 1  # for the configuration, the weights, their type and the tokenizer
     assert manifest["revision"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (manifest["path"], manifest["model_type"]) == (".", "qwen2")
     config = read_json(out / "config.json")

@@ -5,6 +5,8 @@ import hashlib
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +42,29 @@ def check_gguf(path: Path) -> None:
         raise ValueError(f"{path}: a Git LFS pointer; fetch the file with `git lfs pull`")
     if start[:4] != b"GGUF":
         raise ValueError(f"{path}: not a GGUF file, which begins with the letters GGUF")
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Let every reader of a GGUF file within the block share one parse of the file.
+
+    A vocabulary of 262,144 words takes several seconds of Python to parse, and the library parses
+    it for the configuration, the weights and the tokenizer each.
+    """
+    import gguf
+
+    plain, known = gguf.GGUFReader, {}
+
+    def reader(path: str | Path) -> gguf.GGUFReader:
+        if str(path) not in known:
+            known[str(path)] = plain(path)
+        return known[str(path)]
+
+    gguf.GGUFReader = reader
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = plain
 
 
 def gguf_type(path: Path) -> str:

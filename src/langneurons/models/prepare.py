@@ -38,6 +38,7 @@ from langneurons.models.gguf import (
     convert,
     gguf_type,
     keep_terms,
+    read_once,
     share,
 )
 from langneurons.models.load import (
@@ -224,12 +225,13 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
             check_sha256(path, revision, source.sha256, "is it the right file?")
         if source.terms is not None:
             log.info("%s: TERMS OF USE APPLY, see %s", source_name(source), source.terms)
-        try:
-            convert(path, directory)
-        except Exception as error:  # readers of GGUF raise whatever a wrong number leads to
-            name = path.name if source.path is None else source.path
-            raise ValueError(f"{name}: cannot be converted ({first_line(error)})") from error
-        write_json(directory / GGUF_TYPE, {"type": gguf_type(path)})
+        with read_once():
+            try:
+                convert(path, directory)
+            except Exception as error:  # readers of GGUF raise whatever a wrong number leads to
+                name = path.name if source.path is None else source.path
+                raise ValueError(f"{name}: cannot be converted ({first_line(error)})") from error
+            write_json(directory / GGUF_TYPE, {"type": gguf_type(path)})
     finally:
         shutil.rmtree(work)
     small, weights = _needed(path.name for path in directory.iterdir() if path.is_file())
