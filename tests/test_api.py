@@ -106,7 +106,7 @@ def test_the_examples_hold_for_the_embedded_model(monkeypatch):
 
 
 def test_the_page_is_in_step_with_the_docstrings():
-    command = [sys.executable, ROOT / "docs" / "write_api.py", "--check"]
+    command = [sys.executable, ROOT / "tools" / "api_page.py", "--check"]
     assert subprocess.run(command).returncode == 0
 
 

@@ -47,8 +47,8 @@ def bare(wheel, tmp_path_factory):
     work = folder / "work"
     work.mkdir()
 
-    def run(*arguments):
-        given = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    def run(*arguments, **more):
+        given = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | more
         return subprocess.run(
             [python, *arguments], cwd=work, env=given, capture_output=True, text=True
         )
@@ -90,3 +90,36 @@ def test_the_workflow_is_planned(bare):
     done = bare("-m", "langneurons", "demo", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "select_neurons" in done.stdout
+
+
+EXAMPLE = """
+import sys
+import langneurons as ln
+
+model = ln.load(sys.argv[1])
+statistics = ln.collect(model, {"aa": "w1 w2 w3 " * 400, "bb": "w50 w51 w52 " * 400})
+neurons = ln.select(statistics, "mean_difference", rate=0.1)
+plan = ln.plan(neurons, "aa", "set", 3.0)
+untouched, written = ln.generate(model, ["w1 w2"], under=[None, plan], max_new_tokens=3)
+print(len(untouched), len(written), plan.neurons == neurons.counts()["aa"] > 0)
+"""
+
+
+def test_the_interface_works_away_from_the_repository(bare, tmp_path):
+    from tiny import tiny_model, tiny_tokenizer
+
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    done = bare("-c", EXAMPLE, str(tmp_path / "model"), LANGNEURONS_CACHE=str(tmp_path / "cache"))
+    assert done.stdout.strip() == "1 1 True", done.stderr
+
+
+def test_without_the_extras_the_interface_works_and_commands_name_what_is_missing(bare):
+    names = ["snakemake", "bitsandbytes", "lm_eval"]
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({names}));"
+    done = bare("-c", hidden + "import langneurons as ln; print(sorted(ln.mini_texts(['vi'])))")
+    assert done.stdout.strip() == "['vi']", done.stderr
+    command = hidden + "from langneurons.cli import main; sys.exit(main(['demo', '--dry-run']))"
+    done = bare("-c", command)
+    assert done.returncode == 1 and "pip install 'langneurons[workflow,model]'" in done.stderr
+    assert "Traceback" not in done.stderr

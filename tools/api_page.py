@@ -1,6 +1,6 @@
 """Write docs/api.md from the signatures and docstrings of the public interface.
 
-python docs/write_api.py [--check]
+python tools/api_page.py [--check]
 """
 
 import ast
@@ -150,7 +150,7 @@ def page() -> str:
     order = names()
     contents = wrapped(" · ".join(f"[{name}](#{name.lower()})" for name in order))
     head = [
-        "<!-- Written by docs/write_api.py from the docstrings. -->",
+        "<!-- Written by tools/api_page.py from the docstrings. -->",
         "# Python interface",
         "",
         wrapped(ast.get_docstring(tree)),
@@ -165,7 +165,7 @@ def main() -> int:
     text = page()
     if "--check" in sys.argv[1:]:
         if PAGE.read_text(encoding="utf-8") != text:
-            print("docs/api.md is out of step; run: python docs/write_api.py", file=sys.stderr)
+            print("docs/api.md is out of step; run: python tools/api_page.py", file=sys.stderr)
             return 1
         return 0
     PAGE.write_text(text, encoding="utf-8")
