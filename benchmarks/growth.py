@@ -144,7 +144,8 @@ def _corpus(blocks: int):
 def _tokens(repeats: int, folder: Path) -> dict:
     from common import IDENTITY
 
-    from langneurons.activations.collect import Settings, collect
+    from langneurons.activations.collect import collect
+    from langneurons.activations.settings import StatisticsConfig
     from langneurons.models.language_model import LanguageModel
 
     model, sizes, seconds = _model(), [], []
@@ -153,7 +154,9 @@ def _tokens(repeats: int, folder: Path) -> dict:
         sizes.append(blocks * BLOCK)
         seconds.append(
             _least(
-                lambda c=corpus: collect(LanguageModel(model, identity=IDENTITY), c, Settings()),
+                lambda c=corpus: collect(
+                    LanguageModel(model, identity=IDENTITY), c, StatisticsConfig()
+                ),
                 repeats,
             )
         )

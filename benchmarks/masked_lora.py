@@ -393,6 +393,7 @@ def _trainer(given, base, route: str, share: float | None, tokens):
     """Return a function that takes one step, the model and the optimiser."""
     import torch
 
+    from langneurons.models.sites import MlpSites
     from langneurons.training.losses import token_loss
 
     chosen = None if share is None else _chosen(given, share, base.config.num_hidden_layers)
@@ -406,7 +407,7 @@ def _trainer(given, base, route: str, share: float | None, tokens):
     def step() -> None:
         with autocast:
             if route == LOSS:
-                loss = token_loss(model, tokens, mask, tokens)[0] / tokens[:, 1:].numel()
+                loss = token_loss(MlpSites(model), tokens, mask, tokens)[0] / tokens[:, 1:].numel()
             else:
                 loss = model(input_ids=tokens, labels=tokens).loss
         loss.backward()

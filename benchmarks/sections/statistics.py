@@ -81,12 +81,13 @@ def passes(setting: Setting) -> list[Check]:
     import numpy as np
     import torch
 
-    from langneurons.activations.collect import Collector, Settings, _pass
+    from langneurons.activations.collect import Collector, _pass
+    from langneurons.activations.settings import StatisticsConfig
     from langneurons.models.sites import MlpSites
 
     found = {}
     for device in (setting.device, "cpu"):
-        collector = Collector(MlpSites(small_model(device)), Settings(batch_blocks=4))
+        collector = Collector(MlpSites(small_model(device)), StatisticsConfig(batch_blocks=4))
         tokens = torch.arange(4 * 33).reshape(4, 33).remainder(509).to(device)
         mask = torch.ones(4, 33, dtype=torch.bool)
         mask[:, 0] = False
@@ -109,10 +110,11 @@ def _collecting(model, tokens, **changes):
     """Return a function that runs one hooked forward pass."""
     import torch
 
-    from langneurons.activations.collect import Collector, Settings, _pass
+    from langneurons.activations.collect import Collector, _pass
+    from langneurons.activations.settings import StatisticsConfig
     from langneurons.models.sites import MlpSites
 
-    collector = Collector(MlpSites(model), Settings(batch_blocks=len(tokens), **changes))
+    collector = Collector(MlpSites(model), StatisticsConfig(batch_blocks=len(tokens), **changes))
     mask = torch.ones(tokens.shape, dtype=torch.bool)
     mask[:, 0] = False
     documents = torch.zeros(tokens.shape, dtype=torch.int64)

@@ -38,11 +38,12 @@ def _loss(wrapped, route: str, tokens):
     """Return the mean loss: the model's own for PEFT, else the package's."""
     import torch
 
+    from langneurons.models.sites import MlpSites
     from langneurons.training.losses import token_loss
 
     if route == "PEFT":
         return wrapped(input_ids=tokens, labels=tokens).loss
-    total, _ = token_loss(wrapped, tokens, torch.ones_like(tokens), tokens)
+    total, _ = token_loss(MlpSites(wrapped), tokens, torch.ones_like(tokens), tokens)
     return total / tokens[:, 1:].numel()
 
 
