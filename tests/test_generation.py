@@ -11,8 +11,8 @@ from tiny import tiny_model, tiny_tokenizer
 from langneurons.base.store import SideStore
 from langneurons.data.questions import prepare_questions, prompts, read_questions
 from langneurons.evaluation.forcing import cumulative, fall_back, force
-from langneurons.evaluation.judging import judged
 from langneurons.evaluation.run import Run
+from langneurons.evaluation.texts import judged
 from langneurons.interventions.plan import Plan
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites

@@ -6,7 +6,8 @@ import pytest
 
 from langneurons.base import scripts
 from langneurons.base.languages import KNOWN_LANGUAGES
-from langneurons.evaluation import degeneracy, metrics
+from langneurons.evaluation import texts
+from langneurons.evaluation.metrics import answers as metrics
 from langneurons.evaluation.steering_shift import premise
 
 
@@ -194,4 +195,4 @@ def test_a_premise_has_no_space_in_any_unspaced_language(lang):
     "text, expected", [("ရေ a", ["ရ", "ေ", "a"]), ("𠀀々x", ["𠀀", "々", "x"])]
 )
 def test_units_of_texts(text, expected):
-    assert degeneracy.units(text) == expected
+    assert texts.units(text) == expected

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from langneurons.base.io import read_parquet, write_parquet
 from langneurons.evaluation.identification import check_labels
-from langneurons.evaluation.judging import judged
+from langneurons.evaluation.texts import judged
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

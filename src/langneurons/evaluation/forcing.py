@@ -4,7 +4,7 @@ Forcing (Gurgurov et al. 2025): questions in a source language, answered while t
 target language are activated, and those of the source deactivated where the intervention says so;
 all ordered pairs, same-language pairs included. Fallback: questions in one language, answered while
 the neurons of more and more languages are overwritten, first of none. Both decode greedily. Texts
-are kept as they are; `langneurons.evaluation.judging` tells their languages afterwards, so that
+are kept as they are; `langneurons.evaluation.texts` tells their languages afterwards, so that
 another identifier decodes nothing again.
 """
 

@@ -100,7 +100,7 @@ class Generating(Prompted):
         gt=0,
         lt=1,
         description="A text counts as degenerate if more than this share of it repeats what came"
-        " before (langneurons.evaluation.degeneracy), or if it holds no letter.",
+        " before (langneurons.evaluation.texts), or if it holds no letter.",
     )
 
 

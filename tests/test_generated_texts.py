@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from langneurons.evaluation.degeneracy import distinct, is_degenerate, longest_run, measures, units
+from langneurons.evaluation.texts import distinct, is_degenerate, longest_run, measures, units
 
 MINI = files("langneurons") / "data" / "mini" / "corpus"
 LANGS = ("en", "fr", "es", "vi", "id", "ja", "zh", "hi", "ur")

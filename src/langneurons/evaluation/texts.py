@@ -1,4 +1,4 @@
-"""How far a generated text repeats itself.
+"""Generated texts: the language of each, and how far it repeats itself.
 
 Forcing a language does not succeed if the text repeats one word.
 
@@ -11,9 +11,13 @@ The longest stretch is also looked for among characters, so that "hahahaha" coun
 
 import re
 import zlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 
 from langneurons.base.scripts import SYLLABIC, UNSPACED, character_class
+from langneurons.evaluation.identification import identify
 
 MEASURES = ("distinct_1", "distinct_2", "repetition", "run", "compression")
 LONGEST_BLOCK = 20
@@ -68,3 +72,20 @@ def is_empty(text: str) -> bool:
 def is_degenerate(text: str, found: dict[str, float], threshold: float) -> bool:
     """Return whether a text is empty, or repeats itself in more than `threshold` of its units."""
     return is_empty(text) or max(found["repetition"], found["run"]) > threshold
+
+
+def judged(frame: pd.DataFrame, identifier: Mapping[str, Any], threshold: float) -> pd.DataFrame:
+    """Return records with the columns identified, empty, degenerate and every measure.
+
+    `frame` has a column text; `threshold` is the share of repetition that counts as degenerate.
+    """
+    texts = list(frame["text"])
+    rows = [measures(text) for text in texts]
+    return frame.assign(
+        identified=identify(texts, identifier),
+        empty=[is_empty(text) for text in texts],
+        degenerate=[
+            is_degenerate(text, row, threshold) for text, row in zip(texts, rows, strict=True)
+        ],
+        **{name: [row[name] for row in rows] for name in (rows[0] if rows else ())},
+    )
