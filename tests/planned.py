@@ -16,12 +16,12 @@ from langneurons.base.errors import ConfigError
 from langneurons.base.yaml import parse_yaml
 from langneurons.config import Config
 from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
-from langneurons.jobs.parameters import figure_path, stage
+from langneurons.jobs.parameters import stage
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text(encoding="utf-8"))
 TARGETS = ("table", "figure", "report", "neuron", "statistics", "resource", "perplexity", "lss")
-TARGETS += ("evaluation", "score")
+TARGETS += ("evaluation", "all_score")
 
 
 def _python(name: str) -> str:
@@ -126,8 +126,11 @@ def jobs(config: Config) -> list[tuple[str, dict[str, str]]]:
         if getattr(config, analysis) is not None:
             for lang in question_languages(config, analysis):
                 add("prepare_questions", analysis=analysis, lang=lang)
-    for rule in ("show", "show_lss", "page"):
+    for rule in ("labels", "name_figures", "page"):
         add(rule)
+    for model in config.models:
+        for protocol in ("", *config.protocols):
+            add("draw_figures", model=model, protocol=protocol)
     return found
 
 
@@ -138,10 +141,14 @@ def plan(config: Config, folder: Path) -> Counter:
         files = names[f"{target}_files"]()
         assert all(isinstance(path, str) for path in files)
     names["one_table_per_model"]()
-    for name in config.results.figures:
-        assert figure_path(config, name) in names["figure_files"]()
-        names["about_figure"](name)
+    drawn = names["figure_files"]()
+    assert all(f"{stem}.svg" in drawn for stem in names["NAMED"].values())
+    for family, tables in names["TABLES"].items():
+        assert names["table_inputs"](family) and names["table_outputs"](tables)
     for model in config.models:
+        for protocol in ("", *config.protocols):
+            assert names["drawing_inputs"](model, protocol) or not names["drawn"](model, protocol)
+            assert set(names["drawing_outputs"](model, protocol)[::3]) <= set(drawn)
         names["memory"](Wildcards(model=model), 2)
         names["minutes"](Wildcards(model=model), 3)
         names["layers_needed"](Wildcards(model=model))

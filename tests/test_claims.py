@@ -3,31 +3,34 @@
 import numpy as np
 import pandas as pd
 import pytest
+from labelled import labels
 
 from langneurons.reporting.claims import CLAIMS, HOLDS, VERDICTS, decide, pooled, spearman
 
 RESULTS = {"bootstrap": 500, "confidence": 0.95, "alpha": 0.05, "seed": 0, "margin": 0.01}
-SHOW = {
-    "results": RESULTS,
-    "roles": {"zero": ["zero"], "low": ["p10"], "random": {"random": "lape"}},
-    "models": {"m": "M"},
-    "tasks": {"t": "T"},
-    "adapter_fields": {
-        "+".join(("x+y", choice, *rest)): dict(
-            zip(
-                ("finetuning", "choice", "selection", "langset", "target"),
-                ("x+y", choice, *(rest or (None, None, None))),
-                strict=True,
+SHOW = labels(
+    **{
+        "results": RESULTS,
+        "roles": {"zero": ["zero"], "low": ["p10"], "random": {"random": "lape"}},
+        "models": {"m": "M"},
+        "tasks": {"t": "T"},
+        "adapter_fields": {
+            "+".join(("x+y", choice, *rest)): dict(
+                zip(
+                    ("finetuning", "choice", "selection", "langset", "target"),
+                    ("x+y", choice, *(rest or (None, None, None))),
+                    strict=True,
+                )
             )
-        )
-        for choice, *rest in (
-            ("none",),
-            ("target", "lape", "s", "vi"),
-            ("target", "random", "s", "vi"),
-            ("target", "other", "s", "vi"),
-        )
-    },
-}
+            for choice, *rest in (
+                ("none",),
+                ("target", "lape", "s", "vi"),
+                ("target", "random", "s", "vi"),
+                ("target", "other", "s", "vi"),
+            )
+        },
+    }
+)
 NONE = ("none", "none", "none")
 
 

@@ -1224,7 +1224,7 @@ def test_a_sweep_is_one_intervention_per_layer_wherever_it_is_listed():
     assert config.tasks["xnli"].interventions == (*ranges, *layers)
     found = {name: entry.steps[0].layers for name, entry in config.interventions.items()}
     assert found["zero.L02"] == (2, 2) and found["p90.L04-07"] == (4, 7)
-    labels = stage(config, "show")["interventions"]
+    labels = stage(config, "labels")["interventions"]
     assert labels["zero.L02"] == "silenced, layer 02"
     assert labels["p90.L04-07"] == "p90, layers 04-07"
     conditions = config.task_conditions("tiny", "xnli", "vi")

@@ -3,64 +3,66 @@
 import numpy as np
 import pandas as pd
 import pytest
+from labelled import labels
 from scored import counts
 
 from langneurons.base.io import DamagedFile, write_parquet
+from langneurons.reporting.layouts import in_sequence, names_of
 from langneurons.reporting.records import (
     evaluation_files,
     in_order,
-    in_sequence,
-    names_of,
     protocols,
 )
 from langneurons.reporting.tables.tasks import task_scores
 
 RESULTS = {"bootstrap": 50, "confidence": 0.95, "alpha": 0.05, "seed": 0}
-SHOW = {
-    "tasks": {"t": "T"},
-    "adapters": {"base": "base", "x+none": "X: none"},
-    "order": ["vi", "en"],
-    "selections": {"lape": "LAPE", "control": "control"},
-    "labels": {"en-vi": "two"},
-    "interventions": {"p90": "P90", "zero": "0"},
-    "sequence": {
-        "models": ["m"],
-        "language_sets": ["two"],
-        "selections": ["lape", "control"],
-        "interventions": ["zero", "p90"],
-        "tasks": ["t"],
-    },
-    "protocols": {
-        "corrected": {"evaluation": "corrected", "perplexity": "corrected"},
-        "site": {"evaluation": "intervention_site", "perplexity": "intervention_site"},
-        "answers": {"evaluation": "corrected", "perplexity": "corrected"},
-    },
-}
+SHOW = labels(
+    **{
+        "tasks": {"t": "T"},
+        "adapters": {"base": "base", "x+none": "X: none"},
+        "languages": ["vi", "en"],
+        "selections": {"lape": "LAPE", "control": "control"},
+        "sets": {"en-vi": "two"},
+        "interventions": {"p90": "P90", "zero": "0"},
+        "sequence": {
+            "models": ["m"],
+            "language_sets": ["two"],
+            "selections": ["lape", "control"],
+            "interventions": ["zero", "p90"],
+            "tasks": ["t"],
+        },
+        "protocols": {
+            "corrected": {"evaluation": "corrected", "perplexity": "corrected"},
+            "site": {"evaluation": "intervention_site", "perplexity": "intervention_site"},
+            "answers": {"evaluation": "corrected", "perplexity": "corrected"},
+        },
+    }
+)
 
 
 def test_scores_follow_the_configuration():
     rows = [
         ("en", "none", "none", "none"),
-        ("en", "two", "LAPE", "0"),
-        ("en", "two", "LAPE", "P90"),
-        ("vi", "two", "control", "0"),
-        ("vi", "two", "LAPE", "0"),
+        ("en", "en-vi", "lape", "zero"),
+        ("en", "en-vi", "lape", "p90"),
+        ("vi", "en-vi", "control", "zero"),
+        ("vi", "en-vi", "lape", "zero"),
         ("vi", "none", "none", "none"),
     ]
     frame = pd.DataFrame(rows, columns=["lang", "langset", "selection", "intervention"])
-    frame = frame.assign(task="T", metric="accuracy", adapter="base", mean=range(6))
+    frame = frame.assign(task="t", metric="accuracy", adapter="base", mean=range(6))
     assert in_order(frame, SHOW)["mean"].tolist() == [5, 4, 3, 0, 1, 2]
 
 
 def test_a_result_belongs_to_every_protocol_that_agrees_on_its_points(tmp_path):
-    path = tmp_path / "m/evaluation/corrected/base/t/vi.parquet"
+    path = tmp_path / "results/m/evaluation/corrected/base/t/vi.parquet"
     assert protocols(path, "evaluation", SHOW) == ["corrected", "answers"]
-    path = tmp_path / "m/evaluation/intervention_site/base/t/vi.parquet"
+    path = tmp_path / "results/m/evaluation/intervention_site/base/t/vi.parquet"
     assert protocols(path, "evaluation", SHOW) == ["site"]
 
 
 def test_records_of_a_corpus_metric_hold_its_counts(tmp_path):
-    path = tmp_path / "m/evaluation/corrected/base/flores/fr.parquet"
+    path = tmp_path / "results/m/evaluation/corrected/base/flores/fr.parquet"
     names = ("lang", "langset", "selection", "intervention", "target", "item", "prediction", "gold")
     found = counts("chrf++", "une barque", ["une barque rouge"]) | dict.fromkeys(names, "x")
     metadata = {"model": "m", "adapter": "base", "task": "flores", "lang": "fr"}
@@ -75,7 +77,7 @@ def test_records_of_a_corpus_metric_hold_its_counts(tmp_path):
 
 
 def test_records_of_a_metric_of_groups_have_it_at_the_first_of_each(tmp_path):
-    path = tmp_path / "m/evaluation/corrected/base/flores/fr.parquet"
+    path = tmp_path / "results/m/evaluation/corrected/base/flores/fr.parquet"
     metadata = {"model": "m", "adapter": "base", "task": "flores", "lang": "fr"}
     metadata["metrics"] = ["mean_bleu", "sentence_bleu"]
     labels = ["none"] * 4, ["all", "lape", "zero", "en"]
@@ -135,6 +137,6 @@ def test_a_file_elsewhere_is_no_result():
 def test_results_stand_in_the_order_of_the_configuration():
     folder = "results/m/perplexity/corrected/en-vi"
     paths = [f"{folder}/{s}/{i}.parquet" for s in ("control", "lape") for i in ("p90", "zero")]
-    assert in_sequence(paths, "perplexity", SHOW) == [
+    assert in_sequence(paths, "perplexity", SHOW.sequence) == [
         f"{folder}/{s}/{i}.parquet" for s in ("lape", "control") for i in ("zero", "p90")
     ]

@@ -346,7 +346,7 @@ def test_scores_by_target_and_by_layer(tmp_path, kept):
     curves = by_layer(scores, sweep).set_index(["curve", "layers"])["value"]  # one panel
     assert curves["the language's own", "01"] == pytest.approx(10)
     assert curves["another's", "00"] == pytest.approx(-15)
-    draw_layer_curves(by_layer(scores, sweep), "variant", "t", tmp_path / "a.svg", zero=0.0)
+    draw_layer_curves(by_layer(scores, sweep), "variant", "t", tmp_path / "a", zero=0.0)
     first = scores[scores["intervention"] == "p.L00"]
     draw_targets(first, ["vi", "en"], "t", tmp_path / "b")
     adapters = pd.concat([first.assign(adapter=name) for name in ("x: none", "x: LAPE en")])

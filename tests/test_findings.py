@@ -3,18 +3,21 @@
 import numpy as np
 import pandas as pd
 import pytest
+from labelled import labels
 
-from langneurons.jobs.parameters import quoted
 from langneurons.reporting.findings import findings
+from langneurons.reporting.labels import quoted
 from langneurons.reporting.report import folded
 
-SHOW = {
-    "language_names": {"en": "English", "fr": "French", "hi": "Hindi"},
-    "results": {"confidence": 0.95, "alpha": 0.05, "paper": ""},
-    "roles": {"random": {"control": "lape"}},
-    "selections": {"lape": "LAPE", "control": "random, same layers", "other": "Other"},
-    "sequence": {"selections": ["lape", "control", "other"]},
-}
+SHOW = labels(
+    **{
+        "language_names": {"en": "English", "fr": "French", "hi": "Hindi"},
+        "results": {"confidence": 0.95, "alpha": 0.05, "paper": ""},
+        "roles": {"random": {"control": "lape"}},
+        "selections": {"lape": "LAPE", "control": "random, same layers", "other": "Other"},
+        "sequence": {"selections": ["lape", "control", "other"]},
+    }
+)
 LABELS = {"model": "M", "protocol": "corrected", "languages": "set", "intervention": "zero"}
 
 

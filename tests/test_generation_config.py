@@ -7,7 +7,8 @@ import pytest
 from langneurons.base.errors import ConfigError
 from langneurons.config import build
 from langneurons.config.config import entry_languages
-from langneurons.jobs.parameters import figure_path, stage
+from langneurons.jobs.parameters import stage
+from langneurons.reporting.kinds import named_figure
 
 QUESTIONS = {"kind": "jsonl", "path": "q/{lang}.jsonl"}
 GOOD = {
@@ -185,7 +186,7 @@ FIGURE = {"model": "m", "languages": "big"}
 )
 def test_named_figures(figure, path):
     config = build(changed(results={"figures": {"fig1": FIGURE | figure}}))
-    assert figure_path(config, "fig1") == f"results/figures/good/m/corrected/{path}"
+    assert f"{named_figure(config, 'fig1').stem}.svg" == f"results/figures/good/m/corrected/{path}"
 
 
 @pytest.mark.parametrize(

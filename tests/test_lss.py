@@ -19,7 +19,7 @@ from langneurons.data.facts import fetch_facts, prepare_facts, read_facts
 from langneurons.evaluation.run import Run
 from langneurons.evaluation.steering_shift import measure, premise, requests
 from langneurons.interventions.plan import Plan
-from langneurons.jobs.parameters import stage
+from langneurons.jobs.parameters import labels_of, stage
 from langneurons.models.encoding import Encoder
 from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.tables.steering_shift import ALL, judged, lss_cells, lss_summary, matrix
@@ -467,7 +467,7 @@ def test_cells_and_languages():
         intervention="mean",
     )
     assert given["way"] == "paper" and given["bases"] == ["en", "hi"]
-    assert stage(built, "show_lss")["controls"] == {"control": "LAPE"}
+    assert labels_of(built).controls == {"random": "lape"}
 
 
 def test_the_protocol_reaches_the_stage_alone():

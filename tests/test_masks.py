@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from labelled import labels
 from test_workflow import Checkout
 
 from langneurons.config import read_configs
 from langneurons.reporting.masks import Counts, cells, read_counts, spearman
 from langneurons.reporting.page import _shares
+from langneurons.reporting.printed import read_printed
 from langneurons.reporting.published import (
     agreement,
     compare,
-    kinds,
     laid_out,
     layouts,
     own_neurons,
     printed_cells,
     published_masks,
-    table_names,
 )
 from langneurons.selection.orders import ORDERS
 from langneurons.selection.table import NeuronTable
@@ -87,7 +87,7 @@ def test_every_mask_has_its_model_selection_and_languages_in_the_configuration(n
     config = read_configs([ROOT / f"config/papers/{name}.yaml"])
     path = FOLDER / f"{name}.yaml"
     assert config.results.published == f"config/published/{name}.yaml"
-    assert kinds(path) == {"neurons"}
+    assert read_printed(path).kinds == {"neurons"}
     for mask in published_masks(path):
         sets = [set(config.language_sets[one]) for one, selection in config.cells(mask["model"])
                 if selection == mask["selection"]]  # fmt: skip
@@ -137,13 +137,15 @@ other,1,1
 """,
 }
 OURS = {"en": [(0, 0), (3, 1)], "vi": [(0, 0), (0, 1), (3, 1), (3, 2)], "zh": [(3, 1), (2, 5)]}
-SHOW = {
-    "results": {"stand_ins": {}},
-    "models": {"m": "M"},
-    "selections": {"lape": "LAPE"},
-    "interventions": {},
-    "language_names": {"en": "English", "vi": "Vietnamese", "zh": "Chinese"},
-}
+SHOW = labels(
+    **{
+        "results": {"stand_ins": {}},
+        "models": {"m": "M"},
+        "selections": {"lape": "LAPE"},
+        "interventions": {},
+        "language_names": {"en": "English", "vi": "Vietnamese", "zh": "Chinese"},
+    }
+)
 
 
 def table(neurons=OURS) -> NeuronTable:
@@ -256,7 +258,7 @@ def test_a_stand_in_takes_the_published_models_place(spec):
 
 
 def test_tables_are_laid_out_with_difference_and_ratio(spec):
-    assert table_names(spec) == [
+    assert read_printed(spec).table_names == [
         *("masks_totals", "masks_languages", "masks_pairs", "masks_correlations"),
     ]
     frame, _ = compared(spec, [("m", "lape", table())])
@@ -300,7 +302,7 @@ def test_the_graph_makes_the_tables(spec, tmp_path):
     (checkout.path / "m").mkdir()
     (checkout.path / "m/config.json").write_text("{}")
     table().to_parquet(checkout.path / "results/m/neurons/en-vi-zh/lape.parquet")
-    names = ("published", "published_summary", *table_names(spec))
+    names = ("published", "published_summary", *read_printed(spec).table_names)
     files = [f"results/tables/hand/{name}.csv" for name in names]
     checkout.make("--allowed-rules", "tabulate_published", "--", *files)
     frame, related = compared(spec, [("m", "lape", table())])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from labelled import labels
 from sacrebleu.metrics import BLEU
 from scored import counts
 
@@ -115,13 +116,15 @@ def test_agreement_counts_cells():
     assert (row["printed"], row["run"], row["inside"]) == (54, 2, 1)
 
 
-SHOW = {
-    "results": {"stand_ins": {}},
-    "models": {"llama-3.1-8b": "Llama 3.1 8B", "mistral-nemo-12b": "Mistral Nemo 12B"},
-    "selections": {"lape": "LAPE"},
-    "interventions": {"zero": "0"},
-    "language_names": {"vi": "Vietnamese"},
-}
+SHOW = labels(
+    **{
+        "results": {"stand_ins": {}},
+        "models": {"llama-3.1-8b": "Llama 3.1 8B", "mistral-nemo-12b": "Mistral Nemo 12B"},
+        "selections": {"lape": "LAPE"},
+        "interventions": {"zero": "0"},
+        "language_names": {"vi": "Vietnamese"},
+    }
+)
 
 
 def layout(item):

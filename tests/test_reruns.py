@@ -83,6 +83,7 @@ EDITS = {
     "a figure's colour": (appended(f"{SRC}/reporting/figures/canvas.py", CODE), NONE),
     "tables": (appended(f"{SRC}/reporting/tables/tasks.py", CODE), NONE),
     "results page": (appended(f"{SRC}/reporting/page.py", CODE), NONE),
+    "what figures there are": (appended(f"{SRC}/reporting/kinds.py", CODE), NONE),
     "a module that no job reaches": (appended(f"{SRC}/jobs/costs.py", CODE), NONE),
     "a protocol that differs in tables only": (
         setting("protocols.ids", {"answers": "paper"}),
@@ -222,3 +223,24 @@ def test_an_edit_reruns_exactly_what_it_touches(edit, name):
     planned = edit.planned()
     computing = {rule: n for rule, n in planned.items() if not rule.startswith(SHOWING)}
     assert computing == expected
+
+
+PROTOCOLS = ("corrected", "site", "rows")
+
+
+@pytest.mark.parametrize(
+    ("file", "redone"),
+    [
+        ("figures/neurons.py", {"draw_figures@tiny@-"}),
+        ("figures/perplexity.py", {f"draw_figures@tiny@{name}" for name in PROTOCOLS}),
+        ("tables/generation.py", {"tabulate_forcing", "tabulate_fallback", "tabulate_lens"}
+         | {f"draw_figures@tiny@{name}" for name in PROTOCOLS}),
+        ("sources.py", {"tabulate_sources"}),
+        ("tables/published.py", {"tabulate_published"}),
+        ("tables/claims.py", {"tabulate_claims"}),
+    ],
+)  # fmt: skip
+def test_an_edit_of_a_figure_or_table_redoes_that_alone(edit, file, redone):
+    change = appended(f"{SRC}/reporting/{file}", CODE)
+    change(edit)
+    assert set(edit.planned()) - {"write_report", "name_figures"} == redone

@@ -1,6 +1,7 @@
 """Tables of what was read, from the files beside what was fetched."""
 
 import pytest
+from labelled import labels
 from tiny import tiny_tokenizer
 from tokenizers import processors
 
@@ -9,11 +10,13 @@ from langneurons.data.corpus import fetch_text, pack_corpus
 from langneurons.data.settings import CorpusConfig
 from langneurons.reporting.sources import corpus_table, source_table
 
-SHOW = {
-    "models": {"m": "Model M", "local": "Local", "new": "New"},
-    "tasks": {"xcopa": "XCOPA"},
-    "language_names": {"en": "English", "vi": "Vietnamese"},
-}
+SHOW = labels(
+    **{
+        "models": {"m": "Model M", "local": "Local", "new": "New"},
+        "tasks": {"xcopa": "XCOPA"},
+        "language_names": {"en": "English", "vi": "Vietnamese"},
+    }
+)
 OLD, NEW = "1" * 40, "2" * 40
 
 

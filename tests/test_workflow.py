@@ -220,7 +220,7 @@ class Checkout:
         if "Nothing to be done" in text:
             return {}
         stats = re.search(r"job +count\n-+ +-+\n(.*?)\ntotal", text, re.S).group(1)
-        counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+        counts = {rule: int(n) for rule, n in re.findall(r"^(\S+) +(\d+)$", stats, re.M)}
         counts.pop("all", None)
         return counts
 

@@ -15,8 +15,9 @@ from langneurons.base.protocols import STAGES
 from langneurons.config.config import entry_languages
 from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
-from langneurons.reporting.published import kinds, table_names
-from langneurons.jobs.parameters import figure_path, quoted, stage as stage_parameters
+from langneurons.jobs.parameters import stage as stage_parameters
+from langneurons.reporting.families import FAMILIES, table_families
+from langneurons.reporting.kinds import KINDS, all_figures, figures, named_figure, report_labels
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
@@ -40,12 +41,10 @@ if workflow.global_resources.get("network") is None:
 
 SOURCES.keep_in(Path.cwd() / ".snakemake" / "sources.json")
 SETS = cfg.directory_languages()
-LABELS = cfg.labels()
-SWEPT = {name: sweep for sweep, parts in cfg.sweeps().items() for name in parts.values()}
 PAPER = cfg.name
 PRINTED = cfg.results.published and str(project_file(cfg.results.published))
-PRINTED_TABLES = table_names(PRINTED) if PRINTED else []
-PRINTED_KINDS = kinds(PRINTED) if PRINTED else set()
+TABLES = table_families(cfg)
+NAMED = {name: named_figure(cfg, name).stem for name in cfg.results.figures}
 
 
 def alternatives(words):
@@ -61,15 +60,6 @@ def lss_bases():
     return sorted({lang for folder, _, _ in cells for lang in cfg.lss_languages(folder)[0]})
 
 
-def writes_own(model, task):
-    """Return whether a task is run with a language's own neurons overwritten, sweeps aside."""
-    return any(
-        target == lang and name not in SWEPT
-        for lang in cfg.tasks[task].languages
-        for _, _, name, target in cfg.task_conditions(model, task, lang)
-    )
-
-
 wildcard_constraints:
     model=alternatives(cfg.models),
     lang=alternatives(
@@ -79,25 +69,20 @@ wildcard_constraints:
     ),
     shard=r"\d+",
     langset=alternatives(SETS),
-    label=alternatives(cfg.language_sets),
     selection=alternatives(cfg.selections),
     intervention=alternatives(cfg.interventions),
-    sweep=alternatives(cfg.sweeps()),
     task=alternatives(cfg.tasks),
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
     analysis="forcing|fallback|lens",
     variant=alternatives(variant for name in STAGES for variant in cfg.variants(name)),
-    protocol=alternatives(cfg.protocols),
-    figure=alternatives(cfg.results.figures),
-    paper=alternatives([PAPER]),
 
 
-def stage(name, *wildcards):
+def stage(name, *wildcards, **given):
     """Return an input-free parameter function: what the configuration says of a job."""
 
     def parameters(wc):
-        return stage_parameters(cfg, name, **{key: wc[key] for key in wildcards})
+        return stage_parameters(cfg, name, **{key: wc[key] for key in wildcards}, **given)
 
     return parameters
 
@@ -237,83 +222,13 @@ def evaluation_files():
 
 def table_files():
     """Return every table of this configuration."""
-    names = ["neurons", "overlap", "selections", "layers", "activations"]
-    if cfg.perplexity is not None:
-        names += ["perplexity", "perplexity_summary"]
-    if cfg.lss is not None:
-        names += ["lss", "lss_summary"]
-    if cfg.tasks:
-        names.append("tasks")
-    if cfg.forcing is not None:
-        names += ["forcing", "forcing_summary"]
-    if cfg.fallback is not None:
-        names.append("fallback")
-    if cfg.lens is not None:
-        names += ["lens", "lens_tokens"]
-    if cfg.results.published:
-        names += ["published", "published_summary", *PRINTED_TABLES]
-    if cfg.results.claims:
-        names.append("claims")
-    names += ["corpora", "sources"]
-    return [f"results/tables/{PAPER}/{name}.csv" for name in names]
+    return [f"results/tables/{PAPER}/{name}.csv" for names in TABLES.values() for name in names]
 
 
 def figure_files():
     """Return every figure of this configuration."""
-    files = []
-    for model in cfg.models:
-        folder = f"results/figures/{PAPER}/{model}"
-        files.append(f"{folder}/activations.svg")
-        for langset, selection in cfg.cells(model):
-            here = f"{folder}/{langset}"
-            files += [f"{here}/neurons.svg"]
-            files += [f"{here}/{selection}/{kind}.svg" for kind in ("overlap", "layers")]
-            members = set(cfg.language_sets[langset])
-            if any(members.issuperset(triple) for triple in cfg.results.venn):
-                files.append(f"{here}/{selection}/venn.svg")
-        for protocol in cfg.protocols:
-            here = f"{folder}/{protocol}"
-            files += [
-                f"{here}/{LABELS[langset]}/{intervention}/{kind}.svg"
-                for langset, _, intervention in cfg.perplexity_cells(model)
-                for kind in ("perplexity", "cross_entropy")
-            ]
-            shifts = {(LABELS[langset], name) for langset, _, name in cfg.lss_cells(model)}
-            files += [
-                (
-                    f"{here}/{label}/{SWEPT[name]}/lss_layers.svg"
-                    if name in SWEPT
-                    else f"{here}/{label}/{name}/lss.svg"
-                )
-                for label, name in shifts
-            ]
-            files += [
-                f"{here}/{label}/lss_factors.svg" for label, name in shifts if name not in SWEPT
-            ]
-            files += [
-                (
-                    f"{here}/{task}/{label}/{SWEPT[name]}/task_layers.svg"
-                    if name in SWEPT
-                    else f"{here}/{task}/{label}/{name}/targets.svg"
-                )
-                for task, label, name in cfg.target_cells(model)
-            ]
-            tasks = [task for task in cfg.tasks if writes_own(model, task)]
-            files += [f"{here}/{task}/scores.svg" for task in tasks]
-            files += [f"{here}/{name}/curves.svg" for name in cfg.finetunings]
-            files += [
-                f"{here}/{LABELS[langset]}/{intervention}/{analysis}.svg"
-                for analysis in ("forcing", "fallback")
-                for langset, _, intervention in cfg.generation_cells(model, analysis)
-            ]
-            for langset, conditions in cfg.lens_cells(model).items():
-                files.append(f"{here}/{LABELS[langset]}/lens.svg")
-                files += [
-                    f"{here}/{LABELS[langset]}/{intervention}/lens_change.svg"
-                    for _, intervention, _ in conditions
-                ]
-    files += [f"results/figures/{PAPER}/{name}.svg" for name in cfg.results.figures]
-    return sorted(set(files))
+    named = [f"results/figures/{PAPER}/{name}" for name in NAMED]
+    return sorted(f"{stem}.svg" for stem in {*(one.stem for one in all_figures(cfg)), *named})
 
 
 def report_files():

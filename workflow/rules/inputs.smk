@@ -139,23 +139,14 @@ def lens_statistics(wc):
     return list(statistics_of_set(wc).values()) if conditions else []
 
 
-def judged_files(analysis, model=None, protocol=None, label=None, intervention=None):
-    """Return the judged texts of an analysis: all, or those of one figure."""
-    variants = cfg.variants("generation")
-    variants = variants if protocol is None else [cfg.protocols[protocol].variant("generation")]
+def judged_files(analysis):
+    """Return the judged texts of an analysis."""
     return [
-        f"results/{one}/judged/{analysis}/{variant}/{langset}/{selection}/{name}.parquet"
-        for one in ([model] if model else cfg.models)
-        for variant in variants
-        for langset, selection, name in cfg.generation_cells(one, analysis)
-        if label is None or langset == cfg.directory(label)
-        if intervention in (None, name)
+        f"results/{model}/judged/{analysis}/{variant}/{langset}/{selection}/{name}.parquet"
+        for model in cfg.models
+        for variant in cfg.variants("generation")
+        for langset, selection, name in cfg.generation_cells(model, analysis)
     ]
-
-
-def label_judged(analysis, wc):
-    """Return the judged texts of every selection on a set under one intervention."""
-    return judged_files(analysis, wc.model, wc.protocol, wc.label, wc.intervention)
 
 
 def lens_files():
@@ -166,143 +157,6 @@ def lens_files():
         for variant in cfg.variants("generation")
         for langset in cfg.lens_cells(model)
     ]
-
-
-def label_lens(wc):
-    """Return the records of the logit lens on one set."""
-    variant = cfg.protocols[wc.protocol].variant("generation")
-    return f"results/{wc.model}/lens/{variant}/{cfg.directory(wc.label)}.parquet"
-
-
-def table(*names):
-    """Return the files of tables, by name."""
-    files = []
-    for name in names:
-        path = f"results/tables/{PAPER}/{name}"
-        shown = report(
-            f"{path}.csv",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": name},
-        )
-        files += [shown, f"{path}.md", f"{path}.tex"]
-    return files
-
-
-def figure(path, caption, category, **labels):
-    """Return the SVG (shown in the report) and the PNG of a figure."""
-    path = f"results/figures/{PAPER}/{path}"
-    shown = report(
-        f"{path}.svg", caption=f"../report/{caption}.rst", category=category, labels=labels
-    )
-    return {"svg": shown, "png": f"{path}.png"}
-
-
-def set_selections(model, label):
-    """Return the selections that a model has on a language set."""
-    return [selection for langset, selection in cfg.cells(model) if langset == label]
-
-
-def label_tables(wc):
-    """Return the neuron tables of every selection on a set."""
-    folder = cfg.directory(wc.label)
-    names = set_selections(wc.model, wc.label)
-    return [f"results/{wc.model}/neurons/{folder}/{name}.parquet" for name in names]
-
-
-def label_table(wc):
-    """Return the neuron table of one selection on a set."""
-    return f"results/{wc.model}/neurons/{cfg.directory(wc.label)}/{wc.selection}.parquet"
-
-
-def label_matrices(wc):
-    """Return the perplexity matrices of every selection on a set under one intervention."""
-    folder = cfg.directory(wc.label)
-    variant = cfg.protocols[wc.protocol].variant("perplexity")
-    return [
-        f"results/{wc.model}/perplexity/{variant}/{langset}/{selection}/{wc.intervention}.parquet"
-        for langset, selection, intervention in cfg.perplexity_cells(wc.model)
-        if langset == folder and intervention == wc.intervention
-    ]
-
-
-def label_shifts(wc):
-    """Return the steering shift of every selection on a set, under one intervention or all.
-
-    All are those of no sweep, or those of the sweep that is named.
-    """
-    sweep = wc.get("sweep")
-    folder = cfg.directory(wc.label)
-    variant = cfg.protocols[wc.protocol].variant("steering")
-    return [
-        f"results/{wc.model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet"
-        for langset, selection, intervention in cfg.lss_cells(wc.model)
-        if langset == folder
-        and wc.get("intervention") in (None, intervention)
-        and (SWEPT.get(intervention) == sweep or "intervention" in wc.keys())
-    ]
-
-
-def model_statistics(wc):
-    """Return the statistics of every language of a model."""
-    langs = cfg.model_languages(wc.model)
-    return [f"results/{wc.model}/activations/{lang}.safetensors" for lang in langs]
-
-
-def task_records(wc):
-    """Return the records of a task in every language."""
-    variant = cfg.protocols[wc.protocol].variant("evaluation")
-    return [
-        f"results/{wc.model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
-        for adapter, task, lang in cfg.evaluations(wc.model)
-        if task == wc.task
-    ]
-
-
-def task_scores(wc):
-    """Return the scores of a task."""
-    return f"results/scores/{PAPER}/{wc.model}/{wc.protocol}/{wc.task}.parquet"
-
-
-def score_files():
-    """Return the scores of every task that a model is evaluated on."""
-    return [
-        f"results/scores/{PAPER}/{model}/{protocol}/{task}.parquet"
-        for model in cfg.models
-        for protocol in cfg.protocols
-        for task in dict.fromkeys(task for _, task, _ in cfg.evaluations(model))
-    ]
-
-
-def curve_files(wc):
-    """Return the curves of every adapter of a fine-tuning."""
-    variant = cfg.protocols[wc.protocol].variant("adapters")
-    return [
-        f"results/{wc.model}/adapters/{variant}/{name}/curves.parquet"
-        for name, adapter in cfg.adapters(wc.model).items()
-        if adapter.finetuning == wc.finetuning
-    ]
-
-
-def renamed(prefix, files):
-    """Return named files with a prefix to each name."""
-    return {prefix + name: path for name, path in files.items()}
-
-
-def drawn_figure(wc):
-    """Return the figure that a named figure is, as SVG and PNG."""
-    path = figure_path(cfg, wc.figure)
-    return [path, path.removesuffix("svg") + "png"]
-
-
-def about_figure(name):
-    """Return what a named figure shows, for its caption."""
-    shown = stage_parameters(cfg, "show")["caption"]
-    one = cfg.results.figures[name].model_dump(exclude_none=True)
-    for key in ("model", "selection", "task", "intervention"):
-        if key in one:
-            one[key] = shown[f"{key}s"].get(one[key], one[key])
-    return one | {"item": quoted(one["item"])}
 
 
 def corpus_files():
@@ -330,3 +184,93 @@ def asked_cells(model, analysis):
     if analysis == "lens":
         return [(folder,) for folder in cfg.lens_cells(model)]
     return cfg.generation_cells(model, analysis)
+
+
+def task_records(model, protocol):
+    """Return the records of every task of a model under a protocol."""
+    variant = cfg.protocols[protocol].variant("evaluation")
+    return [
+        f"results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
+        for adapter, task, lang in cfg.evaluations(model)
+    ]
+
+
+def score_files(model, protocol):
+    """Return the scores of the tasks that a model is evaluated on."""
+    tasks = dict.fromkeys(task for _, task, _ in cfg.evaluations(model))
+    return [f"results/scores/{PAPER}/{model}/{protocol}/{task}.parquet" for task in tasks]
+
+
+def all_score_files():
+    """Return the scores of every model, protocol and task."""
+    pairs = [(model, protocol) for model in cfg.models for protocol in cfg.protocols]
+    return [path for pair in pairs for path in score_files(*pair)]
+
+
+# The files of each kind that a family of tables may read.
+READ = {
+    "neurons": neuron_files,
+    "activations": statistics_files,
+    "perplexity": perplexity_files,
+    "steering": lss_files,
+    "evaluation": evaluation_files,
+    "scores": all_score_files,
+    "forcing": lambda: judged_files("forcing"),
+    "fallback": lambda: judged_files("fallback"),
+    "lens": lens_files,
+    "printed": lambda: [PRINTED],
+    "manifests": lambda: [f"resources/models/{model}/manifest.json" for model in cfg.models],
+    "corpora": corpus_files,
+    "fetched": about_files,
+}
+
+
+def table_inputs(family):
+    """Return the inputs of a family of tables, by name."""
+    return {name: READ[kind]() for name, kind in FAMILIES[family].reads(cfg).items()}
+
+
+def table_outputs(names):
+    """Return the files of tables; the CSV is shown in Snakemake's report."""
+    files = []
+    for name in names:
+        path = f"results/tables/{PAPER}/{name}"
+        shown = report(
+            f"{path}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": name},
+        )
+        files += [shown, f"{path}.md", f"{path}.tex"]
+    return files
+
+
+def drawn(model, protocol):
+    """Return the figures of a model under a protocol, or those under none."""
+    return list(figures(cfg, model, protocol))
+
+
+def drawing_inputs(model, protocol):
+    """Return the files that the figures of a model and protocol are drawn from."""
+    read = (KINDS[one.kind].reads(cfg, one.cell) for one in drawn(model, protocol))
+    return list(dict.fromkeys(path for files in read for path in files))
+
+
+def drawing_modules(model, protocol):
+    """Return the modules that draw the figures of a model and protocol."""
+    return sorted({KINDS[one.kind].module for one in drawn(model, protocol)})
+
+
+def drawing_outputs(model, protocol):
+    """Return SVG (shown in Snakemake's report), PNG and caption of each figure."""
+    files = []
+    for one in drawn(model, protocol):
+        category, labels = KINDS[one.kind].category, report_labels(one.cell)
+        files += [shown_figure(one.stem, category, labels), f"{one.stem}.png", f"{one.stem}.rst"]
+    return files
+
+
+def shown_figure(stem, category, labels):
+    """Return the SVG of a figure, shown in Snakemake's report with the caption beside it."""
+    caption = str(Path(f"{stem}.rst").absolute())
+    return report(f"{stem}.svg", caption=caption, category=category, labels=labels)

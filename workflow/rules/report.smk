@@ -11,7 +11,6 @@ rule write_report:
         tables=table_files(),
         figures=figure_files(),
         neurons=one_table_per_model(),
-        captions=sorted(str(path) for path in (ROOT / "workflow/report").glob("*.rst")),
     output:
         report(
             f"results/reports/{PAPER}.html",

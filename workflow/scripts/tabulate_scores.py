@@ -1,10 +1,9 @@
-"""Sum up the records of a task: scores, intervals and tests of every language and condition."""
+"""Sum up the records of tasks: scores, intervals and tests of every language and condition."""
 
 from typing import TYPE_CHECKING
 
-from langneurons.base.io import write_parquet
-from langneurons.reporting.records import in_order, task_records, with_labels
-from langneurons.reporting.tables.tasks import task_scores
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.tables.tasks import sum_up
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
@@ -14,11 +13,10 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    show, names = snakemake.params.cfg, snakemake.wildcards
-    ((labels, frame),) = task_records(snakemake.input, show, names.protocol)
-    scores = with_labels(labels, in_order(task_scores(frame, show["results"]), show))
-    write_parquet(snakemake.output[0], scores, labels | {"task": names.task})
-    job.done(rows=len(scores))
+    labels = Labels(**snakemake.params.cfg)
+    for path in snakemake.output:
+        sum_up(list(snakemake.input), labels, path)
+    job.done(tasks=len(snakemake.output))
 
 
 if __name__ == "__main__":

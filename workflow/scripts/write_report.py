@@ -1,8 +1,8 @@
 """Write the results page: summary, claims, sortable tables, figures."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langneurons.reporting.labels import Labels
 from langneurons.reporting.report import write_report
 from langneurons.runtime.job import start
 
@@ -13,14 +13,9 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    write_report(
-        snakemake.output[0],
-        list(snakemake.input.tables),
-        list(snakemake.input.figures),
-        list(snakemake.input.neurons),
-        snakemake.params.cfg,
-        Path(snakemake.input.captions[0]).parent,
-    )
+    cfg, given = snakemake.params.cfg, snakemake.input
+    labels = Labels(**cfg["labels"])
+    write_report(snakemake.output[0], list(given.tables), list(given.neurons), labels, cfg["page"])
     job.done()
 
 

@@ -2,38 +2,13 @@
 
 from collections.abc import Iterable
 
-from langneurons.base.errors import ConfigError, present, unknown
+from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.languages import set_directory
 from langneurons.base.paths import braces
 from langneurons.base.settings import doubled, is_name
 from langneurons.config.config import BASELINE, Config
-from langneurons.evaluation.settings import (
-    TaskSource,
-    source_paths,
-)
-
-FIGURE_KEYS = {
-    "neurons": (),
-    "overlap": ("selection",),
-    "layers": ("selection",),
-    "venn": ("selection",),
-    "perplexity": ("intervention", "protocol"),
-    "cross_entropy": ("intervention", "protocol"),
-    "forcing": ("intervention", "protocol"),
-    "fallback": ("intervention", "protocol"),
-    "lens": ("protocol",),
-    "lens_change": ("intervention", "protocol"),
-    "lss": ("intervention", "protocol"),
-    "lss_factors": ("protocol",),
-    "lss_layers": ("intervention", "protocol"),
-    "scores": ("task", "protocol"),
-    "targets": ("task", "intervention", "protocol"),
-    "task_layers": ("task", "intervention", "protocol"),
-}
-
-
-# Figures that show a task, not the neurons of a language set.
-WITHOUT_SET = ("scores",)
+from langneurons.evaluation.settings import TaskSource, source_paths
+from langneurons.reporting.kinds import is_drawn, named_figure, named_keys
 
 
 def check_one_set(config: Config) -> None:
@@ -78,60 +53,19 @@ def check_figures(config: Config) -> None:
             ("intervention", "intervention", {**config.interventions, **config.sweeps()}),
             ("protocol", "protocol", config.protocols),
             ("task", "task", config.tasks),
+            ("finetuning", "fine-tuning", config.finetunings),
         )
         for key, what, known in groups:
             value = getattr(figure, key)
             if value is not None and value not in known:
                 raise unknown(f"{path}.{key}", value, what, known)
-            needed = key == "model" or key in FIGURE_KEYS[figure.kind]
-            needed = needed or (key == "languages" and figure.kind not in WITHOUT_SET)
+            needed = key == "model" or key in named_keys(figure.kind)
             if value is None and needed and key != "protocol":
                 raise ConfigError(f"{path}.{key}: missing; a figure of {figure.kind} needs it.")
             if value is not None and not needed:
                 raise ConfigError(f"{path}.{key}: a figure of {figure.kind} takes none.")
-        if figure.kind == "scores":
-            if not (figure.task and config.tasks[figure.task].interventions):
-                raise ConfigError(f"{path}: this configuration draws no such figure.")
-            continue
-        languages = present(figure.languages, f"{path}.languages: missing")
-        members = config.language_sets[languages]
-        cells = config.cells(figure.model)
-        sets = {langset for langset, _ in cells}
-        drawn = languages in sets
-        if figure.selection is not None:
-            drawn = (languages, figure.selection) in cells
-        if figure.kind == "venn":
-            drawn = drawn and any(set(members).issuperset(t) for t in config.results.venn)
-        folder = config.directory(languages)
-        if figure.intervention is not None:
-            drawn = (folder, figure.intervention) in _written(config, figure.model, figure.kind)
-        if figure.kind == "lss_factors":
-            drawn = any(cell[0] == folder for cell in config.lss_cells(figure.model))
-        if figure.task is not None:
-            sweeps = config.sweeps().get(figure.intervention or "", {}).values()
-            drawn = any(
-                (figure.task, languages, name) in config.target_cells(figure.model)
-                for name in (sweeps if figure.kind == "task_layers" else [figure.intervention])
-            )
-        if figure.kind == "lens":
-            drawn = folder in config.lens_cells(figure.model)
-        if not drawn:
+        if not is_drawn(config, named_figure(config, name)):
             raise ConfigError(f"{path}: this configuration draws no such figure.")
-
-
-def _written(config: Config, model: str, kind: str) -> set[tuple[str, str]]:
-    """Return the (set folder, intervention) of which there are figures of a kind."""
-    if kind == "lens_change":
-        cells = config.lens_cells(model)
-        return {(folder, name) for folder, rows in cells.items() for _, name, _ in rows}
-    if kind == "lss":
-        return {(folder, name) for folder, _, name in config.lss_cells(model)}
-    if kind == "lss_layers":
-        swept = ((folder, config.sweep_of(name)) for folder, _, name in config.lss_cells(model))
-        return {(folder, sweep) for folder, sweep in swept if sweep is not None}
-    if kind in ("forcing", "fallback"):
-        return {(folder, name) for folder, _, name in config.generation_cells(model, kind)}
-    return {(folder, name) for folder, _, name in config.perplexity_cells(model)}
 
 
 def check_doubled(path: str, values: Iterable[object]) -> None:

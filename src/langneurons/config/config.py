@@ -21,12 +21,12 @@ from langneurons.evaluation.generation_settings import (
 from langneurons.evaluation.lss_settings import LssConfig
 from langneurons.evaluation.settings import (
     PerplexityConfig,
-    ResultsConfig,
     RuntimeConfig,
     TaskEntry,
 )
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.settings import ModelEntry
+from langneurons.reporting.settings import ResultsConfig
 from langneurons.selection.methods import Selection
 from langneurons.training.settings import Adapter, FinetuneEntry
 

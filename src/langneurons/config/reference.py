@@ -17,9 +17,10 @@ from pydantic_core import PydanticUndefined
 
 from langneurons.base.settings import NAME, NAME_LENGTH, bare, blocks
 from langneurons.config.config import NAMED, Config
-from langneurons.evaluation.settings import FigureEntry, PaperTask
+from langneurons.evaluation.settings import PaperTask
 from langneurons.interventions import settings as interventions
 from langneurons.models import settings as models
+from langneurons.reporting.settings import FigureEntry
 from langneurons.selection.methods import METHODS
 from langneurons.training.settings import PaperTraining, Training
 

@@ -1,4 +1,4 @@
-"""Configuration keys `perplexity`, `tasks`, `results` and `runtime`."""
+"""Configuration keys `perplexity`, `tasks` and `runtime`."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.base.protocols import Protocol
-from langneurons.base.settings import COMMIT, DATASET, KEPT_COMMIT, Frozen, Seed
+from langneurons.base.settings import COMMIT, DATASET, KEPT_COMMIT, Frozen
 
 T = TypeVar("T", bound=Any)
 
@@ -179,90 +179,6 @@ def replaced(entry: T, protocol: Protocol) -> T:
         given = {"source": entry.paper.source, "rows": entry.paper.rows}
         update |= {key: value for key, value in given.items() if value is not None}
     return entry.model_copy(update=update)
-
-
-Claim = Literal[
-    "interventions_do_not_help",
-    "zero_is_no_deactivation",
-    "perplexity_does_not_carry_over",
-    "language_neurons_equal_random",
-]
-
-
-class FigureEntry(Frozen):
-    """A figure under a name of its own: which of the figures drawn it is."""
-
-    kind: Literal[
-        *("neurons", "overlap", "layers", "venn", "perplexity", "cross_entropy"),
-        *("forcing", "fallback", "lens", "lens_change", "lss", "lss_factors", "lss_layers"),
-        *("scores", "targets", "task_layers"),
-    ] = Field(description="What it shows.")
-    model: str = Field(description="Name from `models`.")
-    languages: str | None = Field(
-        None, description="Name from `language_sets` (all kinds but scores)."
-    )
-    selection: str | None = Field(
-        None, description="Name from `selections` (overlap, layers, venn)."
-    )
-    intervention: str | None = Field(
-        None,
-        description="Name from `interventions` (perplexity, cross_entropy, forcing, fallback,"
-        " lens_change, lss, targets), or of a sweep (lss_layers, task_layers).",
-    )
-    task: str | None = Field(None, description="Name from `tasks` (scores, targets, task_layers).")
-    protocol: str | None = Field(
-        None,
-        description="Name from `protocols` (where an intervention is named, and lens); the first if"
-        " left out.",
-    )
-    item: str = Field("", description="What the paper calls it, such as Figure 8.")
-
-
-class ResultsConfig(Frozen):
-    """How results are summed up."""
-
-    bootstrap: int = Field(
-        1000,
-        ge=100,
-        le=100_000,
-        description="Replicates behind standard errors of corpus scores and averages of cells.",
-    )
-    confidence: float = Field(0.95, ge=0.5, le=0.9999, description="Level of the intervals.")
-    alpha: float = Field(0.05, ge=1e-6, le=0.5, description="Level of the tests, after Holm.")
-    seed: Seed = Field(0, description="Seed of the bootstrap and of permutation tests.")
-    paper: str = Field(
-        "",
-        description="The paper that the configuration repeats, such as Mondal et al. 2025: captions"
-        " then say what corresponds to it, and where it differs.",
-    )
-    published: str | None = Field(
-        None,
-        description="YAML file of published numbers (scores, statistics, counts of neurons), to"
-        " stand beside ours.",
-    )
-    stand_ins: dict[str, str] = Field(
-        default_factory=dict,
-        description="For a model of the paper, the model of `models` that is set beside its printed"
-        " numbers.",
-    )
-    claims: tuple[Claim, ...] = Field(
-        (), description="Claims of the paper that are tested (langneurons.reporting.claims)."
-    )
-    margin: float = Field(
-        0.01, gt=0, lt=1, description="Difference of scores that counts as none (0.01: one point)."
-    )
-    venn: tuple[tuple[str, str, str], ...] = Field(
-        (), description="Triples of languages drawn as Venn diagrams."
-    )
-    group_by: Literal["none", "family"] = Field(
-        "none",
-        description="Order of the overlap figures: none, that of the set; family, by language"
-        " family (languages.*.family), with lines between families.",
-    )
-    figures: dict[str, FigureEntry] = Field(
-        default_factory=dict,
-        description="Figures that get a name of their own, such as fig08_overlap.",
-    )
 
 
 class RuntimeConfig(Frozen):

@@ -5,19 +5,21 @@ sets, colours and resources never enter.
 """
 
 import json
-import re
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from langneurons.base.digests import file_digest
 from langneurons.base.protocols import STAGES, Protocol
 from langneurons.base.shipped import project_file
 from langneurons.config.config import Config, entry_languages
-from langneurons.config.controls import controls, roles
+from langneurons.config.controls import roles
 from langneurons.config.labels import adapter_labels, shown
 from langneurons.data.settings import TextSource
 from langneurons.interventions.settings import percentile, statistic_site
 from langneurons.models.settings import NEWEST
+from langneurons.reporting.kinds import KINDS, all_figures, figures, named_caption, named_figure
+from langneurons.reporting.labels import Labels, quoted
 from langneurons.training.settings import Adapter, FinetuneEntry
 
 _STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
@@ -281,70 +283,62 @@ def _head(entry: FinetuneEntry) -> dict[str, Any]:
 
 
 @_stage
-def show(config: Config, **_: str) -> dict[str, Any]:
+def labels(config: Config, **_: str) -> dict[str, Any]:
     """Return what tables and figures take from the configuration: labels, orders, levels."""
-    return {
-        "name": config.name,
-        "title": config.title,
-        "labels": config.labels(),
-        "language_names": config.language_names(),
-        "families": config.language_families(),
-        "order": list(config.language_names()),
-        "language_sets": {key: list(value) for key, value in config.language_sets.items()},
-        "models": shown(config, "models"),
-        "selections": shown(config, "selections"),
-        "tasks": shown(config, "tasks"),
-        "adapters": adapter_labels(config),
-        "adapter_fields": _adapter_fields(config),
-        "interventions": shown(config, "interventions"),
-        "results": config.results.model_dump(mode="json"),
-        "site": config.statistics.histograms[0] if config.statistics.histograms else None,
-        "sweeps": config.sweeps(),
-        "protocols": {
+    return asdict(labels_of(config))
+
+
+def labels_of(config: Config) -> Labels:
+    """Return the labels of a configuration."""
+    sections = ("models", "selections", "interventions", "tasks", "finetunings")
+    sequenced = ("models", "language_sets", "selections", "interventions", "tasks")
+    return Labels(
+        name=config.name,
+        title=config.title,
+        heading=quoted(config.title or config.name),
+        sets=config.labels(),
+        language_sets={key: list(value) for key, value in config.language_sets.items()},
+        language_names=config.language_names(),
+        families=config.language_families(),
+        languages=list(config.language_names()),
+        **{section: shown(config, section) for section in sections},
+        adapters=adapter_labels(config),
+        adapter_fields=_adapter_fields(config),
+        sweeps=config.sweeps(),
+        protocols={
             name: protocol.model_dump() | {stage: protocol.variant(stage) for stage in STAGES}
             for name, protocol in config.protocols.items()
         },
-        "roles": roles(config),
-        "caption": _caption_texts(config),
-        "sequence": {
-            section: list(getattr(config, section))
-            for section in ("models", "language_sets", "selections", "interventions", "tasks")
-        },
-    }
-
-
-def _caption_texts(config: Config) -> dict[str, Any]:
-    """Return what captions show of names, as reStructuredText: labels, title, paper."""
-    sections = ("models", "selections", "interventions", "tasks", "finetunings")
-    texts = {name: shown(config, name) for name in sections}
-    texts |= {
-        "language_sets": {name: name for name in config.language_sets},
-        "protocols": {name: name for name in config.protocols},
-        "sweeps": {name: name for name in config.sweeps()},
-    }
-    found = {name: {key: quoted(one) for key, one in of.items()} for name, of in texts.items()}
-    title = config.title or config.name
-    return found | {"title": quoted(title), "paper": quoted(config.results.paper)}
-
-
-def quoted(text: str) -> str:
-    """Return text in one line in which the marks of reStructuredText stand for themselves."""
-    return re.sub(r"([\\*`|_:<>\[\]])", r"\\\1", " ".join(text.split()))
+        roles=roles(config),
+        results=config.results.model_dump(mode="json"),
+        site=config.statistics.histograms[0] if config.statistics.histograms else None,
+        sequence={section: list(getattr(config, section)) for section in sequenced},
+    )
 
 
 @_stage
-def show_lss(config: Config, **_: str) -> dict[str, Any]:
-    """Return what the steering shift's tables and figures take: labels, and controls by label."""
-    labels = shown(config, "selections")
-    mirrored = {
-        labels[name]: labels[like] for name, like in controls(config).items() if like is not None
+def draw_figures(config: Config, model: str, protocol: str) -> dict[str, Any]:
+    """Return labels, and each figure of a model and protocol with the files that it reads."""
+    found = [
+        asdict(one) | {"files": KINDS[one.kind].reads(config, one.cell)}
+        for one in figures(config, model, protocol)
+    ]
+    return {"figures": found, "labels": labels(config)}
+
+
+@_stage
+def name_figures(config: Config, **_: str) -> dict[str, Any]:
+    """Return the caption of each figure with a name of its own."""
+    own = labels_of(config)
+    return {
+        name: named_caption(named_figure(config, name), own, one.item or name)
+        for name, one in config.results.figures.items()
     }
-    return show(config) | {"controls": mirrored}
 
 
 @_stage
 def page(config: Config, **_: str) -> dict[str, Any]:
-    """Return what the results page takes: labels, named figures, what was run on what."""
+    """Return what the results page takes: labels, figures, what was run on what."""
     source = config.corpus.source
     about = {
         "mini": "the sentences that come with langneurons",
@@ -353,33 +347,21 @@ def page(config: Config, **_: str) -> dict[str, Any]:
         "jsonl": f"{getattr(source, 'path', '')}",
         "text": f"{getattr(source, 'path', '')}",
     }
-    figures = {
-        name: {"item": one.item, "source": figure_path(config, name)}
+    named = [
+        asdict(named_figure(config, name))
+        | {"stem": f"results/figures/{config.name}/{name}", "name": name, "item": one.item}
         for name, one in config.results.figures.items()
-    }
-    more = {"about": {"corpus": about[source.kind], "tokens": config.corpus.tokens}}
+    ]
     sources = {name: entry.source for name, entry in config.models.items()}
     newest = [name for name, one in sources.items() if getattr(one, "revision", None) == NEWEST]
-    return show(config) | more | {"figures": figures, "names": {}, "newest": newest}
-
-
-def figure_path(config: Config, name: str) -> str:
-    """Return the SVG file of which a named figure is a copy."""
-    one = config.results.figures[name]
-    protocol = one.protocol or next(iter(config.protocols))
-    folder = f"results/figures/{config.name}/{one.model}"
-    if one.kind in ("lens", "lss_factors"):
-        return f"{folder}/{protocol}/{one.languages}/{one.kind}.svg"
-    if one.kind == "scores":
-        return f"{folder}/{protocol}/{one.task}/scores.svg"
-    if one.task is not None:
-        folder = f"{folder}/{protocol}/{one.task}"
-        return f"{folder}/{one.languages}/{one.intervention}/{one.kind}.svg"
-    if one.intervention is not None:
-        return f"{folder}/{protocol}/{one.languages}/{one.intervention}/{one.kind}.svg"
-    if one.kind == "neurons":
-        return f"{folder}/{one.languages}/neurons.svg"
-    return f"{folder}/{one.languages}/{one.selection}/{one.kind}.svg"
+    return {
+        "labels": labels(config),
+        "page": {
+            "about": {"corpus": about[source.kind], "tokens": config.corpus.tokens},
+            "figures": [*map(asdict, all_figures(config)), *named],
+            "newest": newest,
+        },
+    }
 
 
 def _adapter_fields(config: Config) -> dict[str, dict[str, str | None]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
+from langneurons.reporting.labels import Labels
 from langneurons.reporting.tables.tasks import ITEM_COLUMNS, task_scores
 from langneurons.reporting.uncertainty import CHANGES, from_draws, resampling_counts
 
@@ -89,10 +90,10 @@ def _verdict(low: float, high: float, margin: float, equal: bool = False) -> str
 
 
 def interventions_do_not_help(
-    frame: pd.DataFrame, metric: str, show: Mapping[str, Any], **_: Any
+    frame: pd.DataFrame, metric: str, labels: Labels, **_: Any
 ) -> dict[str, Any]:
     """Test-time interventions do not raise the score."""
-    results = show["results"]
+    results = labels.results
     changes = _changes(frame, metric)
     if changes.empty:
         return {"verdict": NOT_RUN}
@@ -114,10 +115,10 @@ def interventions_do_not_help(
 
 
 def zero_is_no_deactivation(
-    frame: pd.DataFrame, metric: str, show: Mapping[str, Any], **_: Any
+    frame: pd.DataFrame, metric: str, labels: Labels, **_: Any
 ) -> dict[str, Any]:
     """Writing 0 hurts no more than writing a low quantile of the activation."""
-    results, roles = show["results"], show["roles"]
+    results, roles = labels.results, labels.roles
     changes = _changes(frame, metric)
     pairs = {}
     for cell in changes.columns:
@@ -142,12 +143,12 @@ def zero_is_no_deactivation(
 def perplexity_does_not_carry_over(
     frame: pd.DataFrame,
     metric: str,
-    show: Mapping[str, Any],
+    labels: Labels,
     perplexity: pd.DataFrame,
     **_: Any,
 ) -> dict[str, Any]:
     """Where a language's perplexity rises, its score does not fall."""
-    results = show["results"]
+    results = labels.results
     own = perplexity[perplexity["deactivated"] == perplexity["evaluated"]]
     keys = ["evaluated", "langset", "selection", "intervention"]
     rises = {tuple(row[key] for key in keys): row for row in own.to_dict("records")}
@@ -192,17 +193,17 @@ def spearman(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def language_neurons_equal_random(
-    frame: pd.DataFrame, metric: str, show: Mapping[str, Any], **_: Any
+    frame: pd.DataFrame, metric: str, labels: Labels, **_: Any
 ) -> dict[str, Any]:
     """Fine-tuning the target's neurons scores as fine-tuning random ones.
 
     A selection is set beside the random neurons that mirror it, or that mirror none.
     """
-    results, random = show["results"], show["roles"]["random"]
+    results, random = labels.results, labels.roles["random"]
     untouched = frame[frame["intervention"] == UNTOUCHED]
     wide = _columns(untouched, metric, ["adapter", "lang"])
     pairs = {}
-    fields = show["adapter_fields"]
+    fields = labels.adapter_fields
     named = {tuple(sorted(one.items(), key=str)): name for name, one in fields.items()}
     for adapter, lang in wide.columns:
         one = fields.get(adapter)
@@ -262,7 +263,7 @@ def decide(
     names: Sequence[str],
     records: Mapping[tuple[str, str, str], tuple[str, pd.DataFrame]],
     perplexity: Mapping[tuple[str, str], pd.DataFrame],
-    show: Mapping[str, Any],
+    labels: Labels,
 ) -> pd.DataFrame:
     """Return one row per claim, protocol, model and task: verdict, estimate, interval, p, details.
 
@@ -278,12 +279,11 @@ def decide(
             found = claim.decide(
                 frame=frame,
                 metric=metric,
-                show=show,
+                labels=labels,
                 perplexity=perplexity.get((protocol, model), empty),
             )
-            labels = {"claim": name, "protocol": protocol, "model": show["models"][model]}
-            labels |= {"task": show["tasks"][task], "metric": metric}
-            rows.append(labels | found)
+            names = {"claim": name, "protocol": protocol, "model": model}
+            rows.append(names | {"task": task, "metric": metric} | found)
     columns = ["claim", "protocol", "model", "task", "metric", "verdict", "estimate", "low", "high"]
     table = pd.DataFrame(rows).reindex(columns=[*columns, "p", "cells", "details"])
     return table.astype({"cells": "Int64"})

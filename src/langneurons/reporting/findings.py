@@ -7,11 +7,11 @@ sentence is written where the tables lack what it needs.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from langneurons.reporting.labels import Labels
 from langneurons.reporting.uncertainty import mean_interval
 
 MOST = 5  # sentences
@@ -26,26 +26,26 @@ class Finding:
     shown: str
 
 
-def findings(frames: Mapping[str, pd.DataFrame], show: Mapping[str, Any]) -> list[Finding]:
+def findings(frames: Mapping[str, pd.DataFrame], labels: Labels) -> list[Finding]:
     """Return at most `MOST` findings, the most important first.
 
-    `frames` are the tables by name with numbers as numbers; `show` is what tables and figures take
-    from the configuration.
+    `frames` are the tables by name with numbers as numbers; `labels` are those
+    of the tables.
     """
     groups = [
-        _claims(frames.get("claims"), show),
-        _effects(frames.get("perplexity"), show),
-        _tasks(frames.get("tasks"), show),
-        _overlap(frames.get("overlap"), show),
-        _steering(frames.get("lss_summary"), show),
+        _claims(frames.get("claims"), labels),
+        _effects(frames.get("perplexity"), labels),
+        _tasks(frames.get("tasks"), labels),
+        _overlap(frames.get("overlap"), labels),
+        _steering(frames.get("lss_summary"), labels),
     ]
     # One of each kind first, then the others in turn: no kind crowds out another.
     turns = itertools.zip_longest(*groups)
     return [one for turn in turns for one in turn if one is not None][:MOST]
 
 
-def _name(lang: str, show: Mapping[str, Any]) -> str:
-    return show["language_names"].get(lang, lang)
+def _name(lang: str, labels: Labels) -> str:
+    return labels.language_names.get(lang, lang)
 
 
 def _number(value: float, digits: int = 2) -> str:
@@ -53,9 +53,9 @@ def _number(value: float, digits: int = 2) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.removeprefix("-")
 
 
-def _mean(values: Sequence[float], show: Mapping[str, Any]) -> str:
+def _mean(values: Sequence[float], labels: Labels) -> str:
     """Return a mean with its interval, of Student's t."""
-    mean, low, high = mean_interval(np.asarray(values, float), show["results"]["confidence"])
+    mean, low, high = mean_interval(np.asarray(values, float), labels.results["confidence"])
     if np.isnan(low):
         return _number(float(mean))
     return f"{_number(float(mean))} [{_number(float(low))}, {_number(float(high))}]"
@@ -67,27 +67,27 @@ def _of(part: pd.DataFrame, keys: Sequence[str], whole: pd.DataFrame) -> str:
     return f" ({', '.join(named)})" if named else ""
 
 
-def _controls(show: Mapping[str, Any]) -> dict[str, str | None]:
+def _controls(labels: Labels) -> dict[str, str | None]:
     """Return the labels of random selections, each with that of the one that it mirrors."""
-    names, random = show["selections"], show["roles"]["random"]
+    names, random = labels.selections, labels.roles["random"]
     return {names[name]: names.get(like) if like else None for name, like in random.items()}
 
 
-def _ordered(values: Sequence[str], show: Mapping[str, Any], section: str) -> list[str]:
-    order = [show[section][name] for name in show["sequence"][section]]
+def _ordered(values: Sequence[str], labels: Labels, section: str) -> list[str]:
+    order = labels.listed(section)
     return sorted(set(values), key=lambda one: order.index(one) if one in order else len(order))
 
 
 # Kinds -------------------------------------------------------------------------------------------
 
 
-def _effects(cells: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding]:
+def _effects(cells: pd.DataFrame | None, labels: Labels) -> list[Finding]:
     """Say what a language's own neurons do to it, to the others, and random ones beside."""
     if cells is None or cells.empty:
         return []
-    controls, alpha, found = _controls(show), show["results"]["alpha"], []
+    controls, alpha, found = _controls(labels), labels.results["alpha"], []
     for _, part in cells.groupby(CELLS, sort=False):
-        kinds = _ordered(part["selection"], show, "selections")
+        kinds = _ordered(part["selection"], labels, "selections")
         for selection in (one for one in kinds if one not in controls):
             rows = part[part["selection"] == selection]
             same = rows["deactivated"] == rows["evaluated"]
@@ -98,7 +98,7 @@ def _effects(cells: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Findin
             costs = "costs" if own["nll_change"].mean() >= 0 else "changes"
             text = (
                 f"Overwriting a language's {selection} neurons ({rows['intervention'].iloc[0]})"
-                f" {costs} that language {_mean(own['nll_change'], show)} nats per token"
+                f" {costs} that language {_mean(own['nll_change'], labels)} nats per token"
             )
             if len(others):
                 text += f", the other languages {_number(others['nll_change'].mean())}"
@@ -125,8 +125,8 @@ def _effects(cells: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Findin
                 found.append(
                     Finding(
                         f"Of {selection} neurons on another language, those of"
-                        f" {_name(top['deactivated'], show)} do most to"
-                        f" {_name(top['evaluated'], show)}: {_number(top['nll_change'])} nats per"
+                        f" {_name(top['deactivated'], labels)} do most to"
+                        f" {_name(top['evaluated'], labels)}: {_number(top['nll_change'])} nats per"
                         f" token{_limits(top, 'low', 'high')}{strong}"
                         f"{_of(part, CELLS[:3], cells)}.",
                         "cross_entropy",
@@ -142,11 +142,11 @@ def _limits(row: pd.Series, low: str, high: str, scale: float = 1.0, digits: int
     return f" [{', '.join(ends)}]"
 
 
-def _tasks(scores: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding]:
+def _tasks(scores: pd.DataFrame | None, labels: Labels) -> list[Finding]:
     """Say of each task how many conditions differ from the untouched model, and the largest."""
     if scores is None or scores.empty:
         return []
-    alpha, found = show["results"]["alpha"], []
+    alpha, found = labels.results["alpha"], []
     for (task, *_), part in scores.groupby(["task", "model", "protocol"], sort=False):
         part = part[part["metric"] == part["metric"].iloc[0]]
         tested = part[part["difference"].notna()]
@@ -158,7 +158,7 @@ def _tasks(scores: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding
         where = _of(part, ("model", "protocol"), scores)
         change = f"{_number(100 * top['difference'], 1)} points"
         change += _limits(top, "difference_low", "difference_high", 100, 1)
-        condition = f"{_name(top['lang'], show)}, {top['selection']}, {top['intervention']}"
+        condition = f"{_name(top['lang'], labels)}, {top['selection']}, {top['intervention']}"
         how = "no condition" if not hits else f"{hits}"
         verb = "differs" if hits < 2 else "differ"
         text = (
@@ -172,21 +172,21 @@ def _tasks(scores: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding
     return found
 
 
-def _overlap(pairs: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding]:
+def _overlap(pairs: pd.DataFrame | None, labels: Labels) -> list[Finding]:
     """Say which two languages share the most neurons, beside chance."""
     if pairs is None or pairs.empty:
         return []
-    controls, found = _controls(show), []
+    controls, found = _controls(labels), []
     keys = ["model", "languages", "selection"]
     parts = [(key[-1], part) for key, part in pairs.groupby(keys, sort=False)]
-    order = _ordered([name for name, _ in parts], show, "selections")
+    order = _ordered([name for name, _ in parts], labels, "selections")
     for name, part in sorted(parts, key=lambda one: order.index(one[0])):
         part = part[part["shared"] > 0]
         if name in controls or part.empty:
             continue
         top = part.loc[part["jaccard"].idxmax()]
         text = (
-            f"{_name(top['lang'], show)} and {_name(top['other'], show)} share the most {name}"
+            f"{_name(top['lang'], labels)} and {_name(top['other'], labels)} share the most {name}"
             f" neurons: {int(top['shared'])}, {_number(100 * top['jaccard'], 0)} % of both together"
             f"{_of(part, keys[:2], pairs)}"
         )
@@ -196,14 +196,14 @@ def _overlap(pairs: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Findin
     return found
 
 
-def _steering(summary: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding]:
+def _steering(summary: pd.DataFrame | None, labels: Labels) -> list[Finding]:
     """Say the mean steering shift of each selection beside that of its random neurons."""
     if summary is None or summary.empty:
         return []
     found = []
     rows = summary[(summary["target"] == "all") & summary["control"].notna()]
     for _, row in rows[rows["control"] != ""].iterrows():
-        strong = "" if row["p_holm"] < show["results"]["alpha"] else ", not significant"
+        strong = "" if row["p_holm"] < labels.results["alpha"] else ", not significant"
         found.append(
             Finding(
                 f"Language Steering Shift under {row['intervention']} of {row['selection']}"
@@ -217,7 +217,7 @@ def _steering(summary: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Fin
     return found
 
 
-def _claims(claims: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Finding]:
+def _claims(claims: pd.DataFrame | None, labels: Labels) -> list[Finding]:
     """Say how many tests of claims hold, are contradicted, are undecided."""
     if claims is None or claims.empty:
         return []
@@ -231,7 +231,7 @@ def _claims(claims: pd.DataFrame | None, show: Mapping[str, Any]) -> list[Findin
         if counts.get(word, 0)
     )
     said = said.replace(" holds", " hold").replace(" contradicted", " are contradicted")
-    paper = show["results"].get("paper") or "the paper"
+    paper = labels.results.get("paper") or "the paper"
     return [
         Finding(
             f"Of {run} tests of claims of {paper}, {said.replace(' undecided', ' are undecided')}.",

@@ -11,7 +11,8 @@ from langneurons.base.messages import defined
 from langneurons.base.settings import Frozen
 from langneurons.base.yaml import read_yaml
 
-STATISTICS = "activations"
+STATISTICS, NEURONS = "activations", "neurons"
+CORRELATIONS = "masks_correlations"
 Cell = Literal["model", "task", "choice", "selection", "lang", "intervention", "metric"]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -116,6 +117,19 @@ class Printed(Frozen):
             found[files.shared] = ["mask", "language", "other", "neurons"]
             found[files.multiplicity] = ["mask", "languages", "neurons"]
         return found
+
+    @property
+    def table_names(self) -> list[str]:
+        """The file name of every table that is laid out like a printed one."""
+        names = [layout.file or layout.item.lower().replace(" ", "") for layout in self.layouts]
+        return names if self.masks is None else [*names, CORRELATIONS]
+
+    @property
+    def kinds(self) -> set[str]:
+        """What the numbers are of: `scores`, `activations` and `neurons`."""
+        tasks = {table.task for table in self.tables}
+        found = {STATISTICS if task == STATISTICS else "scores" for task in tasks}
+        return found if self.masks is None else found | {NEURONS}
 
 
 def read_printed(path: Path) -> Printed:

@@ -22,7 +22,10 @@ import pandas as pd
 from langneurons.activations import histogram
 from langneurons.base.yaml import read_yaml
 from langneurons.evaluation.metrics import METRICS
+from langneurons.reporting.labels import Labels
 from langneurons.reporting.masks import PAIR, SHARES, Counts, cells, correlations, read_counts
+from langneurons.reporting.printed import NEURONS as NEURON_TASK
+from langneurons.reporting.printed import STATISTICS as STATISTIC_TASK
 from langneurons.reporting.tables.neurons import QUANTITIES
 from langneurons.reporting.tables.tasks import own_language
 from langneurons.reporting.uncertainty import SCORES, aggregate_change, mean_interval, wilson
@@ -34,28 +37,11 @@ if TYPE_CHECKING:
 KEYS = ("model", "task", "finetuning", "choice", "selection", "lang", "intervention", "metric")
 OWN = ["n", "ours", "low", "high"]
 TOKEN_IDS = {"exact_match": "token_id_exact_match", "f1": "token_id_f1"}
-STATISTIC_TASK = "activations"
-NEURON_TASK = "neurons"
-CORRELATIONS = "masks_correlations"
 
 
 def specification(path: str | os.PathLike) -> dict[str, Any]:
     """Return the YAML file of printed numbers."""
     return read_yaml(Path(path))
-
-
-def table_names(path: str | os.PathLike) -> list[str]:
-    """Return the file name of every table that is laid out like a printed one."""
-    names = [table["file"] for table in layouts(path)]
-    return [*names, CORRELATIONS] if NEURON_TASK in kinds(path) else names
-
-
-def kinds(path: str | os.PathLike) -> set[str]:
-    """Return what the numbers are of: `scores`, `activations` and `neurons`."""
-    spec = specification(path)
-    tasks = {table["task"] for table in spec.get("tables", ())}
-    found = {task if task == STATISTIC_TASK else "scores" for task in tasks}
-    return found | ({NEURON_TASK} if "masks" in spec else set())
 
 
 def _file_name(item: str) -> str:
@@ -290,9 +276,7 @@ def agreement(compared: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({"inside": "Int64"}) if "inside" in frame else frame
 
 
-def laid_out(
-    compared: pd.DataFrame, layout: Mapping[str, Any], show: Mapping[str, Any]
-) -> pd.DataFrame:
+def laid_out(compared: pd.DataFrame, layout: Mapping[str, Any], labels: Labels) -> pd.DataFrame:
     """Return a table as the paper lays it out, three lines per printed row.
 
     Lines: the printed number, ours with its interval, and the difference with its interval; scores
@@ -303,7 +287,7 @@ def laid_out(
     """
     cells = compared[compared["item"] == layout.get("of", layout["item"])]
     if "models" in layout:
-        stand_ins = show["results"]["stand_ins"]
+        stand_ins = labels.results["stand_ins"]
         models = [stand_ins.get(model, model) for model in layout["models"]]
         cells = cells[cells["model"].isin(models)]
     if "pairs" in layout:
@@ -311,17 +295,17 @@ def laid_out(
     heads = [key for key in ("protocol", *layout["rows"]) if key in cells]
     rows = []
     for values, group in cells.groupby(heads, sort=False):
-        labels = {
-            _HEADS.get(key, key): _label(key, value, show)
+        shown = {
+            _HEADS.get(key, key): _label(key, value, labels)
             for key, value in zip(heads, values, strict=True)
         }
         kind = NEURON_TASK if (group["task"] == NEURON_TASK).all() else "scores"
         lines: dict[str, dict[str, str]] = {line: {} for line in _LINES[kind]}
         for cell in group.to_dict("records"):
-            column = ", ".join(_label(key, cell[key], show) for key in layout["columns"])
+            column = ", ".join(_label(key, cell[key], labels) for key in layout["columns"])
             for line, text in _lines(cell).items():
                 lines[line][column] = text
-        rows += [labels | {"": line} | content for line, content in lines.items()]
+        rows += [shown | {"": line} | content for line, content in lines.items()]
     return pd.DataFrame(rows).fillna("")
 
 
@@ -343,14 +327,14 @@ _LINES = {
 _HEADS = {"lang": "language", "choice": "trained neurons"}
 
 
-def _label(key: str, value: str, show: Mapping[str, Any]) -> str:
+def _label(key: str, value: str, labels: Labels) -> str:
     if key == "lang" and PAIR in value:
-        return ", ".join(_label(key, one, show) for one in value.split(PAIR))
+        return ", ".join(_label(key, one, labels) for one in value.split(PAIR))
     known = {
-        "model": show["models"],
-        "selection": show["selections"],
-        "intervention": show["interventions"] | {"none": "none"},
-        "lang": show["language_names"],
+        "model": labels.models,
+        "selection": labels.selections,
+        "intervention": labels.interventions,
+        "lang": labels.language_names,
         "choice": {value: value.replace("_", " + ")},
         "metric": {value: value.removeprefix("token_id_").replace("_", " ")},
     }

@@ -1,7 +1,7 @@
 """The results page of a configuration: from its tables and figures to `langneurons.reporting.page`.
 
-Captions are those of workflow/report, filled in for each figure, so that the page and Snakemake's
-report say the same. Tables bring their caption and notes from their Markdown file.
+Captions are those of `reporting.kinds`, so that the page and Snakemake's report say the same.
+Tables bring their caption and notes from their Markdown file.
 """
 
 import os
@@ -10,45 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from langneurons.base.io import read_parquet
 from langneurons.reporting.claims import CLAIMS
 from langneurons.reporting.findings import findings
+from langneurons.reporting.kinds import KINDS, caption, described, folders
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.layouts import names_of
 from langneurons.reporting.page import Picture, Table, Verdict, write_page
-from langneurons.reporting.records import names_of
 from langneurons.reporting.tables.write import plain_markdown
 from langneurons.runtime.record import versions
 
-CAPTIONS = {
-    "cross_entropy": "perplexity",
-    "scores": "tasks",
-    "lss_factors": "lss",
-    "lens_change": "lens",
-    "lss_layers": "lss",
-    "task_layers": "targets",
-}
-TITLES = {
-    "neurons": "Neurons per language",
-    "overlap": "Shared neurons",
-    "layers": "Neurons by layer",
-    "venn": "Three languages at a time",
-    "activations": "Activations",
-    "perplexity": "Change of perplexity",
-    "cross_entropy": "Change of cross-entropy",
-    "lss": "Language Steering Shift",
-    "lss_factors": "Language Steering Shift by intervention",
-    "lss_layers": "Language Steering Shift by layer",
-    "scores": "Task scores",
-    "targets": "Task scores by target language",
-    "task_layers": "Task scores by layer",
-    "curves": "Training curves",
-    "forcing": "Language forcing",
-    "fallback": "Fallback order",
-    "lens": "Logit lens",
-    "lens_change": "Logit lens with neurons written",
-}
 PAPER_FIGURES = "Figures in the paper's order"
 PAPER_TABLES = "Tables in the paper's order"
 PACKAGES = ("langneurons", "torch", "transformers", "peft", "bitsandbytes", "snakemake")
@@ -78,24 +51,19 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-class _Names(dict):
-    """Values by key or by attribute, as Snakemake's captions ask for them."""
-
-    __getattr__ = dict.__getitem__
-
-
 def write_report(
     path: str | os.PathLike,
     tables: Sequence[str],
-    figures: Sequence[str],
     neurons: Sequence[str],
-    show: Mapping[str, Any],
-    captions: str | os.PathLike,
+    labels: Labels,
+    page: Mapping[str, Any],
 ) -> None:
-    """Write the page; `tables` are CSV files, `figures` SVG files, `captions` a folder.
+    """Write the page; `tables` are CSV files.
 
-    `neurons` holds one neuron table of each model, results/{model}/neurons/...: it says which
-    weights the results are of.
+    `neurons` holds one neuron table of each model: its header says which weights the results are
+    of. `page` holds `about` (corpus and tokens), `figures` (kind, cell and stem of each, and the
+    name and item of those with a name of their own) and `newest` (models without a pinned
+    revision).
     """
     frames = {Path(table).stem: pd.read_csv(table, keep_default_na=False) for table in tables}
     for table in tables:  # numbers as numbers, empty cells as missing
@@ -104,7 +72,7 @@ def write_report(
         for column in numeric.select_dtypes("number"):
             frames[name][column] = numeric[column]
     agreement = frames.get("published_summary")
-    pictures = _pictures(figures, show, Path(captions))
+    pictures = _pictures(page["figures"], labels)
     shown = [
         _table(table, frames[Path(table).stem], path)
         for table in sorted(tables, key=_place)
@@ -112,18 +80,18 @@ def write_report(
     ]
     write_page(
         path,
-        one_line(show["title"] or show["name"]),
-        _found(frames, show, pictures, shown),
-        _lead(show),
-        _facts(show, frames),
-        _verdicts(show, frames.get("claims")),
+        one_line(labels.title or labels.name),
+        _found(frames, labels, pictures, shown),
+        _lead(labels, page["about"]),
+        _facts(labels, frames),
+        _verdicts(labels, frames.get("claims")),
         agreement,
         shown,
         pictures,
         {
-            "configuration": show["name"],
-            **_weights(neurons, show),
-            **_corpus(show),
+            "configuration": labels.name,
+            **_weights(neurons, labels, page["newest"]),
+            **_corpus(labels, page["about"]),
             **versions(PACKAGES),
         },
     )
@@ -131,7 +99,7 @@ def write_report(
 
 def _found(
     frames: Mapping[str, pd.DataFrame],
-    show: Mapping[str, Any],
+    labels: Labels,
     pictures: Sequence[Picture],
     tables: Sequence[Table],
 ) -> list[tuple[str, str]]:
@@ -145,9 +113,11 @@ def _found(
     }
     anchors = {one.anchor for one in tables}
     result = []
-    for one in findings(frames, show):
+    for one in findings(frames, labels):
         kind, table = places[one.shown]
-        found = [picture.anchor for picture in pictures if picture.group == TITLES.get(kind)]
+        found = [
+            picture.anchor for picture in pictures if kind and picture.group == KINDS[kind].title
+        ]
         fallback = f"table-{table}" if f"table-{table}" in anchors else "page-claims"
         result.append((one.text, found[0] if found else fallback))
     return result
@@ -160,39 +130,38 @@ def _place(path: str) -> tuple[int, str]:
     return (-1 if _printed(path) else order, stem)
 
 
-def _lead(show: Mapping[str, Any]) -> list[str]:
-    about = show["about"]
-    models = ", ".join(show["models"].values())
-    langs = ", ".join(show["language_names"].values())
+def _lead(labels: Labels, about: Mapping[str, Any]) -> list[str]:
+    models = ", ".join(labels.models.values())
+    langs = ", ".join(labels.language_names.values())
     text = (
-        f"Language-specific neurons of {models} in {len(show['language_names'])} languages"
+        f"Language-specific neurons of {models} in {len(labels.language_names)} languages"
         f" ({langs}). Activations were measured on up to {about['tokens']:,} tokens per language of"
-        f" {_local(about['corpus'])}; selections: {', '.join(show['selections'].values())}."
+        f" {_local(about['corpus'])}; selections: {', '.join(labels.selections.values())}."
     )
     lines = [text]
-    if len(show["protocols"]) > 1 or "corrected" not in show["protocols"]:
+    if len(labels.protocols) > 1 or "corrected" not in labels.protocols:
         lines.append(
-            f'Protocols: {", ".join(show["protocols"])}. "paper" repeats what the papers\' code'
+            f'Protocols: {", ".join(labels.protocols)}. "paper" repeats what the papers\' code'
             ' does, "corrected" mends it point by point (docs/deviations.md): a value is written'
             " where it was measured, quantiles are those of the whole corpus, a head reads the last"
             " real token, answers are compared as words, training and test rows are apart, and"
             " perplexity with and without an intervention is that of the same text."
         )
-    for printed, model in show["results"]["stand_ins"].items():
+    for printed, model in labels.results["stand_ins"].items():
         lines.append(
-            f"{show['models'][model]} stands in for {printed}: agreement with the printed numbers"
+            f"{labels.models[model]} stands in for {printed}: agreement with the printed numbers"
             " shows that the machinery works and says nothing about the paper."
         )
     return lines
 
 
-def _facts(show: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+def _facts(labels: Labels, frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     facts = {
-        "models": str(len(show["models"])),
-        "languages": str(len(show["language_names"])),
-        "language sets": str(len(show["language_sets"])),
-        "selections": str(len(show["selections"])),
-        "interventions": str(len(show["interventions"])),
+        "models": str(len(labels.models)),
+        "languages": str(len(labels.language_names)),
+        "language sets": str(len(labels.language_sets)),
+        "selections": str(len(labels.selections)),
+        "interventions": str(len(labels.interventions)),
     }
     summary = frames.get("published_summary")
     if summary is not None:
@@ -212,10 +181,10 @@ def _facts(show: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[
     return facts
 
 
-def _verdicts(show: Mapping[str, Any], claims: pd.DataFrame | None) -> list[Verdict]:
+def _verdicts(labels: Labels, claims: pd.DataFrame | None) -> list[Verdict]:
     if claims is None:
         return []
-    margin = f" Margin: {show['results']['margin']:g}."
+    margin = f" Margin: {labels.results['margin']:g}."
     return [
         Verdict(
             claim.title, claim.test + margin, claims[claims["claim"] == name].drop(columns="claim")
@@ -288,99 +257,37 @@ def _condition(labels: Sequence[str]) -> str:
     return ", ".join(named if UNTOUCHED not in set(labels) else [*named, "untouched"])
 
 
-def _pictures(figures: Sequence[str], show: Mapping[str, Any], captions: Path) -> list[Picture]:
+def _pictures(figures: Sequence[Mapping[str, Any]], labels: Labels) -> list[Picture]:
     """Return every figure once: those with a name of their own first, under that name."""
-    named, others, sources = [], [], set()
-    for path in map(Path, figures):
-        if not _parts(path, show) and path.stem in show["figures"]:
-            one = show["figures"][path.stem]
-            source = Path(one["source"])
-            sources.add(source)
-            found = _described(source, show, captions)
-            title = f"{one['item']}. {found[0]}" if one["item"] else found[0]
-            named.append(Picture(title, found[1], str(path), path.stem, PAPER_FIGURES))
-    for path in map(Path, figures):
-        if not _parts(path, show) and path.stem in show["figures"]:
-            continue
-        if path in sources:
-            continue
-        title, caption, group = _described(path, show, captions)
-        anchor = "-".join(_parts(path, show)) + f"-{path.stem}"
-        others.append(Picture(title, caption, str(path), re.sub(r"[^\w.-]", "-", anchor), group))
-    order = list(TITLES.values())
-    others.sort(key=lambda one: order.index(one.group))
+    named, others = [], []
+    copied = {_key(one) for one in figures if "name" in one}
+    for one in figures:
+        kind, cell = one["kind"], dict(one["cell"])
+        title, text = described(kind, cell, labels), caption(kind, cell, labels)
+        if "name" in one:
+            title = f"{one['item']}. {title}" if one["item"] else title
+            named.append(Picture(title, text, f"{one['stem']}.svg", one["name"], PAPER_FIGURES))
+        elif _key(one) not in copied:
+            anchor = re.sub(r"[^\w.-]", "-", "-".join([*folders(kind, cell), kind]))
+            others.append(Picture(title, text, f"{one['stem']}.svg", anchor, KINDS[kind].title))
+    order = [kind.title for kind in KINDS.values()]
+    others.sort(key=lambda one: (order.index(one.group), one.path))
     return [*sorted(named, key=lambda one: one.anchor), *others]
 
 
-def _parts(path: Path, show: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the folders between figures/{name} and a figure."""
-    folder = f"figures/{show['name']}/"
-    above, found, below = f"/{path.as_posix()}".partition(f"/{folder}")
-    if not found:
-        raise ValueError(f"{path} does not lie under {folder}")
-    return tuple(below.split("/")[:-1])
+def _key(figure: Mapping[str, Any]) -> tuple:
+    return figure["kind"], tuple(sorted(figure["cell"].items()))
 
 
-def _described(path: Path, show: Mapping[str, Any], captions: Path) -> tuple[str, str, str]:
-    """Return title, caption and group of a figure, from where it lies."""
-    kind, parts = path.stem, _parts(path, show)
-    keys = {
-        "activations": ("model",),
-        "neurons": ("model", "label"),
-        "perplexity": ("model", "protocol", "label", "intervention"),
-        "cross_entropy": ("model", "protocol", "label", "intervention"),
-        "lss": ("model", "protocol", "label", "intervention"),
-        "lss_factors": ("model", "protocol", "label"),
-        "lss_layers": ("model", "protocol", "label", "sweep"),
-        "targets": ("model", "protocol", "task", "label", "intervention"),
-        "task_layers": ("model", "protocol", "task", "label", "sweep"),
-        "forcing": ("model", "protocol", "label", "intervention"),
-        "fallback": ("model", "protocol", "label", "intervention"),
-        "lens": ("model", "protocol", "label"),
-        "lens_change": ("model", "protocol", "label", "intervention"),
-        "scores": ("model", "protocol", "task"),
-        "curves": ("model", "protocol", "finetuning"),
-    }.get(kind, ("model", "label", "selection"))
-    wildcards = _Names(zip(keys, parts, strict=True))
-    shown = [
-        show[section].get(value, value)
-        for key, section in (
-            ("model", "models"),
-            ("label", None),
-            ("selection", "selections"),
-            ("intervention", "interventions"),
-            ("sweep", None),
-            ("task", "tasks"),
-            ("finetuning", None),
-            ("protocol", None),
-        )
-        if (value := wildcards.get(key)) is not None
-        for section in [section or "names"]
-    ]
-    template = (captions / f"{CAPTIONS.get(kind, kind)}.rst").read_text(encoding="utf-8")
-    cfg = show | {"caption": _plain(show["caption"])}
-    given = _Names(wildcards=wildcards, params=_Names(cfg=cfg), config={"title": show["title"]})
-    text = jinja2.Template(template, undefined=jinja2.StrictUndefined).render(snakemake=given)
-    caption = " ".join(text.split())
-    return f"{TITLES[kind]}: {', '.join(map(one_line, shown))}", caption, TITLES[kind]
-
-
-def _plain(value: Any) -> Any:
-    """Return captions' texts without the marks that keep reStructuredText from reading them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return re.sub(r"\\(.)", r"\1", value)
-
-
-def _weights(neurons: Sequence[str], show: Mapping[str, Any]) -> dict[str, str]:
+def _weights(neurons: Sequence[str], labels: Labels, newest: Sequence[str]) -> dict[str, str]:
     """Return the repository and commit (or digest) of each model's weights."""
     rows = {}
     for path in neurons:
         model, metadata = names_of(path, "neurons")["model"], read_parquet(path)[1]
         text = f"{_local(metadata['model'])} at {metadata['revision']}"
-        if model in show["newest"]:
+        if model in newest:
             text += ", the newest commit when it was prepared: pin it to repeat this run"
-        rows[f"weights of {show['models'][model]}"] = text
+        rows[f"weights of {labels.models[model]}"] = text
     return rows
 
 
@@ -394,8 +301,8 @@ def _local(text: str) -> str:
     return ".../" + "/".join(path.parts[-2:]).lstrip("/")
 
 
-def _corpus(show: Mapping[str, Any]) -> dict[str, str]:
-    about, results = show["about"], show["results"]
+def _corpus(labels: Labels, about: Mapping[str, Any]) -> dict[str, str]:
+    results = labels.results
     return {
         "corpus": f"{_local(about['corpus'])}, up to {about['tokens']:,} tokens per language",
         "intervals": f"{results['confidence']:.0%}: Student's t over documents or items, score"

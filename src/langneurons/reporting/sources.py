@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from langneurons.base.io import DamagedFile, damaged, read_header, read_json
-from langneurons.reporting.records import names_of
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.layouts import names_of
+from langneurons.reporting.tables.write import write_table
 
 KINDS = {
     "text": "text",
@@ -22,18 +24,16 @@ KINDS = {
 }
 
 
-def source_table(
-    manifests: Iterable[str], fetched: Iterable[str], show: Mapping[str, Any]
-) -> pd.DataFrame:
+def source_table(manifests: Iterable[str], fetched: Iterable[str], labels: Labels) -> pd.DataFrame:
     """Return a row per model, and per part of the data and source: languages, commit, rows.
 
     manifests: resources/models/{model}/manifest.json; fetched: the JSON files beside what was
     fetched, resources/text/{lang}.json and the like.
     """
-    records = [_model(path, show) for path in manifests]
+    records = [_model(path, labels) for path in manifests]
     found: dict[tuple, dict[str, Any]] = {}
     for path in fetched:
-        kind, name, lang = _place(path, show)
+        kind, name, lang = _place(path, labels)
         about = read_json(path)
         for number, source in enumerate(about.get("sources") or [about["source"]]):
             part = kind if number == 0 else "held-out text"
@@ -60,25 +60,25 @@ def source_table(
     return pd.DataFrame(records, columns=columns).astype({"rows": "Int64", "left_out": "Int64"})
 
 
-def _model(path: str, show: Mapping[str, Any]) -> dict[str, Any]:
+def _model(path: str, labels: Labels) -> dict[str, Any]:
     manifest, name = read_json(path), names_of(path, "models")["model"]
     source = manifest["source"]
     where = source.get("repo") or source.get("package") or Path(source["path"]).name
     return {
         "what": "model",
-        "name": show["models"][name],
+        "name": labels.models[name],
         "source": where,
         "revision": _revision(manifest["revision"], source.get("revision")),
     }
 
 
-def _place(path: str, show: Mapping[str, Any]) -> tuple[str, str, str]:
+def _place(path: str, labels: Labels) -> tuple[str, str, str]:
     """Return what a fetched file is, its name in the configuration, and its language."""
     kind = next(one for one in KINDS if f"resources/{one}/" in Path(path).as_posix())
     names = names_of(path, kind)
     name = names.get("finetuning") or names.get("analysis") or ""
     if "task" in names:
-        name = show["tasks"][names["task"]]
+        name = labels.tasks[names["task"]]
     return KINDS[kind], name, names.get("lang", "")
 
 
@@ -106,7 +106,7 @@ def _source(source: Mapping[str, Any]) -> tuple[str, str, str]:
     return names, checksums, ""
 
 
-def corpus_table(corpora: Sequence[str], show: Mapping[str, Any]) -> pd.DataFrame:
+def corpus_table(corpora: Sequence[str], labels: Labels) -> pd.DataFrame:
     """Return, per model and language, the tokens of both parts and where BOS stands.
 
     corpora: results/{model}/corpora/{lang}.safetensors.
@@ -124,8 +124,8 @@ def corpus_table(corpora: Sequence[str], show: Mapping[str, Any]) -> pd.DataFram
             bos = f"{bos} ({begin})"
         records.append(
             {
-                "model": show["models"][model],
-                "language": show["language_names"].get(lang, lang),
+                "model": labels.models[model],
+                "language": labels.language_names.get(lang, lang),
                 "tokens": header["tokens"]["identification"],
                 "heldout_tokens": header["tokens"]["heldout"],
                 "bos": bos,
@@ -133,3 +133,22 @@ def corpus_table(corpora: Sequence[str], show: Mapping[str, Any]) -> pd.DataFram
             }
         )
     return pd.DataFrame(records)
+
+
+def tabulate_sources(
+    labels: Labels, folder: Path, manifests: list[str], corpora: list[str], fetched: list[str]
+) -> None:
+    """Write the tables of what was read: packed corpora, and the sources of models and data."""
+    write_table(
+        corpus_table(corpora, labels),
+        folder / "corpora",
+        "Text that each model has read",
+        "A model whose tokenizer has no BOS token reads none.",
+    )
+    write_table(
+        source_table(manifests, fetched, labels),
+        folder / "sources",
+        "Where models and data come from",
+        "Commits of the hub, or SHA-256 of files; left_out: blank, doubled, or beyond `rows` and"
+        " `limit`.",
+    )

@@ -29,6 +29,9 @@ from langneurons.reporting.figures.canvas import (
     with_names,
     wrapped,
 )
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import generation_records, lens_records
+from langneurons.reporting.tables.generation import fallback_shares, forcing_pairs, lens_layers
 
 CURVES = (
     ("mass_own", "prompt's language"),
@@ -238,3 +241,54 @@ def _finish(axis: Axes, title: str) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     plain_axes(axis, "y")
     axis.label_outer()
+
+
+# By cell ---------------------------------------------------------------------------------------
+
+
+def _judged(files: list[str], cell: dict[str, str], labels: Labels, table) -> list:
+    """Return a panel per selection: its label and the table of its records."""
+    return [
+        (labels.of("selections", names["selection"]), table(frame, labels.results))
+        for names, frame in generation_records(files, labels, cell["protocol"])
+    ]
+
+
+def _named(cell: dict[str, str], labels: Labels, what: str) -> str:
+    name = labels.of("interventions", cell["intervention"])
+    return f"{labels.of('models', cell['model'])}: {what}, intervention {name}"
+
+
+def success_of_forcing(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the success of language forcing."""
+    panels = _judged(files, cell, labels, forcing_pairs)
+    title, langs = _named(cell, labels, "language forcing"), labels.order(cell["languages"])
+    draw_forcing(panels, langs, title, stem, labels.language_names)
+
+
+def languages_of_answers(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the languages of answers under cumulative deactivation."""
+    panels = _judged(files, cell, labels, fallback_shares)
+    title, langs = _named(cell, labels, "languages of answers"), labels.order(cell["languages"])
+    draw_fallback(panels, langs, title, stem, labels.language_names)
+
+
+def lens_of_the_untouched_model(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str
+) -> None:
+    """Draw what each layer of the untouched model would say."""
+    ((_, frame, _),) = lens_records(files, labels, cell["protocol"])
+    title = f"{labels.of('models', cell['model'])}: what each layer would say next"
+    langs = labels.order(cell["languages"])
+    draw_lens(lens_layers(frame), langs, title, stem, labels.language_names)
+
+
+def lens_under_an_intervention(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str
+) -> None:
+    """Draw what each layer would say with neurons written."""
+    ((_, frame, _),) = lens_records(files, labels, cell["protocol"])
+    kept = frame[frame["intervention"].isin([UNTOUCHED, cell["intervention"]])]
+    title = _named(cell, labels, "what each layer would say next")
+    layers, langs = labels.shown(lens_layers(kept)), labels.order(cell["languages"])
+    draw_lens_change(layers, langs, title, stem, labels.language_names)

@@ -33,7 +33,13 @@ from langneurons.reporting.figures.canvas import (
     with_names,
     wrapped,
 )
-from langneurons.reporting.tables.neurons import expected_overlap
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import neuron_tables, statistics
+from langneurons.reporting.tables.neurons import (
+    activation_statistics,
+    expected_overlap,
+    neuron_counts,
+)
 
 if TYPE_CHECKING:
     from langneurons.selection.table import NeuronTable
@@ -322,3 +328,52 @@ def draw_activations(
             Line2D([], [], color="#E69F00", marker="o", linestyle="", markersize=5.5, label="mean")
         )
         add_legend(figure, handles)
+
+
+# By cell ---------------------------------------------------------------------------------------
+
+
+def _one_table(files: list[str], labels: Labels) -> tuple[str, "NeuronTable"]:
+    """Return the labels of model and selection, and the only neuron table."""
+    ((names, table),) = neuron_tables(files, labels)
+    model, selection = labels.of("models", names["model"]), names["selection"]
+    return f"{model}, {labels.of('selections', selection)}", table
+
+
+def neurons_per_language(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the neurons per language of every selection on a set."""
+    tables = neuron_tables(files, labels)
+    title = f"{labels.of('models', cell['model'])}: neurons per language"
+    counts, langs = labels.shown(neuron_counts(tables)), labels.order(cell["languages"])
+    draw_neurons(counts, langs, title, stem, labels.language_names, read_on(tables[0][1]))
+
+
+def shared_neurons(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the neurons that languages share."""
+    of, table = _one_table(files, labels)
+    families = labels.families if labels.results["group_by"] == "family" else None
+    title, langs = f"{of}: neurons that languages share", labels.order(cell["languages"])
+    draw_overlap(table, langs, title, stem, families, labels.language_names)
+
+
+def neurons_by_layer(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the neurons by language and layer."""
+    of, table = _one_table(files, labels)
+    title, langs = f"{of}: neurons by language and layer", labels.order(cell["languages"])
+    draw_layers(table, langs, title, stem, labels.language_names)
+
+
+def three_languages(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the neurons that three languages share."""
+    of, table = _one_table(files, labels)
+    triples = [one for one in labels.results["venn"] if set(one) <= set(table.languages)]
+    draw_venn(table, triples, f"{of}: neurons of three languages", stem, labels.language_names)
+
+
+def activations_by_language(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str
+) -> None:
+    """Draw the distribution of activations by language."""
+    frame = labels.shown(activation_statistics(statistics(files), labels.site))
+    title = f"{labels.of('models', cell['model'])}: activations by language"
+    draw_activations(frame, labels.order(), title, stem, labels.language_names)

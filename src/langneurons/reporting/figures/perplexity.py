@@ -25,7 +25,9 @@ from langneurons.reporting.figures.canvas import (
     with_names,
     wrapped,
 )
-from langneurons.reporting.tables.perplexity import matrix
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import perplexity_matrices
+from langneurons.reporting.tables.perplexity import matrix, perplexity_change
 
 
 def draw_perplexity(
@@ -86,3 +88,33 @@ def draw_perplexity(
             bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
             bar.ax.yaxis.set_minor_locator(NullLocator())
+
+
+def change_of_perplexity(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the change of perplexity of every selection on a set under one intervention."""
+    _change(files, cell, labels, stem, ("perplexity", "ppl_change"))
+
+
+def change_of_cross_entropy(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str
+) -> None:
+    """Draw the change of NLL of every selection on a set under one intervention."""
+    _change(files, cell, labels, stem, ("NLL (cross-entropy)", "nll_change"))
+
+
+def _change(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str, drawn: tuple[str, str]
+) -> None:
+    panels = [
+        (
+            labels.of("selections", names["selection"]),
+            perplexity_change(frame, labels.results, sampled),
+        )
+        for names, frame, sampled in perplexity_matrices(files, labels, cell["protocol"])
+    ]
+    what, value = drawn
+    title = f"{labels.of('models', cell['model'])}: change of {what}, intervention"
+    title += f" {labels.of('interventions', cell['intervention'])}"
+    title += labels.under(cell["protocol"])
+    langs, names = labels.order(cell["languages"]), labels.language_names
+    draw_perplexity(panels, langs, title, stem, labels.results, value, names)

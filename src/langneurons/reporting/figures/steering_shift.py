@@ -27,7 +27,11 @@ from langneurons.reporting.figures.canvas import (
     with_names,
     wrapped,
 )
+from langneurons.reporting.figures.sweeps import draw_layer_curves
+from langneurons.reporting.labels import Labels
 from langneurons.reporting.lettering import one_line
+from langneurons.reporting.records import lss_matrices
+from langneurons.reporting.tables.steering_shift import ALL, lss_cells, lss_summary, matrix
 
 
 def draw_lss(
@@ -94,3 +98,51 @@ def draw_lss_factors(
         axis.set_xlabel("LSS, mean over base and target languages")
         plain_axes(axis)
         add_legend(figure, colour_keys(selections, 5), "neurons")
+
+
+def _title(cell: dict[str, str], labels: Labels, what: str) -> str:
+    model = labels.of("models", cell["model"])
+    return f"{model}: Language Steering Shift{what}{labels.under(cell['protocol'])}"
+
+
+def _means(files: list[str], cell: dict[str, str], labels: Labels) -> pd.DataFrame:
+    """Return the mean shift over all cells of each intervention and selection."""
+    matrices = lss_matrices(files, labels, cell["protocol"])
+    summary = lss_summary(matrices, labels.results, labels.controls)
+    return summary[summary["target"] == ALL].drop_duplicates(["intervention", "selection"])
+
+
+def shift_matrix(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the shift of every selection on a set under one intervention."""
+    langs, panels, facts = labels.order(cell["languages"]), [], []
+    for names, frame, metadata in lss_matrices(files, labels, cell["protocol"]):
+        cells = lss_cells(frame, metadata, labels.results)
+        panels.append((labels.of("selections", names["selection"]), matrix(cells, langs)))
+        facts += list(cells["n"])
+    name = labels.of("interventions", cell["intervention"])
+    title = _title(cell, labels, f", intervention {name}")
+    draw_lss(panels, title, stem, labels.language_names, facts)
+
+
+def shift_by_intervention(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str
+) -> None:
+    """Draw the mean shift of every intervention, with random neurons beside it."""
+    means = labels.shown(_means(files, cell, labels))
+    title = _title(cell, labels, " by intervention")
+    draw_lss_factors(means, title, stem, labels.results["confidence"])
+
+
+def shift_by_layer(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the mean shift by the layers that are overwritten."""
+    means = _means(files, cell, labels)
+    sweep = {name: layers for layers, name in labels.sweeps[cell["sweep"]].items()}
+    curves = labels.shown(means.assign(layers=means["intervention"].map(sweep), value=means["lss"]))
+    note = (
+        f"Bands: {labels.results['confidence']:.0%} intervals over facts,"
+        f" n = {means['facts'].max()} facts."
+    )
+    title = _title(cell, labels, f", {cell['sweep']} by layer")
+    curves = curves.rename(columns={"selection": "curve"})
+    value = "LSS, mean over base and target languages"
+    draw_layer_curves(curves, value, title, stem, limits=(-0.02, 1.02), note=note)

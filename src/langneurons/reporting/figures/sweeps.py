@@ -42,7 +42,7 @@ def draw_layer_curves(
     rows, columns = rows_and_columns(len(panels), 3)
     width = min(5.2, max(3.4, 0.2 * len(places) + 0.9))
     size = (columns * width + 1.9 + extra_width(names, usual=14), rows * 2.9 + 0.4)
-    with canvas(os.path.splitext(stem)[0], *size, title, note) as figure:
+    with canvas(stem, *size, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(panels), sharey=True)
         for axis, (panel, own) in zip(axes, panels, strict=True):
             if zero is not None:

@@ -36,7 +36,11 @@ from langneurons.reporting.figures.canvas import (
     with_names,
     wrapped,
 )
+from langneurons.reporting.figures.sweeps import draw_layer_curves
+from langneurons.reporting.labels import Labels
 from langneurons.reporting.lettering import one_line
+from langneurons.reporting.records import scores_of
+from langneurons.reporting.tables.tasks import by_layer, own_language
 
 MAX_ADAPTERS = 4  # adapters up to which task scores are drawn as points with intervals
 
@@ -259,3 +263,56 @@ def _whiskers(
             markeredgewidth=1.0,
             zorder=3,
         )
+
+
+# By cell ---------------------------------------------------------------------------------------
+
+
+def _title(cell: dict[str, str], labels: Labels, what: str) -> str:
+    task = labels.of("tasks", cell["task"])
+    under = labels.under(cell["protocol"])
+    return f"{labels.of('models', cell['model'])}: {task}{what}{under}"
+
+
+def _on_set(scores: pd.DataFrame, cell: dict[str, str], labels: Labels) -> pd.Series:
+    return scores["langset"].map(labels.sets) == cell["languages"]
+
+
+def scores_under_interventions(
+    files: list[str], cell: dict[str, str], labels: Labels, stem: str
+) -> None:
+    """Draw the scores with a language's own neurons overwritten, sweeps aside."""
+    (path,) = files
+    scores = scores_of(path)
+    swept = [name for parts in labels.sweeps.values() for name in parts.values()]
+    scores = labels.shown(own_language(scores[~scores["intervention"].isin(swept)]))
+    title, results = _title(cell, labels, " under interventions"), labels.results
+    levels = results["alpha"], results["confidence"]
+    draw_tasks(scores, labels.order(), title, stem, labels.language_names, *levels)
+
+
+def scores_by_target(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the scores, evaluated language x language whose neurons are overwritten."""
+    (path,) = files
+    scores = scores_of(path)
+    shown = _on_set(scores, cell, labels) & (scores["intervention"] == cell["intervention"])
+    name = labels.of("interventions", cell["intervention"])
+    title, alpha = _title(cell, labels, f", intervention {name}"), labels.results["alpha"]
+    scores = labels.shown(scores[shown])
+    draw_targets(scores, labels.order(), title, stem, alpha, labels.language_names)
+
+
+def scores_by_layer(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the scores by the layers that are overwritten."""
+    (path,) = files
+    scores = scores_of(path)
+    metric = scores["metric"].iloc[0]
+    sweep = {name: layers for layers, name in labels.sweeps[cell["sweep"]].items()}
+    shown = scores[_on_set(scores, cell, labels) & (scores["metric"] == metric)]
+    curves = by_layer(shown, sweep)
+    curves["panel"] = curves["panel"].map(lambda one: labels.of("selections", one))
+    title = _title(cell, labels, f", {cell['sweep']} by layer")
+    value = f"difference in {metric.replace('_', ' ')} (points)"
+    items = shown["n"].max()
+    note = f"Means and quartiles over evaluated and target languages, n = {items} items each."
+    draw_layer_curves(curves, value, title, stem, zero=0.0, note=note)

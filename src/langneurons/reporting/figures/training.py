@@ -6,7 +6,10 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from langneurons.base.io import read_records
 from langneurons.reporting.figures.canvas import OKABE_ITO, add_legend, canvas, plain_axes
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.layouts import names_of
 from langneurons.reporting.lettering import one_line
 
 
@@ -35,3 +38,14 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.P
             axis.set_ylabel(f"training {key}")
             plain_axes(axis, "y")
         add_legend(figure, axes[0].get_lines(), place="outside lower center", ncols=2)
+
+
+def training_curves(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the curves of every adapter of one fine-tuning."""
+    curves = {}
+    for path in files:
+        adapter = names_of(path, "curves")["adapter"]
+        numbers = ("step", "loss", "accuracy", "learning_rate")
+        curves[labels.of("adapters", adapter)] = read_records(path, (), numbers, adapter=adapter)[0]
+    title = f"{labels.of('models', cell['model'])}: fine-tuning {cell['finetuning']}"
+    draw_curves(curves, title + labels.under(cell["protocol"]), stem)

@@ -7,12 +7,16 @@ language can be forced into a loop of one word.
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
-from langneurons.evaluation.power import smallest_p
+from langneurons.evaluation.power import smallest_p, thin_evidence
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import generation_records, lens_records, with_names
+from langneurons.reporting.tables.write import write_table
 from langneurons.reporting.uncertainty import (
     CHANGES,
     holm,
@@ -196,3 +200,62 @@ def lens_layers(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+# Written ---------------------------------------------------------------------------------------
+
+
+def tabulate_forcing(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the tables of language forcing."""
+    pairs, summaries, results = [], [], labels.results
+    for names, frame in generation_records(files, labels):
+        pairs.append(with_names(names, forcing_pairs(frame, results)))
+        summaries.append(with_names(names, forcing_summary(frame, results)))
+    notes = (
+        "success: share of answers identified as the target language; intact: the same, degenerate"
+        " answers (empty, or repeating themselves) counted as failures; baseline: the untouched"
+        " model's answers to the same questions. Wilson intervals."
+    )
+    more = (
+        "Differences of success to the untouched model on the same questions; per target McNemar"
+        " with Tango's interval, over all pairs t over questions; Holm within a condition."
+    )
+    table = labels.shown(pd.concat(summaries, ignore_index=True))
+    more = [more, *thin_evidence(table, results["alpha"], "questions", [*names])]
+    pairs = labels.shown(pd.concat(pairs))
+    write_table(pairs, folder / "forcing", "Language forcing by pair", notes)
+    write_table(table, folder / "forcing_summary", "Language forcing", more)
+
+
+def tabulate_fallback(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the table of languages under cumulative deactivation."""
+    shares = [
+        with_names(names, fallback_shares(frame, labels.results))
+        for names, frame in generation_records(files, labels)
+    ]
+    notes = (
+        "share: answers identified as the language at the step (step 0: untouched), with Wilson"
+        " interval; intact: without degenerate ones, of the same n; neurons: distinct ones written."
+    )
+    table = labels.shown(pd.concat(shares))
+    write_table(table, folder / "fallback", "Languages under cumulative deactivation", notes)
+
+
+def tabulate_lens(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the tables of the logit lens."""
+    layers, tokens = [], []
+    for names, frame, coverage in lens_records(files, labels):
+        layers.append(with_names(names, lens_layers(frame)))
+        tokens.append(with_names(names, coverage))
+    notes = (
+        "Probability, at the prompt's last token, on tokens that only the prompt's language (own),"
+        " English, the target or another language of the set uses, or that are shared; rank of the"
+        " best of these tokens (median); entropy in nats. Masses are lower bounds, see lens_tokens."
+    )
+    more = (
+        "vocabulary: tokens that belong to the language; own, others, nobody: share of its held-out"
+        " text in tokens that belong to it, to another language, to none."
+    )
+    layers, tokens = labels.shown(pd.concat(layers)), labels.shown(pd.concat(tokens))
+    write_table(layers, folder / "lens", "Logit lens by layer", notes)
+    write_table(tokens, folder / "lens_tokens", "Tokens of a language", more)

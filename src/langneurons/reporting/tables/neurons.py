@@ -4,10 +4,15 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import neuron_tables, statistics
+from langneurons.reporting.tables.write import write_table
 
 if TYPE_CHECKING:
     from langneurons.activations.statistics import Statistics
@@ -68,7 +73,7 @@ def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.Dat
     for labels, table in tables:
         groups.setdefault((labels["model"], labels["languages"]), []).append((labels, table))
     for (model, languages), members in groups.items():
-        named = {table.metadata.get("name"): table for _, table in members}
+        named = {names["selection"]: table for names, table in members}
         for (first, one), (second, other) in itertools.combinations(members, 2):
             for lang in one.languages:
                 masks = one.mask(lang), other.mask(lang)
@@ -138,3 +143,43 @@ def activation_statistics(
         values = {name: float(np.mean(one.value(name, site))) for name in QUANTITIES}
         rows.append({**labels, "lang": one.lang, "site": site, "tokens": one.tokens, **values})
     return pd.DataFrame(rows)
+
+
+# Written ---------------------------------------------------------------------------------------
+
+
+def tabulate_neurons(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the tables of neurons, overlap and layers."""
+    tables = neuron_tables(files, labels)
+    write_table(
+        labels.shown(neuron_counts(tables)),
+        folder / "neurons",
+        "Neurons per language",
+        "unique: distinct neurons; pairs: (language, neuron) pairs, as a neuron may have several.",
+    )
+    write_table(
+        labels.shown(overlap_counts(tables)),
+        folder / "overlap",
+        "Neurons that two languages share",
+        "chance: shared on average by random sets with as many neurons in each layer.",
+    )
+    pairs = labels.shown(selection_overlap(tables))
+    write_table(
+        pairs.assign(other=[labels.of("selections", one) for one in pairs["other"]]),
+        folder / "selections",
+        "Neurons that two selections share",
+        "Of one language, on one language set; chance: shared on average by two random sets of"
+        " these sizes, or with a control drawn anew from the neurons that it may contain.",
+    )
+    layers = labels.shown(layer_counts(tables))
+    write_table(layers, folder / "layers", "Neurons per language and layer")
+
+
+def tabulate_activations(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the table of activations."""
+    write_table(
+        labels.shown(activation_statistics(statistics(files), labels.site)),
+        folder / "activations",
+        "Activation statistics, averaged over all neurons",
+        "Quantiles from log-linear histograms, within the width of a bin.",
+    )

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.power import smallest_p, smallest_p_of_two, thin_evidence
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import perplexity_matrices, with_names
+from langneurons.reporting.tables.write import write_table
 from langneurons.reporting.uncertainty import (
     holm,
     mean_interval,
@@ -158,3 +162,21 @@ def perplexity_summary(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
         "n_languages": n,
     }
     return pd.DataFrame([row])
+
+
+def tabulate_perplexity(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the tables of perplexity changes."""
+    cells, summaries, results = [], [], labels.results
+    for names, frame, sampled in perplexity_matrices(files, labels):
+        change = perplexity_change(frame, results, sampled)
+        summaries.append(with_names(names, perplexity_summary(change, results["confidence"])))
+        cells.append(with_names(names, change))
+    table = labels.shown(pd.concat(cells, ignore_index=True))
+    notes = perplexity_notes(table, results)
+    write_table(table, folder / "perplexity", "Change of perplexity", notes)
+    notes = (
+        "Changes of NLL in nats per token; means, and interval of the own language's, over"
+        " n_languages languages."
+    )
+    table = labels.shown(pd.concat(summaries))
+    write_table(table, folder / "perplexity_summary", "Own against other languages", notes)

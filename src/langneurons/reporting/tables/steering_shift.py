@@ -10,12 +10,16 @@ over off-diagonal cells under both.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from langneurons.evaluation.power import smallest_p
+from langneurons.evaluation.power import smallest_p, thin_evidence
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import lss_matrices, with_names
+from langneurons.reporting.tables.write import write_table
 from langneurons.reporting.uncertainty import (
     CHANGES,
     SCORES,
@@ -232,3 +236,28 @@ def matrix(cells: pd.DataFrame, order: Iterable[str]) -> pd.DataFrame:
         for axis in (wide.index, wide.columns)
     )
     return wide.loc[rows, columns]
+
+
+def tabulate_shift(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the tables of the Language Steering Shift."""
+    matrices, results = lss_matrices(files, labels), labels.results
+    cells = [
+        with_names(names, lss_cells(frame, metadata, results))
+        for names, frame, metadata in matrices
+    ]
+    notes = (
+        "lss: share of the n facts whose log-odds move from the base's to the target's object;"
+        " ties (equal objects) are left out under corrected and fail under paper, where the"
+        " diagonal is 0. Margin in nats, t over facts; interval of lss after Wilson."
+    )
+    write_table(labels.shown(pd.concat(cells)), folder / "lss", "Language Steering Shift", notes)
+    notes = (
+        "Means over off-diagonal cells (target: all, or one column). control: random neurons that"
+        " mirror the selection, on the same facts; intervals and p: t over facts with the"
+        " bootstrap's standard error, paired; Holm within a model, protocol and set. LSS has no"
+        " chance level of its own."
+    )
+    summary = labels.shown(lss_summary(matrices, results, labels.controls))
+    family = ("model", "protocol", "languages", "over")
+    notes = [notes, *thin_evidence(summary, results["alpha"], "facts", family)]
+    write_table(summary, folder / "lss_summary", "Language Steering Shift by intervention", notes)

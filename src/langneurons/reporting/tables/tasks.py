@@ -2,13 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from langneurons.base.io import write_parquet
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.metrics import METRICS
 from langneurons.evaluation.power import smallest_p, thin_evidence
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.layouts import names_of
+from langneurons.reporting.records import in_order, scores_of, task_records, with_names
+from langneurons.reporting.tables.write import write_table
 from langneurons.reporting.uncertainty import (
     CHANGES,
     SCORES,
@@ -237,3 +243,21 @@ def by_layer(scores: pd.DataFrame, sweep: Mapping[str, str]) -> pd.DataFrame:
         high=lambda one: one.quantile(0.75),
     )
     return table.reset_index()
+
+
+# Written ---------------------------------------------------------------------------------------
+
+
+def sum_up(files: list[str], labels: Labels, path: str) -> None:
+    """Write the scores of one task under a model and protocol, by name."""
+    cell = names_of(path, "scores")
+    kept = [one for one in files if names_of(one, "evaluation")["task"] == cell["task"]]
+    ((names, frame),) = task_records(kept, labels, cell["protocol"])
+    scores = with_names(names, in_order(task_scores(frame, labels.results), labels))
+    write_parquet(path, scores, names | {"task": cell["task"]})
+
+
+def tabulate_tasks(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the table of task scores."""
+    table = labels.shown(pd.concat([scores_of(one) for one in files], ignore_index=True))
+    write_table(table, folder / "tasks", "Task scores", task_notes(table, labels.results))

@@ -1,0 +1,148 @@
+"""The families of tables: which tables a configuration has, what each reads, and who writes it.
+
+The tables of a family are written by one job. This module loads no library that computes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langneurons.base.shipped import project_file
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.printed import Printed, read_printed
+
+if TYPE_CHECKING:
+    from langneurons.config.config import Config
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tables that one job writes.
+
+    `tables` are their names under a configuration, none if it has none of them; `reads` maps the
+    names of inputs to kinds of result files. `made_by` is `module:function` below `reporting`; the
+    function takes labels, the folder of the tables, and the inputs by name.
+    """
+
+    tables: Callable[["Config"], tuple[str, ...]]
+    reads: Callable[["Config"], Mapping[str, str]]
+    made_by: str
+    mem_mb: int = 8000
+    runtime: int = 60
+
+    @property
+    def module(self) -> str:
+        """The module that writes it."""
+        return f"langneurons.reporting.{self.made_by.partition(':')[0]}"
+
+    def write(self, labels: Labels, folder: Path, inputs: Mapping[str, list[str]]) -> None:
+        """Write the tables of the family."""
+        function = getattr(import_module(self.module), self.made_by.partition(":")[2])
+        function(labels=labels, folder=folder, **inputs)
+
+
+def table_families(config: "Config") -> dict[str, tuple[str, ...]]:
+    """Return, by family, the tables of a configuration."""
+    found = {name: family.tables(config) for name, family in FAMILIES.items()}
+    return {name: tables for name, tables in found.items() if tables}
+
+
+def _printed(config: "Config") -> Printed | None:
+    file = config.results.published
+    return None if file is None else read_printed(project_file(file))
+
+
+def _if(section: str, *tables: str) -> Callable[["Config"], tuple[str, ...]]:
+    """Return tables that a configuration has if it has a section."""
+    return lambda config: tables if getattr(config, section) else ()
+
+
+def _always(*tables: str) -> Callable[["Config"], tuple[str, ...]]:
+    return lambda config: tables
+
+
+def _files(kind: str) -> Callable[["Config"], Mapping[str, str]]:
+    return lambda config: {"files": kind}
+
+
+def _published_tables(config: "Config") -> tuple[str, ...]:
+    printed = _printed(config)
+    if printed is None:
+        return ()
+    return ("published", "published_summary", *printed.table_names)
+
+
+def _published_reads(config: "Config") -> Mapping[str, str]:
+    kinds = _printed(config).kinds
+    wanted = {"records": ("scores", "evaluation"), "statistics": ("activations", "activations")}
+    wanted["neurons"] = ("neurons", "neurons")
+    found = {name: kind for name, (key, kind) in wanted.items() if key in kinds}
+    return found | {"printed": "printed"}
+
+
+def _claims(config: "Config") -> tuple[str, ...]:
+    return ("claims",) if config.results.claims else ()
+
+
+FAMILIES: Mapping[str, Family] = {
+    "neurons": Family(
+        _always("neurons", "overlap", "selections", "layers"),
+        _files("neurons"),
+        "tables.neurons:tabulate_neurons",
+        mem_mb=4000,
+        runtime=15,
+    ),
+    "activations": Family(
+        _always("activations"),
+        _files("activations"),
+        "tables.neurons:tabulate_activations",
+        mem_mb=16000,
+    ),
+    "perplexity": Family(
+        _if("perplexity", "perplexity", "perplexity_summary"),
+        _files("perplexity"),
+        "tables.perplexity:tabulate_perplexity",
+    ),
+    "lss": Family(
+        _if("lss", "lss", "lss_summary"),
+        _files("steering"),
+        "tables.steering_shift:tabulate_shift",
+    ),
+    "tasks": Family(_if("tasks", "tasks"), _files("scores"), "tables.tasks:tabulate_tasks"),
+    "forcing": Family(
+        _if("forcing", "forcing", "forcing_summary"),
+        _files("forcing"),
+        "tables.generation:tabulate_forcing",
+        mem_mb=4000,
+        runtime=30,
+    ),
+    "fallback": Family(
+        _if("fallback", "fallback"),
+        _files("fallback"),
+        "tables.generation:tabulate_fallback",
+        mem_mb=4000,
+        runtime=30,
+    ),
+    "lens": Family(
+        _if("lens", "lens", "lens_tokens"),
+        _files("lens"),
+        "tables.generation:tabulate_lens",
+        mem_mb=4000,
+        runtime=30,
+    ),
+    "published": Family(_published_tables, _published_reads, "tables.published:tabulate_published"),
+    "claims": Family(
+        _claims,
+        lambda config: {"records": "evaluation", "matrices": "perplexity"},
+        "tables.claims:tabulate_claims",
+    ),
+    "sources": Family(
+        _always("corpora", "sources"),
+        lambda config: {"manifests": "manifests", "corpora": "corpora", "fetched": "fetched"},
+        "sources:tabulate_sources",
+        mem_mb=2000,
+        runtime=15,
+    ),
+}

@@ -1,0 +1,624 @@
+"""The kinds of figures: the one place that says what exists, where it lies and what it shows.
+
+An entry of `KINDS` holds a kind's title, caption, the keys that its path is made of, the cells that
+a configuration has of it, the result files that it reads, and the function that draws it, which is
+imported when a job draws. This module loads no plotting library.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from langneurons.reporting.labels import Labels, quoted
+from langneurons.reporting.layouts import place
+
+if TYPE_CHECKING:
+    from langneurons.config.config import Config
+
+Cell = dict[str, str]
+Cells = Callable[["Config", str], Iterable[tuple[str, ...]]]
+Reads = Callable[["Config", Cell], list[str]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of figure.
+
+    `keys` are the folders of its path below the model and, with `by_protocol`, the protocol;
+    `cells` yields their names for a model. `drawn_by` is `module:function` below
+    `reporting.figures`; the function takes result files, cell, labels and the path without suffix.
+    `caption` is a Jinja template over the labels of the cell.
+    """
+
+    title: str
+    category: str
+    keys: tuple[str, ...]
+    cells: Cells
+    reads: Reads
+    drawn_by: str
+    caption: str
+    by_protocol: bool = True
+
+    @property
+    def module(self) -> str:
+        """The module that draws it."""
+        return f"langneurons.reporting.figures.{self.drawn_by.partition(':')[0]}"
+
+    def draw(self, files: list[str], cell: Cell, labels: Labels, stem: str) -> None:
+        """Draw one figure as stem.svg and stem.png."""
+        function = self.drawn_by.partition(":")[2]
+        getattr(import_module(self.module), function)(files, cell, labels, stem)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a configuration: its kind, its cell, and its path without suffix."""
+
+    kind: str
+    cell: Cell
+    stem: str
+
+
+# Which figures a configuration has --------------------------------------------------------------
+
+
+def figures(config: "Config", model: str, protocol: str = "") -> Iterator[Figure]:
+    """Yield the figures of a model under a protocol, or those under none."""
+    for name, kind in KINDS.items():
+        if kind.by_protocol != bool(protocol):
+            continue
+        for names in dict.fromkeys(kind.cells(config, model)):
+            cell = {"model": model, **({"protocol": protocol} if protocol else {})}
+            yield _figure(config, name, cell | dict(zip(kind.keys, names, strict=True)))
+
+
+def all_figures(config: "Config") -> list[Figure]:
+    """Return every figure of a configuration, those with a name of their own aside."""
+    return [
+        figure
+        for model in config.models
+        for protocol in ("", *config.protocols)
+        for figure in figures(config, model, protocol)
+    ]
+
+
+def named_figure(config: "Config", name: str) -> Figure:
+    """Return the figure that `results.figures` gives a name of its own."""
+    one = config.results.figures[name]
+    cell = {"model": one.model}
+    if KINDS[one.kind].by_protocol:
+        cell["protocol"] = one.protocol or next(iter(config.protocols))
+    sources = {"sweep": "intervention"}
+    keys = KINDS[one.kind].keys
+    return _figure(
+        config, one.kind, cell | {key: getattr(one, sources.get(key, key)) for key in keys}
+    )
+
+
+def is_drawn(config: "Config", figure: Figure) -> bool:
+    """Return whether a configuration draws a figure."""
+    kind = KINDS[figure.kind]
+    names = tuple(figure.cell[key] for key in kind.keys)
+    return names in set(kind.cells(config, figure.cell["model"]))
+
+
+def folders(kind: str, cell: Cell) -> list[str]:
+    """Return the folders below the configuration's that a figure lies in."""
+    return [cell[key] for key in ("model", "protocol", *KINDS[kind].keys) if key in cell]
+
+
+def _figure(config: "Config", kind: str, cell: Cell) -> Figure:
+    stem = "/".join(["results/figures", config.name, *folders(kind, cell), kind])
+    return Figure(kind, cell, stem)
+
+
+def named_keys(kind: str) -> tuple[str, ...]:
+    """Return the keys of `results.figures` that a kind of figure needs, `model` aside."""
+    keys = tuple("intervention" if key == "sweep" else key for key in KINDS[kind].keys)
+    return (*keys, "protocol") if KINDS[kind].by_protocol else keys
+
+
+def caption(kind: str, cell: Cell, labels: Labels, quote: Callable[[str], str] = str) -> str:
+    """Return the caption of a figure in one line; `quote` is applied to labels."""
+    import jinja2
+
+    sections = {"model": "models", "languages": "language_sets", "protocol": "protocols"}
+    sections |= {"selection": "selections", "intervention": "interventions", "task": "tasks"}
+    sections |= {"finetuning": "finetunings", "sweep": "sweeps"}
+    shown = {
+        key: quote(
+            name if key in ("languages", "protocol", "sweep") else labels.of(sections[key], name)
+        )
+        for key, name in cell.items()
+    }
+    shown |= {"paper": labels.results["paper"], "results": labels.results, "under": ""}
+    if "protocol" in cell:
+        shown["points"] = labels.protocols[cell["protocol"]]
+        if len(labels.protocols) > 1:
+            shown["under"] = f", protocol {shown['protocol']}"
+    template = jinja2.Template(KINDS[kind].caption, undefined=jinja2.StrictUndefined)
+    return " ".join(template.render(shown).split())
+
+
+def described(kind: str, cell: Cell, labels: Labels) -> str:
+    """Return the title of a figure on the results page: its kind, and the labels of its cell."""
+    order = ("model", "languages", "selection", "intervention", "sweep", "task", "finetuning")
+    sections = {"model": "models", "selection": "selections", "task": "tasks"}
+    sections["intervention"] = "interventions"
+    shown = [
+        labels.of(sections[key], cell[key]) if key in sections else cell[key]
+        for key in (*order, "protocol")
+        if key in cell
+    ]
+    return f"{KINDS[kind].title}: {', '.join(' '.join(one.split()) for one in shown)}"
+
+
+def report_labels(cell: Cell) -> Cell:
+    """Return the columns by which Snakemake's report lists a figure."""
+    return {"intervention" if key == "sweep" else key: name for key, name in cell.items()}
+
+
+# What they read -----------------------------------------------------------------------------------
+
+
+def _variant(config: "Config", cell: Cell, stage: str) -> str:
+    return config.protocols[cell["protocol"]].variant(stage)
+
+
+def _folders(config: "Config", names: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Yield cells with the name of a set in place of its folder, which comes first."""
+    labels = config.labels()
+    for folder, *others in names:
+        yield labels[folder], *others
+
+
+def _statistics(config: "Config", cell: Cell) -> list[str]:
+    model = cell["model"]
+    langs = config.model_languages(model)
+    return [place("activations", model=model, lang=lang) for lang in langs]
+
+
+def _neurons(config: "Config", cell: Cell) -> list[str]:
+    folder = config.directory(cell["languages"])
+    return [
+        place("neurons", model=cell["model"], langset=folder, selection=selection)
+        for languages, selection in config.cells(cell["model"])
+        if languages == cell["languages"] and cell.get("selection", selection) == selection
+    ]
+
+
+def _of_cells(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
+    """Return the files of one set, and of one intervention where the cell names one."""
+
+    def reads(config: "Config", cell: Cell) -> list[str]:
+        folder, variant = config.directory(cell["languages"]), _variant(config, cell, stage)
+        return [
+            place(
+                kind,
+                **(cell | more),
+                variant=variant,
+                langset=langset,
+                selection=selection,
+            )
+            for langset, selection, intervention in cells(config, cell["model"])
+            if langset == folder and intervention == cell["intervention"]
+        ]
+
+    return reads
+
+
+def _shifts(config: "Config", cell: Cell) -> list[str]:
+    """Return the steering shift under one intervention, under those of a sweep, or of no sweep."""
+    folder, variant = config.directory(cell["languages"]), _variant(config, cell, "steering")
+    chosen = cell.get("intervention")
+    return [
+        place(
+            "steering",
+            model=cell["model"],
+            variant=variant,
+            langset=langset,
+            selection=selection,
+            intervention=name,
+        )
+        for langset, selection, name in config.lss_cells(cell["model"])
+        if langset == folder
+        if chosen == name or (chosen is None and config.sweep_of(name) == cell.get("sweep"))
+    ]
+
+
+def _scores(config: "Config", cell: Cell) -> list[str]:
+    return [place("scores", paper=config.name, **cell)]
+
+
+def _lens(config: "Config", cell: Cell) -> list[str]:
+    variant, folder = _variant(config, cell, "generation"), config.directory(cell["languages"])
+    return [place("lens", model=cell["model"], variant=variant, langset=folder)]
+
+
+def _curves(config: "Config", cell: Cell) -> list[str]:
+    variant = _variant(config, cell, "adapters")
+    return [
+        place("curves", model=cell["model"], variant=variant, adapter=name)
+        for name, adapter in config.adapters(cell["model"]).items()
+        if adapter.finetuning == cell["finetuning"]
+    ]
+
+
+# Which cells there are -------------------------------------------------------------------------
+
+
+def _triples(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    for languages, selection in config.cells(model):
+        members = set(config.language_sets[languages])
+        if any(members.issuperset(triple) for triple in config.results.venn):
+            yield languages, selection
+
+
+def _interventions(cells: Cells) -> Cells:
+    """Return the (set, intervention) of cells (folder, selection, intervention)."""
+
+    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        yield from _folders(config, ((one[0], one[2]) for one in cells(config, model)))
+
+    return found
+
+
+def _perplexity_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+    return config.perplexity_cells(model)
+
+
+def _forcing_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+    return config.generation_cells(model, "forcing")
+
+
+def _fallback_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+    return config.generation_cells(model, "fallback")
+
+
+def _shift_cells(swept: bool) -> Cells:
+    """Return the (set, intervention) of the steering shift, or the (set, sweep)."""
+
+    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        for folder, _, name in config.lss_cells(model):
+            sweep = config.sweep_of(name)
+            if swept == (sweep is not None):
+                yield config.labels()[folder], sweep or name
+
+    return found
+
+
+def _target_cells(swept: bool) -> Cells:
+    """Return the (task, set, intervention), or sweep, of tasks on other languages' neurons."""
+
+    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        for task, languages, name in config.target_cells(model):
+            sweep = config.sweep_of(name)
+            if swept == (sweep is not None):
+                yield task, languages, sweep or name
+
+    return found
+
+
+def _scored_tasks(config: "Config", model: str) -> Iterator[tuple[str]]:
+    """Yield the tasks that are run with a language's own neurons overwritten, sweeps aside."""
+    for task, entry in config.tasks.items():
+        if any(
+            target == lang and config.sweep_of(name) is None
+            for lang in entry.languages
+            for _, _, name, target in config.task_conditions(model, task, lang)
+        ):
+            yield (task,)
+
+
+def _lens_changes(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    for folder, conditions in config.lens_cells(model).items():
+        yield from _folders(config, ((folder, name) for _, name, _ in conditions))
+
+
+LSS = (
+    "Language Steering Shift, {{ model }}{{ under }}{% if intervention is defined %}, intervention"
+    " {{ intervention }}{% endif %}: the share of cloze facts whose log-odds between the object in"
+    " the target language and the object in the premise's language rise when the target's neurons"
+    " are overwritten (Rahmanisa et al. 2025). {% if intervention is defined %}Rows: language of"
+    " the premise; columns: language whose neurons are overwritten.{% else %}A point is the mean"
+    " over all pairs of different languages, a line its interval over facts, drawn jointly in all"
+    " pairs.{% endif %} {% if points.lss == 'paper' %}As in the published code, what follows the"
+    " object in a template stays in the premise, a space always joins the two, facts with equal"
+    " objects count as failures, and the diagonal is 0.{% else %}The premise ends before the object"
+    " and is joined to it as the language is written; facts with equal objects are left out; the"
+    " diagonal and targets without neurons are grey.{% endif %} The share has no chance level of"
+    " its own: compare with random neurons. It does not see damage to the model: read it beside"
+    " perplexity.{% if paper %} The paper gives neither intervals nor a random control.{% endif %}"
+)
+PERPLEXITY = (
+    "Effect on language modelling, {{ model }}, intervention {{ intervention }}{{ under }}. Rows:"
+    " the language whose neurons are overwritten. Columns: the language of the held-out text. A"
+    " cell of cross-entropy is the change of the negative log-likelihood in nats per token, so"
+    " exp(cell) is the factor by which perplexity grows; a cell of perplexity is the difference of"
+    " perplexities. All panels of a figure share one colour scale (orange is worse)."
+    " {% if points.perplexity_text == 'paper' %}As in the published code, every cell reads a random"
+    " sample of its own of the held-out text, so part of a cell is the difference of the texts; the"
+    " test is unpaired.{% else %}Every cell of a column reads the same documents, with and without"
+    " the intervention.{% endif %} They are not the documents on which neurons were selected."
+    " {% if points.intervention_site == 'paper' %}Statistics of the gate are written over the"
+    " activation, as in the published code.{% else %}A statistic is written at the site where it"
+    " was measured.{% endif %} Bold: different from 0 (Student's t over documents, two-sided, level"
+    " {{ results.alpha }} after Holm over the matrix). The number of documents stands below the"
+    " figure.{% if paper == 'Mondal et al. 2025' %} Corresponds to figures 1 and 20-24 of the"
+    " paper, which have neither intervals nor tests, and whose code samples texts anew for each"
+    " cell.{% endif %}"
+)
+TARGETS = (
+    "Effect on {{ task }}, {{ model }}{{ under }}, language set {{ languages }}, {% if sweep is"
+    " defined %}sweep {{ sweep }}{% else %}intervention {{ intervention }}{% endif %}: score of the"
+    " first metric with one language's neurons overwritten minus the score of the untouched model"
+    " on the same items, in points. {% if sweep is defined %}One curve where the evaluated"
+    " language's own neurons are overwritten, one where another's are; only the layers on the axis"
+    " are written. A curve is the mean over languages, its band the range from the lower to the"
+    " upper quartile of the languages.{% else %}Rows: language that is evaluated; columns: language"
+    " whose neurons are overwritten; framed: a language's own. Bold: different from 0 (level"
+    " {{ results.alpha }}) after Holm's correction over all languages and conditions of the task"
+    " and metric: exact McNemar test where items score 0 or 1, Student's t over items elsewhere."
+    "{% endif %} Effects that random neurons have as well are not the language's: compare the panel"
+    " of the control.{% if paper %} The paper prints such differences without intervals or"
+    " correction.{% endif %}"
+)
+LENS = (
+    "Logit lens by language, {{ model }}{% if intervention is defined %}, intervention"
+    " {{ intervention }}{% endif %}{{ under }}. At the prompt's last token the output of each layer"
+    " goes through the final norm once, and the head with the model's logit scale or cap; the last"
+    " layer is the model's own next-token distribution. Curves are probabilities on the tokens of a"
+    " language, averaged over prompts. A token is a language's if that language holds nearly all of"
+    " its relative frequencies in the corpora of the set; tokens that languages share belong to"
+    " nobody, so the curves are lower bounds (the table of the lens's tokens says how much of each"
+    " language's held-out text its own tokens cover).{% if paper == 'Gurgurov et al. 2025' %} The"
+    " paper identifies the language of single tokens with fastText, norms the last layer twice and"
+    " leaves out the logit scale.{% endif %}"
+)
+
+KINDS: Mapping[str, Kind] = {
+    "neurons": Kind(
+        title="Neurons per language",
+        category="Neurons",
+        keys=("languages",),
+        cells=lambda config, model: ((one[0],) for one in config.cells(model)),
+        reads=_neurons,
+        drawn_by="neurons:neurons_per_language",
+        by_protocol=False,
+        caption="Neurons per language, {{ model }}. A bar is the number of feed-forward neurons"
+        " that a selection assigns to a language; a neuron may belong to several. Counted on"
+        " identification text alone. Every panel has a scale of its own. Activation statistics come"
+        " from a histogram of all tokens of a language, unless the selection says otherwise."
+        "{% if paper == 'Mondal et al. 2025' %} Corresponds to figures 2-7 of the paper, where"
+        " statistics are averages over batches.{% endif %}",
+    ),
+    "overlap": Kind(
+        title="Shared neurons",
+        category="Overlap",
+        keys=("languages", "selection"),
+        cells=lambda config, model: config.cells(model),
+        reads=_neurons,
+        drawn_by="neurons:shared_neurons",
+        by_protocol=False,
+        caption="Overlap of the languages' neurons, {{ model }}, selection {{ selection }}. Left:"
+        " neurons that two languages share; the diagonal is a language's own number. Middle: the"
+        " Jaccard index, shared over union, in per cent, which does not grow with the size of the"
+        " sets. Right: shared neurons in multiples of chance, which is what two random sets with as"
+        " many neurons in each layer share on average.{% if results.group_by == 'family' %}"
+        " Languages stand by family, with lines between families.{% endif %}"
+        "{% if paper == 'Mondal et al. 2025' %} The left panel corresponds to figures 8-13 of the"
+        " paper; the others are added.{% elif paper == 'Gurgurov et al. 2025' %} The paper draws"
+        " the left panel.{% endif %}",
+    ),
+    "layers": Kind(
+        title="Neurons by layer",
+        category="Layers",
+        keys=("languages", "selection"),
+        cells=lambda config, model: config.cells(model),
+        reads=_neurons,
+        drawn_by="neurons:neurons_by_layer",
+        by_protocol=False,
+        caption="Neurons per layer and language, {{ model }}, selection {{ selection }}. Layer 0 is"
+        " nearest to the input. The bars above count distinct neurons of each layer: a neuron of"
+        " several languages counts once there, and once per language in the cells."
+        "{% if paper == 'Mondal et al. 2025' %} Corresponds to figures 14-19 of the paper; the"
+        " profile of the distinct neurons is added.{% endif %}",
+    ),
+    "venn": Kind(
+        title="Three languages at a time",
+        category="Overlap",
+        keys=("languages", "selection"),
+        cells=_triples,
+        reads=_neurons,
+        drawn_by="neurons:three_languages",
+        by_protocol=False,
+        caption="Neurons of three languages at a time, {{ model }}, selection {{ selection }}. The"
+        " seven regions hold the numbers of neurons in exactly those languages of the three; other"
+        " languages of the set are not looked at. Areas are not to scale."
+        "{% if paper == 'Mondal et al. 2025' %} The paper prints none of these diagrams; its code"
+        " draws them.{% endif %}",
+    ),
+    "activations": Kind(
+        title="Activations",
+        category="Activations",
+        keys=(),
+        cells=lambda config, model: [()],
+        reads=_statistics,
+        drawn_by="neurons:activations_by_language",
+        by_protocol=False,
+        caption="Activations per language, {{ model }}. Each quantile and the mean is taken per"
+        " neuron over all tokens of a language's identification text, then averaged over all"
+        " neurons, so a range is that of an average neuron, not of pooled activations. Quantiles"
+        " come from one histogram of all tokens, with a bounded error."
+        "{% if paper == 'Mondal et al. 2025' %} Corresponds to the paper's tables of activation"
+        " statistics, which average per-batch quantiles.{% endif %}",
+    ),
+    "perplexity": Kind(
+        title="Change of perplexity",
+        category="Perplexity",
+        keys=("languages", "intervention"),
+        cells=_interventions(_perplexity_cells),
+        reads=_of_cells("perplexity", "perplexity", _perplexity_cells),
+        drawn_by="perplexity:change_of_perplexity",
+        caption=PERPLEXITY,
+    ),
+    "cross_entropy": Kind(
+        title="Change of cross-entropy",
+        category="Perplexity",
+        keys=("languages", "intervention"),
+        cells=_interventions(_perplexity_cells),
+        reads=_of_cells("perplexity", "perplexity", _perplexity_cells),
+        drawn_by="perplexity:change_of_cross_entropy",
+        caption=PERPLEXITY,
+    ),
+    "lss": Kind(
+        title="Language Steering Shift",
+        category="Steering",
+        keys=("languages", "intervention"),
+        cells=_shift_cells(swept=False),
+        reads=_shifts,
+        drawn_by="steering_shift:shift_matrix",
+        caption=LSS,
+    ),
+    "lss_factors": Kind(
+        title="Language Steering Shift by intervention",
+        category="Steering",
+        keys=("languages",),
+        cells=lambda config, model: ((one[0],) for one in _shift_cells(False)(config, model)),
+        reads=_shifts,
+        drawn_by="steering_shift:shift_by_intervention",
+        caption=LSS,
+    ),
+    "lss_layers": Kind(
+        title="Language Steering Shift by layer",
+        category="Steering",
+        keys=("languages", "sweep"),
+        cells=_shift_cells(swept=True),
+        reads=_shifts,
+        drawn_by="steering_shift:shift_by_layer",
+        caption=LSS,
+    ),
+    "scores": Kind(
+        title="Task scores",
+        category="Tasks",
+        keys=("task",),
+        cells=_scored_tasks,
+        reads=_scores,
+        drawn_by="tasks:scores_under_interventions",
+        caption="Effect on {{ task }}, {{ model }}{{ under }}. A point or a cell is the score with"
+        " the neurons of that language overwritten minus the score of the untouched model with the"
+        " same adapter, on the same items; a line is its interval (confidence"
+        " {{ results.confidence }}), and the untouched score is in parentheses. Filled points and"
+        " bold numbers differ from 0 (level {{ results.alpha }}) after Holm's correction over all"
+        " languages and conditions of the task and metric: exact McNemar test with Tango's interval"
+        " where items score 0 or 1, Student's t over items elsewhere."
+        "{% if points.intervention_site == 'paper' %} As in the published code, statistics of the"
+        " gate are written over the activation.{% endif %}{% if points.pooling == 'paper' %} A"
+        " classification head reads the last position of the padded row, as in the published code."
+        "{% endif %}{% if paper %} The paper compares two means without intervals.{% endif %}",
+    ),
+    "targets": Kind(
+        title="Task scores by target language",
+        category="Tasks",
+        keys=("task", "languages", "intervention"),
+        cells=_target_cells(swept=False),
+        reads=_scores,
+        drawn_by="tasks:scores_by_target",
+        caption=TARGETS,
+    ),
+    "task_layers": Kind(
+        title="Task scores by layer",
+        category="Tasks",
+        keys=("task", "languages", "sweep"),
+        cells=_target_cells(swept=True),
+        reads=_scores,
+        drawn_by="tasks:scores_by_layer",
+        caption=TARGETS,
+    ),
+    "curves": Kind(
+        title="Training curves",
+        category="Fine-tuning",
+        keys=("finetuning",),
+        cells=lambda config, model: ((name,) for name in config.finetunings),
+        reads=_curves,
+        drawn_by="training:training_curves",
+        caption="Fine-tuning {{ finetuning }}, {{ model }}{{ under }}: loss and accuracy on the"
+        " training rows, averaged between points; one line per choice of neurons on which the MLP"
+        " projections are trained (attention is trained in every case). Accuracy is that of the"
+        " class, or of the answer's tokens. Each line is one run.",
+    ),
+    "forcing": Kind(
+        title="Language forcing",
+        category="Generation",
+        keys=("languages", "intervention"),
+        cells=_interventions(_forcing_cells),
+        reads=_of_cells("generation", "generation", _forcing_cells, analysis="forcing"),
+        drawn_by="generation:success_of_forcing",
+        caption="Language forcing, {{ model }}, intervention {{ intervention }}{{ under }}. Rows:"
+        " the language of the question. Columns: the language whose neurons are activated while the"
+        " answer is decoded. Left: per cent of answers that are identified as the target language."
+        " Middle: the same with degenerate answers counted as failures: those that hold no letter,"
+        " or that repeat themselves in more than the configured share; a model that loops on one"
+        " word of a language is not a success. Right: the untouched model's answers to the same"
+        " questions, read against each target.{% if paper == 'Gurgurov et al. 2025' %} The paper"
+        " draws the left panel; its evaluation identifies languages with fastText lid.176 and has"
+        " no untouched row.{% endif %}",
+    ),
+    "fallback": Kind(
+        title="Fallback order",
+        category="Generation",
+        keys=("languages", "intervention"),
+        cells=_interventions(_fallback_cells),
+        reads=_of_cells("generation", "generation", _fallback_cells, analysis="fallback"),
+        drawn_by="generation:languages_of_answers",
+        caption="Fallback order, {{ model }}, intervention {{ intervention }}{{ under }}. Questions"
+        " in one language are answered while the neurons of one more language are overwritten at"
+        " each row; the first row is the untouched model. Cells: per cent of answers identified as"
+        " each language (rest: all others, und: no letter). Behind the line: the share of"
+        " degenerate answers, which any identifier gives some language. Of neurons that several"
+        " languages share each is written once, as by the first of them."
+        "{% if paper == 'Gurgurov et al. 2025' %} The published evaluation has no untouched row and"
+        " no count of degenerate answers.{% endif %}",
+    ),
+    "lens": Kind(
+        title="Logit lens",
+        category="Generation",
+        keys=("languages",),
+        cells=lambda config, model: _folders(config, ((one,) for one in config.lens_cells(model))),
+        reads=_lens,
+        drawn_by="generation:lens_of_the_untouched_model",
+        caption=LENS,
+    ),
+    "lens_change": Kind(
+        title="Logit lens with neurons written",
+        category="Generation",
+        keys=("languages", "intervention"),
+        cells=_lens_changes,
+        reads=_lens,
+        drawn_by="generation:lens_under_an_intervention",
+        caption=LENS,
+    ),
+}
+
+
+def named_caption(figure: Figure, labels: Labels, item: str) -> str:
+    """Return the caption of a figure under a name of its own, as reStructuredText."""
+    parts = [
+        f"{word} {quoted(labels.of(section, figure.cell[key]) if section else figure.cell[key])}"
+        for key, word, section in (
+            ("languages", "languages", ""),
+            ("selection", "selection", "selections"),
+            ("intervention", "intervention", "interventions"),
+            ("sweep", "intervention", ""),
+            ("task", "task", "tasks"),
+        )
+        if key in figure.cell
+    ]
+    model = quoted(labels.of("models", figure.cell["model"]))
+    kind = figure.kind.replace("_", " ")
+    return (
+        f"{quoted(item)}: {', '.join([kind, model, *parts])}. The same picture as the one of its"
+        " kind in the other categories, under the name that it has in the paper's order. Its"
+        " caption there says how it was made and where it differs from the paper."
+    )
