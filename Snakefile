@@ -23,6 +23,7 @@ rule all:
         table_files(),
         figure_files(),
         report_files(),
+        final_files(),
 
 
 rule tables:
@@ -37,12 +38,12 @@ rule figures:
 
 rule neurons:
     input:
-        neuron_files(),
+        files("select_neurons"),
 
 
 rule statistics:
     input:
-        statistics_files(),
+        files("merge_statistics"),
 
 
 rule resources:

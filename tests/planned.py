@@ -17,11 +17,10 @@ from langneurons.base.yaml import parse_yaml
 from langneurons.config import Config
 from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
 from langneurons.jobs.parameters import stage
+from langneurons.jobs.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text(encoding="utf-8"))
-TARGETS = ("table", "figure", "report", "neuron", "statistics", "resource", "perplexity", "lss")
-TARGETS += ("evaluation", "all_score")
 
 
 def _python(name: str) -> str:
@@ -68,78 +67,18 @@ class Wildcards(dict):
 
 
 def jobs(config: Config) -> list[tuple[str, dict[str, str]]]:
-    """Return (rule, wildcards) of every job that computes."""
-    found: list[tuple[str, dict[str, str]]] = []
-
-    def add(rule: str, **wildcards: str) -> None:
-        found.append((rule, wildcards))
-
-    langs = {lang for model in config.models for lang in config.model_languages(model)}
-    for lang in sorted(langs):
-        add("fetch_text", lang=lang)
-    for name in config.finetunings:
-        for variant in config.variants("rows"):
-            if not config.finetunings[name].is_text:
-                add("prepare_training", variant=variant, finetuning=name)
-    for variant in config.variants("items"):
-        for task, entry in config.tasks.items():
-            for lang in entry.languages:
-                add("prepare_task", variant=variant, task=task, lang=lang)
-    for model in config.models:
-        add("prepare_model", model=model)
-        add("quantize_model", model=model)
-        for lang in config.model_languages(model):
-            add("pack_corpus", model=model, lang=lang)
-            add("merge_statistics", model=model, lang=lang)
-            add("collect_statistics", model=model, lang=lang, shard="0")
-        for langset, selection in config.cells(model):
-            folder = config.directory(langset)
-            add("select_neurons", model=model, langset=folder, selection=selection)
-        cells = [("perplexity", "measure_perplexity", config.perplexity_cells(model))]
-        cells.append(("steering", "measure_lss", config.lss_cells(model)))
-        cells.append(("generation", "force_language", config.generation_cells(model, "forcing")))
-        cells.append(("generation", "fall_back", config.generation_cells(model, "fallback")))
-        for kind, rule, places in cells:
-            for variant in config.variants(kind):
-                for langset, selection, intervention in places:
-                    where = {"langset": langset, "selection": selection}
-                    add(rule, model=model, variant=variant, intervention=intervention, **where)
-        for variant in config.variants("generation"):
-            for langset in config.lens_cells(model):
-                add("read_layers", model=model, variant=variant, langset=langset)
-        for variant in config.variants("adapters"):
-            for adapter in config.adapters(model):
-                add("finetune", model=model, variant=variant, adapter=adapter)
-        for variant in config.variants("evaluation"):
-            for adapter, task, lang in config.evaluations(model):
-                where = {"adapter": adapter, "task": task, "lang": lang}
-                add("evaluate_task", model=model, variant=variant, **where)
-    for analysis in ("forcing", "fallback"):
-        if getattr(config, analysis) is not None:
-            add("judge_texts", analysis=analysis)
-    from langneurons.jobs.files import fact_languages, question_languages
-
-    if config.lss is not None:
-        for lang in fact_languages(config):
-            add("prepare_facts", lang=lang)
-    for analysis in ("forcing", "fallback", "lens"):
-        if getattr(config, analysis) is not None:
-            for lang in question_languages(config, analysis):
-                add("prepare_questions", analysis=analysis, lang=lang)
-    for rule in ("labels", "name_figures", "page"):
-        add(rule)
-    for model in config.models:
-        for protocol in ("", *config.protocols):
-            add("draw_figures", model=model, protocol=protocol)
-    return found
+    """Return (rule, wildcards) of every job."""
+    found = [(rule, cell) for rule, one in STAGES.items() for cell in one.cells(config)]
+    found += [(rule, {}) for rule in ("labels", "name_figures", "page")]
+    pairs = ((model, protocol) for model in config.models for protocol in ("", *config.protocols))
+    return found + [("draw_figures", {"model": one, "protocol": two}) for one, two in pairs]
 
 
 def plan(config: Config, folder: Path) -> Counter:
     """Compute everything that planning a run computes; return the number of jobs by rule."""
     names = namespace(config)
-    for target in TARGETS:
-        files = names[f"{target}_files"]()
-        assert all(isinstance(path, str) for path in files)
+    for target in ("table", "figure", "report", "resource", "final", "all_score"):
+        assert all(isinstance(path, str) for path in names[f"{target}_files"]())
     names["one_table_per_model"]()
     drawn = names["figure_files"]()
     assert all(f"{stem}.svg" in drawn for stem in names["NAMED"].values())
@@ -159,7 +98,7 @@ def plan(config: Config, folder: Path) -> Counter:
         counts[rule] += 1
     planner = Planner(config, ASSUMED, folder)
     try:
-        assert text(planner.stages(), planner)
+        assert text(planner.lines(), planner)
     except ConfigError as error:  # a model of the hub that nothing here names
         assert "size of models." in str(error)
     return counts

@@ -217,7 +217,7 @@ def test_the_plan_counts_the_answers():
     geometry |= {"vocabulary": 100, "shared": 4}
     assumed["models"]["m"] = geometry
     config = build(changed(forcing__limit=5, forcing__max_new_tokens=100))
-    stages = {one.rule: one for one in Planner(config, assumed, Path("nowhere")).stages()}
+    stages = {one.rule: one for one in Planner(config, assumed, Path("nowhere")).lines()}
     assert [stages[rule].jobs for rule in ("force_language", "fall_back", "read_layers")] == [
         4,
         4,

@@ -23,14 +23,14 @@ def plan(raw=None, folder=ROOT / "nowhere", **changes):
 
 
 def stage(planner, rule, model="llama-3.1-8b"):
-    (found,) = [one for one in planner.stages() if (one.rule, one.model) == (rule, model)]
+    (found,) = [one for one in planner.lines() if (one.rule, one.model) == (rule, model)]
     return found
 
 
 def test_every_job_of_the_paper_is_counted():
     planner = plan()
     config = planner.config
-    counts = {one.rule: one.jobs for one in planner.stages() if one.model == "llama-3.1-8b"}
+    counts = {one.rule: one.jobs for one in planner.lines() if one.model == "llama-3.1-8b"}
     assert counts["pack_corpus"] == 16
     assert counts["collect_statistics"] == 16 * config.statistics.shards
     model = "llama-3.1-8b"
@@ -56,7 +56,7 @@ def test_hours_of_statistics_by_hand():
 def test_a_faster_device_takes_less_and_weights_bound_the_memory():
     fast = ASSUMED["device"] | {"tflops": 624}
     assert stage(plan(device=fast), "finetune").gpu_hours < stage(plan(), "finetune").gpu_hours
-    for one in plan().stages():
+    for one in plan().lines():
         if one.rule in ("collect_statistics", "finetune", "evaluate_task"):
             parameters = {"llama-3.1-8b": 8.03, "mistral-nemo-12b": 12.2}[one.model]
             assert 0.5 * parameters < one.gpu_gb < ASSUMED["device"]["memory_gb"]
@@ -78,7 +78,7 @@ def test_measured_jobs_replace_the_estimate(tmp_path):
 
 def test_an_unknown_model_is_named(capsys):
     with pytest.raises(ConfigError, match=r"models.llama-3.1-8b is unknown.*meta-llama"):
-        plan(models={}).stages()
+        plan(models={}).lines()
     assert main(["plan", "nowhere.yaml"]) == 1
     assert "nowhere.yaml" in capsys.readouterr().err
 
@@ -111,7 +111,7 @@ def test_the_printed_plan_states_what_it_rests_on(capsys):
     assert main(["plan", str(PAPER), "--json"]) == 0
     assert {one["rule"] for one in json.loads(capsys.readouterr().out)} >= {"fetch_text"}
     assert "WARNING" in text(
-        plan(device=ASSUMED["device"] | {"memory_gb": 10}).stages(),
+        plan(device=ASSUMED["device"] | {"memory_gb": 10}).lines(),
         plan(device=ASSUMED["device"] | {"memory_gb": 10}),
     )
 
@@ -218,14 +218,14 @@ def large(repo, **model):
 def test_large_models_fit_the_gpus_they_ask_for(repo, gpus):
     """32B in bfloat16 on two GPUs of 80 GB, 70B on four; what is too few is said."""
     planner = large(repo, gpus=gpus)
-    stages = [one for one in planner.stages() if one.gpus]
+    stages = [one for one in planner.lines() if one.gpus]
     weights = 2 * LARGE[repo]["parameters"] / 1e9
     assert {one.gpus for one in stages} == {gpus}
     for one in stages:
         assert weights / gpus < one.gpu_gb < ASSUMED["device"]["memory_gb"]
-    assert "WARNING" not in text(planner.stages(), planner)
+    assert "WARNING" not in text(planner.lines(), planner)
     alone = large(repo, gpus=1)
-    shown = text(alone.stages(), alone)
+    shown = text(alone.lines(), alone)
     needed = alone.gpus_needed("large")
     assert 1 < needed <= gpus
     assert f"models.large.gpus: {needed}" in shown
@@ -241,7 +241,7 @@ def test_measured_loads_replace_the_assumed(tmp_path):
     one = stage(plan(folder=tmp_path), "evaluate_task")
     assert one.load_hours == pytest.approx(one.jobs * 4.5 / 3600)
     planner = plan(folder=tmp_path)
-    assert "load models" in text(planner.stages(), planner)
+    assert "load models" in text(planner.lines(), planner)
 
 
 def test_gpus_belong_to_no_job_and_weights_to_their_format():

@@ -291,7 +291,7 @@ def plan(
 
     assumed = read_yaml(assumptions or project_file(ASSUMPTIONS))
     planner = Planner(read_configs(configs), assumed, directory)
-    stages = planner.stages()
+    stages = planner.lines()
     if as_json:
         print(json.dumps([asdict(stage) for stage in stages], indent=1))
         return

@@ -27,7 +27,7 @@ rule collect_statistics:
         runtime=minutes,
         checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
     params:
-        cfg=stage("collect_statistics", "model", "lang", "shard"),
+        cfg=stage("collect_statistics"),
         code=code("collect_statistics.py"),
     script:
         "../scripts/collect_statistics.py"
@@ -50,7 +50,7 @@ rule merge_statistics:
         mem_mb=8000,
         runtime=30,
     params:
-        cfg=stage("merge_statistics", "model", "lang"),
+        cfg=stage("merge_statistics"),
         code=code("merge_statistics.py"),
     script:
         "../scripts/merge_statistics.py"

@@ -11,11 +11,12 @@ from langneurons.base.shipped import project_file
 from langneurons.config import read_configs
 from langneurons.jobs.files import check_files
 from langneurons.jobs.sizes import lora_modules, needed_layers, tight_memory
-from langneurons.base.protocols import STAGES
+from langneurons.base.protocols import STAGES as DEPENDS
 from langneurons.config.config import entry_languages
 from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
 from langneurons.jobs.parameters import stage as stage_parameters
+from langneurons.jobs.stages import STAGES
 from langneurons.reporting.families import FAMILIES, table_families
 from langneurons.reporting.kinds import KINDS, all_figures, figures, named_figure, report_labels
 
@@ -54,18 +55,12 @@ def alternatives(words):
     return "|".join(sorted(map(re.escape, words))) or "-"
 
 
-def lss_bases():
-    """Return the premise languages of the steering shift."""
-    cells = [cell for model in cfg.models for cell in cfg.lss_cells(model)]
-    return sorted({lang for folder, _, _ in cells for lang in cfg.lss_languages(folder)[0]})
-
-
 wildcard_constraints:
     model=alternatives(cfg.models),
     lang=alternatives(
         set(cfg.language_names())
         | {l for t in cfg.tasks.values() for l in t.languages}
-        | set(lss_bases())
+        | {cell["lang"] for cell in STAGES["prepare_facts"].cells(cfg)}
     ),
     shard=r"\d+",
     langset=alternatives(SETS),
@@ -75,14 +70,14 @@ wildcard_constraints:
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
     analysis="forcing|fallback|lens",
-    variant=alternatives(variant for name in STAGES for variant in cfg.variants(name)),
+    variant=alternatives(variant for name in DEPENDS for variant in cfg.variants(name)),
 
 
-def stage(name, *wildcards, **given):
+def stage(name, **given):
     """Return an input-free parameter function: what the configuration says of a job."""
 
     def parameters(wc):
-        return stage_parameters(cfg, name, **{key: wc[key] for key in wildcards}, **given)
+        return stage_parameters(cfg, name, **dict(wc.items()), **given)
 
     return parameters
 
@@ -141,15 +136,6 @@ def statistics_of_set(wc):
     return {lang: f"results/{wc.model}/activations/{lang}.safetensors" for lang in SETS[wc.langset]}
 
 
-def neuron_files():
-    """Return every neuron table."""
-    return sorted(
-        f"results/{model}/neurons/{cfg.directory(langset)}/{selection}.parquet"
-        for model in cfg.models
-        for langset, selection in cfg.cells(model)
-    )
-
-
 def one_table_per_model():
     """Return a neuron table of every model."""
     cells = {model: cfg.cells(model)[0] for model in cfg.models}
@@ -159,65 +145,20 @@ def one_table_per_model():
     ]
 
 
-def statistics_files():
-    """Return the statistics of every model and language."""
-    return [
-        f"results/{model}/activations/{lang}.safetensors"
-        for model in cfg.models
-        for lang in cfg.model_languages(model)
-    ]
-
-
 def resource_files():
     """Return everything that is fetched: models, text, tasks. Nothing is quantised for it."""
-    langs = {lang for model in cfg.models for lang in cfg.model_languages(model)}
-    return [
-        *(f"resources/models/{model}/manifest.json" for model in cfg.models),
-        *(f"resources/text/{lang}.jsonl" for lang in sorted(langs)),
-        *(
-            f"resources/tasks/{variant}/{task}/{lang}.jsonl"
-            for variant in cfg.variants("items")
-            for task, entry in cfg.tasks.items()
-            for lang in entry.languages
-        ),
-        *(f"resources/facts/{lang}.jsonl" for lang in lss_bases()),
-        *(
-            f"resources/training/{variant}/{finetuning}.jsonl"
-            for variant in cfg.variants("rows")
-            for finetuning, entry in cfg.finetunings.items()
-            if not entry.is_text
-        ),
-    ]
+    rules = ("prepare_model", "fetch_text", "prepare_task", "prepare_facts", "prepare_training")
+    return [path for rule in rules for path in files(rule)]
 
 
-def perplexity_files():
-    """Return every perplexity matrix."""
-    return [
-        f"results/{model}/perplexity/{variant}/{langset}/{selection}/{intervention}.parquet"
-        for model in cfg.models
-        for variant in cfg.variants("perplexity")
-        for langset, selection, intervention in cfg.perplexity_cells(model)
-    ]
+def files(rule):
+    """Return the files of a stage: the first of every job."""
+    return STAGES[rule].files(cfg)
 
 
-def lss_files():
-    """Return every matrix of the Language Steering Shift."""
-    return [
-        f"results/{model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet"
-        for model in cfg.models
-        for variant in cfg.variants("steering")
-        for langset, selection, intervention in cfg.lss_cells(model)
-    ]
-
-
-def evaluation_files():
-    """Return the records of every model, task and language."""
-    return [
-        f"results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
-        for model in cfg.models
-        for variant in cfg.variants("evaluation")
-        for adapter, task, lang in cfg.evaluations(model)
-    ]
+def final_files():
+    """Return the files of stages that no table or figure reads."""
+    return [path for stage in STAGES.values() if stage.final for path in stage.files(cfg)]
 
 
 def table_files():

@@ -20,7 +20,7 @@ rule pack_corpus:
         mem_mb=4000,
         runtime=240,
     params:
-        cfg=stage("pack_corpus", "model", "lang"),
+        cfg=stage("pack_corpus"),
         code=code("pack_corpus.py"),
     script:
         "../scripts/pack_corpus.py"

@@ -26,7 +26,7 @@ rule evaluate_task:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("evaluate_task", "model", "variant", "adapter", "task", "lang"),
+        cfg=stage("evaluate_task"),
         code=code("evaluate_task.py"),
     script:
         "../scripts/evaluate_task.py"

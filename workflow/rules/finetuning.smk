@@ -24,7 +24,7 @@ rule prepare_training:
         runtime=60,
         network=1,
     params:
-        cfg=stage("prepare_training", "variant", "finetuning"),
+        cfg=stage("prepare_training"),
         code=code("prepare_task.py"),
     script:
         "../scripts/prepare_task.py"
@@ -57,7 +57,7 @@ rule finetune:
         runtime=minutes,
         report_to=reporting,
     params:
-        cfg=stage("finetune", "model", "variant", "adapter"),
+        cfg=stage("finetune"),
         code=code("finetune.py"),
     script:
         "../scripts/finetune.py"

@@ -22,7 +22,7 @@ rule prepare_questions:
         mem_mb=500,
         runtime=10,
     params:
-        cfg=stage("prepare_questions", "analysis", "lang"),
+        cfg=stage("prepare_questions"),
         code=code("prepare_questions.py"),
     script:
         "../scripts/prepare_questions.py"
@@ -55,7 +55,7 @@ rule force_language:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("force_language", "model", "variant", "langset", "selection", "intervention"),
+        cfg=stage("force_language"),
         code=code("force_language.py"),
     script:
         "../scripts/force_language.py"
@@ -88,7 +88,7 @@ rule fall_back:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("fall_back", "model", "variant", "langset", "selection", "intervention"),
+        cfg=stage("fall_back"),
         code=code("fall_back.py"),
     script:
         "../scripts/fall_back.py"
@@ -114,7 +114,7 @@ rule judge_texts:
         mem_mb=4000,
         runtime=30,
     params:
-        cfg=stage("judge_texts", "analysis"),
+        cfg=stage("judge_texts"),
         code=code("judge_texts.py"),
     script:
         "../scripts/judge_texts.py"
@@ -145,7 +145,7 @@ rule read_layers:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("read_layers", "model", "variant", "langset"),
+        cfg=stage("read_layers"),
         code=code("read_layers.py"),
     script:
         "../scripts/read_layers.py"

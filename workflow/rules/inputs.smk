@@ -139,51 +139,11 @@ def lens_statistics(wc):
     return list(statistics_of_set(wc).values()) if conditions else []
 
 
-def judged_files(analysis):
-    """Return the judged texts of an analysis."""
-    return [
-        f"results/{model}/judged/{analysis}/{variant}/{langset}/{selection}/{name}.parquet"
-        for model in cfg.models
-        for variant in cfg.variants("generation")
-        for langset, selection, name in cfg.generation_cells(model, analysis)
-    ]
-
-
-def lens_files():
-    """Return the records of the logit lens of every model and set."""
-    return [
-        f"results/{model}/lens/{variant}/{langset}.parquet"
-        for model in cfg.models
-        for variant in cfg.variants("generation")
-        for langset in cfg.lens_cells(model)
-    ]
-
-
-def corpus_files():
-    """Return the packed corpus of every model and language."""
-    return [
-        f"results/{model}/corpora/{lang}.safetensors"
-        for model in cfg.models
-        for lang in cfg.model_languages(model)
-    ]
-
-
 def about_files():
     """Return the file beside each fetched one that says where its rows come from."""
-    fetched = [path for path in resource_files() if path.endswith(".jsonl")]
-    for analysis in ("forcing", "fallback", "lens"):
-        for folder in sorted(
-            {cell[0] for model in cfg.models for cell in asked_cells(model, analysis)}
-        ):
-            fetched += question_files(analysis, folder)
-    return [path.removesuffix("l") for path in dict.fromkeys(fetched)]
-
-
-def asked_cells(model, analysis):
-    """Return the cells of an analysis that asks questions, each with its set's folder first."""
-    if analysis == "lens":
-        return [(folder,) for folder in cfg.lens_cells(model)]
-    return cfg.generation_cells(model, analysis)
+    rules = ("fetch_text", "prepare_task", "prepare_facts", "prepare_training")
+    fetched = [path for rule in (*rules, "prepare_questions") for path in files(rule)]
+    return [path.removesuffix("l") for path in fetched]
 
 
 def task_records(model, protocol):
@@ -209,20 +169,26 @@ def all_score_files():
 
 # The files of each kind that a family of tables may read.
 READ = {
-    "neurons": neuron_files,
-    "activations": statistics_files,
-    "perplexity": perplexity_files,
-    "steering": lss_files,
-    "evaluation": evaluation_files,
+    "neurons": lambda: files("select_neurons"),
+    "activations": lambda: files("merge_statistics"),
+    "perplexity": lambda: files("measure_perplexity"),
+    "steering": lambda: files("measure_lss"),
+    "evaluation": lambda: files("evaluate_task"),
     "scores": all_score_files,
     "forcing": lambda: judged_files("forcing"),
     "fallback": lambda: judged_files("fallback"),
-    "lens": lens_files,
+    "lens": lambda: files("read_layers"),
     "printed": lambda: [PRINTED],
-    "manifests": lambda: [f"resources/models/{model}/manifest.json" for model in cfg.models],
-    "corpora": corpus_files,
+    "manifests": lambda: files("prepare_model"),
+    "corpora": lambda: files("pack_corpus"),
     "fetched": about_files,
 }
+
+
+def judged_files(analysis):
+    """Return the judged texts of an analysis."""
+    stage = STAGES["judge_texts"]
+    return [stage.file(cell) for cell in stage.cells(cfg) if cell["analysis"] == analysis]
 
 
 def table_inputs(family):

@@ -22,7 +22,7 @@ rule prepare_facts:
         runtime=60,
         network=1,
     params:
-        cfg=stage("prepare_facts", "lang"),
+        cfg=stage("prepare_facts"),
         code=code("prepare_facts.py"),
     script:
         "../scripts/prepare_facts.py"
@@ -57,7 +57,7 @@ rule measure_lss:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("measure_lss", "model", "variant", "langset", "selection", "intervention"),
+        cfg=stage("measure_lss"),
         code=code("measure_lss.py"),
     script:
         "../scripts/measure_lss.py"

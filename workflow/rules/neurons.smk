@@ -24,7 +24,7 @@ rule select_neurons:
         runtime=30,
         mask=mask,
     params:
-        cfg=stage("select_neurons", "model", "langset", "selection"),
+        cfg=stage("select_neurons"),
         code=selection_code,
     script:
         "../scripts/select_neurons.py"

@@ -29,7 +29,7 @@ rule measure_perplexity:
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
     params:
-        cfg=stage("measure_perplexity", "model", "variant", "langset", "selection", "intervention"),
+        cfg=stage("measure_perplexity"),
         code=code("measure_perplexity.py"),
     script:
         "../scripts/measure_perplexity.py"

@@ -25,7 +25,7 @@ rule prepare_model:
         modules=modules_needed,
         network=1,
     params:
-        cfg=stage("prepare_model", "model"),
+        cfg=stage("prepare_model"),
         code=code("prepare_model.py"),
     script:
         "../scripts/prepare_model.py"
@@ -48,7 +48,7 @@ rule quantize_model:
         mem_mb=memory,
         runtime=minutes,
     params:
-        cfg=stage("quantize_model", "model"),
+        cfg=stage("quantize_model"),
         code=code("quantize_model.py"),
     script:
         "../scripts/quantize_model.py"
@@ -71,7 +71,7 @@ rule fetch_text:
         runtime=240,
         network=1,
     params:
-        cfg=stage("fetch_text", "lang"),
+        cfg=stage("fetch_text"),
         code=code("fetch_text.py"),
     script:
         "../scripts/fetch_text.py"
@@ -96,7 +96,7 @@ rule prepare_task:
         runtime=60,
         network=1,
     params:
-        cfg=stage("prepare_task", "variant", "task", "lang"),
+        cfg=stage("prepare_task"),
         code=code("prepare_task.py"),
     script:
         "../scripts/prepare_task.py"

@@ -19,11 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from langneurons.config import Config
+from langneurons.jobs.stages import STAGES
 
-MODEL_RULES = (
-    *("collect_statistics", "measure_perplexity", "measure_lss", "finetune", "evaluate_task"),
-    *("force_language", "fall_back", "read_layers"),
-)
 FOLDER = "benchmarks/results"
 RESERVE = 1.5
 SPARE = 0.5  # asking for more than twice of what is used is worth a word
@@ -63,7 +60,7 @@ def table(rules: Sequence[Used], config: Config) -> str:
     for one in rules:
         longest, peak = max(one.seconds) / 60, max(one.memory, default=math.nan) / 1000
         time = memory = advice = ""
-        if one.rule in MODEL_RULES:
+        if one.rule in STAGES and STAGES[one.rule].loads_model:
             asked_time, asked_memory = config.runtime.runtime_minutes, config.runtime.mem_mb / 1000
             time, memory = f"{longest / asked_time:.0%}", f"{peak / asked_memory:.0%}"
             advice = _advice(longest, asked_time, peak, asked_memory)
@@ -128,7 +125,7 @@ def accounted(text: str, directory: Path) -> list[Accounted]:
             jobs[number] = one
     rules: dict[str, Accounted] = {}
     for number, one in jobs.items():
-        match = re.match(r"rule_(\w+?)_wildcards", one["Comment"])
+        match = re.match(r"rule_(.+?)_wildcards", one["Comment"])
         rule = match.group(1) if match else "unnamed"
         kept = rules.setdefault(rule, Accounted(rule))
         kept.states[one["State"].split()[0]] += 1

@@ -15,7 +15,7 @@ from langneurons.base.errors import ConfigError, InputError, nearest
 from langneurons.base.paths import unset, user_path
 from langneurons.base.shipped import PROJECT, definition_file, project_file
 from langneurons.base.yaml import parse_yaml
-from langneurons.config.config import Config, entry_languages
+from langneurons.config.config import Config
 from langneurons.data import files, typed
 from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row
@@ -30,6 +30,8 @@ from langneurons.jobs.sizes import (
     check_modules,
     known_sizes,
 )
+from langneurons.jobs.stages.generation import question_languages
+from langneurons.jobs.stages.steering_shift import fact_languages
 from langneurons.reporting.printed import missing_columns, read_printed
 
 SIBLINGS = 2000  # names of a folder among which the most similar one is looked for
@@ -194,25 +196,6 @@ def _prompts(config: Config) -> Iterator[tuple]:
             job = ("prepare_questions", {"analysis": part, "lang": lang})
             made = f"resources/questions/{part}/{lang}.jsonl"
             yield f"{part}.questions.path", entry.questions.path, lang, made, job
-
-
-def fact_languages(config: Config) -> list[str]:
-    """Return the premise languages of the steering shift."""
-    cells = [cell for model in config.models for cell in config.lss_cells(model)]
-    return sorted({lang for folder, _, _ in cells for lang in config.lss_languages(folder)[0]})
-
-
-def question_languages(config: Config, analysis: str) -> list[str]:
-    """Return the languages of the questions of an analysis."""
-    entry, found = getattr(config, analysis), set()
-    for model in config.models:
-        if analysis == "lens":
-            folders = list(config.lens_cells(model))
-        else:
-            folders = [cell[0] for cell in config.generation_cells(model, analysis)]
-        for folder in folders:
-            found.update(entry_languages(entry, config.directory_languages()[folder])[0])
-    return sorted(found)
 
 
 def _prepared(config: Config, named: Named, work: Path) -> bool:

@@ -1,0 +1,26 @@
+"""What the parameters of several stages share: the model, and what an intervention writes."""
+
+from typing import Any
+
+from langneurons.base.protocols import Protocol
+from langneurons.config.config import Config
+from langneurons.interventions.settings import percentile, statistic_site
+
+
+def model_settings(config: Config, model: str) -> dict[str, Any]:
+    """Return the source of a model's weights and their numeric format."""
+    return config.models[model].model_dump(mode="json", include={"source", "dtype", "quantization"})
+
+
+def written(config: Config, name: str, protocol: Protocol) -> dict[str, Any]:
+    """Return the steps of an intervention, each with the site of its statistic."""
+    entry = config.interventions[name]
+    steps = []
+    for step in entry.steps:
+        site = statistic_site(step, protocol) if step.statistic else None
+        steps.append(step.model_dump(mode="json") | {"statistic_site": site})
+    named = [step.statistic or step.factor for step in entry.steps]
+    result: dict[str, Any] = {"steps": steps}
+    if any(percentile(value) is not None for value in named):
+        result["quantiles"] = protocol.quantiles
+    return result | ({"shared": entry.shared} if entry.shared != "in_order" else {})

@@ -1,0 +1,162 @@
+"""What models write under interventions: questions, texts, and their judgement."""
+
+import math
+from typing import Any
+
+from langneurons.base.paths import user_path
+from langneurons.config.config import Config, entry_languages
+from langneurons.data.mini_data import QUESTIONS, mini_file
+from langneurons.jobs.estimates import RECORD_BYTES, Sizes
+from langneurons.jobs.shared_parameters import model_settings, written
+from langneurons.jobs.stage import Cell, Need, Stage, Work, intervened
+from langneurons.reporting.layouts import LAYOUTS
+
+ANALYSES = ("forcing", "fallback")
+TEXT_BYTES_PER_TOKEN = 5.0
+_DECODING = {"template", "max_new_tokens", "repetition_penalty", "stop"}
+
+
+def _questions(config: Config, analysis: str, lang: str) -> dict[str, Any]:
+    """Return where the questions come from."""
+    entry = getattr(config, analysis)
+    source = entry.questions.model_dump(mode="json")
+    return {"source": source, "limit": entry.limit, "lang": lang}
+
+
+def _forced(
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the pairs of languages and how answers are decoded."""
+    entry = config.forcing
+    asked, forced = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": written(config, intervention, config.under("generation", variant)),
+        "sources": list(asked),
+        "targets": list(forced),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": model_settings(config, model),
+    }
+
+
+def _order(
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the order of the languages and how answers are decoded."""
+    entry = config.fallback
+    _, order = entry_languages(entry, config.directory_languages()[langset])
+    return {
+        "intervention": written(config, intervention, config.under("generation", variant)),
+        "order": list(order),
+        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "model": model_settings(config, model),
+    }
+
+
+def _judgement(config: Config, analysis: str, **_: str) -> dict[str, Any]:
+    """Return how languages are identified, and from where on a text is degenerate."""
+    keys = {"identifier", "degenerate"}
+    return getattr(config, analysis).model_dump(mode="json", include=keys)
+
+
+def question_languages(config: Config, analysis: str) -> list[str]:
+    """Return the languages in which an analysis asks."""
+    entry, sets = getattr(config, analysis), config.directory_languages()
+    folders = {
+        folder
+        for model in config.models
+        for folder in (
+            config.lens_cells(model)
+            if analysis == "lens"
+            else [one[0] for one in config.generation_cells(model, analysis)]
+        )
+    }
+    return sorted({lang for one in folders for lang in entry_languages(entry, sets[one])[0]})
+
+
+def _asked(config: Config) -> list[Cell]:
+    return [
+        {"analysis": analysis, "lang": lang}
+        for analysis in (*ANALYSES, "lens")
+        if getattr(config, analysis) is not None
+        for lang in question_languages(config, analysis)
+    ]
+
+
+def _cells(analysis: str):
+    def cells(config: Config) -> list[Cell]:
+        def of(model: str) -> list[tuple[str, str, str]]:
+            return config.generation_cells(model, analysis)
+
+        return list(intervened(config, "generation", of))
+
+    return cells
+
+
+def _judged(config: Config) -> list[Cell]:
+    return [cell | {"analysis": one} for one in ANALYSES for cell in _cells(one)(config)]
+
+
+def number_of_questions(sizes: Sizes, entry: Any, lang: str) -> float:
+    """Return how many questions of a language are asked."""
+    path = mini_file(QUESTIONS, lang)
+    if entry.questions.kind == "jsonl":
+        path = user_path(entry.questions.path, {"lang": lang})
+    return sizes.lines(path, sizes.assumed["default_questions"], entry.limit)
+
+
+def _work(analysis: str):
+    def work(sizes: Sizes, cell: Cell) -> Work:
+        config, entry = sizes.config, getattr(sizes.config, analysis)
+        languages = config.directory_languages()[cell["langset"]]
+        asked, targets = entry_languages(entry, languages)
+        questions = sum(number_of_questions(sizes, entry, lang) for lang in asked)
+        answers = (len(targets) + 1) * questions
+        width = sizes.item_tokens("question") + entry.max_new_tokens
+        batch = max(1, config.runtime.batch_tokens // width)
+        seconds = sizes.load + sizes.seconds(answers * width, 2, "evaluation")
+        seconds += math.ceil(answers / batch) * entry.max_new_tokens * sizes.decode
+        size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * entry.max_new_tokens)
+        return Work(answers * width, seconds, size)
+
+    return work
+
+
+def _need(sizes: Sizes) -> Need:
+    forward = sizes.on_each(sizes.held + sizes.kept, sizes.scores + sizes.states)
+    return Need(forward, sizes.host + 2)
+
+
+ASK = Stage(
+    rule="prepare_questions",
+    order=4,
+    output="resources/questions/{analysis}/{lang}.jsonl",
+    cells=_asked,
+    parameters=_questions,
+)
+FORCE = Stage(
+    rule="force_language",
+    order=90,
+    output="results/{model}/texts/forcing/{variant}/{langset}/{selection}/{intervention}.parquet",
+    cells=_cells("forcing"),
+    parameters=_forced,
+    loads_model=True,
+    work=_work("forcing"),
+    need=_need,
+)
+FALL_BACK = Stage(
+    rule="fall_back",
+    order=91,
+    output="results/{model}/texts/fallback/{variant}/{langset}/{selection}/{intervention}.parquet",
+    cells=_cells("fallback"),
+    parameters=_order,
+    loads_model=True,
+    work=_work("fallback"),
+    need=_need,
+)
+JUDGE = Stage(
+    rule="judge_texts",
+    order=92,
+    output=LAYOUTS["generation"],
+    cells=_judged,
+    parameters=_judgement,
+)

@@ -1,0 +1,85 @@
+"""The Language Steering Shift: facts, and the shift of their objects."""
+
+from typing import Any
+
+from langneurons.base.paths import user_path
+from langneurons.config.config import Config
+from langneurons.data.mini_data import FACTS, mini_file
+from langneurons.jobs.estimates import RECORD_BYTES, Sizes
+from langneurons.jobs.shared_parameters import model_settings, written
+from langneurons.jobs.stage import Cell, Need, Stage, Work, intervened
+from langneurons.reporting.layouts import LAYOUTS
+
+
+def _facts(config: Config, lang: str) -> dict[str, Any]:
+    """Return where the facts come from."""
+    source = config.lss.source.model_dump(mode="json")
+    return {"source": source, "limit": config.lss.limit, "lang": lang}
+
+
+def _shift(
+    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
+) -> dict[str, Any]:
+    """Return the intervention, the languages, and how premises are made."""
+    protocol = config.under("steering", variant)
+    bases, targets = config.lss_languages(langset)
+    return {
+        "bases": bases,
+        "intervention": written(config, intervention, protocol),
+        "model": model_settings(config, model),
+        "targets": targets,
+        "way": protocol.lss,
+    }
+
+
+def fact_languages(config: Config) -> list[str]:
+    """Return the premise languages."""
+    cells = [cell for model in config.models for cell in config.lss_cells(model)]
+    return sorted({lang for folder, _, _ in cells for lang in config.lss_languages(folder)[0]})
+
+
+def _number(sizes: Sizes, lang: str) -> float:
+    """Return how many facts a premise language has."""
+    source, limit = sizes.config.lss.source, sizes.config.lss.limit
+    rows = sizes.assumed["default_rows"]
+    if source.kind == "hub":
+        rows = sizes.assumed["rows"].get(source.dataset, {}).get(source.split, rows)
+        return min(rows, limit) if limit else rows
+    path = mini_file(FACTS, lang)
+    path = path if source.kind == "mini" else user_path(source.path, {"lang": lang})
+    return sizes.lines(path, rows, limit)
+
+
+def _work(sizes: Sizes, cell: Cell) -> Work:
+    """Estimate a matrix; the first of a set also scores the untouched model."""
+    config, folder = sizes.config, cell["langset"]
+    bases, targets = config.lss_languages(folder)
+    facts, width = _number(sizes, bases[0]), sizes.item_tokens("lss")
+    pairs = sum(base != target for base in bases for target in targets)
+    read = 2 * facts * pairs * width
+    first = next(one for one in config.lss_cells(cell["model"]) if one[0] == folder)
+    if first == (folder, cell["selection"], cell["intervention"]):
+        read += facts * len(bases) * (1 + len(targets)) * width
+    seconds = sizes.load + sizes.seconds(read, 2, "evaluation")
+    return Work(read, seconds, facts * pairs * RECORD_BYTES)
+
+
+PREPARE = Stage(
+    rule="prepare_facts",
+    order=3,
+    output="resources/facts/{lang}.jsonl",
+    cells=lambda config: [{"lang": lang} for lang in fact_languages(config)],
+    parameters=_facts,
+)
+MEASURE = Stage(
+    rule="measure_lss",
+    order=60,
+    output=LAYOUTS["steering"],
+    cells=lambda config: intervened(config, "steering", config.lss_cells),
+    parameters=_shift,
+    loads_model=True,
+    work=_work,
+    need=lambda sizes: Need(
+        sizes.on_each(sizes.held + sizes.kept, sizes.scores + sizes.states), sizes.host + 2
+    ),
+)
