@@ -1,4 +1,4 @@
-"""What docs/adding.md shows of a method and an operation, added to a copy of the package."""
+"""What docs/adding.md shows, added to a copy of the package or of the project."""
 
 import os
 import re
@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from test_workflow import Checkout
+
+from langneurons.base.io import read_parquet
+from langneurons.selection.table import NeuronTable
 
 ROOT = Path(__file__).parent.parent
 ADDING = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
@@ -211,3 +216,87 @@ print(repr(example.context), example.choices, example.label)
 """
     )
     assert run(script).strip() == "'Saying: Still waters run' ('deep', 'fast') 0"
+
+
+def blocks(heading):
+    """Return, by the file and place that its first line names, every Python block of a section."""
+    section = ADDING.split(f"\n{heading}\n")[1].split("\n## ")[0]
+    found = re.findall(r"```python\n# ([^\n]+)\n(.*?)```", section, re.DOTALL)
+    return dict(found)
+
+
+def before(path, mark, text):
+    """Put a text before the first line that begins with a mark."""
+    content = path.read_text(encoding="utf-8")
+    assert content.count(f"\n{mark}") == 1, (path, mark)
+    path.write_text(content.replace(f"\n{mark}", f"\n{text}{mark}"), encoding="utf-8")
+
+
+def test_the_documented_figure_is_two_edits(package):
+    folder, run = package
+    entry, function = blocks("## A figure kind").items()
+    assert entry[0] == "src/langneurons/reporting/kinds.py, in KINDS"
+    before(folder / "reporting/kinds.py", '    "overlap": Kind(', entry[1])
+    assert function[0] == "src/langneurons/reporting/figures/neurons.py"
+    with (folder / "reporting/figures/neurons.py").open("a", encoding="utf-8") as file:
+        file.write("\n\n" + function[1])
+    config = CONFIG.replace("SELECTION", '{"method": "lape"}').replace("OPERATION", '"set"')
+    script = (
+        config
+        + """
+from pathlib import Path
+import pandas as pd
+from langneurons.jobs.parameters import labels_of, stage
+from langneurons.reporting.drawing import draw_figures
+from langneurons.reporting.labels import Labels
+from langneurons.selection.table import NeuronTable
+frame = pd.DataFrame({"lang": ["en", "en", "vi"], "layer": [0, 1, 1], "neuron": [1, 2, 3]})
+frame = frame.assign(score=[0.5, 0.7, 0.9])
+metadata = {"languages": ["en", "vi"], "n_layers": 2, "d_mlp": 4}
+given = stage(config, "draw_figures", model="tiny", protocol="")
+mine = [one for one in given["figures"] if one["kind"] == "ranked_scores"]
+NeuronTable(frame, metadata).to_parquet(mine[0]["files"][0])
+draw_figures(mine, Labels(**given["labels"]))
+print(*sorted(str(path) for path in Path("results/figures").rglob("*.*")))
+print(Path(mine[0]["stem"] + ".rst").read_text())
+"""
+    )
+    drawn, caption = run(script).strip().split("\n")
+    stem = "results/figures/mine/tiny/two/mine/ranked_scores"
+    assert drawn.split() == [f"{stem}.{kind}" for kind in ("png", "rst", "svg")]
+    assert caption == (
+        "Scores of each language's neurons, tiny, selection mine, the highest first."
+    )
+
+
+def test_the_documented_stage_is_eight_files_and_runs(tmp_path):
+    checkout = Checkout(tmp_path)
+    parts = blocks("## A stage")
+    assert len(parts) == 7  # and its test
+    for name, text in parts.items():
+        place = tmp_path / name.partition(",")[0]
+        if name == "src/langneurons/config/config.py, in Config":
+            before(place, "    results: ResultsConfig", text)
+            settings = "from langneurons.evaluation.spread_settings import SpreadConfig\n"
+            before(place, "from langneurons.interventions.settings", settings)
+        elif name == "Snakefile":
+            place.write_text(place.read_text(encoding="utf-8") + text, encoding="utf-8")
+        else:
+            assert not place.exists()
+            place.write_text(text, encoding="utf-8")
+    config = {key: checkout.config[key] for key in ("models", "corpus", "statistics")}
+    config |= {"name": "mine", "language_sets": {"two": ["en", "vi"]}, "spread": {"base": 2}}
+    checkout.config = config | {"selections": {"lape": {"method": "lape"}}}
+    checkout.save()
+    (tmp_path / "tiny-model").mkdir()
+    (tmp_path / "tiny-model/config.json").write_text('{"model_type": "llama"}')
+    assert checkout.planned()["measure_spread"] == 1
+    frame = pd.DataFrame({"lang": ["en"] * 4 + ["vi"], "layer": [0, 1, 2, 3, 1]})
+    frame = frame.assign(neuron=range(5), score=0.5)
+    metadata = {"languages": ["en", "vi"], "n_layers": 4, "d_mlp": 8}
+    NeuronTable(frame, metadata).to_parquet(tmp_path / "results/tiny/neurons/en-vi/lape.parquet")
+    target = "results/tiny/spread/en-vi/lape.parquet"
+    checkout.make("--allowed-rules", "measure_spread", "--", target)
+    found, names = read_parquet(tmp_path / target)
+    assert found.set_index("lang")["entropy"].to_dict() == {"en": 2.0, "vi": 0.0}
+    assert names == {"model": "tiny", "langset": "en-vi", "selection": "lape"}
