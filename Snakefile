@@ -43,7 +43,7 @@ rule neurons:
 
 rule statistics:
     input:
-        files("merge_statistics"),
+        statistics_files(),
 
 
 rule resources:

@@ -69,7 +69,7 @@ def content(tmp_path):
 
 def write(tmp_path, name="page.html", **changes):
     path = tmp_path / name
-    page.write_page(path, **(content(tmp_path) | changes))
+    page.write_page(path, page.Page(**(content(tmp_path) | changes)))
     return path
 
 

@@ -41,12 +41,13 @@ def test_every_job_of_the_paper_is_counted():
 
 
 def test_hours_of_statistics_by_hand():
-    one = stage(plan(), "collect_statistics")
+    planner = plan()
+    one, shards = stage(planner, "collect_statistics"), planner.config.statistics.shards
     device = ASSUMED["device"]["tflops"] * 1e12 * ASSUMED["utilisation"]["statistics"]
     forward = 16 * 1e8 * 2 * 8.03e9 * ASSUMED["nf4_slowdown"] / device / 3600
     embeddings = 128256 * 4096 * 2
     held = (8.03e9 - embeddings) * 0.56 + embeddings * 2
-    loading = 16 * 8 * held / 1e9 / ASSUMED["load_gb_per_second"] / 3600
+    loading = 16 * shards * held / 1e9 / ASSUMED["load_gb_per_second"] / 3600
     assert one.gpu_hours == pytest.approx(forward + loading, rel=1e-6)
     assert one.hours_left == one.gpu_hours
     assert one.load_hours == pytest.approx(loading, rel=1e-6)

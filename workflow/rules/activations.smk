@@ -1,8 +1,13 @@
 """Packed blocks to activation statistics: one pass of the model per language, in shards."""
 
-
-localrules:
-    merge_statistics,
+# One shard is the whole: it needs no copy.
+SHARDED = cfg.statistics.shards > 1
+PART = "{model}/{lang}/{shard}" if SHARDED else "{model}/{lang}"
+COLLECTED = (
+    "results/{model}/shards/{lang}/{shard}.safetensors"
+    if SHARDED
+    else "results/{model}/activations/{lang}.safetensors"
+)
 
 
 rule collect_statistics:
@@ -11,11 +16,11 @@ rule collect_statistics:
         manifest=weights,
         corpus="results/{model}/corpora/{lang}.safetensors",
     output:
-        ensure("results/{model}/shards/{lang}/{shard}.safetensors", non_empty=True),
+        ensure(COLLECTED, non_empty=True),
     log:
-        "logs/collect_statistics/{model}/{lang}/{shard}.log",
+        f"logs/collect_statistics/{PART}.log",
     benchmark:
-        "benchmarks/results/collect_statistics/{model}/{lang}/{shard}.tsv"
+        f"benchmarks/results/collect_statistics/{PART}.tsv"
     conda:
         "../../environment.yml"
     threads: cfg.runtime.threads
@@ -33,24 +38,27 @@ rule collect_statistics:
         "../scripts/collect_statistics.py"
 
 
-rule merge_statistics:
-    """Add the shards of a language; exact, in any order."""
-    input:
-        shards=shard_inputs,
-    output:
-        ensure("results/{model}/activations/{lang}.safetensors", non_empty=True),
-    log:
-        "logs/merge_statistics/{model}/{lang}.log",
-    benchmark:
-        "benchmarks/results/merge_statistics/{model}/{lang}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=8000,
-        runtime=30,
-    params:
-        cfg=stage("merge_statistics"),
-        code=code("merge_statistics.py"),
-    script:
-        "../scripts/merge_statistics.py"
+if SHARDED:
+
+    rule merge_statistics:
+        """Add the shards of a language; exact, in any order."""
+        input:
+            shards=shard_inputs,
+        output:
+            ensure("results/{model}/activations/{lang}.safetensors", non_empty=True),
+        log:
+            "logs/merge_statistics/{model}/{lang}.log",
+        benchmark:
+            "benchmarks/results/merge_statistics/{model}/{lang}.tsv"
+        localrule: True
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=8000,
+            runtime=30,
+        params:
+            cfg=stage("merge_statistics"),
+            code=code("merge_statistics.py"),
+        script:
+            "../scripts/merge_statistics.py"

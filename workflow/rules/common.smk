@@ -156,6 +156,11 @@ def files(rule):
     return STAGES[rule].files(cfg)
 
 
+def statistics_files():
+    """Return the statistics of every model and language."""
+    return files("merge_statistics" if cfg.statistics.shards > 1 else "collect_statistics")
+
+
 def final_files():
     """Return the files of stages that no table or figure reads."""
     return [path for stage in STAGES.values() if stage.final for path in stage.files(cfg)]

@@ -170,7 +170,7 @@ def all_score_files():
 # The files of each kind that a family of tables may read.
 READ = {
     "neurons": lambda: files("select_neurons"),
-    "activations": lambda: files("merge_statistics"),
+    "activations": statistics_files,
     "perplexity": lambda: files("measure_perplexity"),
     "steering": lambda: files("measure_lss"),
     "evaluation": lambda: files("evaluate_task"),

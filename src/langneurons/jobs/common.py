@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from langneurons.activations.statistics import Statistics
@@ -17,6 +16,7 @@ from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
+from langneurons.reporting.layouts import names_of
 from langneurons.selection.table import NeuronTable
 
 STORE = "results/.work"
@@ -74,7 +74,9 @@ class ModelJob:
     def corpora(self, model: LanguageModel) -> dict[str, Corpus]:
         """Return the corpora among the inputs, by language."""
         read = [
-            Corpus.read(path, lang=Path(path).stem, tokenizer_hash=model.tokenizer_hash)
+            Corpus.read(
+                path, lang=names_of(path, "corpora")["lang"], tokenizer_hash=model.tokenizer_hash
+            )
             for path in self.inputs["corpora"]
         ]
         return {one.lang: one for one in read}
@@ -87,7 +89,9 @@ class ModelJob:
 def read_statistics(paths: Sequence[str], model: LanguageModel) -> dict[str, Statistics]:
     """Read statistics; refuse those of another model, revision, number format or tokenizer."""
     same = model.identity | {"tokenizer_hash": model.tokenizer_hash}
-    read = [Statistics.read(path, lang=Path(path).stem, **same) for path in paths]
+    read = [
+        Statistics.read(path, lang=names_of(path, "activations")["lang"], **same) for path in paths
+    ]
     return {one.lang: one for one in read}
 
 
@@ -95,7 +99,7 @@ def read_table(path: str, model: LanguageModel) -> NeuronTable:
     """Read a neuron table; refuse one of another model."""
     same = {key: model.identity[key] for key in ("model", "revision")}
     table = NeuronTable.from_parquet(path, **same)
-    folder = Path(path).parent.name
+    folder = names_of(path, "neurons")["langset"]
     if table.languages != sorted(table.languages) or set_directory(table.languages) != folder:
         raise DamagedFile(damaged(path, f"its languages are {', '.join(table.languages)}"))
     return table

@@ -11,6 +11,7 @@ from langneurons.evaluation.conditions import evaluate
 from langneurons.evaluation.definition import Task, load_task
 from langneurons.jobs.common import ModelJob, plan, read_table
 from langneurons.models.language_model import LanguageModel
+from langneurons.reporting.layouts import names_of
 
 
 def _adapted(
@@ -40,8 +41,9 @@ def evaluation_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
         model, head = _adapted(model, task, adapter, cfg["training"])
         tuned = {"adapter": file_digest(adapter)}
     tables = {
-        tuple(path.removesuffix(".parquet").split("/")[-2:]): read_table(path, model)
+        (names["langset"], names["selection"]): read_table(path, model)
         for path in job.inputs.get("neurons", [])
+        for names in [names_of(path, "neurons")]
     }
     plans = {
         (langset, selection, name, target): plan(

@@ -8,6 +8,7 @@ import pandas as pd
 from langneurons.base.io import read_jsonl
 from langneurons.evaluation.lens import read_layers
 from langneurons.jobs.common import ModelJob, plan, read_table
+from langneurons.reporting.layouts import names_of
 
 
 def lens_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -17,7 +18,10 @@ def lens_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     cfg, model = job.cfg, job.model()
     statistics, texts = job.statistics(model), job.corpora(model)
-    tables = {Path(path).stem: read_table(path, model) for path in job.inputs.get("neurons", [])}
+    tables = {
+        names_of(path, "neurons")["selection"]: read_table(path, model)
+        for path in job.inputs.get("neurons", [])
+    }
     asked = {Path(path).stem: read_jsonl(path) for path in job.inputs["questions"]}
     plans = {
         (selection, name, target): {

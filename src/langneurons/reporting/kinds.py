@@ -5,20 +5,37 @@ a configuration has of it, the result files that it reads, and the function that
 imported when a job draws. This module loads no plotting library.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from langneurons.reporting.cells import (
+    Cell,
+    Cells,
+    Reads,
+    curve_files,
+    drawn_triples,
+    fallback_cells,
+    forcing_cells,
+    intervention_cells,
+    lens_changes,
+    lens_files,
+    lens_sets,
+    matrix_files,
+    neuron_files,
+    perplexity_cells,
+    score_files,
+    scored_tasks,
+    shift_cells,
+    shift_files,
+    statistics_files,
+    target_cells,
+)
 from langneurons.reporting.labels import Labels, quoted
-from langneurons.reporting.layouts import place
 
 if TYPE_CHECKING:
     from langneurons.config.config import Config
-
-Cell = dict[str, str]
-Cells = Callable[["Config", str], Iterable[tuple[str, ...]]]
-Reads = Callable[["Config", Cell], list[str]]
 
 
 @dataclass(frozen=True)
@@ -159,163 +176,6 @@ def report_labels(cell: Cell) -> Cell:
     return {"intervention" if key == "sweep" else key: name for key, name in cell.items()}
 
 
-# What they read -----------------------------------------------------------------------------------
-
-
-def _variant(config: "Config", cell: Cell, stage: str) -> str:
-    return config.protocols[cell["protocol"]].variant(stage)
-
-
-def _folders(config: "Config", names: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Yield cells with the name of a set in place of its folder, which comes first."""
-    labels = config.labels()
-    for folder, *others in names:
-        yield labels[folder], *others
-
-
-def _statistics(config: "Config", cell: Cell) -> list[str]:
-    model = cell["model"]
-    langs = config.model_languages(model)
-    return [place("activations", model=model, lang=lang) for lang in langs]
-
-
-def _neurons(config: "Config", cell: Cell) -> list[str]:
-    folder = config.directory(cell["languages"])
-    return [
-        place("neurons", model=cell["model"], langset=folder, selection=selection)
-        for languages, selection in config.cells(cell["model"])
-        if languages == cell["languages"] and cell.get("selection", selection) == selection
-    ]
-
-
-def _of_cells(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
-    """Return the files of one set, and of one intervention where the cell names one."""
-
-    def reads(config: "Config", cell: Cell) -> list[str]:
-        folder, variant = config.directory(cell["languages"]), _variant(config, cell, stage)
-        return [
-            place(
-                kind,
-                **(cell | more),
-                variant=variant,
-                langset=langset,
-                selection=selection,
-            )
-            for langset, selection, intervention in cells(config, cell["model"])
-            if langset == folder and intervention == cell["intervention"]
-        ]
-
-    return reads
-
-
-def _shifts(config: "Config", cell: Cell) -> list[str]:
-    """Return the steering shift under one intervention, under those of a sweep, or of no sweep."""
-    folder, variant = config.directory(cell["languages"]), _variant(config, cell, "steering")
-    chosen = cell.get("intervention")
-    return [
-        place(
-            "steering",
-            model=cell["model"],
-            variant=variant,
-            langset=langset,
-            selection=selection,
-            intervention=name,
-        )
-        for langset, selection, name in config.lss_cells(cell["model"])
-        if langset == folder
-        if chosen == name or (chosen is None and config.sweep_of(name) == cell.get("sweep"))
-    ]
-
-
-def _scores(config: "Config", cell: Cell) -> list[str]:
-    return [place("scores", paper=config.name, **cell)]
-
-
-def _lens(config: "Config", cell: Cell) -> list[str]:
-    variant, folder = _variant(config, cell, "generation"), config.directory(cell["languages"])
-    return [place("lens", model=cell["model"], variant=variant, langset=folder)]
-
-
-def _curves(config: "Config", cell: Cell) -> list[str]:
-    variant = _variant(config, cell, "adapters")
-    return [
-        place("curves", model=cell["model"], variant=variant, adapter=name)
-        for name, adapter in config.adapters(cell["model"]).items()
-        if adapter.finetuning == cell["finetuning"]
-    ]
-
-
-# Which cells there are -------------------------------------------------------------------------
-
-
-def _triples(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-    for languages, selection in config.cells(model):
-        members = set(config.language_sets[languages])
-        if any(members.issuperset(triple) for triple in config.results.venn):
-            yield languages, selection
-
-
-def _interventions(cells: Cells) -> Cells:
-    """Return the (set, intervention) of cells (folder, selection, intervention)."""
-
-    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-        yield from _folders(config, ((one[0], one[2]) for one in cells(config, model)))
-
-    return found
-
-
-def _perplexity_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
-    return config.perplexity_cells(model)
-
-
-def _forcing_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
-    return config.generation_cells(model, "forcing")
-
-
-def _fallback_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
-    return config.generation_cells(model, "fallback")
-
-
-def _shift_cells(swept: bool) -> Cells:
-    """Return the (set, intervention) of the steering shift, or the (set, sweep)."""
-
-    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-        for folder, _, name in config.lss_cells(model):
-            sweep = config.sweep_of(name)
-            if swept == (sweep is not None):
-                yield config.labels()[folder], sweep or name
-
-    return found
-
-
-def _target_cells(swept: bool) -> Cells:
-    """Return the (task, set, intervention), or sweep, of tasks on other languages' neurons."""
-
-    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-        for task, languages, name in config.target_cells(model):
-            sweep = config.sweep_of(name)
-            if swept == (sweep is not None):
-                yield task, languages, sweep or name
-
-    return found
-
-
-def _scored_tasks(config: "Config", model: str) -> Iterator[tuple[str]]:
-    """Yield the tasks that are run with a language's own neurons overwritten, sweeps aside."""
-    for task, entry in config.tasks.items():
-        if any(
-            target == lang and config.sweep_of(name) is None
-            for lang in entry.languages
-            for _, _, name, target in config.task_conditions(model, task, lang)
-        ):
-            yield (task,)
-
-
-def _lens_changes(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-    for folder, conditions in config.lens_cells(model).items():
-        yield from _folders(config, ((folder, name) for _, name, _ in conditions))
-
-
 LSS = (
     "Language Steering Shift, {{ model }}{{ under }}{% if intervention is defined %}, intervention"
     " {{ intervention }}{% endif %}: the share of cloze facts whose log-odds between the object in"
@@ -383,7 +243,7 @@ KINDS: Mapping[str, Kind] = {
         category="Neurons",
         keys=("languages",),
         cells=lambda config, model: ((one[0],) for one in config.cells(model)),
-        reads=_neurons,
+        reads=neuron_files,
         drawn_by="neurons:neurons_per_language",
         by_protocol=False,
         caption="Neurons per language, {{ model }}. A bar is the number of feed-forward neurons"
@@ -398,7 +258,7 @@ KINDS: Mapping[str, Kind] = {
         category="Overlap",
         keys=("languages", "selection"),
         cells=lambda config, model: config.cells(model),
-        reads=_neurons,
+        reads=neuron_files,
         drawn_by="neurons:shared_neurons",
         by_protocol=False,
         caption="Overlap of the languages' neurons, {{ model }}, selection {{ selection }}. Left:"
@@ -416,7 +276,7 @@ KINDS: Mapping[str, Kind] = {
         category="Layers",
         keys=("languages", "selection"),
         cells=lambda config, model: config.cells(model),
-        reads=_neurons,
+        reads=neuron_files,
         drawn_by="neurons:neurons_by_layer",
         by_protocol=False,
         caption="Neurons per layer and language, {{ model }}, selection {{ selection }}. Layer 0 is"
@@ -429,8 +289,8 @@ KINDS: Mapping[str, Kind] = {
         title="Three languages at a time",
         category="Overlap",
         keys=("languages", "selection"),
-        cells=_triples,
-        reads=_neurons,
+        cells=drawn_triples,
+        reads=neuron_files,
         drawn_by="neurons:three_languages",
         by_protocol=False,
         caption="Neurons of three languages at a time, {{ model }}, selection {{ selection }}. The"
@@ -444,7 +304,7 @@ KINDS: Mapping[str, Kind] = {
         category="Activations",
         keys=(),
         cells=lambda config, model: [()],
-        reads=_statistics,
+        reads=statistics_files,
         drawn_by="neurons:activations_by_language",
         by_protocol=False,
         caption="Activations per language, {{ model }}. Each quantile and the mean is taken per"
@@ -458,8 +318,8 @@ KINDS: Mapping[str, Kind] = {
         title="Change of perplexity",
         category="Perplexity",
         keys=("languages", "intervention"),
-        cells=_interventions(_perplexity_cells),
-        reads=_of_cells("perplexity", "perplexity", _perplexity_cells),
+        cells=intervention_cells(perplexity_cells),
+        reads=matrix_files("perplexity", "perplexity", perplexity_cells),
         drawn_by="perplexity:change_of_perplexity",
         caption=PERPLEXITY,
     ),
@@ -467,8 +327,8 @@ KINDS: Mapping[str, Kind] = {
         title="Change of cross-entropy",
         category="Perplexity",
         keys=("languages", "intervention"),
-        cells=_interventions(_perplexity_cells),
-        reads=_of_cells("perplexity", "perplexity", _perplexity_cells),
+        cells=intervention_cells(perplexity_cells),
+        reads=matrix_files("perplexity", "perplexity", perplexity_cells),
         drawn_by="perplexity:change_of_cross_entropy",
         caption=PERPLEXITY,
     ),
@@ -476,8 +336,8 @@ KINDS: Mapping[str, Kind] = {
         title="Language Steering Shift",
         category="Steering",
         keys=("languages", "intervention"),
-        cells=_shift_cells(swept=False),
-        reads=_shifts,
+        cells=shift_cells(swept=False),
+        reads=shift_files,
         drawn_by="steering_shift:shift_matrix",
         caption=LSS,
     ),
@@ -485,8 +345,8 @@ KINDS: Mapping[str, Kind] = {
         title="Language Steering Shift by intervention",
         category="Steering",
         keys=("languages",),
-        cells=lambda config, model: ((one[0],) for one in _shift_cells(False)(config, model)),
-        reads=_shifts,
+        cells=lambda config, model: ((one[0],) for one in shift_cells(False)(config, model)),
+        reads=shift_files,
         drawn_by="steering_shift:shift_by_intervention",
         caption=LSS,
     ),
@@ -494,8 +354,8 @@ KINDS: Mapping[str, Kind] = {
         title="Language Steering Shift by layer",
         category="Steering",
         keys=("languages", "sweep"),
-        cells=_shift_cells(swept=True),
-        reads=_shifts,
+        cells=shift_cells(swept=True),
+        reads=shift_files,
         drawn_by="steering_shift:shift_by_layer",
         caption=LSS,
     ),
@@ -503,8 +363,8 @@ KINDS: Mapping[str, Kind] = {
         title="Task scores",
         category="Tasks",
         keys=("task",),
-        cells=_scored_tasks,
-        reads=_scores,
+        cells=scored_tasks,
+        reads=score_files,
         drawn_by="tasks:scores_under_interventions",
         caption="Effect on {{ task }}, {{ model }}{{ under }}. A point or a cell is the score with"
         " the neurons of that language overwritten minus the score of the untouched model with the"
@@ -522,8 +382,8 @@ KINDS: Mapping[str, Kind] = {
         title="Task scores by target language",
         category="Tasks",
         keys=("task", "languages", "intervention"),
-        cells=_target_cells(swept=False),
-        reads=_scores,
+        cells=target_cells(swept=False),
+        reads=score_files,
         drawn_by="tasks:scores_by_target",
         caption=TARGETS,
     ),
@@ -531,8 +391,8 @@ KINDS: Mapping[str, Kind] = {
         title="Task scores by layer",
         category="Tasks",
         keys=("task", "languages", "sweep"),
-        cells=_target_cells(swept=True),
-        reads=_scores,
+        cells=target_cells(swept=True),
+        reads=score_files,
         drawn_by="tasks:scores_by_layer",
         caption=TARGETS,
     ),
@@ -541,7 +401,7 @@ KINDS: Mapping[str, Kind] = {
         category="Fine-tuning",
         keys=("finetuning",),
         cells=lambda config, model: ((name,) for name in config.finetunings),
-        reads=_curves,
+        reads=curve_files,
         drawn_by="training:training_curves",
         caption="Fine-tuning {{ finetuning }}, {{ model }}{{ under }}: loss and accuracy on the"
         " training rows, averaged between points; one line per choice of neurons on which the MLP"
@@ -552,8 +412,8 @@ KINDS: Mapping[str, Kind] = {
         title="Language forcing",
         category="Generation",
         keys=("languages", "intervention"),
-        cells=_interventions(_forcing_cells),
-        reads=_of_cells("generation", "generation", _forcing_cells, analysis="forcing"),
+        cells=intervention_cells(forcing_cells),
+        reads=matrix_files("generation", "generation", forcing_cells, analysis="forcing"),
         drawn_by="generation:success_of_forcing",
         caption="Language forcing, {{ model }}, intervention {{ intervention }}{{ under }}. Rows:"
         " the language of the question. Columns: the language whose neurons are activated while the"
@@ -569,8 +429,8 @@ KINDS: Mapping[str, Kind] = {
         title="Fallback order",
         category="Generation",
         keys=("languages", "intervention"),
-        cells=_interventions(_fallback_cells),
-        reads=_of_cells("generation", "generation", _fallback_cells, analysis="fallback"),
+        cells=intervention_cells(fallback_cells),
+        reads=matrix_files("generation", "generation", fallback_cells, analysis="fallback"),
         drawn_by="generation:languages_of_answers",
         caption="Fallback order, {{ model }}, intervention {{ intervention }}{{ under }}. Questions"
         " in one language are answered while the neurons of one more language are overwritten at"
@@ -585,8 +445,8 @@ KINDS: Mapping[str, Kind] = {
         title="Logit lens",
         category="Generation",
         keys=("languages",),
-        cells=lambda config, model: _folders(config, ((one,) for one in config.lens_cells(model))),
-        reads=_lens,
+        cells=lens_sets,
+        reads=lens_files,
         drawn_by="generation:lens_of_the_untouched_model",
         caption=LENS,
     ),
@@ -594,8 +454,8 @@ KINDS: Mapping[str, Kind] = {
         title="Logit lens with neurons written",
         category="Generation",
         keys=("languages", "intervention"),
-        cells=_lens_changes,
-        reads=_lens,
+        cells=lens_changes,
+        reads=lens_files,
         drawn_by="generation:lens_under_an_intervention",
         caption=LENS,
     ),

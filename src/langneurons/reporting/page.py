@@ -76,40 +76,46 @@ class Picture:
     group: str
 
 
-def write_page(
-    path: str | os.PathLike,
-    title: str,
-    found: Sequence[tuple[str, str]],
-    lead: Sequence[str],
-    facts: Mapping[str, str],
-    verdicts: Sequence[Verdict],
-    agreement: pd.DataFrame | None,
-    tables: Sequence[Table],
-    pictures: Sequence[Picture],
-    provenance: Mapping[str, str],
-) -> None:
-    """Write the page; what is empty leaves out its section.
+@dataclass(frozen=True)
+class Page:
+    """What the page shows; what is empty leaves out its section.
 
     `found` holds findings, each with the anchor of what shows it; the first figure that one points
     at stands beside them, and only there. `agreement` has label columns and the counts printed,
     run and inside (of our interval). Groups stand in the order of their first member.
     """
-    _check(verdicts, [*tables, *pictures])
-    known = {one.anchor: one for one in pictures}
-    first = next((known[anchor] for _, anchor in found if anchor in known), None)
+
+    title: str
+    found: Sequence[tuple[str, str]]
+    lead: Sequence[str]
+    facts: Mapping[str, str]
+    verdicts: Sequence[Verdict]
+    agreement: pd.DataFrame | None
+    tables: Sequence[Table]
+    pictures: Sequence[Picture]
+    provenance: Mapping[str, str]
+
+
+def write_page(path: str | os.PathLike, page: Page) -> None:
+    """Write a page."""
+    _check(page.verdicts, [*page.tables, *page.pictures])
+    known = {one.anchor: one for one in page.pictures}
+    first = next((known[anchor] for _, anchor in page.found if anchor in known), None)
+    agreement = page.agreement
     has_agreement = agreement is not None and len(agreement) > 0
+    others = [one for one in page.pictures if one is not first]
     text = _template().render(
-        title=title,
-        found=[(text, anchor, anchor in known) for text, anchor in found],
+        title=page.title,
+        found=[(text, anchor, anchor in known) for text, anchor in page.found],
         first=None if first is None else _picture(first),
-        lead=list(lead),
-        facts=dict(facts),
-        claims=[_claim(number, one) for number, one in enumerate(verdicts, 1)],
+        lead=list(page.lead),
+        facts=dict(page.facts),
+        claims=[_claim(number, one) for number, one in enumerate(page.verdicts, 1)],
         agreement=_view(agreement, "page-agreement") if has_agreement else None,
         shares=_shares(agreement) if has_agreement else [],
-        tables=_groups("tables", tables, _table),
-        pictures=_groups("figures", [one for one in pictures if one is not first], _picture),
-        provenance=dict(provenance),
+        tables=_groups("tables", page.tables, _table),
+        pictures=_groups("figures", others, _picture),
+        provenance=dict(page.provenance),
         verdict_classes={name: name.replace(" ", "-") for name in VERDICTS},
         shown=SHOWN,
         filtered=FILTERED,

@@ -18,7 +18,7 @@ from langneurons.reporting.findings import findings
 from langneurons.reporting.kinds import KINDS, caption, described, folders
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.layouts import names_of
-from langneurons.reporting.page import Picture, Table, Verdict, write_page
+from langneurons.reporting.page import Page, Picture, Table, Verdict, write_page
 from langneurons.reporting.tables.write import plain_markdown
 from langneurons.runtime.record import versions
 
@@ -78,23 +78,23 @@ def write_report(
         for table in sorted(tables, key=_place)
         if Path(table).stem not in SUMMARIES
     ]
-    write_page(
-        path,
-        one_line(labels.title or labels.name),
-        _found(frames, labels, pictures, shown),
-        _lead(labels, page["about"]),
-        _facts(labels, frames),
-        _verdicts(labels, frames.get("claims")),
-        agreement,
-        shown,
-        pictures,
-        {
+    own = Page(
+        title=one_line(labels.title or labels.name),
+        found=_found(frames, labels, pictures, shown),
+        lead=_lead(labels, page["about"]),
+        facts=_facts(labels, frames),
+        verdicts=_verdicts(labels, frames.get("claims")),
+        agreement=agreement,
+        tables=shown,
+        pictures=pictures,
+        provenance={
             "configuration": labels.name,
             **_weights(neurons, labels, page["newest"]),
             **_corpus(labels, page["about"]),
             **versions(PACKAGES),
         },
     )
+    write_page(path, own)
 
 
 def _found(

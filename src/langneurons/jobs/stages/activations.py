@@ -1,4 +1,4 @@
-"""Statistics of activations: measured in shards, which are then added."""
+"""Statistics of activations: measured, and where there are several shards, added."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from langneurons.jobs.stage import Cell, Need, Stage, Work
 from langneurons.reporting.layouts import LAYOUTS
 
 
-def _measured(config: Config, model: str, lang: str, shard: str) -> dict[str, Any]:
+def _measured(config: Config, model: str, lang: str, shard: str = "0") -> dict[str, Any]:
     """Return what is measured, in which numeric format."""
     statistics = config.statistics.model_dump(mode="json")
     return {"statistics": statistics, "model": model_settings(config, model), "shard": int(shard)}
@@ -30,8 +30,20 @@ def _languages(config: Config) -> list[Cell]:
 
 
 def _shards(config: Config) -> list[Cell]:
+    """Return a cell per shard; where there is one, it is the whole, and no cell names it."""
+    if config.statistics.shards == 1:
+        return _languages(config)
     numbers = range(config.statistics.shards)
     return [cell | {"shard": str(number)} for cell in _languages(config) for number in numbers]
+
+
+class _Collect(Stage):
+    """Shards, or the statistics themselves."""
+
+    def file(self, cell: Cell) -> str:
+        """Return the file of a job."""
+        pattern = self.output if "shard" in cell else LAYOUTS["activations"]
+        return pattern.format(**cell)
 
 
 def _documents(sizes: Sizes) -> int:
@@ -56,7 +68,7 @@ def _need(sizes: Sizes) -> Need:
     return Need(sizes.on_each(sizes.held + counts, passing), sizes.host + counts / GB)
 
 
-COLLECT = Stage(
+COLLECT = _Collect(
     rule="collect_statistics",
     order=30,
     output="results/{model}/shards/{lang}/{shard}.safetensors",
@@ -70,6 +82,6 @@ MERGE = Stage(
     rule="merge_statistics",
     order=31,
     output=LAYOUTS["activations"],
-    cells=_languages,
+    cells=lambda config: _languages(config) if config.statistics.shards > 1 else [],
     parameters=_merged,
 )

@@ -1,0 +1,185 @@
+"""Which cells of each kind of figure a configuration has, and which files a cell reads."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from langneurons.reporting.layouts import place
+
+if TYPE_CHECKING:
+    from langneurons.config.config import Config
+
+Cell = dict[str, str]
+Cells = Callable[["Config", str], Iterable[tuple[str, ...]]]
+Reads = Callable[["Config", Cell], list[str]]
+
+
+# What they read -----------------------------------------------------------------------------------
+
+
+def _variant(config: "Config", cell: Cell, stage: str) -> str:
+    return config.protocols[cell["protocol"]].variant(stage)
+
+
+def with_set_names(config: "Config", names: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Yield cells with the name of a set in place of its folder, which comes first."""
+    labels = config.labels()
+    for folder, *others in names:
+        yield labels[folder], *others
+
+
+def statistics_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the statistics of every language of a model."""
+    model = cell["model"]
+    langs = config.model_languages(model)
+    return [place("activations", model=model, lang=lang) for lang in langs]
+
+
+def neuron_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the neuron tables of a set, or that of one selection."""
+    folder = config.directory(cell["languages"])
+    return [
+        place("neurons", model=cell["model"], langset=folder, selection=selection)
+        for languages, selection in config.cells(cell["model"])
+        if languages == cell["languages"] and cell.get("selection", selection) == selection
+    ]
+
+
+def matrix_files(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
+    """Return the files of one set, and of one intervention where the cell names one."""
+
+    def reads(config: "Config", cell: Cell) -> list[str]:
+        folder, variant = config.directory(cell["languages"]), _variant(config, cell, stage)
+        return [
+            place(
+                kind,
+                **(cell | more),
+                variant=variant,
+                langset=langset,
+                selection=selection,
+            )
+            for langset, selection, intervention in cells(config, cell["model"])
+            if langset == folder and intervention == cell["intervention"]
+        ]
+
+    return reads
+
+
+def shift_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the steering shift under one intervention, under those of a sweep, or of no sweep."""
+    folder, variant = config.directory(cell["languages"]), _variant(config, cell, "steering")
+    chosen = cell.get("intervention")
+    return [
+        place(
+            "steering",
+            model=cell["model"],
+            variant=variant,
+            langset=langset,
+            selection=selection,
+            intervention=name,
+        )
+        for langset, selection, name in config.lss_cells(cell["model"])
+        if langset == folder
+        if chosen == name or (chosen is None and config.sweep_of(name) == cell.get("sweep"))
+    ]
+
+
+def score_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the scores of a task."""
+    return [place("scores", paper=config.name, **cell)]
+
+
+def lens_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the records of the logit lens on a set."""
+    variant, folder = _variant(config, cell, "generation"), config.directory(cell["languages"])
+    return [place("lens", model=cell["model"], variant=variant, langset=folder)]
+
+
+def curve_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the curves of every adapter of a fine-tuning."""
+    variant = _variant(config, cell, "adapters")
+    return [
+        place("curves", model=cell["model"], variant=variant, adapter=name)
+        for name, adapter in config.adapters(cell["model"]).items()
+        if adapter.finetuning == cell["finetuning"]
+    ]
+
+
+# Which cells there are -------------------------------------------------------------------------
+
+
+def drawn_triples(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield (set, selection) of which three languages are drawn together."""
+    for languages, selection in config.cells(model):
+        members = set(config.language_sets[languages])
+        if any(members.issuperset(triple) for triple in config.results.venn):
+            yield languages, selection
+
+
+def intervention_cells(cells: Cells) -> Cells:
+    """Return the (set, intervention) of cells (folder, selection, intervention)."""
+
+    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        yield from with_set_names(config, ((one[0], one[2]) for one in cells(config, model)))
+
+    return found
+
+
+def perplexity_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+    """Return (folder, selection, intervention) of the perplexity matrices."""
+    return config.perplexity_cells(model)
+
+
+def forcing_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+    """Return (folder, selection, intervention) of language forcing."""
+    return config.generation_cells(model, "forcing")
+
+
+def fallback_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+    """Return (folder, selection, intervention) of the fallback order."""
+    return config.generation_cells(model, "fallback")
+
+
+def shift_cells(swept: bool) -> Cells:
+    """Return the (set, intervention) of the steering shift, or the (set, sweep)."""
+
+    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        for folder, _, name in config.lss_cells(model):
+            sweep = config.sweep_of(name)
+            if swept == (sweep is not None):
+                yield config.labels()[folder], sweep or name
+
+    return found
+
+
+def target_cells(swept: bool) -> Cells:
+    """Return the (task, set, intervention), or sweep, of tasks on other languages' neurons."""
+
+    def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        for task, languages, name in config.target_cells(model):
+            sweep = config.sweep_of(name)
+            if swept == (sweep is not None):
+                yield task, languages, sweep or name
+
+    return found
+
+
+def scored_tasks(config: "Config", model: str) -> Iterator[tuple[str]]:
+    """Yield the tasks that are run with a language's own neurons overwritten, sweeps aside."""
+    for task, entry in config.tasks.items():
+        if any(
+            target == lang and config.sweep_of(name) is None
+            for lang in entry.languages
+            for _, _, name, target in config.task_conditions(model, task, lang)
+        ):
+            yield (task,)
+
+
+def lens_sets(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the sets of the logit lens."""
+    yield from with_set_names(config, ((folder,) for folder in config.lens_cells(model)))
+
+
+def lens_changes(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the (set, intervention) of the logit lens with neurons written."""
+    for folder, conditions in config.lens_cells(model).items():
+        yield from with_set_names(config, ((folder, name) for _, name, _ in conditions))
