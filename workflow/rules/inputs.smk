@@ -167,22 +167,25 @@ def all_score_files():
     return [path for pair in pairs for path in score_files(*pair)]
 
 
-# The files of each kind that a family of tables may read.
-READ = {
-    "neurons": lambda: files("select_neurons"),
-    "activations": statistics_files,
-    "perplexity": lambda: files("measure_perplexity"),
-    "steering": lambda: files("measure_lss"),
-    "evaluation": lambda: files("evaluate_task"),
-    "scores": all_score_files,
-    "forcing": lambda: judged_files("forcing"),
-    "fallback": lambda: judged_files("fallback"),
-    "lens": lambda: files("read_layers"),
-    "printed": lambda: [PRINTED],
-    "manifests": lambda: files("prepare_model"),
-    "corpora": lambda: files("pack_corpus"),
-    "fetched": about_files,
-}
+def read_files(kind):
+    """Return the files of a kind that a family of tables may read."""
+    if kind in ("forcing", "fallback"):
+        return judged_files(kind)
+    own = {"activations": statistics_files, "scores": all_score_files, "fetched": about_files}
+    if kind in own:
+        return own[kind]()
+    if kind == "printed":
+        return [PRINTED]
+    rules = {
+        "neurons": "select_neurons",
+        "perplexity": "measure_perplexity",
+        "steering": "measure_lss",
+        "evaluation": "evaluate_task",
+        "lens": "read_layers",
+        "manifests": "prepare_model",
+        "corpora": "pack_corpus",
+    }
+    return files(rules.get(kind, kind))
 
 
 def judged_files(analysis):
@@ -193,7 +196,7 @@ def judged_files(analysis):
 
 def table_inputs(family):
     """Return the inputs of a family of tables, by name."""
-    return {name: READ[kind]() for name, kind in FAMILIES[family].reads(cfg).items()}
+    return {name: read_files(kind) for name, kind in FAMILIES[family].reads(cfg).items()}
 
 
 def table_outputs(names):

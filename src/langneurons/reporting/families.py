@@ -22,7 +22,8 @@ class Family:
     """Tables that one job writes.
 
     `tables` are their names under a configuration, none if it has none of them; `reads` maps the
-    names of inputs to kinds of result files. `made_by` is `module:function` below `reporting`; the
+    names of inputs to kinds of result files, or to the rule that makes them.
+    `made_by` is `module:function` below `reporting`; the
     function takes labels, the folder of the tables, and the inputs by name.
     """
 
