@@ -83,10 +83,13 @@ def plan(config: Config, folder: Path) -> Counter:
     drawn = names["figure_files"]()
     assert all(f"{stem}.svg" in drawn for stem in names["NAMED"].values())
     for family, tables in names["TABLES"].items():
-        assert names["table_inputs"](family) and names["table_outputs"](tables)
+        inputs = names["table_inputs"](family)
+        assert all(read(None) is not None for read in inputs.values())
+        assert inputs and names["table_outputs"](tables)
     for model in config.models:
         for protocol in ("", *config.protocols):
-            assert names["drawing_inputs"](model, protocol) or not names["drawn"](model, protocol)
+            read = names["drawing_inputs"](model, protocol)(None)
+            assert bool(read) == bool(names["drawn"](model, protocol))
             assert set(names["drawing_outputs"](model, protocol)[::3]) <= set(drawn)
         names["memory"](Wildcards(model=model), 2)
         names["minutes"](Wildcards(model=model), 3)

@@ -1,6 +1,7 @@
 """The validated configuration, and what every rules file needs of it."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -18,7 +19,7 @@ from langneurons.jobs.code import SOURCES, code_digests
 from langneurons.jobs.parameters import stage as stage_parameters
 from langneurons.jobs.stages import STAGES
 from langneurons.reporting.families import FAMILIES, table_families
-from langneurons.reporting.kinds import KINDS, all_figures, figures, named_figure, report_labels
+from langneurons.reporting.kinds import KINDS, figures, named_figure, report_labels
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
@@ -171,10 +172,18 @@ def table_files():
     return [f"results/tables/{PAPER}/{name}.csv" for names in TABLES.values() for name in names]
 
 
+@cache
+def drawn(model, protocol):
+    """Return the figures of a model under a protocol, or those under none."""
+    return list(figures(cfg, model, protocol))
+
+
 def figure_files():
     """Return every figure of this configuration."""
+    pairs = [(model, protocol) for model in cfg.models for protocol in ("", *cfg.protocols)]
+    stems = [one.stem for pair in pairs for one in drawn(*pair)]
     named = [f"results/figures/{PAPER}/{name}" for name in NAMED]
-    return sorted(f"{stem}.svg" for stem in {*(one.stem for one in all_figures(cfg)), *named})
+    return sorted(f"{stem}.svg" for stem in [*stems, *named])
 
 
 def report_files():

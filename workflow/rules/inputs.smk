@@ -147,12 +147,16 @@ def about_files():
 
 
 def task_records(model, protocol):
-    """Return the records of every task of a model under a protocol."""
-    variant = cfg.protocols[protocol].variant("evaluation")
-    return [
-        f"results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
-        for adapter, task, lang in cfg.evaluations(model)
-    ]
+    """Return a function of the records of every task of a model under a protocol."""
+
+    def inputs(wc):
+        variant = cfg.protocols[protocol].variant("evaluation")
+        return [
+            f"results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet"
+            for adapter, task, lang in cfg.evaluations(model)
+        ]
+
+    return inputs
 
 
 def score_files(model, protocol):
@@ -195,8 +199,9 @@ def judged_files(analysis):
 
 
 def table_inputs(family):
-    """Return the inputs of a family of tables, by name."""
-    return {name: read_files(kind) for name, kind in FAMILIES[family].reads(cfg).items()}
+    """Return functions of the inputs of a family of tables, by name."""
+    kinds = FAMILIES[family].reads(cfg)
+    return {name: lambda wc, kind=kind: read_files(kind) for name, kind in kinds.items()}
 
 
 def table_outputs(names):
@@ -214,15 +219,14 @@ def table_outputs(names):
     return files
 
 
-def drawn(model, protocol):
-    """Return the figures of a model under a protocol, or those under none."""
-    return list(figures(cfg, model, protocol))
-
-
 def drawing_inputs(model, protocol):
-    """Return the files that the figures of a model and protocol are drawn from."""
-    read = (KINDS[one.kind].reads(cfg, one.cell) for one in drawn(model, protocol))
-    return list(dict.fromkeys(path for files in read for path in files))
+    """Return a function of the files that the figures of a model and protocol are drawn from."""
+
+    def inputs(wc):
+        read = (KINDS[one.kind].reads(cfg, one.cell) for one in drawn(model, protocol))
+        return list(dict.fromkeys(path for files in read for path in files))
+
+    return inputs
 
 
 def drawing_modules(model, protocol):
