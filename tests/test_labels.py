@@ -4,6 +4,8 @@ import pytest
 
 from langneurons.base.errors import ConfigError
 from langneurons.config import build
+from langneurons.reporting.families import table_families
+from langneurons.reporting.kinds import KINDS
 
 ZERO = {"operation": "set", "value": 0}
 
@@ -99,3 +101,11 @@ def test_protocols_are_what_they_are_called():
             protocols={"corrected": {"quantiles": "paper"}}, statistics={"batch_quantiles": [0.9]}
         )
     assert list(configuration(protocols={"paper": {"pooling": "paper"}}).protocols) == ["paper"]
+
+
+def test_without_histograms_nothing_shows_quantiles():
+    usual, none = configuration(), configuration(statistics={"histograms": []})
+    assert "activations" in table_families(usual)
+    assert "activations" not in table_families(none)
+    cells = KINDS["activations"].cells
+    assert (list(cells(usual, "m")), list(cells(none, "m"))) == ([()], [])

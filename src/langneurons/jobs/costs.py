@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langneurons.base.errors import present
 from langneurons.config.config import Config
 from langneurons.jobs.estimates import GB, Sizes, model_geometry
 from langneurons.jobs.stage import Cell, Stage
@@ -87,9 +88,11 @@ class Planner:
         return found
 
     def _line(self, stage: Stage, sizes: Sizes, cells: Sequence[Cell]) -> Line:
-        jobs = {stage.file(cell): stage.work(sizes, cell) for cell in cells}
+        unknown = f"stage {stage.rule}: in the cost plan it needs `work` and `need`"
+        work, need_of = present(stage.work, unknown), present(stage.need, unknown)
+        jobs = {stage.file(cell): work(sizes, cell) for cell in cells}
         gpus = sizes.gpus if stage.loads_model else 0
-        need, count = stage.need(sizes), max(gpus, 1)
+        need, count = need_of(sizes), max(gpus, 1)
         done = [job for file, job in jobs.items() if (self.folder / file).exists()]
         measured, memory = self._measured(stage.rule, sizes.model) if done else ([], [])
         mean = sum(measured) / len(measured) if measured else None
@@ -121,7 +124,7 @@ class Planner:
 
     def _load(self, rule: str, model: str, assumed: float) -> float:
         """Return the seconds a job takes to load the model: measured, as logs tell, or assumed."""
-        found = []
+        found: list[float] = []
         for path in sorted((self.folder / "logs" / rule / model).rglob("*.log")):
             found += map(float, LOADED.findall(path.read_text(encoding="utf-8", errors="replace")))
         return sum(found) / len(found) if found else assumed
@@ -140,9 +143,11 @@ class Planner:
 
 def text(plan: list[Line], planner: Planner) -> str:
     """Return the plan as a table with totals and the assumptions it rests on."""
-    heads = ("stage", "model", "jobs", "done", "M tokens", "GPU h", "h left")
-    heads += ("GPUs", "GPU GB", "host GB", "disk GB", "basis")
-    rows = [heads]
+    heads = (
+        *("stage", "model", "jobs", "done", "M tokens", "GPU h", "h left"),
+        *("GPUs", "GPU GB", "host GB", "disk GB", "basis"),
+    )
+    rows: list[tuple[str, ...]] = [heads]
     for one in plan:
         numbers = (one.million_tokens, one.gpu_hours, one.hours_left)
         row = (one.rule, one.model, str(one.jobs), str(one.done), *map(_rounded, numbers))
@@ -150,12 +155,15 @@ def text(plan: list[Line], planner: Planner) -> str:
         rows.append((*row, str(one.gpus), *map(_rounded, sizes), one.basis))
     hours = sum(one.gpu_hours for one in plan)
     left = sum(one.hours_left for one in plan if one.gpu_hours)
-    total = ("total", "", sum(one.jobs for one in plan), sum(one.done for one in plan))
-    total += (_rounded(sum(one.million_tokens for one in plan)), _rounded(hours), _rounded(left))
-    total += (str(max(one.gpus for one in plan)), _rounded(max(s.gpu_gb for s in plan)))
-    total += (_rounded(max(one.host_gb for one in plan)),)
-    total += (_rounded(sum(one.disk_gb for one in plan)), "")
-    rows.append(tuple(map(str, total)))
+    jobs, done = sum(one.jobs for one in plan), sum(one.done for one in plan)
+    numbers = (sum(one.million_tokens for one in plan), hours, left)
+    total = ("total", "", str(jobs), str(done), *map(_rounded, numbers))
+    sizes = (
+        max(one.gpu_gb for one in plan),
+        max(one.host_gb for one in plan),
+        sum(one.disk_gb for one in plan),
+    )
+    rows.append((*total, str(max(one.gpus for one in plan)), *map(_rounded, sizes), ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = []
     for row in rows:

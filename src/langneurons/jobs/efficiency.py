@@ -90,8 +90,10 @@ def _advice(longest: float, asked_time: float, peak: float, asked_memory: float)
     return ", ".join(words)
 
 
-SACCT = ("JobIDRaw", "State", "ElapsedRaw", "TimelimitRaw", "ReqMem", "MaxRSS", "WorkDir")
-SACCT += ("Comment",)
+SACCT = (
+    *("JobIDRaw", "State", "ElapsedRaw", "TimelimitRaw", "ReqMem"),
+    *("MaxRSS", "WorkDir", "Comment"),
+)
 UNITS = {"": 2.0**-20, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
 
 
@@ -150,7 +152,8 @@ def accounts(directory: Path, days: int = 30) -> list[Accounted]:
 
 def accounts_table(rules: Sequence[Accounted]) -> str:
     """Return the report of what SLURM says."""
-    rows = [("rule", "ends", "hours", "most time of asked", "most memory of asked")]
+    heads = ("rule", "ends", "hours", "most time of asked", "most memory of asked")
+    rows: list[tuple[str, ...]] = [heads]
     for one in rules:
         ends = ", ".join(f"{count} {state}" for state, count in one.states.most_common())
         shares = (f"{max(s):.0%}" if s else "" for s in (one.time, one.memory))

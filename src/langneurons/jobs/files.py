@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,13 @@ def named_files(config: Config) -> Iterator[Named]:
     """Yield every file and folder that is opened by a job, filled in for every language."""
     for name, entry in config.models.items():
         source, key = entry.source, f"models.{name}.source.path"
-        if getattr(source, "path", None) is None:
+        given: str | None = getattr(source, "path", None)
+        if given is None:
             continue
         what = "folder" if source.kind == "local" else "file"
         job = ("prepare_model", {"model": name})
         made = f"resources/models/{name}/manifest.json"
-        yield Named(key, source.path, user_path(source.path), what, None, made, job)
+        yield Named(key, given, user_path(given), what, None, made, job)
     for part in ("source", "heldout_source"):
         source = getattr(config.corpus, part)
         for lang in config.language_names() if getattr(source, "path", None) else ():
@@ -299,7 +301,6 @@ def _check_printed(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield what the first row of a source lacks of what its reader needs."""
     from langneurons.data.corpus import document
-    from langneurons.data.facts import read_facts
     from langneurons.data.questions import read_question
 
     tasks: dict[Path, Any] = {}
@@ -319,9 +320,6 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             tasks[one.definition] = load_task(one.definition)
         task = tasks[one.definition]
 
-        def built(task=task, row=row, lang=one.lang):
-            build([row], task, lang)
-
         lacking = [field for field in task.fields if field not in row]
         if lacking:
             yield (
@@ -331,7 +329,7 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
                 " Name another source, or another `definition`.",
             )
             continue
-        yield from _tried(one.key, place, built)
+        yield from _tried(one.key, place, partial(build, [row], task, one.lang))
     for part in ("source", "heldout_source"):
         source = getattr(config.corpus, part)
         if source is None or source.kind not in ("jsonl", "folder", "text"):
@@ -342,16 +340,15 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             if source.kind == "folder":
                 yield from _fields(key, path, source.text_field, source.id_field)
                 continue
-            yield from _read_first(
-                key, path, lambda row, source=source: document(row, source, 0), source.kind
-            )
+            read = partial(document, source=source, number=0)
+            yield from _read_first(key, path, read, source.kind)
     for key, template, lang, made, job in _prompts(config):
         path = user_path(template, {"lang": lang})
         named = Named(key, template, path, "file", lang, made, job)
         if _prepared(config, named, work):
             continue
         if key.startswith("lss"):
-            yield from _read_first(key, path, lambda row, lang=lang: read_facts([row], lang))
+            yield from _read_first(key, path, partial(_read_fact, lang))
         else:
             yield from _read_first(key, path, read_question)
 
@@ -361,6 +358,12 @@ def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str,
         read()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         yield key, f"{key}: the first row of {place} cannot be used: {error}"
+
+
+def _read_fact(lang: str, row: Row) -> None:
+    from langneurons.data.facts import read_facts
+
+    read_facts([row], lang)
 
 
 def _read_first(
@@ -440,25 +443,26 @@ def _first_of_task(one: RowSource) -> tuple[str, dict[str, Any]] | None:
     kind = one.source.kind
     names = {"lang": one.lang, "code": one.code}
     if kind == "mini":
-        row = _first_row(mini_file(one.source.name or one.task, one.lang))
-        if row and (one.source.name or one.task) == "flores":
-            row = {"sentence_src": row["english"], "sentence_tgt": row["text"]}
-        return (f"the mini data of {one.source.name or one.task}", row) if row else None
+        name = one.source.name or one.task
+        own: dict[str, Any] | None = _first_row(mini_file(name, one.lang))
+        if own and name == "flores":
+            own = {"sentence_src": own["english"], "sentence_tgt": own["text"]}
+        return (f"the mini data of {name}", own) if own else None
     if kind == "jsonl":
         path = user_path(one.source.path, names)
         row = _first_row(path)
         return None if row is None else (str(path), row)
     if kind == "text":
-        row = {}
+        fields: dict[str, Any] = {}
         for field, template in one.source.fields.items():
             path = user_path(template, names)
             try:
-                row[field] = next(files.lines(path), (1, None))[1]
+                fields[field] = next(iter(files.lines(path)), (1, None))[1]
             except OSError:
                 return None
-            if row[field] is None:
+            if fields[field] is None:
                 raise InputError(f"{path} holds no row.")
-        return f"{one.key}.fields", row
+        return f"{one.key}.fields", fields
     if kind == "folder":
         columns = _columns(user_path(one.source.path, names))
         if isinstance(columns, str):

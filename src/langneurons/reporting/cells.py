@@ -124,17 +124,17 @@ def intervention_cells(cells: Cells) -> Cells:
     return found
 
 
-def perplexity_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+def perplexity_cells(config: "Config", model: str) -> Iterable[tuple[str, ...]]:
     """Return (folder, selection, intervention) of the perplexity matrices."""
     return config.perplexity_cells(model)
 
 
-def forcing_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+def forcing_cells(config: "Config", model: str) -> Iterable[tuple[str, ...]]:
     """Return (folder, selection, intervention) of language forcing."""
     return config.generation_cells(model, "forcing")
 
 
-def fallback_cells(config: "Config", model: str) -> list[tuple[str, ...]]:
+def fallback_cells(config: "Config", model: str) -> Iterable[tuple[str, ...]]:
     """Return (folder, selection, intervention) of the fallback order."""
     return config.generation_cells(model, "fallback")
 

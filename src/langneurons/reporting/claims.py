@@ -168,7 +168,7 @@ def perplexity_does_not_carry_over(
     details = f"Spearman's rho over {len(cells)} cells; perplexity rises in {len(risen)}"
     if not risen:
         return row | {"verdict": UNDECIDED, "details": details}
-    mean, low, high, _ = pooled(changes[risen], results)
+    mean, low, high = pooled(changes[risen], results)[:3]
     details += f", where the score changes by {mean:.3f} [{low:.3f}, {high:.3f}]"
     carried = (not math.isnan(p) and rho < 0 and p < results["alpha"]) or high < -results["margin"]
     kept = low > -results["margin"]
@@ -212,7 +212,7 @@ def language_neurons_equal_random(
         for name, like in random.items():
             if like not in (None, one["selection"]):
                 continue
-            twin = named.get(tuple(sorted((one | {"selection": name}).items(), key=str)))
+            twin = named.get(tuple(sorted((dict(one) | {"selection": name}).items(), key=str)))
             if (twin, lang) in wide.columns:
                 pairs[(adapter, name, lang)] = wide[(adapter, lang)] - wide[(twin, lang)]
     if not pairs:
@@ -282,8 +282,8 @@ def decide(
                 labels=labels,
                 perplexity=perplexity.get((protocol, model), empty),
             )
-            names = {"claim": name, "protocol": protocol, "model": model}
-            rows.append(names | {"task": task, "metric": metric} | found)
+            about = {"claim": name, "protocol": protocol, "model": model}
+            rows.append(about | {"task": task, "metric": metric} | found)
     columns = ["claim", "protocol", "model", "task", "metric", "verdict", "estimate", "low", "high"]
     table = pd.DataFrame(rows).reindex(columns=[*columns, "p", "cells", "details"])
     return table.astype({"cells": "Int64"})

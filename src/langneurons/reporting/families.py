@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langneurons.base.errors import present
 from langneurons.base.shipped import project_file
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.printed import Printed, read_printed
@@ -76,11 +77,15 @@ def _published_tables(config: "Config") -> tuple[str, ...]:
 
 
 def _published_reads(config: "Config") -> Mapping[str, str]:
-    kinds = _printed(config).kinds
+    kinds = present(_printed(config), "results.published: left out of the configuration").kinds
     wanted = {"records": ("scores", "evaluation"), "statistics": ("activations", "activations")}
     wanted["neurons"] = ("neurons", "neurons")
     found = {name: kind for name, (key, kind) in wanted.items() if key in kinds}
     return found | {"printed": "printed"}
+
+
+def _quantiles(config: "Config") -> tuple[str, ...]:
+    return ("activations",) if config.statistics.histograms else ()
 
 
 def _claims(config: "Config") -> tuple[str, ...]:
@@ -96,7 +101,7 @@ FAMILIES: Mapping[str, Family] = {
         runtime=15,
     ),
     "activations": Family(
-        _always("activations"),
+        _quantiles,
         _files("activations"),
         "tables.neurons:tabulate_activations",
         mem_mb=16000,

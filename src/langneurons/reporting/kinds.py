@@ -8,7 +8,7 @@ imported when a job draws. This module loads no plotting library.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langneurons.reporting.cells import (
     Cell,
@@ -143,7 +143,7 @@ def caption(kind: str, cell: Cell, labels: Labels, quote: Callable[[str], str] =
     sections = {"model": "models", "languages": "language_sets", "protocol": "protocols"}
     sections |= {"selection": "selections", "intervention": "interventions", "task": "tasks"}
     sections |= {"finetuning": "finetunings", "sweep": "sweeps"}
-    shown = {
+    shown: dict[str, Any] = {
         key: quote(
             name if key in ("languages", "protocol", "sweep") else labels.of(sections[key], name)
         )
@@ -303,7 +303,7 @@ KINDS: Mapping[str, Kind] = {
         title="Activations",
         category="Activations",
         keys=(),
-        cells=lambda config, model: [()],
+        cells=lambda config, model: [()] if config.statistics.histograms else [],
         reads=statistics_files,
         drawn_by="neurons:activations_by_language",
         by_protocol=False,

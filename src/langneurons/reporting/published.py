@@ -154,8 +154,10 @@ def _scored(group: pd.DataFrame, metric: str, results: Mapping) -> tuple[float, 
     settings = (results["bootstrap"], results["confidence"], results["seed"])
     if METRICS[metric].counts:
         counts = group[METRICS[metric].columns].to_numpy(np.float64)
-        return aggregate_change(None, counts, METRICS[metric].total, *settings)[0]
+        return aggregate_change(None, counts, METRICS[metric].of_sums, *settings)[0]
     values = group[metric].to_numpy(np.float64)
+    low: Any
+    high: Any
     if np.isin(values, SCORES).all():
         low, high = wilson(values.sum(), len(values), results["confidence"])
     else:
@@ -189,7 +191,7 @@ def own_statistics(
                 value = one.value(name, "gate")
                 error = float(np.mean(histogram.bin_width(value)))
                 low, high = value.mean() - error, value.mean() + error
-            row = {"model": model, "task": STATISTIC_TASK, "selection": ""}
+            row: dict[str, Any] = {"model": model, "task": STATISTIC_TASK, "selection": ""}
             row |= {"finetuning": "", "choice": ""}
             row |= {"lang": one.lang, "intervention": "none", "metric": name, "n": one.tokens}
             rows.append(row | {"ours": float(value.mean()), "low": low, "high": high})

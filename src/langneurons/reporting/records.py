@@ -49,7 +49,9 @@ def protocols(
     return [name for name, one in labels.protocols.items() if one[stage or kind] == variant]
 
 
-def _under(read: Iterable[Read], kind: str, labels: Labels, protocol: str | None, stage: str):
+def _under(
+    read: Iterable[Read], kind: str, labels: Labels, protocol: str | None, stage: str
+) -> Iterator[tuple[Names, pd.DataFrame, dict[str, Any]]]:
     """Yield each file once for each protocol it belongs to, with the names of its cell."""
     for name, (path, frame, metadata) in itertools.product(labels.protocols, list(read)):
         if name in protocols(path, kind, labels, stage) and protocol in (None, name):
@@ -73,8 +75,8 @@ def perplexity_files(paths: Iterable[str]) -> list[Read]:
 
 def evaluation_files(paths: Iterable[str]) -> list[Read]:
     """Read and check the records of tasks."""
-    columns = ("lang", "langset", "selection", "intervention", "target")
-    columns += ("item", "prediction", "gold")
+    condition = ("lang", "langset", "selection", "intervention", "target")
+    columns = (*condition, "item", "prediction", "gold")
     result = []
     for path in map(Path, paths):
         names = names_of(path, "evaluation")

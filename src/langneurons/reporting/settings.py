@@ -1,6 +1,6 @@
 """Configuration key `results`: how results are summed up, and figures with names of their own."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -20,10 +20,16 @@ def _kinds(key: str) -> str:
     return ", ".join(kind for kind in KINDS if key in named_keys(kind))
 
 
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(KINDS)]
+
+
 class FigureEntry(Frozen):
     """A figure under a name of its own: which of the figures drawn it is."""
 
-    kind: Literal[tuple(KINDS)] = Field(description="What it shows.")
+    kind: Kind = Field(description="What it shows.")
     model: str = Field(description="Name from `models`.")
     languages: str | None = Field(
         None, description=f"Name from `language_sets` ({_kinds('languages')})."

@@ -276,7 +276,7 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def paired_proportions(
-    lost: np.ndarray, won: np.ndarray, n: int, confidence: float
+    lost: np.ndarray | int, won: np.ndarray | int, n: int, confidence: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return low, high and p of (won - lost) / n, of pairs of 0/1 scores; all (conditions,).
 

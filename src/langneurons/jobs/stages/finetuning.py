@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from langneurons.base.errors import present
 from langneurons.base.protocols import Protocol
 from langneurons.config.config import Config
 from langneurons.jobs.estimates import Sizes, definition
 from langneurons.jobs.shared_parameters import model_settings
 from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model
-from langneurons.training.settings import Adapter, FinetuneEntry, Training
+from langneurons.training.settings import Adapter, FinetuneEntry, TextRows, Training
 
 DEFAULT_RATE = 0.01  # share of the neurons that a selection without a rate is taken to choose
 MANY_LOGITS = 2**27  # as in langneurons.training.losses, which this module may not import
@@ -58,9 +59,9 @@ def _adapters(config: Config) -> list[Cell]:
 
 def _read(sizes: Sizes, name: str, entry: FinetuneEntry) -> tuple[float, float]:
     """Return how many rows are trained on, and their tokens."""
-    training = entry.training
-    if entry.is_text:
-        tokens = entry.source.tokens or sizes.config.corpus.tokens
+    training, source = entry.training, entry.source
+    if isinstance(source, TextRows):
+        tokens = source.tokens or sizes.config.corpus.tokens
         return tokens / training.max_length, training.max_length
     task = definition(name, entry)
     width = min(training.max_length, sizes.item_tokens(task["name"]))
@@ -75,7 +76,8 @@ def _saved(sizes: Sizes, one: Adapter, training: Training) -> float:
     if training.parameters == "rows":
         share = {"all": 1.0, "none": 0.0}.get(one.choice)
         if share is None:
-            selection = sizes.config.selections[one.selection]
+            name = present(one.selection, f"adapter {one.name}: it names no selection")
+            selection = sizes.config.selections[name]
             others = [sizes.config.selections[name] for name in selection.depends_on]
             selection = others[0] if others else selection
             share = getattr(selection, "rate", DEFAULT_RATE)
@@ -98,7 +100,7 @@ def _work(sizes: Sizes, cell: Cell) -> Work:
         steps = training.batch_size * training.accumulate
         tokens = min(tokens, training.max_steps * steps * width)
     seconds = sizes.load + sizes.seconds(tokens, 4, "training")
-    if entry.is_text:
+    if isinstance(entry.source, TextRows):
         heldout = entry.source.heldout_tokens or config.corpus.heldout_tokens
         seconds += sizes.seconds(2 * heldout, 2, "perplexity")
     return Work(tokens, seconds, _saved(sizes, one, training))

@@ -1,8 +1,10 @@
 """What models write under interventions: questions, texts, and their judgement."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+from langneurons.base.errors import present
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config, entry_languages
 from langneurons.data.mini_data import QUESTIONS, mini_file
@@ -27,7 +29,7 @@ def _forced(
     config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention, the pairs of languages and how answers are decoded."""
-    entry = config.forcing
+    entry = present(config.forcing, "forcing: left out of the configuration")
     asked, forced = entry_languages(entry, config.directory_languages()[langset])
     return {
         "intervention": written(config, intervention, config.under("generation", variant)),
@@ -42,7 +44,7 @@ def _order(
     config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
     """Return the intervention, the order of the languages and how answers are decoded."""
-    entry = config.fallback
+    entry = present(config.fallback, "fallback: left out of the configuration")
     _, order = entry_languages(entry, config.directory_languages()[langset])
     return {
         "intervention": written(config, intervention, config.under("generation", variant)),
@@ -82,7 +84,7 @@ def _asked(config: Config) -> list[Cell]:
     ]
 
 
-def _cells(analysis: str):
+def _cells(analysis: str) -> Callable[[Config], list[Cell]]:
     def cells(config: Config) -> list[Cell]:
         def of(model: str) -> list[tuple[str, str, str]]:
             return config.generation_cells(model, analysis)
@@ -104,7 +106,7 @@ def number_of_questions(sizes: Sizes, entry: Any, lang: str) -> float:
     return sizes.lines(path, sizes.assumed["default_questions"], entry.limit)
 
 
-def _work(analysis: str):
+def _work(analysis: str) -> Callable[[Sizes, Cell], Work]:
     def work(sizes: Sizes, cell: Cell) -> Work:
         config, entry = sizes.config, getattr(sizes.config, analysis)
         languages = config.directory_languages()[cell["langset"]]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from langneurons.base.errors import present
 from langneurons.config.config import Config, entry_languages
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import model_settings, written
@@ -13,7 +14,8 @@ from langneurons.reporting.layouts import LAYOUTS
 def _reading(config: Config, model: str, variant: str, langset: str) -> dict[str, Any]:
     """Return the prompts' languages, the conditions, and which tokens are a language's."""
     protocol = config.under("generation", variant)
-    asked, _ = entry_languages(config.lens, config.directory_languages()[langset])
+    entry = present(config.lens, "lens: left out of the configuration")
+    asked, _ = entry_languages(entry, config.directory_languages()[langset])
     conditions = config.lens_cells(model)[langset]
     names = sorted({name for _, name, _ in conditions})
     keys = {"template", "purity", "min_count", "reading", "identifier"}
@@ -21,7 +23,7 @@ def _reading(config: Config, model: str, variant: str, langset: str) -> dict[str
         "conditions": sorted(list(condition) for condition in conditions),
         "interventions": {name: written(config, name, protocol) for name in names},
         "languages": list(asked),
-        "lens": config.lens.model_dump(mode="json", include=keys),
+        "lens": entry.model_dump(mode="json", include=keys),
         "model": model_settings(config, model),
     }
 
@@ -38,8 +40,9 @@ def _work(sizes: Sizes, cell: Cell) -> Work:
     config, geometry = sizes.config, sizes.geometry
     members = config.directory_languages()[cell["langset"]]
     conditions = config.lens_cells(cell["model"])[cell["langset"]]
-    asked, _ = entry_languages(config.lens, members)
-    questions = sum(number_of_questions(sizes, config.lens, lang) for lang in asked)
+    entry = present(config.lens, "lens: left out of the configuration")
+    asked, _ = entry_languages(entry, members)
+    questions = sum(number_of_questions(sizes, entry, lang) for lang in asked)
     rows = (len(conditions) + 1) * questions
     read = rows * sizes.item_tokens("question")
     # The head runs at one position of every layer.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from langneurons.base.errors import present
 from langneurons.config.config import Config
 from langneurons.jobs.estimates import Sizes
 from langneurons.jobs.shared_parameters import model_settings, written
@@ -24,7 +25,8 @@ def _matrix(
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
     config = sizes.config
-    tokens = config.perplexity.tokens or config.corpus.heldout_tokens
+    entry = present(config.perplexity, "perplexity: left out of the configuration")
+    tokens = entry.tokens or config.corpus.heldout_tokens
     size = len(config.directory_languages()[cell["langset"]])
     read = tokens * size * (size + 1)
     return Work(read, sizes.load + sizes.seconds(read, 2, "perplexity"), read / 20)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from langneurons.base.errors import present
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config
 from langneurons.data.mini_data import FACTS, mini_file
@@ -13,8 +14,8 @@ from langneurons.reporting.layouts import LAYOUTS
 
 def _facts(config: Config, lang: str) -> dict[str, Any]:
     """Return where the facts come from."""
-    source = config.lss.source.model_dump(mode="json")
-    return {"source": source, "limit": config.lss.limit, "lang": lang}
+    entry = present(config.lss, "lss: left out of the configuration")
+    return {"source": entry.source.model_dump(mode="json"), "limit": entry.limit, "lang": lang}
 
 
 def _shift(
@@ -40,7 +41,8 @@ def fact_languages(config: Config) -> list[str]:
 
 def _number(sizes: Sizes, lang: str) -> float:
     """Return how many facts a premise language has."""
-    source, limit = sizes.config.lss.source, sizes.config.lss.limit
+    entry = present(sizes.config.lss, "lss: left out of the configuration")
+    source, limit = entry.source, entry.limit
     rows = sizes.assumed["default_rows"]
     if source.kind == "hub":
         rows = sizes.assumed["rows"].get(source.dataset, {}).get(source.split, rows)

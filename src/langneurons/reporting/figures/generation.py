@@ -2,12 +2,13 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from langneurons.base.words import UNTOUCHED
@@ -163,7 +164,7 @@ def draw_lens(
     with canvas(stem, 2.7 * columns + 1.8, 2.3 * rows + 0.5, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(langs), sharex=True, sharey=True)
         highest = 1.05 * float(layers["entropy"].max())
-        handles = []
+        handles: list[Line2D] = []
         for place, (axis, lang) in enumerate(zip(axes, langs, strict=True)):
             own = layers[layers["lang"] == lang].sort_values("layer")
             handles = []
@@ -246,7 +247,12 @@ def _finish(axis: Axes, title: str) -> None:
 # By cell ---------------------------------------------------------------------------------------
 
 
-def _judged(files: list[str], cell: dict[str, str], labels: Labels, table) -> list:
+def _judged(
+    files: list[str],
+    cell: dict[str, str],
+    labels: Labels,
+    table: Callable[[pd.DataFrame, Mapping], pd.DataFrame],
+) -> list[tuple[str, pd.DataFrame]]:
     """Return a panel per selection: its label and the table of its records."""
     return [
         (labels.of("selections", names["selection"]), table(frame, labels.results))

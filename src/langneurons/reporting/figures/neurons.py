@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
+from langneurons.base.errors import present
 from langneurons.reporting.figures.canvas import (
     CELL,
     OKABE_ITO,
@@ -29,6 +30,7 @@ from langneurons.reporting.figures.canvas import (
     plain_axes,
     rows_and_columns,
     short_number,
+    upper_end,
     whole_ticks,
     with_names,
     wrapped,
@@ -36,6 +38,7 @@ from langneurons.reporting.figures.canvas import (
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import neuron_tables, statistics
 from langneurons.reporting.tables.neurons import (
+    UNMEASURED,
     activation_statistics,
     expected_overlap,
     neuron_counts,
@@ -74,7 +77,7 @@ def draw_neurons(
             for place, value in zip(places, own, strict=True):
                 if not math.isnan(value):
                     end = value + 0.02 * top
-                    axis.text(end, place, f"{int(value):,}", va="center", fontsize=8)
+                    axis.text(end, float(place), f"{int(value):,}", va="center", fontsize=8)
             axis.set_xlim(0, 1.3 * top)
             whole_ticks(axis.xaxis, top, 3)
             axis.set_title(wrapped(selection, 30))
@@ -154,11 +157,12 @@ def draw_overlap(
             axis.set_title(head)
             bar = add_colour_bar(figure, axis, cmap, norm, label)
             if frame is not jaccard:
-                whole_ticks(bar.ax.yaxis, norm.vmax)
+                whole_ticks(bar.ax.yaxis, upper_end(norm))
         for axis in axes[1:]:
             axis.tick_params(labelleft=False)
-        for axis in axes if families is not None else ():
-            _separate(axis, langs, borders, families)
+        if families is not None:
+            for axis in axes:
+                _separate(axis, langs, borders, families)
 
 
 def by_family(langs: Sequence[str], families: Mapping[str, str]) -> tuple[list[str], list[int]]:
@@ -222,7 +226,7 @@ def draw_layers(
         axis.tick_params(axis="x", labelrotation=0)
         axis.set_xlabel("layer (0 is nearest to the input)")
         bar = add_colour_bar(figure, axis, cmap, norm, "neurons")
-        whole_ticks(bar.ax.yaxis, norm.vmax)
+        whole_ticks(bar.ax.yaxis, upper_end(norm))
 
 
 # Centres of the circles and of the regions, keyed by membership (first, second, third).
@@ -292,8 +296,11 @@ def draw_activations(
     models = list(dict.fromkeys(frame["model"]))
     langs = [lang for lang in order if lang in set(frame["lang"])]
     site = str(frame["site"].iloc[0]) if "site" in frame else "activation"
-    ranges = (("p05", "p95", 1.2, "5-95 %"), ("p10", "p90", 3.2, "10-90 %"))
-    ranges = (*ranges, ("p25", "p75", 7.0, "25-75 %"))
+    ranges = (
+        ("p05", "p95", 1.2, "5-95 %"),
+        ("p10", "p90", 3.2, "10-90 %"),
+        ("p25", "p75", 7.0, "25-75 %"),
+    )
     shades = ("#56B4E9", "#0072B2", "#003B5C")
     handles: list[Line2D] = []
     rows, columns = rows_and_columns(len(models), 3)
@@ -374,6 +381,6 @@ def activations_by_language(
     files: list[str], cell: dict[str, str], labels: Labels, stem: str
 ) -> None:
     """Draw the distribution of activations by language."""
-    frame = labels.shown(activation_statistics(statistics(files), labels.site))
+    frame = labels.shown(activation_statistics(statistics(files), present(labels.site, UNMEASURED)))
     title = f"{labels.of('models', cell['model'])}: activations by language"
     draw_activations(frame, labels.order(), title, stem, labels.language_names)

@@ -68,8 +68,8 @@ def draw_perplexity(
     with canvas(stem, *size, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(frames))
         for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
-            text = frame.map(short_number).to_numpy() if is_numbered(frame) else None
-            draw_cells(axis, with_names(frame, names), cmap, norm, text, weak[number])
+            numbers = frame.map(short_number).to_numpy() if is_numbered(frame) else None
+            draw_cells(axis, with_names(frame, names), cmap, norm, numbers, weak[number])
             axis.set_title(wrapped(name, max(24, int(across * 11))))
             axis.set_xlabel("evaluated language")
             if number % columns == 0:

@@ -185,7 +185,9 @@ def draw_targets(
         _points_bar(figure, axes, cmap, norm, extend)
 
 
-def _points_bar(figure: Figure, axes, cmap: Colormap, norm: Normalize, extend: str) -> None:
+def _points_bar(
+    figure: Figure, axes: Sequence[Axes], cmap: Colormap, norm: Normalize, extend: str
+) -> None:
     label, scale = "difference to the untouched model (points)", described_scale(norm, extend)
     add_colour_bar(figure, axes, cmap, norm, f"{label}\n{scale}" if scale else label, extend)
 

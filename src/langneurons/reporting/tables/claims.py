@@ -1,5 +1,6 @@
 """The table of a paper's claims, each by a stated test, under every protocol."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from langneurons.reporting.tables.write import write_table
 
 
 def tabulate_claims(
-    labels: Labels, folder: Path, records: list[str], matrices: list[str] = ()
+    labels: Labels, folder: Path, records: list[str], matrices: Sequence[str] = ()
 ) -> None:
     """Write the verdict of every claim."""
     results, read = labels.results, evaluation_files(records)

@@ -221,10 +221,10 @@ def tabulate_forcing(files: list[str], labels: Labels, folder: Path) -> None:
         " with Tango's interval, over all pairs t over questions; Holm within a condition."
     )
     table = labels.shown(pd.concat(summaries, ignore_index=True))
-    more = [more, *thin_evidence(table, results["alpha"], "questions", [*names])]
+    lines = [more, *thin_evidence(table, results["alpha"], "questions", [*names])]
     pairs = labels.shown(pd.concat(pairs))
     write_table(pairs, folder / "forcing", "Language forcing by pair", notes)
-    write_table(table, folder / "forcing_summary", "Language forcing", more)
+    write_table(table, folder / "forcing_summary", "Language forcing", lines)
 
 
 def tabulate_fallback(files: list[str], labels: Labels, folder: Path) -> None:

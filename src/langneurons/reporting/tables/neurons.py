@@ -5,11 +5,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from langneurons.base.errors import present
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import neuron_tables, statistics
 from langneurons.reporting.tables.write import write_table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from langneurons.activations.statistics import Statistics
     from langneurons.selection.table import NeuronTable
 
+UNMEASURED = "statistics.histograms: empty, so there are no quantiles to show"
 QUANTITIES = ("mean", "p75", "p90", "p95", "p05", "p10", "p25")
 
 
@@ -69,7 +71,8 @@ def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.Dat
     if both were random sets of these sizes, or, of a random selection, if it were drawn again: of
     the neurons that it may contain, in the layers that it follows.
     """
-    rows, groups = [], {}
+    rows: list[dict[str, Any]] = []
+    groups: dict[tuple, list[tuple[Mapping, NeuronTable]]] = {}
     for labels, table in tables:
         groups.setdefault((labels["model"], labels["languages"]), []).append((labels, table))
     for (model, languages), members in groups.items():
@@ -98,11 +101,11 @@ def _chance(
     if not any(drawn):
         sizes = [table.mask(lang).sum() for table in pair]
         return float(sizes[0] * sizes[1] / one.mask(lang).size)
-    parts = [
+    first, second = (
         _inclusion(table, lang, named) if random else table.mask(lang).astype(np.float64)
         for table, random in zip(pair, drawn, strict=True)
-    ]
-    return math.nan if any(part is None for part in parts) else float((parts[0] * parts[1]).sum())
+    )
+    return math.nan if first is None or second is None else float((first * second).sum())
 
 
 def _inclusion(
@@ -178,7 +181,7 @@ def tabulate_neurons(files: list[str], labels: Labels, folder: Path) -> None:
 def tabulate_activations(files: list[str], labels: Labels, folder: Path) -> None:
     """Write the table of activations."""
     write_table(
-        labels.shown(activation_statistics(statistics(files), labels.site)),
+        labels.shown(activation_statistics(statistics(files), present(labels.site, UNMEASURED))),
         folder / "activations",
         "Activation statistics, averaged over all neurons",
         "Quantiles from log-linear histograms, within the width of a bin.",

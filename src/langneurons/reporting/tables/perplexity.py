@@ -93,10 +93,8 @@ def _sampled_change(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     rows = []
     for deactivated, evaluated in conditions:
         samples = groups[UNTOUCHED, evaluated], groups[deactivated, evaluated]
-        change, low, high, p = unpaired_ratio_change(
-            *((one["nll"].to_numpy(), one["tokens"].to_numpy()) for one in samples),
-            results["confidence"],
-        )
+        own, moved = ((one["nll"].to_numpy(), one["tokens"].to_numpy()) for one in samples)
+        change, low, high, p = unpaired_ratio_change(own, moved, results["confidence"])
         plain, tokens = samples[0]["nll"].sum(), samples[0]["tokens"].sum()
         before = plain / tokens
         with np.errstate(over="ignore"):
@@ -172,8 +170,8 @@ def tabulate_perplexity(files: list[str], labels: Labels, folder: Path) -> None:
         summaries.append(with_names(names, perplexity_summary(change, results["confidence"])))
         cells.append(with_names(names, change))
     table = labels.shown(pd.concat(cells, ignore_index=True))
-    notes = perplexity_notes(table, results)
-    write_table(table, folder / "perplexity", "Change of perplexity", notes)
+    lines = perplexity_notes(table, results)
+    write_table(table, folder / "perplexity", "Change of perplexity", lines)
     notes = (
         "Changes of NLL in nats per token; means, and interval of the own language's, over"
         " n_languages languages."

@@ -1,5 +1,6 @@
 """The tables of printed numbers beside ours."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -42,9 +43,9 @@ def tabulate_published(
     labels: Labels,
     folder: Path,
     printed: list[str],
-    records: list[str] = (),
-    statistics: list[str] = (),
-    neurons: list[str] = (),
+    records: Sequence[str] = (),
+    statistics: Sequence[str] = (),
+    neurons: Sequence[str] = (),
 ) -> None:
     """Write the printed numbers of a paper beside ours, and each table as the paper has it."""
     (spec,) = printed

@@ -259,5 +259,5 @@ def tabulate_shift(files: list[str], labels: Labels, folder: Path) -> None:
     )
     summary = labels.shown(lss_summary(matrices, results, labels.controls))
     family = ("model", "protocol", "languages", "over")
-    notes = [notes, *thin_evidence(summary, results["alpha"], "facts", family)]
-    write_table(summary, folder / "lss_summary", "Language Steering Shift by intervention", notes)
+    lines = [notes, *thin_evidence(summary, results["alpha"], "facts", family)]
+    write_table(summary, folder / "lss_summary", "Language Steering Shift by intervention", lines)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,9 +86,7 @@ TESTS = {True: "McNemar", False: "paired t"}
 BOOTSTRAPPED = "bootstrap t"
 
 
-def _mean_rows(
-    baseline: np.ndarray | None, values: np.ndarray, results: Mapping
-) -> dict[str, np.ndarray | list]:
+def _mean_rows(baseline: np.ndarray | None, values: np.ndarray, results: Mapping) -> dict[str, Any]:
     """Return columns of rows, one row per condition; values (n, conditions) of one metric."""
     confidence = results["confidence"]
     binary = bool(np.isin(values, SCORES).all())
@@ -118,19 +117,19 @@ def _corpus_rows(
     counts: np.ndarray,
     metric: str,
     results: Mapping,
-) -> dict[str, np.ndarray | float | str]:
+) -> dict[str, Any]:
     """Return the same of a metric of the whole corpus; counts (n, conditions, counts)."""
     own, change = aggregate_change(
         baseline,
         counts,
-        METRICS[metric].total,
+        METRICS[metric].of_sums,
         results["bootstrap"],
         results["confidence"],
         results["seed"],
     )
-    rows = dict(zip(("mean", "low", "high"), own, strict=True))
+    rows: dict[str, Any] = dict(zip(("mean", "low", "high"), own, strict=True))
     rows["baseline"] = (
-        math.nan if baseline is None else float(METRICS[metric].total(baseline.sum(axis=0)))
+        math.nan if baseline is None else float(METRICS[metric].of_sums(baseline.sum(axis=0)))
     )
     rows |= dict(zip(EMPTY[1:], change, strict=True))
     return rows | {"test": "" if baseline is None else BOOTSTRAPPED}
