@@ -49,9 +49,10 @@ unit: .venv/harness .venv/nvrtc ## the tests without the finished graph
 workflow: .venv/harness .venv/nvrtc ## the tests of the finished graph
 	$(BIN)/python -m pytest -m "workflow and not slow and not slurm"
 
-lint: .venv/installed      ## ruff, snakefmt, snakemake --lint, generated files
+lint: .venv/installed      ## ruff, mypy, snakefmt, snakemake --lint, generated files
 	$(BIN)/ruff check src workflow/scripts tests benchmarks tools setup.py
 	$(BIN)/ruff format --check src workflow/scripts tests benchmarks tools setup.py
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint --configfile config/config.yaml
 	$(BIN)/langneurons reference
