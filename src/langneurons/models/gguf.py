@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -53,18 +53,20 @@ def read_once() -> Iterator[None]:
     """
     import gguf
 
-    plain, known = gguf.GGUFReader, {}
+    library: Any = gguf  # a function stands in for its class
+    plain = gguf.GGUFReader
+    known: dict[str, gguf.GGUFReader] = {}
 
     def reader(path: str | Path) -> gguf.GGUFReader:
         if str(path) not in known:
             known[str(path)] = plain(path)
         return known[str(path)]
 
-    gguf.GGUFReader = reader
+    library.GGUFReader = reader
     try:
         yield
     finally:
-        gguf.GGUFReader = plain
+        library.GGUFReader = plain
 
 
 def gguf_type(path: Path) -> str:
