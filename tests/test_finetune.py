@@ -279,7 +279,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
 
 
 def test_curves_and_checkpoints_must_agree():
-    with pytest.raises(ValueError, match="no multiple of log_steps"):
+    with pytest.raises(ValueError, match="not a multiple of log_steps"):
         Training(log_steps=3, checkpoint_steps=10)
 
 
