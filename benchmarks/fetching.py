@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/support")]
 COMMIT = "c" * 40
 LETTERS = {"latin": (0x61, 26), "devanagari": (0x905, 50), "han": (0x4E00, 3000)}
 JOB = """

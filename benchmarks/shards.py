@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import ROOT, parser, publish, table
 
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/slurm")]
+sys.path[:0] = [str(ROOT / name) for name in ("tests", "tests/support", "tests/slurm")]
 
 
 def run(folder: Path, *arguments: str) -> None:

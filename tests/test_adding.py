@@ -28,7 +28,7 @@ def example(heading):
 def package(tmp_path):
     """Return a copy of the package's source, and a function that runs a script on it."""
     shutil.copytree(ROOT / "src" / "langneurons", tmp_path / "langneurons")
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests'}"}
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'tests' / 'support'}"}
 
     def run(script):
         done = subprocess.run(

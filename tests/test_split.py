@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "support"
 
 
 def test_a_model_on_two_devices_gives_what_it_gives_on_one():

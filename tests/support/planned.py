@@ -19,7 +19,7 @@ from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.stages import STAGES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text(encoding="utf-8"))
 
 
