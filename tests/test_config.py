@@ -794,7 +794,7 @@ BAD = {
         lambda raw: (
             put("interventions." + "z" * 58, {"operation": "set", "value": 0, "sweep": 1})(raw),
         ),
-        ["interventions.zzz", "no legal name"],
+        ["interventions.zzz", "not a legal name"],
     ),
     "prompt tokens of a held-out text": (
         put("interventions.zero.tokens", "prompt"),

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 from datasets import Dataset
+from labelled import labels
 from tiny import WORDS, tiny_tokenizer
 from tokenizers import processors
 
@@ -120,7 +121,7 @@ def test_a_corpus_begins_as_prompts_do(tmp_path, caplog, bos, words, begin):
 
 
 def test_the_table_of_corpora_shows_what_stands_for_bos(tmp_path):
-    show = {"models": {"m": "M"}, "language_names": {}}
+    show = labels(models={"m": "M"})
     for words, bos, shown in (
         ("</s>", "block", "block (</s>)"),
         ("<s>", "block", "block"),

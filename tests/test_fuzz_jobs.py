@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from drawn import LANGS, Drawer
-from inprocess import run
+from inprocess import JobFailed, run
 from test_fuzz_config import outcome, without
 from test_workflow import save_tiny_model
 
 DRAWS = max(5, int(os.environ.get("LANGNEURONS_DRAWS", "0")) // 10)
 SEED = int(os.environ.get("LANGNEURONS_SEED", "0"))
 MOST_JOBS = 45
+# Refused in words, by a job: how many neurons of a layer a selection takes is not known before.
+ONLY_DATA_SHOW = "are not selected themselves; lower the rate"
 WORDS = "one two three four five six seven eight nine ten".split()
 
 
@@ -63,14 +65,20 @@ def accepted(files: dict[str, str], generator: random.Random, work: Path) -> dic
 @pytest.mark.parametrize("number", range(DRAWS))
 def test_an_accepted_configuration_runs_to_its_end(files, tmp_path, number):
     generator = random.Random(SEED * 1000 + number)
-    raw = None
-    while raw is None or not small(raw):
-        raw = accepted(files, generator, tmp_path)
-    (tmp_path / "drawn.json").write_text(json.dumps(raw))
-    print(f"configuration: {tmp_path / 'drawn.json'}")
-    rules = run(tmp_path, tmp_path / "drawn.json")
+    rules: list[str] = []
+    while not rules:
+        raw = None
+        while raw is None or not small(raw):
+            raw = accepted(files, generator, tmp_path)
+        (tmp_path / "drawn.json").write_text(json.dumps(raw))
+        print(f"configuration: {tmp_path / 'drawn.json'}")
+        try:
+            rules = run(tmp_path, tmp_path / "drawn.json")
+        except JobFailed as error:
+            if not (str(error).startswith("select_neurons") and ONLY_DATA_SHOW in str(error)):
+                raise
+        shutil.rmtree(tmp_path / "results")
     assert "write_report" in rules
-    shutil.rmtree(tmp_path / "results")
 
 
 def small(raw: dict) -> bool:

@@ -238,3 +238,24 @@ def test_a_language_that_the_identifier_cannot_tell_is_refused_before_decoding()
         build(raw)
     raw["forcing"]["identifier"] = {"kind": "fasttext", "path": "lid.176.bin"}
     assert build(raw).generation_cells("m", "forcing")
+
+
+@pytest.mark.parametrize(
+    ("languages", "targets", "drawn"),
+    [(None, ["vi"], True), (["vi"], ["vi"], False), (["vi"], ["en", "vi"], True)],
+)
+def test_the_change_of_the_lens_is_drawn_of_prompts_in_other_languages(languages, targets, drawn):
+    from langneurons.reporting.cells import lens_changes
+
+    raw = {
+        "name": "mine",
+        "models": {"tiny": {"source": {"kind": "local", "path": "tiny"}}},
+        "language_sets": {"two": ["en", "vi"]},
+        "corpus": {"source": {"kind": "mini"}},
+        "selections": {"lape": {"method": "lape"}},
+        "interventions": {"zero": {"operation": "set", "value": 0}},
+        "lens": {"interventions": ["zero"], "targets": targets},
+    }
+    if languages is not None:
+        raw["lens"]["languages"] = languages
+    assert bool(list(lens_changes(build(raw), "tiny"))) == drawn

@@ -32,6 +32,7 @@ from langneurons.training.text import encode_documents, encode_text, heldout_nll
 from langneurons.training.trainer import Folders, train
 
 BOS, PAD = 1, 0
+TABLES = "results/m/neurons/en-vi"
 NEURONS = dict.fromkeys(("gate", "up", "down"), [np.array([1, 4, 9]), np.array([0, 47])])
 
 
@@ -262,7 +263,8 @@ def project(tmp_path_factory):
             rows += [{"lang": lang, "layer": i // 64, "neuron": i % 64, "score": 0.0} for i in flat]
         identity = {"model": "tiny-model", "revision": manifest["revision"]}
         metadata = identity | {"languages": ["en", "vi"], "n_layers": 2, "d_mlp": 64}
-        NeuronTable(pd.DataFrame(rows), metadata).to_parquet(folder / "en-vi" / f"{name}.parquet")
+        (folder / TABLES).mkdir(parents=True, exist_ok=True)
+        NeuronTable(pd.DataFrame(rows), metadata).to_parquet(folder / TABLES / f"{name}.parquet")
     return folder, entry
 
 
@@ -299,7 +301,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
     choice, languages, selection, training = CASES[case]
     inputs = {"manifest": "model/manifest.json", "corpus": "vi.safetensors"}
     if selection is not None:
-        inputs["neurons"] = f"en-vi/{selection}.parquet"
+        inputs["neurons"] = f"{TABLES}/{selection}.parquet"
     cfg = settings(entry, choice, languages, **training)
     curves, more = finetuning_cell(ModelJob(cfg, ["code=1"], {}, inputs), "none", f"out/{case}")
     before, after = more["heldout"]["before"], more["heldout"]["after"]
@@ -318,7 +320,7 @@ def test_each_choice_of_neurons_is_trained_on_text_and_evaluated(project, monkey
         }
         expected = {(layer, neuron) for layer in (0, 1) for neuron in range(64)}
         if selection is not None:
-            table = NeuronTable.from_parquet(f"en-vi/{selection}.parquet").frame
+            table = NeuronTable.from_parquet(f"{TABLES}/{selection}.parquet").frame
             own = table[table["lang"].isin(languages)]
             expected = set(zip(own["layer"].tolist(), own["neuron"].tolist(), strict=True))
         assert trained == expected
@@ -348,7 +350,7 @@ def test_neurons_of_another_revision_are_not_evaluated(project, monkeypatch):
     monkeypatch.chdir(folder)
     cfg = settings(entry, "source", ["vi"], max_steps=5)
     inputs = {"manifest": "model/manifest.json", "corpus": "vi.safetensors"}
-    inputs["neurons"] = "en-vi/lape.parquet"
+    inputs["neurons"] = f"{TABLES}/lape.parquet"
     finetuning_cell(ModelJob(cfg, ["code=1"], {}, inputs), "none", "out/other")
     manifest = read_json("model/manifest.json")
     write_json("model/manifest.json", manifest | {"revision": "another"})

@@ -180,6 +180,14 @@ def lens_sets(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
 
 
 def lens_changes(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-    """Yield the (set, intervention) of the logit lens with neurons written."""
+    """Yield the (set, intervention) of the logit lens with neurons written.
+
+    The figure is of prompts in other languages than the target's; where there are none, it is not
+    drawn.
+    """
+    chosen = None if config.lens is None else config.lens.languages
     for folder, conditions in config.lens_cells(model).items():
-        yield from with_set_names(config, ((folder, name) for _, name, _ in conditions))
+        members = set(config.directory_languages()[folder])
+        asked = members if chosen is None else members.intersection(chosen)
+        names = ((folder, name) for _, name, target in conditions if asked - {target})
+        yield from with_set_names(config, names)
