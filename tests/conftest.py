@@ -11,6 +11,8 @@ from hub.server import READER, Hub
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # No test asks a hub elsewhere, nor reads what a user has from one.
 HUB = Hub()
+# Files whose tests run a graph of their own in processes.
+GRAPHS = ("test_chains", "test_lss_workflow", "test_rows_workflow", "test_selection_graph")
 CACHE = tempfile.TemporaryDirectory(prefix="langneurons-hub-")
 os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE.name, "HF_TOKEN": READER}
 os.environ["HF_HUB_DISABLE_XET"] = "1"
@@ -73,7 +75,7 @@ def edit(checkout):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of the finished graph, which `make test` runs beside the others."""
+    """Mark the tests of finished graphs, which `make test` runs beside the others."""
     for item in items:
-        if "finished" in item.fixturenames:
+        if "finished" in item.fixturenames or item.path.stem in GRAPHS:
             item.add_marker("workflow")

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from hub import shipped
+from inprocess import run
 from test_workflow import Checkout
 
 PAPERS = shipped.ROOT / "config" / "papers"
@@ -108,15 +109,22 @@ def reduced(paper: str) -> dict:
     return raw
 
 
+# A process for each of their jobs would show nothing that the other chain does not show.
+IN_THIS_PROCESS = ("gurgurov2025", "rahmanisa2025")
+
+
 @pytest.mark.parametrize("paper", KEPT)
 def test_a_chain_of_each_paper_ends_in_its_tables(hub, tmp_path, paper):
     shipped.fill(hub)
     checkout = Checkout(tmp_path)
     checkout.config = reduced(paper)
     checkout.save()
-    done = checkout.run("tables", "-c2", "--configfile", "tiny.yaml", hub=True)
-    # Of the page, which nobody asked for, nothing is said.
-    assert "finished. What it was asked for is there: tables." in done.stderr
+    if paper in IN_THIS_PROCESS:
+        run(tmp_path, tmp_path / "tiny.yaml", ("tables",))
+    else:
+        done = checkout.run("tables", "-c2", "--configfile", "tiny.yaml", hub=True)
+        # Of the page, which nobody asked for, nothing is said.
+        assert "finished. What it was asked for is there: tables." in done.stderr
     name = checkout.config["name"]
     tables = tmp_path / "results" / "tables" / name
     sources = pd.read_csv(tables / "sources.csv")
