@@ -10,7 +10,7 @@ from test_config import GOOD, put
 from langneurons.base.errors import ConfigError
 from langneurons.config import build, read_configs
 from langneurons.config.effects import MOST_JOBS, count_jobs
-from langneurons.jobs.parameters import stage
+from langneurons.jobs.shared_parameters import written
 
 
 def both(*changes):
@@ -262,9 +262,12 @@ def test_claims_with_all_that_they_compare_are_accepted():
 def test_a_graph_of_too_many_jobs_is_refused_with_their_number():
     raw = copy.deepcopy(GOOD)
     raw["interventions"]["zero"]["sweep"] = 900
+    raw["forcing"] = {"interventions": ["zero"]}
     config = build(raw)
-    # Three selections by 900 layers; three languages of statistics; one task in one language.
-    assert count_jobs(config) == {"statistics": 3, "perplexity": 2700, "tasks": 1}
+    # Three selections by 900 layers, all of a selection in one job of perplexity; three languages
+    # of statistics; one task in one language.
+    found = {"statistics": 3, "perplexity": 3, "tasks": 1, "forcing": 2700}
+    assert count_jobs(config) == found
     for number in range(7):
         raw["selections"][f"more{number}"] = {"method": "magnitude", "rate": 0.1}
     with pytest.raises(ConfigError) as caught:
@@ -274,7 +277,8 @@ def test_a_graph_of_too_many_jobs_is_refused_with_their_number():
         raw["interventions"].pop("p90")
         build(raw)
     words = str(caught.value)
-    assert "perplexity 27000" in words and f"up to {MOST_JOBS}" in words and "sweep" in words
+    assert "perplexity 30, " in words and "forcing 27000" in words
+    assert f"up to {MOST_JOBS}" in words and "sweep" in words
 
 
 # Overlays -----------------------------------------------------------------------------------------
@@ -346,6 +350,4 @@ def test_the_lowest_activation_is_that_of_the_nonlinearities():
 
 def test_a_configuration_without_perplexity_still_names_its_interventions():
     config = build(GOOD | {"perplexity": None})
-    job = {"model": "tiny", "variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
-    found = stage(config, "measure_perplexity", intervention="zero", **job)
-    assert found["tokens"] is None and found["intervention"]["steps"][0]["value"] == 0
+    assert written(config, "zero", config.protocols["corrected"])["steps"][0]["value"] == 0

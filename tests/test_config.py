@@ -1235,12 +1235,10 @@ def test_a_sweep_is_one_intervention_per_layer_wherever_it_is_listed():
         for name in [*layers, *ranges]
     }
     raw["perplexity"]["interventions"], raw["tasks"]["xnli"]["interventions"] = layers, ranges
-    for name in layers:
-        job = {"variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
-        job |= {"model": "tiny", "intervention": name}
-        assert stage(build(raw), "measure_perplexity", **job) == stage(
-            config, "measure_perplexity", **job
-        )
+    job = {"variant": "corrected", "langset": "en-hi-vi", "selection": "lape", "model": "tiny"}
+    found = stage(config, "measure_perplexity", **job)
+    assert stage(build(raw), "measure_perplexity", **job) == found
+    assert list(found["interventions"]) == layers
 
 
 def test_an_intervention_of_pairs_may_be_defined_and_reaches_the_job_whole():
@@ -1255,7 +1253,7 @@ def test_an_intervention_of_pairs_may_be_defined_and_reaches_the_job_whole():
     raw["interventions"]["pair"] = {"steps": steps[1:], "label": "x"}
     raw["perplexity"]["interventions"] = ["pair", "p90"]
     job = {"variant": "corrected", "langset": "en-hi-vi", "selection": "lape", "model": "tiny"}
-    found = stage(build(raw), "measure_perplexity", **job, intervention="pair")["intervention"]
+    found = stage(build(raw), "measure_perplexity", **job)["interventions"]["pair"]
     assert found["quantiles"] == "corrected" and "shared" not in found
     assert found["steps"][0]["neurons"] == ["target", "en"]
     assert found["steps"][0]["statistic_site"] is None
@@ -1263,7 +1261,7 @@ def test_an_intervention_of_pairs_may_be_defined_and_reaches_the_job_whole():
     raw["interventions"]["pair"] = {"steps": [steps[1] | {"value": "probability"}] + steps[1:]}
     raw["interventions"]["pair"]["steps"][0] |= {"neurons": "hi", "statistic_language": "vi"}
     raw["interventions"]["pair"]["shared"] = "hi"
-    found = stage(build(raw), "measure_perplexity", **job, intervention="pair")["intervention"]
+    found = stage(build(raw), "measure_perplexity", **job)["interventions"]["pair"]
     assert found["shared"] == "hi"
 
 

@@ -28,7 +28,7 @@ from langneurons.evaluation.classification import add_head
 from langneurons.jobs.common import read_statistics, read_table
 from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
-from langneurons.reporting.records import evaluation_files, perplexity_files
+from langneurons.reporting.records import evaluation_files, matrix_files
 from langneurons.training.lora import load_adapter
 
 REFUSED = (DamagedFile, Mismatch)
@@ -187,11 +187,12 @@ CASES = {
         foreign_metadata,
         twice,
     ),
-    "results/tiny/perplexity/{variant}/{three}/lape/zero.parquet": (
+    "results/tiny/perplexity/{variant}/{three}/lape.parquet": (
         *ANY,
         header(model="other"),
         header(selection="prob"),
-        header(intervention="p90"),
+        header(interventions=["zero", "p90"]),
+        without("intervention"),
         without("nll"),
         cell("nll", np.nan),
         cell("nll", np.inf),
@@ -253,7 +254,7 @@ def read(path: Path, root: Path, checkout, model: LanguageModel) -> None:
     elif stage == "neurons":
         read_table(str(path), model)
     elif stage == "perplexity":
-        perplexity_files([str(path)])
+        list(matrix_files([str(path)], "perplexity"))
     elif stage == "evaluation":
         evaluation_files([str(path)])
     elif stage == "adapters":

@@ -11,6 +11,7 @@ from langneurons.reporting.layouts import in_sequence, names_of
 from langneurons.reporting.records import (
     evaluation_files,
     in_order,
+    perplexity_matrices,
     protocols,
 )
 from langneurons.reporting.tables.tasks import task_scores
@@ -112,10 +113,15 @@ def test_records_of_a_metric_of_groups_have_it_at_the_first_of_each(tmp_path):
             {"model": "neurons", "langset": "en-fr", "selection": "lape.v2"},
         ),
         (
-            "/deep/er/results/m/perplexity/paper/en-fr/a+b/zero.parquet",
+            "/deep/er/results/m/judged/forcing/paper/en-fr/a+b/zero.parquet",
+            "generation",
+            {"model": "m", "analysis": "forcing", "variant": "paper", "langset": "en-fr"}
+            | {"selection": "a+b", "intervention": "zero"},
+        ),
+        (
+            "/deep/er/results/m/perplexity/paper/en-fr/a+b.parquet",
             "perplexity",
-            {"model": "m", "variant": "paper", "langset": "en-fr", "selection": "a+b"}
-            | {"intervention": "zero"},
+            {"model": "m", "variant": "paper", "langset": "en-fr", "selection": "a+b"},
         ),
         (
             "results/m/evaluation/corrected/x+y+target+lape+en-fr+vi/t/vi.parquet",
@@ -135,8 +141,47 @@ def test_a_file_elsewhere_is_no_result():
 
 
 def test_results_stand_in_the_order_of_the_configuration():
-    folder = "results/m/perplexity/corrected/en-vi"
+    folder = "results/m/judged/forcing/corrected/en-vi"
     paths = [f"{folder}/{s}/{i}.parquet" for s in ("control", "lape") for i in ("p90", "zero")]
-    assert in_sequence(paths, "perplexity", SHOW.sequence) == [
+    assert in_sequence(paths, "generation", SHOW.sequence) == [
         f"{folder}/{s}/{i}.parquet" for s in ("lape", "control") for i in ("zero", "p90")
     ]
+
+
+def test_matrices_stand_in_the_order_of_the_configuration_each_with_its_untouched_model(tmp_path):
+    names = {"interventions": ["p90", "zero"], "languages": ["en", "vi"], "sampled": False}
+    for number, (langset, selection) in enumerate(
+        (folder, name) for folder in ("en-fr", "en-vi") for name in ("control", "lape")
+    ):
+        rows = [
+            {"intervention": name, "deactivated": lang, "evaluated": "en", "document": "d"}
+            | {"nll": number + shift, "tokens": 3, "bytes": 9}
+            for name, lang, shift in (
+                *(("none", "none", 0.5), ("p90", "en", 0.1), ("zero", "en", 0.2)),
+                *(("p90", "vi", 0.1), ("zero", "vi", 0.2)),
+            )
+        ]
+        path = tmp_path / f"results/m/perplexity/corrected/{langset}/{selection}.parquet"
+        about = names | {"model": "m", "langset": langset, "selection": selection}
+        write_parquet(path, pd.DataFrame(rows), about)
+    paths = [str(path) for path in sorted(tmp_path.rglob("*.parquet"))]
+    found = perplexity_matrices(paths, SHOW, "corrected")
+    keys = ("selection", "intervention", "languages")
+    assert [tuple(cell[key] for key in keys) for cell, _, _ in found] == [
+        (selection, name, folder)
+        for selection in ("lape", "control")
+        for name in ("zero", "p90")
+        for folder in ("en-fr", "en-vi")
+    ]
+    for cell, frame, _ in found:
+        base = 2 * (cell["languages"] == "en-vi") + (cell["selection"] == "lape")
+        shift = {"p90": 0.1, "zero": 0.2}[cell["intervention"]]
+        assert frame["deactivated"].tolist() == ["none", "en", "vi"]
+        assert frame["nll"].tolist() == [base + 0.5, base + shift, base + shift]
+        assert "intervention" not in frame
+    (one,) = perplexity_matrices(paths[:1], SHOW, "corrected", ["zero"])
+    assert one[0]["intervention"] == "zero" and len(one[1]) == 3
+    write_parquet(paths[0], pd.DataFrame(rows)[:2], about | {"langset": "en-fr"} |
+                  {"selection": "control"})  # fmt: skip
+    with pytest.raises(DamagedFile, match="it holds no rows of intervention 'zero'"):
+        perplexity_matrices(paths[:1], SHOW, "corrected")

@@ -820,9 +820,8 @@ def job(config):
         "variant": variant,
         "langset": "en-vi",
         "selection": "lape",
-        "intervention": "i",
     }
-    return stage(config, "measure_perplexity", **names)["intervention"]
+    return stage(config, "measure_perplexity", **names)["interventions"]["i"]
 
 
 def test_a_mismatch_of_sites_is_refused_unless_the_protocol_asks_for_it():
@@ -858,7 +857,7 @@ def test_a_job_makes_the_plan_that_the_configuration_says(measured):
         raw["interventions"] = {"i": {"steps": steps, "shared": shared}}
         config = build(raw)
         names = {"model": "m", "variant": "paper", "langset": "aa-bb", "selection": "lape"}
-        found = stage(config, "measure_perplexity", **names, intervention="i")["intervention"]
+        found = stage(config, "measure_perplexity", **names)["interventions"]["i"]
         rows = [row for row in OF_TWO if row[0] != "cc" and row[1] == 0]
         plan = planned_by_job("i", found, "bb", table(rows), measured[0])
         assert [w.index.tolist() for w in plan.writes] == [of_aa, [7, 9]]

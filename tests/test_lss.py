@@ -64,11 +64,11 @@ def naive(model, tokenizer, context, continuation):
     return sum(float(scores[i - 1, ids[i]]) for i in range(len(start), len(ids)))
 
 
-def run(store, model=None, given=None, written=None, way=CORRECTED, batch=64, key=None):
+def run(store, model=None, given=None, written=None, premises=CORRECTED, batch=64, key=None):
     lm = LanguageModel(model if model is not None else tiny_model("llama"), tiny_tokenizer())
     job = Run(lm, SideStore(store, "lss"), {"model": "tiny"} if key is None else key, batch)
     given, written = facts() if given is None else given, plans() if written is None else written
-    return measure(job, given, written, way)
+    return measure(job, given, {"up": written}, premises)
 
 
 # Premises ----------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_facts_of_which_every_object_shares_a_token_are_refused_with_counts(tmp_
             fact("f4", "[Y]a[X]", "b", aa="bb", bb="b"),
         ]
     }
-    written = {"bb": plans()["bb"]}
+    written = {"up": {"bb": plans()["bb"]}}
     lm = LanguageModel(tiny_model("llama"), merging())
     merged = Run(lm, SideStore(tmp_path, "lss"), {}, 64)
     with pytest.raises(ValueError) as caught:
@@ -187,12 +187,12 @@ def test_an_object_that_does_not_fit_is_named(tmp_path):
 
 
 def test_the_papers_premise_keeps_what_follows_the_object(tmp_path):
-    frame = run(tmp_path, way=PAPER)
+    frame = run(tmp_path, premises=PAPER)
     row = frame[(frame["base"] == "aa") & (frame["fact"] == "f1")].iloc[0]
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     expected = naive(model, tokenizer, "w1 w2 w50 w3 w4", "w10")
     assert row["own_before"] == pytest.approx(expected, abs=1e-3)
-    other = run(tmp_path, way=CORRECTED)
+    other = run(tmp_path, premises=CORRECTED)
     assert abs(other[other["base"] == "aa"]["own_before"].iloc[0] - expected) > 1e-3
 
 
@@ -216,6 +216,36 @@ def test_untouched_scores_serve_every_intervention(tmp_path):
     assert not calls and (empty["target_after"] == empty["target_before"]).all()
     run(tmp_path, model, written=other, key={"model": "another"})
     assert calls
+
+
+def test_every_intervention_is_measured_and_a_new_one_computes_itself_alone(tmp_path):
+    model, given = tiny_model("llama"), facts()
+    job = Run(LanguageModel(model, tiny_tokenizer()), SideStore(tmp_path, "lss"), {}, 1)
+    other = {lang: Plan("down", [write("set", -1.0, 0, index=INDEX)]) for lang in ("aa", "bb")}
+    # One target of the new intervention is written as before, under another name.
+    other["bb"] = Plan("down", plans()["bb"].writes)
+    calls = counted(model)
+    alone = measure(job, given, {"up": plans()}, CORRECTED)
+    first = sum(calls)
+    calls.clear()
+    measure(job, given, {"up": {"aa": plans()["aa"]}}, CORRECTED)
+    assert not calls
+    both = measure(job, given, {"down": other, "up": plans()}, CORRECTED)
+    added = sum(calls)
+    assert 0 < added < first / 2
+    assert both[both["intervention"] == "up"].reset_index(drop=True).equals(alone)
+    assert both["intervention"].unique().tolist() == ["down", "up"]
+    keys = ["base", "target", "fact"]
+    wide = both.pivot(index=keys, columns="intervention")
+    pd.testing.assert_series_equal(
+        wide["own_before", "down"], wide["own_before", "up"], check_names=False
+    )
+    same = (wide["target_after", "down"] == wide["target_after", "up"]).groupby("target").all()
+    assert same.to_dict() == {"aa": False, "bb": True}
+    calls.clear()
+    stored = SideStore(tmp_path / "new", "lss")
+    once = measure(Run(job.model, stored, {}, 1), given, {"down": other, "up": plans()}, CORRECTED)
+    assert sum(calls) == first + added and once.equals(both)
 
 
 def test_the_order_of_facts_and_targets_changes_nothing(tmp_path):
@@ -300,9 +330,9 @@ def test_mini_facts_all_have_a_premise_and_no_paper_residue_is_hidden():
 # Tables ------------------------------------------------------------------------------------------
 
 
-def about(way=CORRECTED, bases=("aa", "bb"), targets=("aa", "bb"), neurons=5, n_facts=4):
+def about(premises=CORRECTED, bases=("aa", "bb"), targets=("aa", "bb"), neurons=5, n_facts=4):
     return {
-        "way": way,
+        "premises": premises,
         "bases": list(bases),
         "targets": list(targets),
         "facts": dict.fromkeys(bases, n_facts),
@@ -464,9 +494,9 @@ def test_cells_and_languages():
         variant="lss",
         langset=folder,
         selection="lape",
-        intervention="mean",
     )
-    assert given["way"] == "paper" and given["bases"] == ["en", "hi"]
+    assert list(given["interventions"]) == ["mean"]
+    assert given["premises"] == "paper" and given["bases"] == ["en", "hi"]
     assert labels_of(built).controls == {"random": "lape"}
 
 

@@ -93,17 +93,20 @@ def test_what_an_edit_reruns(changed):
     assert with_lss(changed, interventions=["zero", "p95", "double"]) == added
     # Untouched scores and finished conditions come from the side store.
     parts = set((changed.path / "results/.work/lss").rglob("*.parquet"))
-    target = "results/tiny/lss/corrected/en-ja-zh/prob/double.parquet"
+    target = "results/tiny/lss/corrected/en-ja-zh/prob.parquet"
     changed.make("--", target)
     new = set((changed.path / "results/.work/lss").rglob("*.parquet")) - parts
     # Two targets, each with three other bases, both objects.
     assert len(new) == 2 * 3 * 2
-    assert with_lss(changed, limit=6) == {"prepare_facts": 4, "measure_lss": 8}
-    assert with_lss(changed, targets=["zh"]) == {"measure_lss": 8}
-    assert with_lss(changed) == {}
+    assert with_lss(changed, limit=6) == {"prepare_facts": 4, "measure_lss": 4}
+    assert with_lss(changed, targets=["zh"]) == {"measure_lss": 4}
+    # The one file that was made anew holds more now.
+    assert with_lss(changed) == {"measure_lss": 1}
+    changed.make("--", target)
+    assert set((changed.path / "results/.work/lss").rglob("*.parquet")) - parts == new
     path = changed.path / "src/langneurons/evaluation/steering_shift.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")
-    assert computing(changed) == {"measure_lss": 8}
+    assert computing(changed) == {"measure_lss": 4}
     shutil.copytree(ROOT / "src", changed.path / "src", dirs_exist_ok=True)
     path = changed.path / "src/langneurons/reporting/tables/steering_shift.py"
     path.write_text(path.read_text() + "\nADDED = 1\n")

@@ -20,7 +20,7 @@ from langneurons.interventions.plan import Plan
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 
-COLUMNS = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
+COLUMNS = ["intervention", "deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])
 FACTORS = (Factor("layer_p10"), Factor("layer_p10", "paper"), Factor("layer_max"))
 
@@ -77,7 +77,7 @@ def matrix(store, model=None, corpora=None, plans=None, tokens=None, batch=32, k
     lm = LanguageModel(model if model is not None else tiny_model("llama"))
     run = Run(lm, store, key or {"model": "tiny", "code": "1"}, batch)
     plans = default_plans if plans is None else plans
-    return measure(run, corpora or default_corpora, plans, HeldOut(tokens))
+    return measure(run, corpora or default_corpora, {"zero": plans}, HeldOut(tokens))
 
 
 def counted(model):
@@ -234,6 +234,34 @@ def test_what_differs_is_computed(tmp_path):
     assert parts(key={"model": "tiny", "code": "2"}) == 6
 
 
+def test_every_intervention_is_a_matrix_of_its_own_and_a_new_one_computes_itself_alone(tmp_path):
+    model, store = tiny_model("llama"), SideStore(tmp_path, "perplexity")
+    corpora, plans = setting()
+    moved = {lang: Plan("add", [write("add", 0.7, 0, index=INDEX)]) for lang in plans}
+    moved["bb"] = Plan("same as zero", plans["bb"].writes)
+    run = Run(LanguageModel(model), store, {"model": "tiny"}, 1)
+    calls = counted(model)
+    read = sum(int(one.heldout.lengths.sum()) for one in corpora.values())
+    alone = measure(run, corpora, {"zero": plans}, HeldOut())
+    assert sum(calls) == 3 * read  # the untouched model, and each language's neurons
+    calls.clear()
+    both = measure(run, corpora, {"add": moved, "zero": plans}, HeldOut())
+    assert sum(calls) == read  # of four plans one is new
+    places = both.groupby(["intervention", "deactivated"], sort=False).size()
+    assert list(places.index) == [("none", "none")] + [
+        (name, lang) for name in ("add", "zero") for lang in ("aa", "bb")
+    ]
+    kept = both[both["intervention"] != "add"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, alone)
+    sums = both.groupby(["intervention", "deactivated"])["nll"].sum()
+    assert sums["add", "bb"] == sums["zero", "bb"] and sums["add", "aa"] != sums["zero", "aa"]
+    calls.clear()
+    once = measure(replace(run, store=SideStore(tmp_path / "b", "p")), corpora,
+                   {"add": moved, "zero": plans}, HeldOut())  # fmt: skip
+    assert sum(calls) == 4 * read
+    pd.testing.assert_frame_equal(once, both)
+
+
 def test_digests_of_plans_tell_writes_apart():
     plans = [
         Plan("a"),
@@ -287,13 +315,13 @@ def test_every_cell_reads_its_own_sample_if_asked(tmp_path):
     store = SideStore(tmp_path, "perplexity")
     run = Run(LanguageModel(model), store, {"model": "tiny", "code": "1"}, 64)
     other = replace(run, store=SideStore(tmp_path / "b", "p"), batch_tokens=9)
-    first = measure(run, corpora, plans, HeldOut(40, sampled=True))
-    again = measure(other, corpora, plans, HeldOut(40, sampled=True))
+    first = measure(run, corpora, {"zero": plans}, HeldOut(40, sampled=True))
+    again = measure(other, corpora, {"zero": plans}, HeldOut(40, sampled=True))
     np.testing.assert_allclose(first["nll"], again["nll"], atol=1e-3)
     read = first.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
     assert len(set(read)) == len(read) == 6
     assert (first.groupby(["deactivated", "evaluated"])["tokens"].sum() >= 40 - 8).all()
-    same = measure(run, corpora, plans, HeldOut(40))
+    same = measure(run, corpora, {"zero": plans}, HeldOut(40))
     assert same.groupby("evaluated")["document"].nunique().max() < 20
     texts = same.groupby(["deactivated", "evaluated"])["document"].agg(frozenset)
     assert texts.groupby("evaluated").nunique().eq(1).all()
@@ -317,7 +345,8 @@ def test_a_matrix_of_first_documents_is_kept_apart_from_that_of_all(tmp_path, ca
     store, model = SideStore(tmp_path, "perplexity"), tiny_model("llama")
     run = Run(LanguageModel(model), store, {"model": "tiny"}, 32)
     frames = [
-        measure(run, corpora, plans, HeldOut(documents=documents)) for documents in (2, None, 2)
+        measure(run, corpora, {"zero": plans}, HeldOut(documents=documents))
+        for documents in (2, None, 2)
     ]
     assert frames[0].groupby("evaluated")["document"].nunique().eq(2).all()
     assert frames[1].groupby("evaluated")["document"].nunique().eq(4).all()

@@ -37,7 +37,8 @@ def test_every_job_of_the_paper_is_counted():
     protocols = 2
     assert counts["finetune"] == protocols * len(config.adapters(model))
     assert counts["evaluate_task"] == protocols * len(config.evaluations(model))
-    assert counts["measure_perplexity"] == protocols * len(config.perplexity_cells(model))
+    tables = {cell[:2] for cell in config.perplexity_cells(model)}
+    assert counts["measure_perplexity"] == protocols * len(tables)
 
 
 def test_hours_of_statistics_by_hand():
@@ -138,7 +139,12 @@ def test_facts_of_the_steering_shift_are_counted():
     # 2 candidates x 185 facts x 6 pairs, and untouched 3 x 4 candidates, of 16 tokens.
     assert one.jobs == 1
     assert one.million_tokens == pytest.approx(185 * 16 * (2 * 6 + 3 * 4) / 1e6)
-    raw["lss"] |= {"source": {"kind": "mini"}, "limit": 10}
+    raw["interventions"]["mean"] = {"operation": "set", "value": "mean"}
+    raw["lss"]["interventions"] = ["zero", "mean"]
+    one = stage(plan(raw), "measure_lss", "m")
+    assert one.jobs == 1
+    assert one.million_tokens == pytest.approx(185 * 16 * (2 * 2 * 6 + 3 * 4) / 1e6)
+    raw["lss"] |= {"interventions": ["zero"], "source": {"kind": "mini"}, "limit": 10}
     assert stage(plan(raw), "measure_lss", "m").million_tokens == pytest.approx(10 * 16 * 24 / 1e6)
 
 

@@ -233,9 +233,11 @@ PROTOCOLS = ("corrected", "site", "rows")
     [
         ("figures/neurons.py", {"draw_figures@tiny@-"}),
         ("figures/perplexity.py", {f"draw_figures@tiny@{name}" for name in PROTOCOLS}),
-        ("tables/generation.py", {"tabulate_forcing", "tabulate_fallback", "tabulate_lens"}
+        ("tables/generation.py", {"tabulate_results"}
          | {f"draw_figures@tiny@{name}" for name in PROTOCOLS}),
-        ("sources.py", {"tabulate_sources"}),
+        ("tables/neurons.py", {"tabulate_statistics", "tabulate_published", "tabulate_claims",
+                               "draw_figures@tiny@-"}),
+        ("sources.py", {"tabulate_statistics"}),
         ("tables/published.py", {"tabulate_published"}),
         ("tables/claims.py", {"tabulate_claims"}),
     ],

@@ -350,7 +350,7 @@ def test_selection_code_reruns_selection_and_what_follows(edit):
     planned = edit.planned()
     assert planned["select_neurons"] == 1
     assert not {"collect_statistics", "merge_statistics", "pack_corpus"} & set(planned)
-    assert {"measure_perplexity", "evaluate_task", "tabulate_neurons"} <= set(planned)
+    assert {"measure_perplexity", "evaluate_task", "tabulate_statistics"} <= set(planned)
 
 
 def test_statistics_code_names_the_module(edit):

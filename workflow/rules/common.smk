@@ -18,8 +18,14 @@ from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
 from langneurons.jobs.parameters import stage as stage_parameters
 from langneurons.jobs.stages import STAGES
-from langneurons.reporting.families import FAMILIES, table_families
-from langneurons.reporting.kinds import KINDS, figures, named_figure, report_labels
+from langneurons.reporting.families import FAMILIES, table_families, table_jobs
+from langneurons.reporting.kinds import (
+    KINDS,
+    drawing_jobs,
+    drawn_together,
+    named_figure,
+    report_labels,
+)
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
@@ -174,13 +180,13 @@ def table_files():
 
 @cache
 def drawn(model, protocol):
-    """Return the figures of a model under a protocol, or those under none."""
-    return list(figures(cfg, model, protocol))
+    """Return the figures that a job draws of a model."""
+    return list(drawn_together(cfg, model, protocol))
 
 
 def figure_files():
     """Return every figure of this configuration."""
-    pairs = [(model, protocol) for model in cfg.models for protocol in ("", *cfg.protocols)]
+    pairs = [(model, protocol) for model in cfg.models for protocol in drawing_jobs(cfg)]
     stems = [one.stem for pair in pairs for one in drawn(*pair)]
     named = [f"results/figures/{PAPER}/{name}" for name in NAMED]
     return sorted(f"{stem}.svg" for stem in [*stems, *named])

@@ -5,9 +5,9 @@ localrules:
     name_figures,
 
 
-# The figures of a model under each protocol, and those that are under none, are one job each.
+# The figures of a model under each protocol are one job each, and those that are under none.
 for model in cfg.models:
-    for protocol in ("", *cfg.protocols):
+    for protocol in drawing_jobs(cfg):
         if not drawn(model, protocol):
             continue
 

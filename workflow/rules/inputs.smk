@@ -198,16 +198,19 @@ def judged_files(analysis):
     return [stage.file(cell) for cell in stage.cells(cfg) if cell["analysis"] == analysis]
 
 
-def table_inputs(family):
-    """Return functions of the inputs of a family of tables, by name."""
-    kinds = FAMILIES[family].reads(cfg)
-    return {name: lambda wc, kind=kind: read_files(kind) for name, kind in kinds.items()}
+def table_inputs(families):
+    """Return functions of the inputs of families of tables, by family and name."""
+    return {
+        f"{family}_{name}": lambda wc, kind=kind: read_files(kind)
+        for family in families
+        for name, kind in FAMILIES[family].reads(cfg).items()
+    }
 
 
-def table_outputs(names):
-    """Return the files of tables; the CSV is shown in Snakemake's report."""
+def table_outputs(families):
+    """Return the files of the tables of families; the CSV is shown in Snakemake's report."""
     files = []
-    for name in names:
+    for name in [table for family in families for table in TABLES[family]]:
         path = f"results/tables/{PAPER}/{name}"
         shown = report(
             f"{path}.csv",

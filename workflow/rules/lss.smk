@@ -29,7 +29,7 @@ rule prepare_facts:
 
 
 rule measure_lss:
-    """Score every fact's objects, untouched and with each language's neurons overwritten."""
+    """Score every fact's objects, untouched and under each intervention on each language's neurons."""
     input:
         manifest=weights,
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
@@ -38,13 +38,13 @@ rule measure_lss:
         abouts=fact_abouts,
     output:
         ensure(
-            "results/{model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/lss/{variant}/{langset}/{selection}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/measure_lss/{model}/{variant}/{langset}/{selection}/{intervention}.log",
+        "logs/measure_lss/{model}/{variant}/{langset}/{selection}.log",
     benchmark:
-        "benchmarks/results/measure_lss/{model}/{variant}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/measure_lss/{model}/{variant}/{langset}/{selection}.tsv"
     priority: 10
     conda:
         "../../environment.yml"

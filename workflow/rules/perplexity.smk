@@ -2,7 +2,7 @@
 
 
 rule measure_perplexity:
-    """Read every language's held-out text with each language's neurons overwritten."""
+    """Read every language's held-out text under each intervention on each language's neurons."""
     input:
         manifest=weights,
         neurons="results/{model}/neurons/{langset}/{selection}.parquet",
@@ -10,13 +10,13 @@ rule measure_perplexity:
         corpora=heldout_inputs,
     output:
         ensure(
-            "results/{model}/perplexity/{variant}/{langset}/{selection}/{intervention}.parquet",
+            "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",
             non_empty=True,
         ),
     log:
-        "logs/measure_perplexity/{model}/{variant}/{langset}/{selection}/{intervention}.log",
+        "logs/measure_perplexity/{model}/{variant}/{langset}/{selection}.log",
     benchmark:
-        "benchmarks/results/measure_perplexity/{model}/{variant}/{langset}/{selection}/{intervention}.tsv"
+        "benchmarks/results/measure_perplexity/{model}/{variant}/{langset}/{selection}.tsv"
     priority: 10
     conda:
         "../../environment.yml"

@@ -28,29 +28,30 @@ for model in cfg.models if cfg.tasks else ():
                 "../scripts/tabulate_scores.py"
 
 
-for family, names in TABLES.items():
+# Tables that take seconds are written together: those of the statistics, and of the results.
+for job, families in table_jobs(cfg).items():
 
     rule:
         name:
-            f"tabulate_{family}"
+            f"tabulate_{job}"
         input:
-            **table_inputs(family),
+            **table_inputs(families),
         output:
-            table_outputs(names),
+            table_outputs(families),
         log:
-            f"logs/tabulate_{family}/{PAPER}.log",
+            f"logs/tabulate_{job}/{PAPER}.log",
         benchmark:
-            f"benchmarks/results/tabulate_{family}/{PAPER}.tsv"
+            f"benchmarks/results/tabulate_{job}/{PAPER}.tsv"
         localrule: True
         conda:
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=FAMILIES[family].mem_mb,
-            runtime=FAMILIES[family].runtime,
+            mem_mb=max(FAMILIES[name].mem_mb for name in families),
+            runtime=sum(FAMILIES[name].runtime for name in families),
         params:
             cfg=stage("labels"),
-            code=code("tabulate.py", FAMILIES[family].module),
-            family=family,
+            code=code("tabulate.py", *(FAMILIES[name].module for name in families)),
+            families=families,
         script:
             "../scripts/tabulate.py"

@@ -1,4 +1,4 @@
-"""Draw all figures of a model under one protocol, or those that are under none."""
+"""Draw the figures of a model under one protocol, those that are under none, or both."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Measure one matrix of the Language Steering Shift."""
+"""Measure the Language Steering Shift of a selection under every intervention."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Measure one perplexity matrix."""
+"""Measure the perplexity matrices of a selection, one for each intervention."""
 
 from typing import TYPE_CHECKING
 

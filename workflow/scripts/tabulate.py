@@ -1,4 +1,4 @@
-"""Write the tables of one family."""
+"""Write the tables of some families."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    family, labels = snakemake.params.family, Labels(**snakemake.params.cfg)
-    inputs = {name: list(files) for name, files in snakemake.input.items()}
-    FAMILIES[family].write(labels, Path(snakemake.output[0]).parent, inputs)
-    job.done()
+    labels, folder = Labels(**snakemake.params.cfg), Path(snakemake.output[0]).parent
+    for family in snakemake.params.families:
+        own = {
+            name.removeprefix(f"{family}_"): list(files)
+            for name, files in snakemake.input.items()
+            if name.startswith(f"{family}_")
+        }
+        FAMILIES[family].write(labels, folder, own)
+    job.done(families=len(snakemake.params.families))
 
 
 if __name__ == "__main__":

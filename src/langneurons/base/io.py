@@ -7,7 +7,7 @@ name in the same folder, flushed to disk and renamed. A killed job leaves no hal
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,13 +99,19 @@ def write_parquet(path: str | os.PathLike, frame: "pd.DataFrame", metadata: Mapp
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_parquet(path: str | os.PathLike) -> "tuple[pd.DataFrame, dict]":
-    """Return the frame and the metadata that `write_parquet` stored."""
+def read_parquet(
+    path: str | os.PathLike, only: Mapping[str, Collection[str]] | None = None
+) -> "tuple[pd.DataFrame, dict]":
+    """Return the frame and the metadata that `write_parquet` stored.
+
+    only: the values of columns whose rows are read; all rows without.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        rows = [(column, "in", sorted(values)) for column, values in (only or {}).items()]
+        table = pq.read_table(path, filters=rows or None)
     except (OSError, pa.ArrowInvalid) as error:
         raise DamagedFile(damaged(path, error)) from error
     text = (table.schema.metadata or {}).get(METADATA_KEY)
@@ -115,12 +121,19 @@ def read_parquet(path: str | os.PathLike) -> "tuple[pd.DataFrame, dict]":
 
 
 def read_records(
-    path: str | os.PathLike, columns: Sequence[str], numbers: Sequence[str], **expected: Any
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    numbers: Sequence[str],
+    only: Mapping[str, Collection[str]] | None = None,
+    **expected: Any,
 ) -> "tuple[pd.DataFrame, dict]":
-    """Read a frame that must have columns, finite numbers, and metadata as expected."""
+    """Read a frame that must have columns, finite numbers, and metadata as expected.
+
+    only: as `read_parquet` takes it.
+    """
     import numpy as np
 
-    frame, metadata = read_parquet(path)
+    frame, metadata = read_parquet(path, only)
     expect(path, metadata, expected)
     lacking = [column for column in (*columns, *numbers) if column not in frame]
     if lacking:

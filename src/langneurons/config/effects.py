@@ -50,8 +50,11 @@ def count_jobs(config: Config) -> dict[str, int]:
     for model in config.models:
         shards = len(config.model_languages(model)) * config.statistics.shards
         found["statistics"] = found.get("statistics", 0) + shards
-        add("perplexity", "perplexity", len(config.perplexity_cells(model)))
-        add("lss", "steering", len(config.lss_cells(model)))
+        for stage, depends, cells in (
+            ("perplexity", "perplexity", config.perplexity_cells(model)),
+            ("lss", "steering", config.lss_cells(model)),
+        ):  # a job covers every intervention
+            add(stage, depends, len({cell[:2] for cell in cells}))
         add("tasks", "evaluation", len(config.evaluations(model)))
         add("finetunings", "adapters", len(config.adapters(model)))
         for analysis in ("forcing", "fallback"):

@@ -1,4 +1,4 @@
-"""The perplexity matrix: each language's neurons overwritten, every language's held-out text read.
+"""Perplexity matrices: each language's neurons overwritten, every language's held-out text read.
 
 The same text is read with and without the intervention (or, to repeat the paper's code, every cell
 reads a random sample of its own: `sampled`). Per document the negative log-likelihood
@@ -29,6 +29,7 @@ from langneurons.scoring.nll import token_nll
 log = logging.getLogger(__name__)
 BASELINE = "none"
 SAMPLED = "HeldOut: blocks drawn at random need the number of tokens"
+Row = tuple[str, str]  # intervention, and the language whose neurons are overwritten
 LEVEL = 0.05  # of the warning alone: the level of the tests changes no record
 
 
@@ -98,54 +99,58 @@ def _cell_seed(deactivated: str, evaluated: str) -> int:
 
 
 def measure(
-    run: Run, corpora: Mapping[str, Corpus], plans: Mapping[str, Plan], heldout: HeldOut
+    run: Run,
+    corpora: Mapping[str, Corpus],
+    plans: Mapping[str, Mapping[str, Plan]],
+    heldout: HeldOut,
 ) -> pd.DataFrame:
-    """Return the records of one matrix, rows `none` (untouched) and each language of `plans`.
+    """Return the records of the matrix of each intervention, and of the untouched model once.
 
+    `plans` are by intervention and language; the untouched model is `none` in both columns.
     Finished (plan, language) parts come from the store.
     """
-    rows = {BASELINE: untouched(), **plans}
-    digests = {name: plan.digest for name, plan in rows.items()}
+    rows = {(BASELINE, BASELINE): untouched()}
+    rows |= {(name, lang): plan for name, own in plans.items() for lang, plan in own.items()}
+    digests = {row: plan.digest for row, plan in rows.items()}
     parts = {
         lang: one.heldout.first(heldout.tokens, heldout.documents) for lang, one in corpora.items()
     }
     sizes = {lang: int(part.scored.sum()) for lang, part in parts.items()}
-    _warn_of_few(parts, len(plans) * len(corpora))
+    _warn_of_few(parts, max(map(len, plans.values()), default=0) * len(corpora))
     progress = Progress("perplexity", sum(sizes.values()) * len(rows), "tokens")
-    found: dict[tuple[str, str], pd.DataFrame] = {}
+    found: dict[tuple[Row, str], pd.DataFrame] = {}
     for lang, corpus in corpora.items():
         text = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"]}
         text |= {"tokens": heldout.tokens, "documents": heldout.documents}
-        seeds = {name: _cell_seed(name, lang) if heldout.sampled else None for name in rows}
-        same: dict[tuple, str] = {}  # equal plans on equal text are run once
-        for name in rows:
-            same.setdefault((digests[name], seeds[name]), name)
+        seeds = {row: _cell_seed(row[1], lang) if heldout.sampled else None for row in rows}
+        same: dict[tuple, Row] = {}  # equal plans on equal text are run once
+        for row in rows:
+            same.setdefault((digests[row], seeds[row]), row)
         keys = {
-            name: run.key | text | {"seed": seed, "plan": plan}
-            for (plan, seed), name in same.items()
+            row: run.key | text | {"seed": seed, "plan": plan} for (plan, seed), row in same.items()
         }
-        frames = {name: run.store.get(part) for name, part in keys.items()}
-        pending = {name: rows[name] for name, frame in frames.items() if frame is None}
+        frames = {row: run.store.get(part) for row, part in keys.items()}
+        pending = {row: rows[row] for row, frame in frames.items() if frame is None}
         progress.update(sizes[lang] * (len(rows) - len(pending)))
-        for names in _portions(run, corpus, pending, heldout.sampled):
-            some = [pending[name] for name in names]
-            nll = document_nll(run.model, corpus, heldout, run.batch_tokens, some, seeds[names[0]])
-            for name, frame in zip(names, nll, strict=True):
+        for portion in _portions(run, corpus, pending, heldout.sampled):
+            some, seed = [pending[row] for row in portion], seeds[portion[0]]
+            nll = document_nll(run.model, corpus, heldout, run.batch_tokens, some, seed)
+            for row, frame in zip(portion, nll, strict=True):
                 if not np.isfinite(frame["nll"]).all():
-                    intervention = rows[name].name
-                    raise RuntimeError(f"NLL of {lang} is not finite with {intervention} on {name}")
-                run.store.put(keys[name], frame)
-                frames[name] = frame
+                    where = f"{rows[row].name} on {row[1]}"
+                    raise RuntimeError(f"NLL of {lang} is not finite with {where}")
+                run.store.put(keys[row], frame)
+                frames[row] = frame
                 progress.update(sizes[lang])
-        for name in rows:
-            found[name, lang] = frames[same[digests[name], seeds[name]]]
+        for row in rows:
+            found[row, lang] = frames[same[digests[row], seeds[row]]]
     progress.finish()
     labelled = [
-        found[name, lang].assign(deactivated=name, evaluated=lang)
-        for name in rows
+        found[row, lang].assign(intervention=row[0], deactivated=row[1], evaluated=lang)
+        for row in rows
         for lang in corpora
     ]
-    columns = ["deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
+    columns = ["intervention", "deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
     return pd.concat(labelled, ignore_index=True)[columns]
 
 
@@ -160,13 +165,13 @@ def _warn_of_few(parts: Mapping[str, Part], family: int) -> None:
 
 
 def _portions(
-    run: Run, corpus: Corpus, plans: Mapping[str, Plan], sampled: bool
-) -> list[list[str]]:
+    run: Run, corpus: Corpus, plans: Mapping[Row, Plan], sampled: bool
+) -> list[list[Row]]:
     """Return which plans to read the text under together: those that share layers."""
-    names = list(plans)
-    if sampled or len(names) < 2:  # every cell has its own text, or there is one
-        return [[name] for name in names]
+    rows = list(plans)
+    if sampled or len(rows) < 2:  # every cell has its own text, or there is one
+        return [[row] for row in rows]
     n_layers = run.model.n_layers
-    first = [plans[name].begins(n_layers, of_prompts=True) for name in names]
+    first = [plans[row].begins(n_layers, of_prompts=True) for row in rows]
     limit = run.batch_tokens // int(corpus.heldout.lengths.max())
-    return [[names[k] for k in one] for one in portions(first, n_layers, limit)]
+    return [[rows[k] for k in one] for one in portions(first, n_layers, limit)]

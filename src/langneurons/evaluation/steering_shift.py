@@ -29,14 +29,16 @@ from langneurons.runtime.progress import Progress
 from langneurons.scoring.likelihood import encode_requests, loglikelihood
 
 log = logging.getLogger(__name__)
-Way = Literal["paper", "corrected"]
+Premises = Literal["paper", "corrected"]
 Pair = tuple[str, str]
 Facts = Mapping[str, Sequence[Mapping[str, Any]]]
-COLUMNS = ["base", "target", "fact", "predicate", "tie", "cut"]
+COLUMNS = ["intervention", "base", "target", "fact", "predicate", "tie", "cut"]
 SCORES = ["own_before", "target_before", "own_after", "target_after"]
 
 
-def premise(template: str, subject: str, lang: str, way: Way = "corrected") -> Pair | None:
+def premise(
+    template: str, subject: str, lang: str, premises: Premises = "corrected"
+) -> Pair | None:
     """Return the text before the object and what joins the two, or None if there is none to use.
 
     corrected: what follows [Y] is dropped, as is white space of any kind before it; the join is a
@@ -44,7 +46,7 @@ def premise(template: str, subject: str, lang: str, way: Way = "corrected") -> P
     its subject only after the object says nothing before it: None. paper: the literal " [Y]" is
     cut out, wherever it stands, and the join is always a space.
     """
-    if way == "paper":
+    if premises == "paper":
         return template.replace(SUBJECT, subject).replace(" " + OBJECT, ""), " "
     before, _, _ = template.partition(OBJECT)
     if SUBJECT not in before:
@@ -62,12 +64,12 @@ def same(first: str, second: str) -> bool:
 
 
 def requests(
-    facts: Sequence[Mapping[str, Any]], base: str, candidate: str, way: Way
+    facts: Sequence[Mapping[str, Any]], base: str, candidate: str, premises: Premises
 ) -> dict[str, Pair]:
     """Return (context, continuation) by fact, of those with a premise and both objects."""
     found = {}
     for fact in facts:
-        start = premise(fact["template"], fact["subject"], base, way)
+        start = premise(fact["template"], fact["subject"], base, premises)
         if start is not None and {base, candidate} <= set(fact["objects"]):
             found[fact["fact"]] = (start[0], start[1] + fact["objects"][candidate])
     return found
@@ -76,12 +78,12 @@ def requests(
 class _Scorer:
     """Sums of log-probabilities under a plan, from the store or from the model."""
 
-    def __init__(self, run: Run, facts: Facts, way: Way, progress: Progress):
-        self.run, self.facts, self.way, self.progress = run, facts, way, progress
+    def __init__(self, run: Run, facts: Facts, premises: Premises, progress: Progress):
+        self.run, self.facts, self.premises, self.progress = run, facts, premises, progress
 
     def scores(self, plan: Plan, pairs: Iterable[Pair]) -> dict[Pair, pd.DataFrame]:
         """Return score and cut by fact for each (base, candidate); all that lack in one pass."""
-        wanted = {pair: requests(self.facts[pair[0]], *pair, self.way) for pair in pairs}
+        wanted = {pair: requests(self.facts[pair[0]], *pair, self.premises) for pair in pairs}
         keys = {
             pair: self.run.key | {"requests": digest(list(asked.values()), 32), "plan": plan.digest}
             for pair, asked in wanted.items()
@@ -133,10 +135,13 @@ class _Scorer:
         return values, np.array([one.cut for one in encoded], np.int64)
 
 
-def measure(run: Run, facts: Facts, plans: Mapping[str, Plan], way: Way) -> pd.DataFrame:
-    """Return one row per (base, target, fact): both objects' scores, untouched and overwritten.
+def measure(
+    run: Run, facts: Facts, plans: Mapping[str, Mapping[str, Plan]], premises: Premises
+) -> pd.DataFrame:
+    """Return a row per (intervention, base, target, fact): both objects' scores, before and after.
 
-    `facts` are prepared facts by base language, `plans` by target language. own_*: the object in
+    `facts` are prepared facts by base language, `plans` by intervention and target language. Before
+    is the untouched model. own_*: the object in
     the base language, target_*: in the target language, in nats; tie: they are the same string.
     cut: tokens that the premise lost because it did not fit.
     Facts are left out that lack a premise or an object, or whose object shares a token with the
@@ -146,39 +151,41 @@ def measure(run: Run, facts: Facts, plans: Mapping[str, Plan], way: Way) -> pd.D
         target: [
             (base, target) for base in facts if base != target and _usable(facts, base, target)
         ]
-        for target in plans
+        for target in dict.fromkeys(target for own in plans.values() for target in own)
     }
     _check(facts, pairs)
     late = {
-        base: sum(premise(row["template"], row["subject"], base, way) is None for row in rows)
+        base: sum(premise(row["template"], row["subject"], base, premises) is None for row in rows)
         for base, rows in facts.items()
     }
     for base, number in late.items():
         if number:
             log.warning("%s: %d facts name the subject after the object, left out", base, number)
-    progress = Progress("lss", 1 + len(plans), "conditions")
-    scorer = _Scorer(run, facts, way, progress)
+    progress = Progress("lss", 1 + sum(map(len, plans.values())), "conditions")
+    scorer = _Scorer(run, facts, premises, progress)
     # Both objects of a pair are asked for where both exist; equal parts are asked for once.
     before = scorer.scores(untouched(), _both(pair for of in pairs.values() for pair in of))
     frames = []
-    for target, plan in plans.items():
-        after = scorer.scores(plan, _both(pairs[target]))
-        for base, _ in pairs[target]:
-            if (base, target) in after:
-                frames.append(_records(facts[base], base, target, before, after))
+    for name, own in plans.items():
+        for target, plan in own.items():
+            after = scorer.scores(plan, _both(pairs[target]))
+            for base, _ in pairs[target]:
+                if (base, target) in after:
+                    found = _records(facts[base], base, target, before, after)
+                    frames.append(found.assign(intervention=name))
     progress.finish()
     if not any(map(len, frames)):
-        raise ValueError(_none_scored(facts, pairs, late, way))
+        raise ValueError(_none_scored(facts, pairs, late, premises))
     return pd.concat(frames, ignore_index=True)[COLUMNS + SCORES]
 
 
 def _none_scored(
-    facts: Mapping, pairs: Mapping[str, list[Pair]], late: Mapping[str, int], way: Way
+    facts: Mapping, pairs: Mapping[str, list[Pair]], late: Mapping[str, int], premises: Premises
 ) -> str:
     """Return why no fact can be scored, with counts by premise language."""
     both: dict[str, set[str]] = {base: set() for base in facts}
     for base, target in (pair for of in pairs.values() for pair in of):
-        both[base].update(requests(facts[base], base, target, way))
+        both[base].update(requests(facts[base], base, target, premises))
     counts = "; ".join(
         f"{base}: {len(rows)} facts, {late[base]} that name the subject after the object,"
         f" {len(both[base])} with a premise and the objects of a pair"

@@ -41,7 +41,7 @@ from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan, untouched
 from langneurons.jobs.common import plan as planned
 from langneurons.jobs.common import read_statistics, read_table
-from langneurons.jobs.parameters import stage
+from langneurons.jobs.shared_parameters import written
 from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
 
@@ -192,7 +192,7 @@ class InterventionLM(HFLM):
         made = load(entry, manifest)
         plan = planned(
             intervention,
-            settings["intervention"],
+            settings,
             present(language, "language: missing"),
             read_table(table, made),
             read_statistics(statistics, made),
@@ -231,15 +231,7 @@ def _parts(
     _check_name("language", language, langs)
     protocol = next(iter(cfg.protocols)) if protocol is None else protocol
     _check_name("protocol", protocol, cfg.protocols)
-    settings = stage(
-        cfg,
-        "measure_perplexity",
-        model=model,
-        variant=cfg.protocols[protocol].variant("perplexity"),
-        langset=langset,
-        selection=chosen,
-        intervention=intervention,
-    )
+    settings = written(cfg, intervention, cfg.protocols[protocol].of("perplexity"))
     table = _made(f"results/{model}/neurons/{langset}/{chosen}.parquet")
     return (
         settings,

@@ -71,6 +71,15 @@ class ModelJob:
         """Return the neuron table among the inputs."""
         return read_table(self.inputs["neurons"], model)
 
+    def plans(
+        self, targets: Sequence[str], table: NeuronTable, statistics: Mapping[str, Statistics]
+    ) -> dict[str, dict[str, Plan]]:
+        """Return what each intervention of the job writes for each target, by both names."""
+        return {
+            name: {lang: plan(name, settings, lang, table, statistics) for lang in targets}
+            for name, settings in self.cfg["interventions"].items()
+        }
+
     def corpora(self, model: LanguageModel) -> dict[str, Corpus]:
         """Return the corpora among the inputs, by language."""
         read = [

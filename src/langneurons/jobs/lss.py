@@ -1,4 +1,4 @@
-"""One matrix of the Language Steering Shift: base languages x target languages."""
+"""The Language Steering Shift of a selection: base x target languages under each intervention."""
 
 from typing import Any
 
@@ -6,30 +6,30 @@ import pandas as pd
 
 from langneurons.base.io import read_jsonl
 from langneurons.evaluation.steering_shift import measure
-from langneurons.jobs.common import ModelJob, plan
+from langneurons.jobs.common import ModelJob
 
 
 def lss_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the records of one matrix and their metadata.
+    """Return the records under every intervention and their metadata.
 
     The inputs `facts` are in the order of the base languages.
     """
     cfg, model = job.cfg, job.model()
     table, statistics = job.table(model), job.statistics(model)
-    name = job.wildcards["intervention"]
     rows = {
         base: read_jsonl(path) for base, path in zip(cfg["bases"], job.inputs["facts"], strict=True)
     }
-    plans = {
-        lang: plan(name, cfg["intervention"], lang, table, statistics) for lang in cfg["targets"]
-    }
-    frame = measure(job.run(model, "lss"), rows, plans, cfg["way"])
+    plans = job.plans(cfg["targets"], table, statistics)
+    frame = measure(job.run(model, "lss"), rows, plans, cfg["premises"])
     more = {
         "bases": cfg["bases"],
         "targets": cfg["targets"],
         "facts": {base: len(one) for base, one in rows.items()},
-        "neurons": {lang: one.neurons for lang, one in plans.items()},
-        "way": cfg["way"],
+        "interventions": list(plans),
+        "neurons": {
+            name: {lang: one.neurons for lang, one in own.items()} for name, own in plans.items()
+        },
+        "premises": cfg["premises"],
         "identity": model.identity,
     }
-    return frame, job.names("model", "langset", "selection", "intervention") | more
+    return frame, job.names("model", "langset", "selection") | more

@@ -15,7 +15,13 @@ from langneurons.config.controls import roles
 from langneurons.config.labels import adapter_labels, shown
 from langneurons.jobs.stages import STAGES
 from langneurons.models.settings import NEWEST
-from langneurons.reporting.kinds import KINDS, all_figures, figures, named_caption, named_figure
+from langneurons.reporting.kinds import (
+    KINDS,
+    all_figures,
+    drawn_together,
+    named_caption,
+    named_figure,
+)
 from langneurons.reporting.labels import Labels, quoted
 
 
@@ -59,10 +65,10 @@ def labels_of(config: Config) -> Labels:
 
 
 def draw_figures(config: Config, model: str, protocol: str) -> dict[str, Any]:
-    """Return labels, and each figure of a model and protocol with the files that it reads."""
+    """Return labels, and each figure of a drawing job with the files that it reads."""
     found = [
         asdict(one) | {"files": KINDS[one.kind].reads(config, one.cell)}
-        for one in figures(config, model, protocol)
+        for one in drawn_together(config, model, protocol)
     ]
     return {"figures": found, "labels": labels(config)}
 

@@ -1,23 +1,25 @@
-"""One perplexity matrix."""
+"""The perplexity matrices of a selection, one for each intervention."""
 
 from typing import Any
 
 import pandas as pd
 
 from langneurons.evaluation.perplexity import HeldOut, measure
-from langneurons.jobs.common import ModelJob, plan
+from langneurons.jobs.common import ModelJob
 
 
 def perplexity_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the records of one perplexity matrix and their metadata."""
+    """Return the records of the matrices and their metadata."""
     cfg, model = job.cfg, job.model()
     table, statistics, texts = job.table(model), job.statistics(model), job.corpora(model)
-    name = job.wildcards["intervention"]
-    plans = {
-        lang: plan(name, cfg["intervention"], lang, table, statistics) for lang in table.languages
-    }
+    plans = job.plans(table.languages, table, statistics)
     heldout = HeldOut(cfg["tokens"], cfg.get("documents"), cfg["sampled"])
     frame = measure(job.run(model, "perplexity"), texts, plans, heldout)
-    more = {"languages": table.languages, "sampled": cfg["sampled"], "identity": model.identity}
+    more = {
+        "interventions": list(plans),
+        "languages": table.languages,
+        "sampled": cfg["sampled"],
+        "identity": model.identity,
+    }
     more["texts"] = {lang: text.header.get("text", {}) for lang, text in texts.items()}
-    return frame, job.names("model", "langset", "selection", "intervention") | more
+    return frame, job.names("model", "langset", "selection") | more

@@ -1,5 +1,6 @@
-"""What the parameters of several stages share: the model, and what an intervention writes."""
+"""What the parameters of several stages share: the model, and what interventions write."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from langneurons.base.protocols import Protocol
@@ -10,6 +11,11 @@ from langneurons.interventions.settings import percentile, statistic_site
 def model_settings(config: Config, model: str) -> dict[str, Any]:
     """Return the source of a model's weights and their numeric format."""
     return config.models[model].model_dump(mode="json", include={"source", "dtype", "quantization"})
+
+
+def all_written(config: Config, names: Iterable[str], protocol: Protocol) -> dict[str, Any]:
+    """Return the steps of interventions by name."""
+    return {name: written(config, name, protocol) for name in names}
 
 
 def written(config: Config, name: str, protocol: Protocol) -> dict[str, Any]:

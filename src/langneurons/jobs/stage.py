@@ -84,11 +84,28 @@ def by_model(config: Config, *variant_of: str) -> Iterator[Cell]:
                 yield {"model": model, "variant": variant}
 
 
-def intervened(
-    config: Config, stage: str, cells: Callable[[str], Iterable[tuple[str, str, str]]]
+CONDITION = ("langset", "selection", "intervention")
+
+
+def conditioned(
+    config: Config,
+    stage: str,
+    conditions: Callable[[str], Iterable[tuple[str, str, str]]],
+    keys: tuple[str, ...] = CONDITION,
 ) -> Iterator[Cell]:
-    """Yield model, variant, set, selection and intervention of every job of a matrix."""
-    names = ("langset", "selection", "intervention")
+    """Yield model, variant and the keys of a model's conditions, a cell per value of these.
+
+    `conditions` returns (set folder, selection, intervention) of a model. What is no key, a job
+    covers whole.
+    """
     for cell in by_model(config, stage):
-        for one in cells(cell["model"]):
-            yield cell | dict(zip(names, one, strict=True))
+        found = (dict(zip(CONDITION, one, strict=True)) for one in conditions(cell["model"]))
+        for values in dict.fromkeys(tuple(one[key] for key in keys) for one in found):
+            yield cell | dict(zip(keys, values, strict=True))
+
+
+def interventions_of(
+    conditions: Iterable[tuple[str, str, str]], langset: str, selection: str
+) -> list[str]:
+    """Return the interventions of a set's folder and a selection among conditions."""
+    return [name for *place, name in conditions if place == [langset, selection]]

@@ -45,7 +45,7 @@ def neuron_files(config: "Config", cell: Cell) -> list[str]:
 
 
 def matrix_files(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
-    """Return the files of one set, and of one intervention where the cell names one."""
+    """Return the files of one set that hold one intervention."""
 
     def reads(config: "Config", cell: Cell) -> list[str]:
         folder, variant = config.directory(cell["languages"]), _variant(config, cell, stage)
@@ -65,22 +65,12 @@ def matrix_files(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
 
 
 def shift_files(config: "Config", cell: Cell) -> list[str]:
-    """Return the steering shift under one intervention, under those of a sweep, or of no sweep."""
+    """Return the steering shift of every selection on a set."""
     folder, variant = config.directory(cell["languages"]), _variant(config, cell, "steering")
-    chosen = cell.get("intervention")
-    return [
-        place(
-            "steering",
-            model=cell["model"],
-            variant=variant,
-            langset=langset,
-            selection=selection,
-            intervention=name,
-        )
-        for langset, selection, name in config.lss_cells(cell["model"])
-        if langset == folder
-        if chosen == name or (chosen is None and config.sweep_of(name) == cell.get("sweep"))
-    ]
+    cells = config.lss_cells(cell["model"])
+    selections = dict.fromkeys(selection for langset, selection, _ in cells if langset == folder)
+    where = {"model": cell["model"], "variant": variant, "langset": folder}
+    return [place("steering", **where, selection=selection) for selection in selections]
 
 
 def score_files(config: "Config", cell: Cell) -> list[str]:

@@ -1,6 +1,6 @@
 """The families of tables: which tables a configuration has, what each reads, and who writes it.
 
-The tables of a family are written by one job. This module loads no library that computes.
+A job writes the tables of several families. This module loads no library that computes.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """Tables that one job writes.
+    """Tables that one function writes.
 
     `tables` are their names under a configuration, none if it has none of them; `reads` maps the
-    names of inputs to kinds of result files, or to the rule that makes them.
-    `made_by` is `module:function` below `reporting`; the
-    function takes labels, the folder of the tables, and the inputs by name.
+    names of inputs to kinds of result files, or to the rule that makes them. `made_by` is
+    `module:function` below `reporting`; the function takes labels, the folder of the tables, and
+    the inputs by name. Families of one `job` are written together.
     """
 
     tables: Callable[["Config"], tuple[str, ...]]
     reads: Callable[["Config"], Mapping[str, str]]
     made_by: str
+    job: str
     mem_mb: int = 8000
     runtime: int = 60
 
@@ -49,6 +50,14 @@ def table_families(config: "Config") -> dict[str, tuple[str, ...]]:
     """Return, by family, the tables of a configuration."""
     found = {name: family.tables(config) for name, family in FAMILIES.items()}
     return {name: tables for name, tables in found.items() if tables}
+
+
+def table_jobs(config: "Config") -> dict[str, list[str]]:
+    """Return, by job, the families that it writes under a configuration."""
+    found: dict[str, list[str]] = {}
+    for name in table_families(config):
+        found.setdefault(FAMILIES[name].job, []).append(name)
+    return found
 
 
 def _printed(config: "Config") -> Printed | None:
@@ -97,6 +106,7 @@ FAMILIES: Mapping[str, Family] = {
         _always("neurons", "overlap", "selections", "layers"),
         _files("neurons"),
         "tables.neurons:tabulate_neurons",
+        "statistics",
         mem_mb=4000,
         runtime=15,
     ),
@@ -104,23 +114,29 @@ FAMILIES: Mapping[str, Family] = {
         _quantiles,
         _files("activations"),
         "tables.neurons:tabulate_activations",
+        "statistics",
         mem_mb=16000,
     ),
     "perplexity": Family(
         _if("perplexity", "perplexity", "perplexity_summary"),
         _files("perplexity"),
         "tables.perplexity:tabulate_perplexity",
+        "results",
     ),
     "lss": Family(
         _if("lss", "lss", "lss_summary"),
         _files("steering"),
         "tables.steering_shift:tabulate_shift",
+        "results",
     ),
-    "tasks": Family(_if("tasks", "tasks"), _files("scores"), "tables.tasks:tabulate_tasks"),
+    "tasks": Family(
+        _if("tasks", "tasks"), _files("scores"), "tables.tasks:tabulate_tasks", "results"
+    ),
     "forcing": Family(
         _if("forcing", "forcing", "forcing_summary"),
         _files("forcing"),
         "tables.generation:tabulate_forcing",
+        "results",
         mem_mb=4000,
         runtime=30,
     ),
@@ -128,6 +144,7 @@ FAMILIES: Mapping[str, Family] = {
         _if("fallback", "fallback"),
         _files("fallback"),
         "tables.generation:tabulate_fallback",
+        "results",
         mem_mb=4000,
         runtime=30,
     ),
@@ -135,19 +152,24 @@ FAMILIES: Mapping[str, Family] = {
         _if("lens", "lens", "lens_tokens"),
         _files("lens"),
         "tables.generation:tabulate_lens",
+        "results",
         mem_mb=4000,
         runtime=30,
     ),
-    "published": Family(_published_tables, _published_reads, "tables.published:tabulate_published"),
+    "published": Family(
+        _published_tables, _published_reads, "tables.published:tabulate_published", "published"
+    ),
     "claims": Family(
         _claims,
         lambda config: {"records": "evaluation", "matrices": "perplexity"},
         "tables.claims:tabulate_claims",
+        "claims",
     ),
     "sources": Family(
         _always("corpora", "sources"),
         lambda config: {"manifests": "manifests", "corpora": "corpora", "fetched": "fetched"},
         "sources:tabulate_sources",
+        "statistics",
         mem_mb=2000,
         runtime=15,
     ),

@@ -90,6 +90,21 @@ def figures(config: "Config", model: str, protocol: str = "") -> Iterator[Figure
             yield _figure(config, name, cell | dict(zip(kind.keys, names, strict=True)))
 
 
+def drawing_jobs(config: "Config") -> tuple[str, ...]:
+    """Return the protocols by which jobs draw; "" where what is under none has its own job.
+
+    Under a single protocol one job draws all figures of a model.
+    """
+    return tuple(config.protocols) if len(config.protocols) == 1 else ("", *config.protocols)
+
+
+def drawn_together(config: "Config", model: str, protocol: str) -> Iterator[Figure]:
+    """Yield the figures of a model that one of `drawing_jobs` draws."""
+    if "" not in drawing_jobs(config):
+        yield from figures(config, model)
+    yield from figures(config, model, protocol)
+
+
 def all_figures(config: "Config") -> list[Figure]:
     """Return every figure of a configuration, those with a name of their own aside."""
     return [

@@ -14,9 +14,8 @@ LAYOUTS = {
     "corpora": "results/{model}/corpora/{lang}.safetensors",
     "activations": "results/{model}/activations/{lang}.safetensors",
     "neurons": "results/{model}/neurons/{langset}/{selection}.parquet",
-    "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}"
-    "/{intervention}.parquet",
-    "steering": "results/{model}/lss/{variant}/{langset}/{selection}/{intervention}.parquet",
+    "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",
+    "steering": "results/{model}/lss/{variant}/{langset}/{selection}.parquet",
     "curves": "results/{model}/adapters/{variant}/{adapter}/curves.parquet",
     "evaluation": "results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet",
     "generation": "results/{model}/judged/{analysis}/{variant}/{langset}/{selection}"

@@ -2,14 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from langneurons.activations.statistics import Statistics
-from langneurons.base.io import read_records
+from langneurons.base.io import DamagedFile, damaged, read_records
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.metrics import METRICS
 from langneurons.reporting.labels import Labels
@@ -18,6 +18,12 @@ from langneurons.selection.table import NeuronTable
 
 Names = dict[str, str]
 Read = tuple[Path, pd.DataFrame, dict[str, Any]]
+
+
+def _named(path: str | os.PathLike, kind: str, *keys: str) -> dict[str, Any]:
+    """Return the names of a file's cell that its metadata must hold."""
+    names = names_of(path, kind)
+    return {key: names[key] for key in keys}
 
 
 def neuron_tables(paths: Iterable[str], labels: Labels) -> list[tuple[Names, NeuronTable]]:
@@ -62,15 +68,52 @@ def _under(
             yield cell, frame, metadata
 
 
-def perplexity_files(paths: Iterable[str]) -> list[Read]:
-    """Read and check perplexity matrices."""
-    result = []
+# Files that hold a matrix for each intervention: their columns, and those of finite numbers.
+MATRICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "perplexity": (("deactivated", "evaluated", "document"), ("nll", "tokens", "bytes")),
+    "steering": (("base", "target", "fact"), ()),
+}
+
+
+def matrix_files(
+    paths: Iterable[str], kind: str, interventions: Collection[str] | None = None
+) -> Iterator[Read]:
+    """Yield the checked records of each intervention of each file, or of chosen interventions.
+
+    Those of the untouched model are in each; metadata name the intervention.
+    """
+    columns, numbers = MATRICES[kind]
+    wanted = None if interventions is None else {"intervention": [*interventions, UNTOUCHED]}
     for path in map(Path, paths):
-        names = names_of(path, "perplexity")
-        same = {key: names[key] for key in ("model", "langset", "selection", "intervention")}
-        columns = ("deactivated", "evaluated", "document")
-        result.append((path, *read_records(path, columns, ("nll", "tokens", "bytes"), **same)))
-    return result
+        same = _named(path, kind, "model", "langset", "selection")
+        frame, metadata = read_records(path, ("intervention", *columns), numbers, wanted, **same)
+        untouched = frame["intervention"] == UNTOUCHED
+        for name in metadata["interventions"]:
+            if interventions is not None and name not in interventions:
+                continue
+            written = frame["intervention"] == name
+            if not written.any():
+                raise DamagedFile(damaged(path, f"it holds no rows of intervention {name!r}"))
+            own = frame[untouched | written].drop(columns="intervention").reset_index(drop=True)
+            yield path, own, metadata | {"intervention": name}
+
+
+def _matrices(
+    paths: Iterable[str],
+    kind: str,
+    labels: Labels,
+    protocol: str | None,
+    interventions: Collection[str] | None,
+) -> Iterator[tuple[Names, pd.DataFrame, dict[str, Any]]]:
+    """Yield matrices in the configuration's order: by model, selection, intervention and file."""
+    keys = ("model", "selection", "intervention")
+    places = {
+        key: {name: number for number, name in enumerate(labels.sequence[f"{key}s"])}
+        for key in keys
+    }
+    read = matrix_files(in_sequence(paths, kind, labels.sequence), kind, interventions)
+    ordered = sorted(read, key=lambda one: [places[key].get(one[2][key], 0) for key in keys])
+    return _under(ordered, kind, labels, protocol, kind)
 
 
 def evaluation_files(paths: Iterable[str]) -> list[Read]:
@@ -79,8 +122,7 @@ def evaluation_files(paths: Iterable[str]) -> list[Read]:
     columns = (*condition, "item", "prediction", "gold")
     result = []
     for path in map(Path, paths):
-        names = names_of(path, "evaluation")
-        same = {key: names[key] for key in ("model", "adapter", "task", "lang")}
+        same = _named(path, "evaluation", "model", "adapter", "task", "lang")
         metadata = read_records(path, columns, (), **same)[1]
         metrics = [METRICS[one] for one in metadata["metrics"]]
         grouped = [one.name for one in metrics if one.groups is not None]
@@ -92,14 +134,16 @@ def evaluation_files(paths: Iterable[str]) -> list[Read]:
 
 
 def perplexity_matrices(
-    paths: Iterable[str], labels: Labels, protocol: str | None = None
+    paths: Iterable[str],
+    labels: Labels,
+    protocol: str | None = None,
+    interventions: Collection[str] | None = None,
 ) -> list[tuple[Names, pd.DataFrame, bool]]:
-    """Read perplexity matrices of all protocols, or of one.
+    """Read perplexity matrices of all protocols, or of one; of all interventions, or of some.
 
     Returns names, records and whether every cell read a sample of its own.
     """
-    read = perplexity_files(in_sequence(paths, "perplexity", labels.sequence))
-    found = _under(read, "perplexity", labels, protocol, "perplexity")
+    found = _matrices(paths, "perplexity", labels, protocol, interventions)
     return [(names, frame, metadata["sampled"]) for names, frame, metadata in found]
 
 
@@ -107,17 +151,24 @@ def _conditions(
     paths: Iterable[str], kind: str, columns: tuple[str, ...], labels: Labels
 ) -> Iterator[Read]:
     for path in in_sequence(paths, kind, labels.sequence):
-        names = names_of(path, kind)
-        same = {key: names[key] for key in ("model", "langset", "selection", "intervention")}
+        same = _named(path, kind, "model", "langset", "selection", "intervention")
         yield Path(path), *read_records(path, columns, (), **same)
 
 
 def lss_matrices(
-    paths: Iterable[str], labels: Labels, protocol: str | None = None
+    paths: Iterable[str],
+    labels: Labels,
+    protocol: str | None = None,
+    interventions: Collection[str] | None = None,
 ) -> list[tuple[Names, pd.DataFrame, dict[str, Any]]]:
-    """Read names, records and metadata of the steering shift, of all protocols or of one."""
-    read = _conditions(paths, "steering", ("base", "target", "fact"), labels)
-    return list(_under(read, "steering", labels, protocol, "steering"))
+    """Read the steering shift of all protocols, or of one; of all interventions, or of some.
+
+    Returns names, records and metadata, with the neurons of the one intervention.
+    """
+    return [
+        (names, frame, metadata | {"neurons": metadata["neurons"][names["intervention"]]})
+        for names, frame, metadata in _matrices(paths, "steering", labels, protocol, interventions)
+    ]
 
 
 def generation_records(
@@ -136,8 +187,7 @@ def lens_records(
     columns = ("selection", "intervention", "lang", "layer")
     read = []
     for path in map(Path, paths):
-        names = names_of(path, "lens")
-        same = {key: names[key] for key in ("model", "langset")}
+        same = _named(path, "lens", "model", "langset")
         read.append((path, *read_records(path, columns, (), **same)))
     found = _under(read, "lens", labels, protocol, "generation")
     return [(names, frame, pd.DataFrame(more["coverage"])) for names, frame, more in found]
@@ -161,9 +211,8 @@ def task_records(
 
 def scores_of(path: str) -> pd.DataFrame:
     """Read the scores of a task under one model and protocol."""
-    names = names_of(path, "scores")
     columns = ("model", "protocol", "task", "metric", "lang", "intervention", "target")
-    same = {key: names[key] for key in ("model", "protocol", "task")}
+    same = _named(path, "scores", "model", "protocol", "task")
     return read_records(path, columns, (), **same)[0]
 
 

@@ -10,7 +10,7 @@ from langneurons.config.config import Config, entry_languages
 from langneurons.data.mini_data import QUESTIONS, mini_file
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import model_settings, written
-from langneurons.jobs.stage import Cell, Need, Stage, Work, intervened
+from langneurons.jobs.stage import Cell, Need, Stage, Work, conditioned
 from langneurons.reporting.layouts import LAYOUTS
 
 ANALYSES = ("forcing", "fallback")
@@ -89,7 +89,7 @@ def _cells(analysis: str) -> Callable[[Config], list[Cell]]:
         def of(model: str) -> list[tuple[str, str, str]]:
             return config.generation_cells(model, analysis)
 
-        return list(intervened(config, "generation", of))
+        return list(conditioned(config, "generation", of))
 
     return cells
 

@@ -1,34 +1,41 @@
-"""Perplexity matrices: deactivated language x evaluated language."""
+"""Perplexity matrices: deactivated language x evaluated language, under each intervention."""
 
 from typing import Any
 
 from langneurons.base.errors import present
 from langneurons.config.config import Config
+from langneurons.evaluation.settings import PerplexityConfig
 from langneurons.jobs.estimates import Sizes
-from langneurons.jobs.shared_parameters import model_settings, written
-from langneurons.jobs.stage import Cell, Need, Stage, Work, intervened
+from langneurons.jobs.shared_parameters import all_written, model_settings
+from langneurons.jobs.stage import Cell, Need, Stage, Work, conditioned, interventions_of
 from langneurons.reporting.layouts import LAYOUTS
 
 
 def _matrix(
-    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, variant: str, langset: str, selection: str
 ) -> dict[str, Any]:
-    """Return the intervention and which text is read."""
-    protocol, entry = config.under("perplexity", variant), config.perplexity
+    """Return the interventions and which text is read."""
+    protocol, entry = config.under("perplexity", variant), _entry(config)
+    names = interventions_of(config.perplexity_cells(model), langset, selection)
     return {
-        "intervention": written(config, intervention, protocol),
-        "tokens": None if entry is None else entry.tokens,
+        "interventions": all_written(config, names, protocol),
+        "tokens": entry.tokens,
         "sampled": protocol.perplexity_text == "paper",
         "model": model_settings(config, model),
-    } | ({"documents": entry.documents} if entry is not None and entry.documents else {})
+    } | ({"documents": entry.documents} if entry.documents else {})
+
+
+def _entry(config: Config) -> PerplexityConfig:
+    return present(config.perplexity, "perplexity: left out of the configuration")
 
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
     config = sizes.config
-    entry = present(config.perplexity, "perplexity: left out of the configuration")
-    tokens = entry.tokens or config.corpus.heldout_tokens
+    tokens = _entry(config).tokens or config.corpus.heldout_tokens
     size = len(config.directory_languages()[cell["langset"]])
-    read = tokens * size * (size + 1)
+    conditions = config.perplexity_cells(cell["model"])
+    number = len(interventions_of(conditions, cell["langset"], cell["selection"]))
+    read = tokens * size * (number * size + 1)
     return Work(read, sizes.load + sizes.seconds(read, 2, "perplexity"), read / 20)
 
 
@@ -36,7 +43,9 @@ MEASURE = Stage(
     rule="measure_perplexity",
     order=50,
     output=LAYOUTS["perplexity"],
-    cells=lambda config: intervened(config, "perplexity", config.perplexity_cells),
+    cells=lambda config: conditioned(
+        config, "perplexity", config.perplexity_cells, ("langset", "selection")
+    ),
     parameters=_matrix,
     loads_model=True,
     work=_work,

@@ -7,8 +7,8 @@ from langneurons.base.paths import user_path
 from langneurons.config.config import Config
 from langneurons.data.mini_data import FACTS, mini_file
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
-from langneurons.jobs.shared_parameters import model_settings, written
-from langneurons.jobs.stage import Cell, Need, Stage, Work, intervened
+from langneurons.jobs.shared_parameters import all_written, model_settings
+from langneurons.jobs.stage import Cell, Need, Stage, Work, conditioned, interventions_of
 from langneurons.reporting.layouts import LAYOUTS
 
 
@@ -19,17 +19,18 @@ def _facts(config: Config, lang: str) -> dict[str, Any]:
 
 
 def _shift(
-    config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
+    config: Config, model: str, variant: str, langset: str, selection: str
 ) -> dict[str, Any]:
-    """Return the intervention, the languages, and how premises are made."""
+    """Return the interventions, the languages, and how premises are made."""
     protocol = config.under("steering", variant)
+    names = interventions_of(config.lss_cells(model), langset, selection)
     bases, targets = config.lss_languages(langset)
     return {
         "bases": bases,
-        "intervention": written(config, intervention, protocol),
+        "interventions": all_written(config, names, protocol),
         "model": model_settings(config, model),
+        "premises": protocol.lss,
         "targets": targets,
-        "way": protocol.lss,
     }
 
 
@@ -53,17 +54,19 @@ def _number(sizes: Sizes, lang: str) -> float:
 
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
-    """Estimate a matrix; the first of a set also scores the untouched model."""
+    """Estimate the matrices of a selection; the first of a set also scores the untouched model."""
     config, folder = sizes.config, cell["langset"]
+    conditions = config.lss_cells(cell["model"])
+    number = len(interventions_of(conditions, folder, cell["selection"]))
     bases, targets = config.lss_languages(folder)
     facts, width = _number(sizes, bases[0]), sizes.item_tokens("lss")
     pairs = sum(base != target for base in bases for target in targets)
-    read = 2 * facts * pairs * width
-    first = next(one for one in config.lss_cells(cell["model"]) if one[0] == folder)
-    if first == (folder, cell["selection"], cell["intervention"]):
+    read = 2 * facts * pairs * number * width
+    first = next(selection for langset, selection, _ in conditions if langset == folder)
+    if first == cell["selection"]:
         read += facts * len(bases) * (1 + len(targets)) * width
     seconds = sizes.load + sizes.seconds(read, 2, "evaluation")
-    return Work(read, seconds, facts * pairs * RECORD_BYTES)
+    return Work(read, seconds, facts * pairs * number * RECORD_BYTES)
 
 
 PREPARE = Stage(
@@ -77,7 +80,9 @@ MEASURE = Stage(
     rule="measure_lss",
     order=60,
     output=LAYOUTS["steering"],
-    cells=lambda config: intervened(config, "steering", config.lss_cells),
+    cells=lambda config: conditioned(
+        config, "steering", config.lss_cells, ("langset", "selection")
+    ),
     parameters=_shift,
     loads_model=True,
     work=_work,

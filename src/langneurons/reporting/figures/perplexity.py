@@ -105,12 +105,13 @@ def change_of_cross_entropy(
 def _change(
     files: list[str], cell: dict[str, str], labels: Labels, stem: str, drawn: tuple[str, str]
 ) -> None:
+    matrices = perplexity_matrices(files, labels, cell["protocol"], [cell["intervention"]])
     panels = [
         (
             labels.of("selections", names["selection"]),
             perplexity_change(frame, labels.results, sampled),
         )
-        for names, frame, sampled in perplexity_matrices(files, labels, cell["protocol"])
+        for names, frame, sampled in matrices
     ]
     what, value = drawn
     title = f"{labels.of('models', cell['model'])}: change of {what}, intervention"

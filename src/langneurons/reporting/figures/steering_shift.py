@@ -1,7 +1,7 @@
 """Figures of the Language Steering Shift."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -105,9 +105,11 @@ def _title(cell: dict[str, str], labels: Labels, what: str) -> str:
     return f"{model}: Language Steering Shift{what}{labels.under(cell['protocol'])}"
 
 
-def _means(files: list[str], cell: dict[str, str], labels: Labels) -> pd.DataFrame:
+def _means(
+    files: list[str], cell: dict[str, str], labels: Labels, interventions: Collection[str]
+) -> pd.DataFrame:
     """Return the mean shift over all cells of each intervention and selection."""
-    matrices = lss_matrices(files, labels, cell["protocol"])
+    matrices = lss_matrices(files, labels, cell["protocol"], interventions)
     summary = lss_summary(matrices, labels.results, labels.controls)
     return summary[summary["target"] == ALL].drop_duplicates(["intervention", "selection"])
 
@@ -115,7 +117,8 @@ def _means(files: list[str], cell: dict[str, str], labels: Labels) -> pd.DataFra
 def shift_matrix(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
     """Draw the shift of every selection on a set under one intervention."""
     langs, panels, facts = labels.order(cell["languages"]), [], []
-    for names, frame, metadata in lss_matrices(files, labels, cell["protocol"]):
+    matrices = lss_matrices(files, labels, cell["protocol"], [cell["intervention"]])
+    for names, frame, metadata in matrices:
         cells = lss_cells(frame, metadata, labels.results)
         panels.append((labels.of("selections", names["selection"]), matrix(cells, langs)))
         facts += list(cells["n"])
@@ -128,15 +131,17 @@ def shift_by_intervention(
     files: list[str], cell: dict[str, str], labels: Labels, stem: str
 ) -> None:
     """Draw the mean shift of every intervention, with random neurons beside it."""
-    means = labels.shown(_means(files, cell, labels))
+    swept = {name for members in labels.sweeps.values() for name in members.values()}
+    names = [name for name in labels.sequence["interventions"] if name not in swept]
+    means = labels.shown(_means(files, cell, labels, names))
     title = _title(cell, labels, " by intervention")
     draw_lss_factors(means, title, stem, labels.results["confidence"])
 
 
 def shift_by_layer(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
     """Draw the mean shift by the layers that are overwritten."""
-    means = _means(files, cell, labels)
     sweep = {name: layers for layers, name in labels.sweeps[cell["sweep"]].items()}
+    means = _means(files, cell, labels, sweep)
     curves = labels.shown(means.assign(layers=means["intervention"].map(sweep), value=means["lss"]))
     note = (
         f"Bands: {labels.results['confidence']:.0%} intervals over facts,"

@@ -8,7 +8,7 @@ import pandas as pd
 from langneurons.reporting.claims import CLAIMS, decide
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.published import TOKEN_IDS
-from langneurons.reporting.records import evaluation_files, perplexity_files, protocols
+from langneurons.reporting.records import evaluation_files, matrix_files, protocols
 from langneurons.reporting.tables.perplexity import perplexity_change
 from langneurons.reporting.tables.tasks import own_language
 from langneurons.reporting.tables.write import write_table
@@ -19,13 +19,16 @@ def tabulate_claims(
 ) -> None:
     """Write the verdict of every claim."""
     results, read = labels.results, evaluation_files(records)
-    read_matrices = perplexity_files(matrices)
-    changes = {
-        path: perplexity_change(frame, results, metadata["sampled"]).assign(
-            **{key: metadata[key] for key in ("langset", "selection", "intervention")}
+    changes = [
+        (
+            path,
+            metadata["model"],
+            perplexity_change(frame, results, metadata["sampled"]).assign(
+                **{key: metadata[key] for key in ("langset", "selection", "intervention")}
+            ),
         )
-        for path, frame, metadata in read_matrices
-    }
+        for path, frame, metadata in matrix_files(matrices, "perplexity")
+    ]
     scores: dict = {}
     perplexity: dict = {}
     for name, points in labels.protocols.items():
@@ -39,9 +42,9 @@ def tabulate_claims(
                     metric = TOKEN_IDS.get(metric, metric)
                 key = (name, metadata["model"], metadata["task"])
                 scores.setdefault(key, (metric, []))[1].append(own_language(frame))
-        for path, _, metadata in read_matrices:
+        for path, model, change in changes:
             if name in protocols(path, "perplexity", labels):
-                perplexity.setdefault((name, metadata["model"]), []).append(changes[path])
+                perplexity.setdefault((name, model), []).append(change)
     table = decide(
         results["claims"],
         {key: (metric, pd.concat(frames)) for key, (metric, frames) in scores.items()},

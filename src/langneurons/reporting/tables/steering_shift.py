@@ -41,7 +41,7 @@ def judged(frame: pd.DataFrame, metadata: Mapping[str, Any]) -> pd.DataFrame:
     # Equal objects are equal requests, but perhaps of two batches that round differently.
     margin = margin.mask(frame["tie"], 0.0)
     counted = pd.Series(True, index=frame.index)
-    if metadata["way"] == "corrected":
+    if metadata["premises"] == "corrected":
         counted = ~frame["tie"] & (frame["target"].map(metadata["neurons"]) > 0)
     return frame.assign(margin=margin, shifted=margin > 0, counted=counted)
 
@@ -63,7 +63,7 @@ def lss_cells(
             row = {"base": base, "target": target, "neurons": neurons, "facts": facts}
             own = cells.get((base, target))
             if own is None:
-                failed = base == target and metadata["way"] == "paper"
+                failed = base == target and metadata["premises"] == "paper"
                 empty = {"unusable": 0 if base == target else facts, "ties": 0, "cut": 0, "n": 0}
                 values = dict.fromkeys(("lss", "low", "high", "margin"), math.nan)
                 values |= dict.fromkeys(("margin_low", "margin_high"), math.nan)
