@@ -43,8 +43,12 @@ def test_without_a_command_the_commands_are_listed(capsys):
         (["plan", "config/config.yaml", "--cores", "2"], ["No such option", "--cores"]),
         (["plan"], ["Missing argument", "CONFIG"]),
         (["demo", "--cores", "0"], ["--cores", "equal to 1"]),
-        (["convert", "a.pth", "b.txt"], ["a.pth to b.txt", ".parquet"]),
+        (["convert", "a.pth", "b.txt"], ["a.pth to b.txt", "two different forms", ".parquet"]),
         (["convert", "a.pth", "b.parquet"], ["a.pth: there is no such file"]),
+        (["check", "nowhere.safetensors"], ["nowhere.safetensors: there is no such file"]),
+        (["check", "docs"], ["docs: no README.md in it", "not a shared folder"]),
+        (["push", "docs", "owner/name"], ["docs: no README.md in it", "adding.md"]),
+        (["pull", "name"], ["'name' is not a repository", "owner/name"]),
         (["efficiency", "config/config.yaml", "--directory", "nowhere"], ["No job has finished"]),
         (["prune", "docs", "--max-mb", "1"], ["docs is not a store"]),
         (["fnd"], ["fnd"]),
@@ -104,13 +108,13 @@ def test_neurons_are_found_and_steer(tiny, tmp_path, capsys, monkeypatch):
     from langneurons import Neurons, Statistics
 
     monkeypatch.setenv("LANGNEURONS_CACHE", str(tmp_path / "cache"))
-    out, statistics = tmp_path / "found.parquet", tmp_path / "statistics"
+    out, statistics = tmp_path / "found", tmp_path / "statistics"
     arguments = ["find", str(tiny / "model"), "--languages", "aa,bb", "--text", str(tiny)]
     arguments += ["--method", "mean_difference", "--parameter", "rate=0.2", "--output", str(out)]
     arguments += ["--statistics", str(statistics), "--control", "layer"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    neurons, control = Neurons.load(out), Neurons.load(tmp_path / "found-control.parquet")
+    neurons, control = Neurons.load(out), Neurons.load(tmp_path / "found-control")
     measured = Statistics.load(statistics)
     difference = measured["aa"].mean("act") - measured["bb"].mean("act")
     mask = neurons.mask("aa")

@@ -236,4 +236,4 @@ def test_masks_are_converted_on_the_command_line(tmp_path, capsys):
     assert main(back) == 1
     assert "number of neurons per layer" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "b.pth"), str(tmp_path / "d.pth")]) == 1
-    assert "one must be masks (.pth)" in capsys.readouterr().err
+    assert "two different forms" in capsys.readouterr().err

@@ -16,6 +16,7 @@ ROOMS = (
     "models",
     "data",
     "activations",
+    "sharing",
     "selection",
     "interventions",
     "scoring",
@@ -35,7 +36,14 @@ HEAVY = ("torch", "transformers", "numba", "datasets", "peft")
 # Libraries and the only modules, or rooms, that import them.
 KEPT_TO = {
     "datasets": {"data.hub_rows", "data.files", "models.hub"},
-    "huggingface_hub": {"data.hub_rows", "models.hub", "models.prepare", "integrations"},
+    "huggingface_hub": {
+        "data.hub_rows",
+        "models.hub",
+        "models.prepare",
+        "sharing.hub",
+        "jobs.masks",
+        "integrations",
+    },
     "lm_eval": {"integrations"},
     "matplotlib": {"reporting"},
     "typer": {"cli"},

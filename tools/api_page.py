@@ -134,7 +134,8 @@ def documented(name: str) -> str:
         lines += ["```python", signature(node), "```", "", *described(ast.get_docstring(node))]
         return "\n".join(lines)
     lines += described(ast.get_docstring(node))
-    for item in node.body:
+    bases = {ast.unparse(base) for base in node.bases} & {"Shared"}
+    for item in [*node.body, *(item for base in sorted(bases) for item in definition(base).body)]:
         if not isinstance(item, ast.FunctionDef) or item.name.startswith("_"):
             continue
         is_property = any("property" in ast.unparse(one) for one in item.decorator_list)

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langneurons.api.directions import Directions
     from langneurons.api.models import load
     from langneurons.api.neurons import Neurons, plan, select
     from langneurons.api.runs import generate, loglikelihood, nll
@@ -23,6 +24,7 @@ __all__ = [
     "Statistics",
     "select",
     "Neurons",
+    "Directions",
     "plan",
     "applied",
     "generate",
@@ -38,6 +40,7 @@ _PLACES = {
     "Statistics": "api.statistics",
     "select": "api.neurons",
     "Neurons": "api.neurons",
+    "Directions": "api.directions",
     "plan": "api.neurons",
     "applied": "interventions.apply",
     "generate": "api.runs",

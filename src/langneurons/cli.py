@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langneurons.base.errors import ConfigError, InputError, nearest, unknown
+from langneurons.base.io import DamagedFile
 from langneurons.base.shipped import PROJECT, project_file
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="langneurons")
     except SystemExit as ended:
         return int(ended.code or 0)
-    except (ConfigError, InputError, FileNotFoundError, IsADirectoryError) as error:
+    except (ConfigError, InputError, DamagedFile, FileNotFoundError, IsADirectoryError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -103,9 +104,7 @@ def find(
         list[str] | None,
         typer.Option(help="Parameter of the method, name=value; repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    output: Annotated[
-        Path, typer.Option(help="Neuron table to write (.parquet), or masks (.pth).")
-    ] = Path("neurons.parquet"),
+    output: Annotated[Path, typer.Option(help="Folder to write the neurons to.")] = Path("neurons"),
     statistics: Annotated[
         Path | None, typer.Option(help="Folder to write the activation statistics to.")
     ] = None,
@@ -115,7 +114,7 @@ def find(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1.")] = None,
 ) -> None:
-    """Find the neurons of languages in a model and write them to a file.
+    """Find the neurons of languages in a model and write them to a folder.
 
     Example: langneurons find gemma3-270m --languages fr,vi --parameter rate=0.01
     --control frequency
@@ -133,7 +132,7 @@ def find(
     print(to_markdown(_counted(neurons, measured)))
     print(f"{neurons.unique} neurons of {neurons.n_layers * neurons.d_mlp}: {output}")
     if control is not None:
-        path = output.with_name(f"{output.stem}-control{output.suffix}")
+        path = output.with_name(f"{output.name}-control")
         neurons.control(control.value).save(path)
         print(f"as many random neurons (match: {control.value}): {path}")
 
@@ -214,7 +213,7 @@ def _counted(neurons: "Neurons", statistics: "Statistics") -> "pd.DataFrame":
 @app.command(short_help="Let a model write with neurons overwritten.")
 def steer(
     model: Annotated[str, typer.Argument(help=MODEL)],
-    neurons: Annotated[Path, typer.Argument(help="Neuron table that `find` wrote.")],
+    neurons: Annotated[Path, typer.Argument(help="Folder of neurons, or a neuron table.")],
     prompt: Annotated[list[str], typer.Option(help="Text to continue; repeatable.")],
     language: Annotated[str, typer.Option(help="The language whose neurons are overwritten.")],
     operation: Annotated[str, typer.Option(help="set, add, scale, at_least or at_most.")] = "set",
@@ -229,14 +228,16 @@ def steer(
 ) -> None:
     """Let a model continue prompts, untouched and with a language's neurons overwritten.
 
-    Example: langneurons steer gemma3-270m neurons.parquet --language vi --value 0
+    Example: langneurons steer gemma3-270m neurons --language vi --value 0
     --prompt "Hà Nội là"
     """
     import langneurons as api
     from langneurons.base.yaml import plain_value
 
-    if not neurons.is_file():
-        raise FileNotFoundError(f"{neurons}: there is no such file; `langneurons find` writes one.")
+    if not neurons.exists():
+        raise FileNotFoundError(
+            f"{neurons}: there is no such folder; `langneurons find` writes one."
+        )
     table = api.Neurons.load(neurons)
     known = None if statistics is None else api.Statistics.load(statistics)
     plan_ = api.plan(table, language, operation, plain_value(value), known)
@@ -247,12 +248,32 @@ def steer(
     print(f"{operation} {value}: {plan_.neurons} neurons of {language} overwritten")
 
 
-@app.command(short_help="Check configurations; nothing runs.")
-def check(configs: Configs) -> None:
+@app.command(short_help="Check configurations, or shared folders; nothing runs.")
+def check(
+    configs: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG", help="Configuration files; or shared folders and files."),
+    ],
+) -> None:
     """Check configurations without running anything: keys, names, files, layers, lengths.
+
+    Of a folder of statistics, neurons or directions, or a file of one (.safetensors, .parquet,
+    .pth), print what it is and its sizes, or what is wrong with it.
 
     Example: langneurons check config/config.yaml
     """
+    from langneurons.sharing.check import described, is_shared
+
+    shared = [Path(one) for one in configs if is_shared(Path(one))]
+    for path in shared:
+        print(described(path))
+    rest = [one for one in configs if Path(one) not in shared]
+    if rest:
+        _check_configs(rest)
+
+
+def _check_configs(configs: list[str]) -> None:
+    """Check configurations, and print what they ask for."""
     from langneurons.config import read_configs
     from langneurons.jobs.evidence import thin_evidence
     from langneurons.jobs.files import check_files
@@ -334,10 +355,12 @@ def job(
     print(f"{done.rule.name}: {', '.join(map(str, done.output))}")
 
 
-@app.command(short_help="Convert neuron tables and masks.")
+@app.command(short_help="Convert neurons between their forms.")
 def convert(
-    source: Annotated[Path, typer.Argument(help="Neuron table (.parquet) or masks (.pth).")],
-    target: Annotated[Path, typer.Argument(help="File to write, of the other kind.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of neurons, neuron table (.parquet) or masks (.pth).")
+    ],
+    target: Annotated[Path, typer.Argument(help="Folder or file to write, of another form.")],
     languages: Annotated[
         str | None,
         typer.Option(help="Codes in the order of the .pth file, by commas, or a known order."),
@@ -345,14 +368,61 @@ def convert(
     neurons_per_layer: Annotated[
         int | None, typer.Option(min=1, help="Intermediate size of the model.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model of masks (owner/name), which do not name theirs.")
+    ] = None,
 ) -> None:
-    """Convert a neuron table to the published layout of masks, or back.
+    """Convert neurons between a folder to share, a table of the graph, and published masks.
 
-    Example: langneurons convert masks.pth masks.parquet --languages en,zh --neurons-per-layer 11008
+    Example: langneurons convert masks.pth neurons --languages en,zh --model owner/name
+    --neurons-per-layer 11008
     """
-    from langneurons.selection.table import convert as converted
+    from langneurons.api.convert import convert as converted
 
-    converted(source, target, languages, neurons_per_layer)
+    converted(source, target, languages, neurons_per_layer, model)
+
+
+Repository = Annotated[str, typer.Argument(help="Repository of the hub, owner/name.")]
+
+
+@app.command(short_help="Bring a shared folder to the hub.")
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of statistics, neurons or directions.")],
+    repo: Repository,
+    private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
+    collection: Annotated[
+        bool, typer.Option("--collection", help="Add it to your collection of the model.")
+    ] = False,
+) -> None:
+    """Bring a shared folder into a repository of the hub, which is made if need be.
+
+    The token is that of `hf auth login`, or of HF_TOKEN in the environment.
+
+    Example: langneurons push neurons owner/gemma-3-270m-neurons --private --collection
+    """
+    from langneurons.sharing.hub import push as pushed
+
+    print(f"{repo} at {pushed(folder, repo, private, collection)}")
+
+
+@app.command(short_help="Fetch a shared folder from the hub.")
+def pull(
+    repo: Repository,
+    folder: Annotated[
+        Path | None, typer.Argument(help="New folder; left out: the name of the repository.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or tag; left out: the newest commit.")
+    ] = None,
+) -> None:
+    """Fetch statistics, neurons or directions from a repository of the hub, and check them.
+
+    Example: langneurons pull owner/gemma-3-270m-neurons neurons --revision main
+    """
+    from langneurons.sharing.check import described
+    from langneurons.sharing.hub import pull_to
+
+    print(described(pull_to(repo, folder or Path(repo.split("/")[-1]), revision)))
 
 
 @app.command(short_help="Run tasks of the EleutherAI harness.")

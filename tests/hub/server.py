@@ -5,6 +5,7 @@ are answered directly, large formats by a redirect to a signed address on anothe
 real hub. `hub.faults` is a list of faults, each met by the first requests that its pattern fits.
 """
 
+import base64
 import hashlib
 import json
 import random
@@ -18,7 +19,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-READER, STRANGER = "hf_reader", "hf_stranger"
+# Tokens: reads gated repositories; reads what is open; writes and reads the private ones.
+READER, STRANGER, WRITER = "hf_reader", "hf_stranger", "hf_writer"
+OWNERS = ("owner", "org")  # in whose names the writer may write
 LARGE = re.compile(r"\.(safetensors|bin|parquet|pth|model)$|(^|/)tokenizer\.json$")
 REPO = r"/api/(models|datasets)/([^/]+/[^/]+)"
 ERRORS = {"RepoNotFound": 404, "RevisionNotFound": 404, "EntryNotFound": 404}
@@ -30,6 +33,7 @@ class Repository:
 
     main: str
     gated: str | bool = False
+    private: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
 
@@ -54,6 +58,7 @@ class Hub:
         self.times: list[float] = []  # of the requests
         self.sent = 0
         self.blobs: dict[str, bytes] = {}
+        self.collections: dict[str, dict] = {}
         self.lock = threading.Lock()
         handler = type("Bound", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -125,6 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.do_GET()
 
+    def do_PUT(self):
+        self.do_GET()
+
     def do_GET(self):
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
@@ -176,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def found(self, kind: str, name: str, revision: str) -> tuple[Repository, str]:
         repo = self.hub.repositories.get((kind, name))
-        if repo is None:
+        if repo is None or (repo.private and self.token() != WRITER):
             raise _Refused(404 if self.token() else 401, "RepoNotFound", "Repository not found")
         commit = repo.main if revision in ("main", "HEAD") else revision
         if commit not in repo.commits:
@@ -194,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind, name, revision = match.groups()
             repo, commit = self.found(kind, name, revision or "main")
             siblings = [{"rfilename": one} for one in sorted(repo.commits[commit])]
-            more = {"sha": commit, "gated": repo.gated, "private": False, "tags": []}
+            more = {"sha": commit, "gated": repo.gated, "private": repo.private, "tags": []}
             return self.reply({"id": name, "siblings": siblings} | more)
         if match := re.fullmatch(rf"{REPO}/paths-info/([^/]+)", path):
             repo, commit = self.found(*match.groups())
@@ -215,7 +223,112 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"(/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             kind = "datasets" if match[1] else "models"
             return self.resolve(kind, *match.groups()[1:])
-        raise _Refused(404, "EntryNotFound", "unknown address")
+        if not self.write(path, query):
+            raise _Refused(404, "EntryNotFound", "unknown address")
+        return None
+
+    # Uploads --------------------------------------------------------------------------------------
+
+    def write(self, path: str, query: Mapping[str, list[str]]) -> bool:
+        """Answer a request that writes; False: it is not one."""
+        if self.command == "GET" and path == "/api/collections":
+            owner = query.get("owner", [""])[0]
+            found = [one for one in self.hub.collections.values() if one["owner"] == owner]
+            self.reply([{k: v for k, v in one.items() if k != "position"} for one in found])
+        elif self.command == "PUT" and (match := re.fullmatch(r"/put/([0-9a-f]{64})", path)):
+            checksum = hashlib.sha256(self.body).hexdigest()
+            if checksum != match[1] or self.token():
+                raise _Refused(400, "Denied", "another content, or a token, which belongs not here")
+            self.hub.blobs[checksum] = self.body
+            self.reply(b"")
+        elif self.command == "POST":
+            given = [json.loads(line) for line in self.body.splitlines()]
+            return self.post(path, given)
+        else:
+            return False
+        return True
+
+    def post(self, path: str, given: list[dict]) -> bool:
+        if path == "/api/validate-yaml":
+            self.reply({"errors": [], "warnings": []})
+        elif path == "/api/repos/create":
+            self.create(given[0])
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            self.may_write(match[1])
+            modes = {
+                one["path"]: "lfs" if LARGE.search(one["path"]) else "regular"
+                for one in given[0]["files"]
+            }
+            answers = [
+                {"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": None}
+                for name, mode in modes.items()
+            ]
+            self.reply({"files": answers})
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            self.may_write(match[1])
+            objects = [self.lfs(one) for one in given[0]["objects"]]
+            self.reply({"transfer": "basic", "objects": objects})
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            self.commit(match[1], given)
+        elif path == "/api/collections":
+            self.may_write(f"{given[0]['namespace']}/collection")
+            slug = f"{given[0]['namespace']}/{len(self.hub.collections):024x}"
+            made = {"slug": slug, "title": given[0]["title"], "owner": given[0]["namespace"]}
+            made |= {"items": [], "lastUpdated": "2024-01-01T00:00:00.000Z", "position": 0}
+            made |= {"private": given[0]["private"], "theme": "blue", "upvotes": 0}
+            self.hub.collections[slug] = made
+            self.reply(made)
+        elif match := re.fullmatch(r"/api/collections/([^/]+/[^/]+)/items", path):
+            self.may_write(match[1])
+            one = self.hub.collections[match[1]]
+            item = {"_id": f"{len(one['items']):024x}", "position": len(one["items"])}
+            one["items"].append(item | given[0]["item"])
+            self.reply(one)
+        else:
+            return False
+        return True
+
+    def may_write(self, name: str) -> None:
+        if self.token() is None:
+            raise _Refused(401, "Denied", "Invalid username or password.")
+        if self.token() != WRITER or name.split("/")[0] not in OWNERS:
+            raise _Refused(403, "Denied", "You don't have the rights to write here.")
+
+    def create(self, given: Mapping[str, str]) -> None:
+        name = f"{given['organization']}/{given['name']}"
+        self.may_write(name)
+        address = {"url": f"{self.hub.url}/{name}"}
+        if ("models", name) in self.hub.repositories:
+            return self.reply(address | {"error": "You already created this model repo"}, 409)
+        repo = self.hub.add("models", name, {".gitattributes": "*"}, "0" * 40)
+        repo.private = given.get("visibility") == "private" or bool(given.get("private"))
+        return self.reply(address)
+
+    def lfs(self, one: Mapping[str, str]) -> dict:
+        answer = {"oid": one["oid"], "size": one["size"]}
+        if one["oid"] in self.hub.blobs:
+            return answer
+        # A signed address, to which no token is sent.
+        place = f"http://localhost:{self.hub.port}/put/{one['oid']}?Signature=secret"
+        return answer | {"actions": {"upload": {"href": place}}}
+
+    def commit(self, name: str, given: list[dict]) -> None:
+        self.may_write(name)
+        repo = self.hub.repositories["models", name]
+        files = dict(repo.commits[repo.main])
+        for one in given:
+            key, value = one["key"], one["value"]
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.hub.blobs[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
+        content = json.dumps([repo.main, *sorted((k, git(v)) for k, v in files.items())])
+        commit = hashlib.sha1(content.encode()).hexdigest()
+        self.hub.add("models", name, files, commit, repo.gated)
+        address = f"{self.hub.url}/{name}/commit/{commit}"
+        self.reply({"success": True, "commitOid": commit, "commitUrl": address})
 
     def entries(self, repo: Repository, commit: str, under: str, deep: bool) -> list[dict]:
         prefix, found = f"{under}/" if under else "", {}

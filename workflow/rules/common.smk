@@ -154,8 +154,8 @@ def one_table_per_model():
 
 def resource_files():
     """Return everything that is fetched: models, text, tasks. Nothing is quantised for it."""
-    rules = ("prepare_model", "fetch_text", "prepare_task", "prepare_facts", "prepare_training")
-    return [path for rule in rules for path in files(rule)]
+    rules = ("prepare_model", "prepare_mask", "fetch_text", "prepare_task", "prepare_facts")
+    return [path for rule in (*rules, "prepare_training") for path in files(rule)]
 
 
 def files(rule):

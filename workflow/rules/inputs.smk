@@ -32,9 +32,15 @@ def selection_inputs(wc):
 
 
 def mask(wc):
-    """Return where the published mask of a selection lies; what it holds is a parameter."""
-    path = cfg.selections[wc.selection].file(wc.model)
+    """Return where published neurons of a selection lie on disk; what they are is a parameter."""
+    path = cfg.selections[wc.selection].file_of(wc.model)
     return str(project_file(path)) if path else "none"
+
+
+def fetched_mask(wc):
+    """Return the published neurons of a selection that are fetched from the hub."""
+    repo = getattr(cfg.selections[wc.selection], "repo", None)
+    return [] if repo is None else f"resources/masks/{wc.model}/{wc.selection}.safetensors"
 
 
 def selection_code(wc):

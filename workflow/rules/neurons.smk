@@ -2,7 +2,32 @@
 
 
 localrules:
+    prepare_mask,
     select_neurons,
+
+
+rule prepare_mask:
+    """Fetch the published neurons of a selection and compare them with the model."""
+    input:
+        manifest="resources/models/{model}/manifest.json",
+    output:
+        ensure("resources/masks/{model}/{selection}.safetensors", non_empty=True),
+    log:
+        "logs/prepare_mask/{model}/{selection}.log",
+    benchmark:
+        "benchmarks/results/prepare_mask/{model}/{selection}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        network=1,
+    params:
+        cfg=stage("prepare_mask"),
+        code=code("prepare_mask.py"),
+    script:
+        "../scripts/prepare_mask.py"
 
 
 rule select_neurons:
@@ -10,6 +35,7 @@ rule select_neurons:
     input:
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         selections=selection_inputs,
+        fetched=fetched_mask,
     output:
         ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
     log:

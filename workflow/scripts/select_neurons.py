@@ -24,13 +24,11 @@ def main(snakemake) -> None:
         NeuronTable.from_parquet(path, languages=sorted(one.lang for one in statistics), **same)
         for path in snakemake.input.get("selections", [])
     ]
-    selection = dict(snakemake.params.cfg["selection"])
-    if selection["method"] == "published":
-        selection["path"] = snakemake.resources.mask
     table = run_selection(
-        selection,
+        dict(snakemake.params.cfg["selection"]),
         {one.lang: one for one in statistics},
         tables,
+        snakemake.input.get("fetched") or snakemake.resources.mask,
     )
     table.to_parquet(snakemake.output[0])
     job.done(neurons=table.unique, per_language=table.counts().to_dict())

@@ -13,6 +13,8 @@ per document layer by layer, and of a histogram only the frames that a layer's t
 that dozens of languages fit into memory.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -51,6 +53,9 @@ IDENTITY = (
     "schema",
 )
 SCHEMA = 2
+# What the content digest of statistics covers: header keys, and arrays of each site.
+OF_CONTENT = (*IDENTITY, "lang", "corpus_hash", "tokens", "blocks")
+SUMS = ("positive", "sum", "square", "absolute", "extremes", "histogram_pooled")
 HISTOGRAM = ("histogram", "histogram_ends", "histogram_pooled")
 BY_LAYER = ".document_sum"  # (documents, n_layers, d_mlp); a file holds one array for each layer
 
@@ -157,6 +162,31 @@ class Statistics:
     def sites(self) -> list[str]:
         """The sites that were measured."""
         return self.header["sites"]
+
+    @cached_property
+    def digest(self) -> str:
+        """The content digest: SHA-256 of what identifies the statistics and of their sums."""
+        identity = {key: self.header.get(key) for key in OF_CONTENT}
+        found = hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode())
+        for site in sorted(self.sites):
+            for name in SUMS:
+                key = f"{site}.{name}"
+                if key in self.arrays:
+                    array = np.ascontiguousarray(self.arrays[key])
+                    found.update(f"{key} {array.dtype.str} {list(array.shape)}\n".encode())
+                    found.update(array.data)
+        return found.hexdigest()
+
+    def verify(self) -> None:
+        """Read all sums and compare them with the digest that the file holds.
+
+        Raises:
+            DamagedFile: They are not what was written.
+        """
+        stated = self.digest
+        found = Statistics(self.arrays, self.header, self.path).digest
+        if stated != found:
+            raise DamagedFile(damaged(self.path, f"its digest is {found}, the file says {stated}"))
 
     def _array(self, site: str, name: str) -> np.ndarray:
         if site not in SITES:
@@ -360,14 +390,14 @@ class Statistics:
                 arrays[key] = array
                 if array.dtype == np.int64:
                     arrays[key], packed[key] = compress(array), list(array.shape)
-        write_tensors(path, arrays, self.header | {"packed": packed})
+        write_tensors(path, arrays, self.header | {"packed": packed, "digest": self.digest})
 
     @classmethod
     def read(cls, path: str | os.PathLike, **expected: Any) -> "Statistics":
         """Check that a file is whole and its header as `expected`; give access to its arrays."""
         header = read_header(path)
         expect(path, header, expected)
-        arrays = _Arrays(path, header.pop("packed", {}))
+        arrays, digest = _Arrays(path, header.pop("packed", {})), header.pop("digest", None)
         missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
         if missing:
             raise DamagedFile(damaged(path, f"header lacks {', '.join(missing)}"))
@@ -390,7 +420,10 @@ class Statistics:
                     raise DamagedFile(
                         damaged(path, f"{moment} of site {site} missing or misshapen")
                     )
-        return cls(arrays, header, str(path))
+        found = cls(arrays, header, str(path))
+        if digest is not None:
+            found.digest = digest
+        return found
 
 
 def histogram_arrays(site: str, histogram: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from langneurons.activations.statistics import Mismatch
 from langneurons.activations.statistics import Statistics as LanguageStatistics
+from langneurons.api.shared import Shared
 from langneurons.api.statistics import Statistics
 from langneurons.base.errors import InputError, unknown
 from langneurons.base.messages import defined
@@ -17,9 +19,19 @@ from langneurons.interventions.settings import Step
 from langneurons.selection.methods import METHODS
 from langneurons.selection.run import run_selection
 from langneurons.selection.table import NeuronTable
+from langneurons.sharing.card import body_of, table
+from langneurons.sharing.folder import check_same
+from langneurons.sharing.headers import NeuronsHeader, Origin
+from langneurons.sharing.neurons import (
+    NAME,
+    metadata_of,
+    neurons_header,
+    read_neurons,
+    write_neurons,
+)
 
 
-class Neurons(NeuronTable):
+class Neurons(Shared, NeuronTable):
     """The neurons of each language of a set in one model.
 
     `frame` has a row per language and neuron: lang, layer, neuron, score, ...; `languages` names
@@ -33,6 +45,8 @@ class Neurons(NeuronTable):
         >>> neurons.counts().sum() >= neurons.unique == round(0.01 * 18 * 2048)
         True
     """
+
+    KIND = "neurons"
 
     def __init__(
         self, frame: pd.DataFrame, metadata: dict[str, Any], statistics: Statistics | None = None
@@ -61,7 +75,8 @@ class Neurons(NeuronTable):
                 file.
 
         Raises:
-            ValueError: Statistics are needed, or too few other neurons are there to draw from.
+            ValueError: Statistics are needed, they are not those that the neurons were selected by,
+                or too few other neurons are there to draw from.
         """
         statistics = self.statistics if statistics is None else statistics
         if statistics is None:
@@ -70,15 +85,12 @@ class Neurons(NeuronTable):
                 " selected by (statistics=...)."
             )
         of_set = Statistics({lang: statistics[lang] for lang in self.languages})
+        _check_statistics(self, of_set)
         return select(of_set, "random", like=self, match=match, seed=seed)
 
     def overlap(self) -> pd.DataFrame:
         """Return how many neurons each pair of languages shares; the diagonal is their own."""
         return super().overlap()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a Parquet file; or the published layout of masks, if the name ends in `.pth`."""
-        (self.to_pth if str(path).endswith(".pth") else self.to_parquet)(path)
 
     @classmethod
     def load(
@@ -87,24 +99,74 @@ class Neurons(NeuronTable):
         languages: Sequence[str] | None = None,
         d_mlp: int | None = None,
     ) -> "Neurons":
-        """Read neurons that `save` or the graph wrote, or a published mask (`.pth`).
+        """Read neurons from a folder that `save` wrote, or from a file.
 
         Args:
-            path: The file.
+            path: The folder; or its `neurons.safetensors`, a table of the graph (`.parquet`), or a
+                published mask (`.pth`).
             languages: Of a `.pth` file: its languages in their order, which the file does not hold.
             d_mlp: Of a `.pth` file: neurons of a layer.
 
         Raises:
-            ValueError: The file is damaged, or lacks languages and d_mlp.
+            ValueError: What is there is damaged, of another kind or version, or a `.pth` file, and
+                languages or d_mlp are not given.
         """
-        if not str(path).endswith(".pth"):
+        path = Path(path)
+        if path.is_dir():
+            return cls._loaded(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file or folder.")
+        if path.suffix == ".parquet":
             return cls.from_parquet(path)
+        if path.suffix != ".pth":
+            return cls.from_safetensors(path)
         if languages is None or d_mlp is None:
             raise InputError(
                 f"{path}: a .pth file holds neither the names of its languages nor the number of"
                 " neurons of a layer; give languages=[...] and d_mlp=..."
             )
         return cls.from_pth(path, languages, d_mlp)
+
+    def _header(self) -> NeuronsHeader:
+        return neurons_header(self.frame, self.metadata, "save")
+
+    def _write(self, folder: Path) -> list[str]:
+        write_neurons(folder / NAME, self.frame, self._header())
+        return [NAME]
+
+    def _draw(self, stem: Path, title: str) -> None:
+        from langneurons.reporting.figures.neurons import draw_layers
+
+        draw_layers(self, self.languages, title, stem)
+
+    def _body(self, header: Origin, drawn: bool) -> list[str]:
+        own = self.frame.drop_duplicates(["layer", "neuron"], keep=False)
+        alone = own.groupby("lang").size().reindex(self.languages, fill_value=0)
+        sizes = {"neurons": self.counts().tolist(), "of no other language": alone.tolist()}
+        if header.tokens is not None:
+            sizes["tokens"] = [header.tokens[lang] for lang in header.languages]
+        shared = self.overlap()
+        rows = [[lang, *shared.loc[lang].tolist()] for lang in self.languages]
+        more = ["", f"Distinct neurons: {self.unique:,} of {self.n_layers * self.d_mlp:,}."]
+        more += [
+            "",
+            "## Overlap",
+            "",
+            "Neurons that two languages share; the diagonal is their own.",
+        ]
+        more += ["", *table(["", *self.languages], rows)]
+        return body_of(header, sizes, more, drawn)
+
+    @classmethod
+    def _read(cls, paths: list[Path], header: Origin) -> "Neurons":
+        if [path.name for path in paths] != [NAME]:
+            raise InputError(
+                f"{paths[0].parent}: the card lists {', '.join(path.name for path in paths)};"
+                f" neurons are in {NAME} alone."
+            )
+        frame, own = read_neurons(paths[0])
+        check_same(header, own, str(paths[0]))
+        return cls(frame, metadata_of(own))
 
 
 def select(statistics: Statistics, method: str = "lape", **parameters: Any) -> Neurons:
@@ -177,6 +239,29 @@ def _check_needs(selection: Any, method: str, statistics: Statistics) -> None:
         raise InputError(
             f"select: method {method!r} with pool='batch' needs the quantiles of batches, which are"
             " measured by the graph only; legal here: pool='neuron', 'layer' or 'model'."
+        )
+
+
+def _check_statistics(neurons: NeuronTable, statistics: Statistics) -> None:
+    """Refuse statistics other than those that the neurons were selected by, where these are known.
+
+    Compared are the keys that neurons keep of them, and the digest of their content.
+    """
+    first = next(iter(statistics.values())).header
+    for key in ("model", "revision", "tokenizer_hash", "n_layers", "d_mlp"):
+        if (known := neurons.metadata.get(key)) not in (None, first.get(key)):
+            raise Mismatch(
+                f"control: the neurons are of {key} {known!r}, the statistics of"
+                f" {first.get(key)!r}."
+            )
+    digests = neurons.metadata.get("statistics") or {}
+    other = [
+        lang for lang, one in statistics.items() if digests.get(lang, one.digest) != one.digest
+    ]
+    if other:
+        raise Mismatch(
+            f"control: the statistics of {', '.join(other)} are not those that the neurons were"
+            " selected by: their digests differ. Give those, or select neurons from these."
         )
 
 

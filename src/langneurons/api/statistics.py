@@ -5,12 +5,15 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
+
+import pandas as pd
 
 from langneurons.activations import collect as collecting
 from langneurons.activations.settings import Site, StatisticsConfig
 from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible, merge
 from langneurons.activations.statistics import Statistics as LanguageStatistics
+from langneurons.api.shared import Shared
 from langneurons.base.digests import digest
 from langneurons.base.errors import InputError, unknown
 from langneurons.base.io import read_jsonl
@@ -19,6 +22,14 @@ from langneurons.data.corpus import Corpus, bos_policy, pack_documents
 from langneurons.data.mini_data import CORPUS, mini_file, mini_languages
 from langneurons.models.encoding import following, plain_text
 from langneurons.models.language_model import LanguageModel
+from langneurons.sharing.card import CARD, body_of
+from langneurons.sharing.headers import Origin, StatisticsHeader
+from langneurons.sharing.statistics import (
+    read_statistics,
+    statistics_header,
+    write_statistics,
+)
+from langneurons.sharing.tensors import check_start
 
 FEW = 1000  # tokens of a language
 
@@ -51,7 +62,7 @@ def mini_texts(
     }
 
 
-class Statistics(Mapping[str, LanguageStatistics]):
+class Statistics(Shared, Mapping[str, LanguageStatistics]):
     """Activation statistics of one model, by language.
 
     A mapping from language to `langneurons.activations.statistics.Statistics`, whose methods give
@@ -65,6 +76,8 @@ class Statistics(Mapping[str, LanguageStatistics]):
         >>> statistics["vi"].probability("act").shape
         (18, 2048)
     """
+
+    KIND = "statistics"
 
     def __init__(self, by_language: Mapping[str, LanguageStatistics]):
         """Refuse statistics of different models or settings."""
@@ -101,23 +114,57 @@ class Statistics(Mapping[str, LanguageStatistics]):
             found[lang] = _added(self[lang], other[lang])
         return Statistics(found)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write a file `{language}.safetensors` for each language."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for lang, one in self.items():
-            one.write(Path(folder, f"{lang}.safetensors"))
-
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Statistics":
         """Read a folder that `save` or the graph wrote (`results/{model}/activations`).
 
         Raises:
-            ValueError: The folder holds no statistics, or those of different models or settings.
+            ValueError: The folder holds no statistics, damaged ones, or those of different models
+                or settings.
         """
-        paths = sorted(Path(folder).glob("*.safetensors"))
+        folder = Path(folder)
+        if (folder / CARD).is_file():
+            return cls._loaded(folder)
+        paths = sorted(folder.glob("*.safetensors"))
         if not paths:
             raise InputError(f"{folder}: no file {{language}}.safetensors in this folder.")
+        for path in paths:
+            check_start(path)
         return cls({path.stem: LanguageStatistics.read(path, lang=path.stem) for path in paths})
+
+    def _header(self) -> StatisticsHeader:
+        return statistics_header(self)
+
+    def _write(self, folder: Path) -> list[str]:
+        return write_statistics(self, folder)
+
+    def _profiles(self) -> tuple[str, pd.DataFrame]:
+        """Return a site, and the mean P(a > 0) of each language (rows) and layer there."""
+        sites = next(iter(self.values())).sites
+        site = "act" if "act" in sites else sites[0]
+        rows = {lang: one.probability(site).mean(axis=1) for lang, one in self.items()}
+        return site, pd.DataFrame.from_dict(rows, orient="index")
+
+    def _draw(self, stem: Path, title: str) -> None:
+        from langneurons.reporting.figures.shared import draw_profiles
+
+        site, values = self._profiles()
+        draw_profiles(values, f"mean P({site} > 0)", title, stem)
+
+    def _body(self, header: Origin, drawn: bool) -> list[str]:
+        site, values = self._profiles()
+        sizes: dict[str, list[Any]] = {
+            "tokens": [one.tokens for one in self.values()],
+            f"mean P({site} > 0)": [f"{share:.4f}" for share in values.mean(axis=1)],
+        }
+        first = next(iter(self.values())).header
+        kept = f"Sites: {', '.join(first['sites'])}. Histograms:"
+        more = ["", f"{kept} {', '.join(first['histograms']) or 'none'}."]
+        return body_of(header, sizes, more, drawn)
+
+    @classmethod
+    def _read(cls, paths: list[Path], header: Origin) -> "Statistics":
+        return cls(read_statistics(paths, cast(StatisticsHeader, header)))
 
 
 def _added(one: LanguageStatistics, other: LanguageStatistics) -> LanguageStatistics:

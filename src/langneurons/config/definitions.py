@@ -99,7 +99,7 @@ def _check_masks(config: Config) -> None:
     """Refuse a selection whose file is not there, or not the one that it names."""
     for model in config.models:
         for name in dict.fromkeys(name for _, name in config.cells(model)):
-            given = config.selections[name].file(model)
+            given = config.selections[name].file_of(model)
             if given is None:
                 continue
             path, place = project_file(given), f"selections.{name}"

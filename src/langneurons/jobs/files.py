@@ -29,6 +29,7 @@ from langneurons.jobs.sizes import (
     check_lengths,
     check_masks,
     check_modules,
+    check_shared,
     known_sizes,
 )
 from langneurons.jobs.stages.generation import question_languages
@@ -556,6 +557,7 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 CHECKS = (
     _check_printed,
     check_masks,
+    check_shared,
     check_layers,
     check_lengths,
     check_modules,

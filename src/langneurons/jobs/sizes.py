@@ -1,11 +1,11 @@
 """Sizes that a configuration asks for, against those of its models: layers, lengths, memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from langneurons.base.errors import ConfigError
-from langneurons.base.shipped import PROJECT, definition_file
+from langneurons.base.shipped import PROJECT, definition_file, project_file
 from langneurons.base.yaml import read_yaml
 from langneurons.config.config import Config
 from langneurons.evaluation.definition import load_task
@@ -106,6 +106,54 @@ def check_masks(config: Config, work: Path) -> Iterator[tuple[str, str]]:
                     f"{key}: {given}, but models.{model} has {size.intermediate} neurons per layer."
                     f" Write {size.intermediate}, or leave the key out.",
                 )
+
+
+def check_shared(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files of shared neurons that cannot be those of a model and its language sets."""
+    for model in config.models:
+        for langset, name in config.cells(model):
+            selection = config.selections[name]
+            path = selection.file_of(model)
+            if path is None or not path.endswith(".safetensors"):
+                continue
+            reason = _shared_reason(config, model, langset, project_file(path), selection)
+            if reason is not None:
+                yield f"selections.{name}.path", f"selections.{name}.path: {reason}"
+
+
+def _shared_reason(
+    config: Config, model: str, langset: Sequence[str], path: Path, selection: Any
+) -> str | None:
+    """Return why shared neurons are not those of a model, None if nothing speaks against them."""
+    from langneurons.base.io import read_header
+    from langneurons.sharing.headers import NeuronsHeader, header_of
+    from langneurons.sharing.tensors import check_start
+
+    if not path.is_file():
+        return None  # told elsewhere
+    try:
+        check_start(path)
+        header = header_of(read_header(path), str(path), "neurons")
+    except ValueError as error:
+        return str(error)
+    lacking = sorted(set(langset) - set(header.languages))
+    if lacking:
+        return f"{path}: no neurons of {', '.join(lacking)}; it has {', '.join(header.languages)}."
+    source = config.models[model].source
+    repo: str | None = selection.model or getattr(source, "repo", None)
+    if repo is not None and header.model != repo:
+        return (
+            f"{path}: neurons of model {header.model!r}, and models.{model} is {repo!r}. If it is"
+            " the same model under another name, give its name there as `model`."
+        )
+    size = geometry.read(model, source, known_sizes().get("models", {}), Path())
+    assert isinstance(header, NeuronsHeader)
+    if size is not None and (size.layers, size.intermediate) != (header.n_layers, header.d_mlp):
+        return (
+            f"{path}: neurons of {header.n_layers} layers x {header.d_mlp}, and models.{model} has"
+            f" {size.layers} x {size.intermediate}."
+        )
+    return None
 
 
 def check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:

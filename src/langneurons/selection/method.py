@@ -54,7 +54,7 @@ class SelectionBase(BaseModel):
         """Levels of batch quantiles that are read."""
         return ()
 
-    def file(self, model: str) -> str | None:
+    def file_of(self, model: str) -> str | None:
         """Return a file that is read; its digest enters a job's identity, its path does not."""
         return None
 

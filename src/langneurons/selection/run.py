@@ -22,15 +22,22 @@ def run_selection(
     parameters: dict[str, Any],
     statistics: "dict[str, Statistics]",
     tables: "Sequence[NeuronTable]" = (),
+    mask: str = "none",
 ) -> "NeuronTable":
     """Return the neuron table; languages are taken in sorted order, so a set's order is nothing.
 
-    `tables` are those of the selections that it depends on, in the order of `depends_on`.
+    `tables` are those of the selections that it depends on, in the order of `depends_on`; `mask` is
+    the file of published neurons, where it is not at the `path` of the parameters.
     Statistics of different models, tokenizers or settings are refused.
     """
     from langneurons.selection.table import NeuronTable
 
+    fetched = parameters.get("repo") is not None
+    if mask != "none" and not fetched:
+        parameters = parameters | {"path": mask}
     selection = TypeAdapter(Selection).validate_python(parameters)
+    if mask != "none" and fetched:
+        selection = selection.model_copy(update={"path": mask})
     check_compatible(statistics.values(), IDENTITY)
     languages = sorted(statistics)
     ordered = {lang: statistics[lang] for lang in languages}
@@ -53,6 +60,10 @@ def run_selection(
         "model": first.header["model"],
         "revision": first.header["revision"],
         "tokens": {lang: ordered[lang].tokens for lang in languages},
+        "sites": list(selection.needs_sites),
+        "corpora": {lang: ordered[lang].header.get("corpus_hash", "") for lang in languages},
+        "statistics": {lang: ordered[lang].digest for lang in languages},
+        **{key: first.header.get(key) for key in ("tokenizer_hash", "dtype", "quantization")},
     }
     table = NeuronTable(frame, metadata)
     counts = table.counts()

@@ -16,7 +16,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from langneurons.base.errors import InputError
 from langneurons.base.io import (
     LFS_POINTER,
     DamagedFile,
@@ -25,7 +24,7 @@ from langneurons.base.io import (
     read_parquet,
     write_parquet,
 )
-from langneurons.selection.orders import ORDERS
+from langneurons.sharing.neurons import metadata_of, read_neurons
 
 COLUMNS = ("lang", "layer", "neuron", "score")
 
@@ -139,6 +138,12 @@ class NeuronTable:
         except ValueError as error:
             raise DamagedFile(damaged(path, error)) from error
 
+    @classmethod
+    def from_safetensors(cls, path: str | os.PathLike) -> Self:
+        """Read the file of shared neurons (docs/format.md); it is checked as a whole."""
+        frame, header = read_neurons(path)
+        return cls(frame, metadata_of(header))
+
     def to_pth(self, path: str | os.PathLike) -> None:
         """Write the published layout: a list over languages of lists over layers of LongTensors."""
         import torch
@@ -238,38 +243,3 @@ def _load_lists(path: Path) -> Any:
 def union(groups: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Return the neurons, per layer, that are in one group or another."""
     return [np.unique(np.concatenate(layers)) for layers in zip(*groups, strict=True)]
-
-
-def convert(
-    source: str | os.PathLike,
-    target: str | os.PathLike,
-    languages: str | None = None,
-    neurons_per_layer: int | None = None,
-) -> None:
-    """Convert a neuron table to the published layout of masks, or masks to a table.
-
-    languages: codes in the order of the .pth file, by commas, or a name of `ORDERS`;
-    neurons_per_layer: the model's intermediate size. Both are needed of a .pth file only.
-
-    Raises:
-        InputError: one of them is missing, or the files are not a table and masks.
-    """
-    source, target = Path(source), Path(target)
-    kinds = (source.suffix, target.suffix)
-    if kinds not in ((".pth", ".parquet"), (".parquet", ".pth")):
-        raise InputError(
-            f"{source} to {target}: one must be masks (.pth) and the other a neuron table"
-            " (.parquet)."
-        )
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: there is no such file.")
-    if source.suffix == ".parquet":
-        NeuronTable.from_parquet(source).to_pth(target)
-        return
-    if not languages or not neurons_per_layer:
-        raise InputError(
-            f"{source}: masks hold neither the languages nor the number of neurons per layer; name"
-            f" both. Known orders of languages: {', '.join(ORDERS)}."
-        )
-    codes = ORDERS.get(languages) or languages.split(",")
-    NeuronTable.from_pth(source, codes, neurons_per_layer).to_parquet(target)

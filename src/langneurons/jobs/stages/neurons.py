@@ -1,4 +1,4 @@
-"""Neuron tables: the only place where a language set enters."""
+"""Neuron tables, the only place where a language set enters, and published neurons."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from langneurons.reporting.layouts import LAYOUTS
 def _selection(config: Config, model: str, langset: str, selection: str) -> dict[str, Any]:
     """Return the selection's parameters, the digest of its file, and the languages, sorted."""
     chosen = config.selections[selection]
-    identity, file = chosen.identity(), chosen.file(model)
+    identity, file = chosen.identity(), chosen.file_of(model)
     if file is not None:
         identity["sha256"] = file_digest(project_file(file), 64)
     return {
@@ -30,6 +30,32 @@ def _tables(config: Config) -> list[Cell]:
     return [dict(zip(("model", "langset", "selection"), one, strict=True)) for one in sorted(cells)]
 
 
+def _fetched(config: Config) -> list[Cell]:
+    """Return the published selections of the hub that each model takes."""
+    found = {
+        (model, name)
+        for model in config.models
+        for _, name in config.cells(model)
+        if getattr(config.selections[name], "repo", None) is not None
+    }
+    return [dict(zip(("model", "selection"), one, strict=True)) for one in sorted(found)]
+
+
+def _mask(config: Config, model: str, selection: str) -> dict[str, Any]:
+    """Return what the published neurons of a model are."""
+    found = config.selections[selection].identity()
+    if found.get("file"):
+        found["file"] = found["file"].replace("{model}", model)
+    return found
+
+
+PREPARE_MASK = Stage(
+    rule="prepare_mask",
+    order=13,
+    output="resources/masks/{model}/{selection}.safetensors",
+    cells=_fetched,
+    parameters=_mask,
+)
 SELECT = Stage(
     rule="select_neurons",
     order=40,

@@ -1,0 +1,73 @@
+"""Published neurons of the hub: fetched, compared with the model, kept as one file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from langneurons.base.digests import file_digest
+from langneurons.base.errors import InputError
+from langneurons.base.io import read_json
+from langneurons.models.hub import persist
+from langneurons.models.load import source_name
+from langneurons.models.settings import ModelEntry
+from langneurons.selection.methods.published import Published, check_origin
+from langneurons.selection.table import NeuronTable
+from langneurons.sharing.folder import read_folder
+from langneurons.sharing.hub import pull
+from langneurons.sharing.neurons import NAME, neurons_header, write_neurons
+
+
+def prepare_mask(settings: Mapping[str, Any], manifest: str | Path, target: str | Path) -> int:
+    """Write the published neurons of a repository for one model; return their number.
+
+    settings: the keys of the selection; manifest: of the prepared model.
+
+    Raises:
+        ValueError: The repository holds no such neurons, or those of another model, revision,
+            tokenizer or size.
+    """
+    chosen = Published.model_validate(settings)
+    own = read_json(manifest)
+    entry = ModelEntry.model_validate({"source": own["source"]})
+    own["model"] = source_name(entry.source)
+    what = f"{chosen.repo} at {chosen.revision}"
+    table = _mask(chosen, own, what) if chosen.file else _shared(chosen, own, what)
+    if (table.n_layers, table.d_mlp) != (own["n_layers"], own["d_mlp"]):
+        raise InputError(
+            f"{what}: neurons of {table.n_layers} layers x {table.d_mlp}; the model"
+            f" {own['model']} has {own['n_layers']} x {own['d_mlp']}. They are of another model."
+        )
+    write_neurons(target, table.frame, neurons_header(table.frame, table.metadata, what))
+    return table.unique
+
+
+def _shared(chosen: Published, own: Mapping[str, Any], what: str) -> NeuronTable:
+    folder = pull(str(chosen.repo), chosen.revision, "neurons")
+    read_folder(folder, "neurons")
+    _check_digest(chosen, folder / NAME, what)
+    table = NeuronTable.from_safetensors(folder / NAME)
+    check_origin(what, table.metadata, own, chosen.model)
+    return table
+
+
+def _mask(chosen: Published, own: Mapping[str, Any], what: str) -> NeuronTable:
+    import huggingface_hub
+
+    path = persist(
+        f"model {what}, {chosen.file}",
+        lambda: huggingface_hub.hf_hub_download(
+            str(chosen.repo), str(chosen.file), revision=chosen.revision
+        ),
+    )
+    _check_digest(chosen, Path(path), what)
+    d_mlp = chosen.neurons_per_layer or own["d_mlp"]
+    table = NeuronTable.from_pth(path, chosen.knows or (), d_mlp)
+    # The file names neither; that it fits the model is all that can be known of it.
+    table.metadata |= {"model": own["model"], "revision": own["revision"]}
+    return table
+
+
+def _check_digest(chosen: Published, path: Path, what: str) -> None:
+    found = file_digest(path, 64)
+    if chosen.sha256 not in (None, found):
+        raise InputError(f"{what}: the SHA-256 of {path.name} is {found}, not {chosen.sha256}.")

@@ -1,0 +1,1 @@
+"""Statistics, neurons and directions as folders that others can read (docs/format.md)."""
