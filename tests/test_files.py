@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_config import GOOD, put
 
+from langneurons import Neurons
 from langneurons.base.errors import ConfigError
 from langneurons.cli import main
 from langneurons.config import build
@@ -377,6 +379,37 @@ def test_a_mask_of_another_size(here):
     raw = copy.deepcopy(GOOD)
     raw["selections"]["mask"] = mask | {"neurons_per_layer": 64}
     check_files(build(raw))
+
+
+def test_shared_neurons_of_another_model_size_or_set(here):
+    (here / "tiny-model/config.json").write_text(json.dumps(SMALL | {"intermediate_size": 48}))
+    size = {"n_layers": 2, "d_mlp": 48}
+    langs = ["en", "hi", "vi", "zh"]
+    frame = pd.DataFrame({"lang": langs, "layer": 0, "neuron": 1, "score": 0.5})
+    raw = copy.deepcopy(GOOD)
+    raw["selections"]["mask"] = {"method": "published", "path": "shared"}
+
+    def saved(**changes):
+        metadata = {"model": "owner/name", "languages": langs} | (size | changes)
+        own = frame[frame["lang"].isin(metadata["languages"])]
+        Neurons(own, metadata).save(here / "shared")
+        return build(raw)
+
+    check_files(saved())
+    with pytest.raises(
+        ConfigError, match="selections.mask.path: .*no neurons of .*vi.*; it has en"
+    ):
+        check_files(saved(languages=["en"]))
+    with pytest.raises(ConfigError, match="2 layers x 999, and models.tiny has 2 x "):
+        check_files(saved(d_mlp=999))
+    raw["models"]["tiny"]["source"] = {"kind": "hub", "repo": "a/b", "revision": "0" * 40}
+    with pytest.raises(ConfigError, match="model 'owner/name', and models.tiny is 'a/b'"):
+        check_files(saved())
+    raw["selections"]["mask"]["model"] = "owner/name"
+    check_files(saved())
+    (here / "shared/neurons.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ConfigError, match="a Git LFS pointer"):
+        check_files(build(raw))
 
 
 def gguf(path, **values):

@@ -19,6 +19,7 @@ from test_encoding import byte_level
 
 import langneurons as ln
 from langneurons.activations.histogram import bin_index
+from langneurons.api import shared
 from langneurons.api.convert import convert
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_tensors
@@ -280,6 +281,15 @@ def test_a_length_that_begins_like_a_pickle_is_none(tmp_path, neurons):
             assert ln.Neurons.load(path).counts().sum() == len(neurons.frame)
             return
     raise AssertionError("no header of such a length")
+
+
+def test_without_matplotlib_a_folder_has_no_picture(tmp_path, neurons, monkeypatch, caplog):
+    monkeypatch.setattr(shared, "find_spec", lambda name: None)
+    neurons.save(tmp_path / "plain")
+    assert {one.name for one in (tmp_path / "plain").iterdir()} == {CARD, NAME}
+    assert "layers.svg" not in (tmp_path / "plain" / CARD).read_text()
+    assert "matplotlib is not installed" in caplog.text
+    pd.testing.assert_frame_equal(ln.Neurons.load(tmp_path / "plain").frame, neurons.frame)
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path, neurons, statistics, saved):

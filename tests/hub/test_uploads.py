@@ -20,6 +20,7 @@ from langneurons.base.io import read_json, write_json
 from langneurons.cli import main
 from langneurons.jobs.masks import prepare_mask
 from langneurons.models.load import MANIFEST
+from langneurons.selection.shared import shared_table
 from langneurons.selection.table import NeuronTable
 from langneurons.sharing.card import CARD
 from langneurons.sharing.neurons import NAME
@@ -254,7 +255,7 @@ def test_the_job_keeps_shared_neurons_and_masks_as_one_file(writer, neurons, man
     writer.add("models", "owner/neurons", {"tiny/m.pth": mask}, "5" * 40)
     given = settings("5" * 40, file="tiny/m.pth", languages=["aa", "bb"])
     assert prepare_mask(given, manifest, target) == neurons.unique
-    back = NeuronTable.from_safetensors(target)
+    back = shared_table(target)
     assert back.frame["score"].isna().all() and back.metadata["method"] == "imported"
     columns = ["lang", "layer", "neuron"]
     pd.testing.assert_frame_equal(back.frame[columns], neurons.frame[columns])

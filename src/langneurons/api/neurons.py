@@ -18,8 +18,10 @@ from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import Step
 from langneurons.selection.methods import METHODS
 from langneurons.selection.run import run_selection
+from langneurons.selection.shared import shared_table
 from langneurons.selection.table import NeuronTable
-from langneurons.sharing.card import body_of, table
+from langneurons.sharing.card import body_of
+from langneurons.sharing.card import table as markdown
 from langneurons.sharing.folder import check_same
 from langneurons.sharing.headers import NeuronsHeader, Origin
 from langneurons.sharing.neurons import (
@@ -43,6 +45,11 @@ class Neurons(Shared, NeuronTable):
         >>> statistics = ln.collect(ln.load("gemma3-270m"), ln.mini_texts(["fr", "vi"], 30))
         >>> neurons = ln.select(statistics, "lape", rate=0.01)
         >>> neurons.counts().sum() >= neurons.unique == round(0.01 * 18 * 2048)
+        True
+        >>> import tempfile
+        >>> folder = f"{tempfile.mkdtemp()}/neurons"
+        >>> neurons.save(folder)
+        >>> ln.Neurons.from_pretrained(folder).unique == neurons.unique
         True
     """
 
@@ -119,7 +126,8 @@ class Neurons(Shared, NeuronTable):
         if path.suffix == ".parquet":
             return cls.from_parquet(path)
         if path.suffix != ".pth":
-            return cls.from_safetensors(path)
+            table = shared_table(path)
+            return cls(table.frame, table.metadata)
         if languages is None or d_mlp is None:
             raise InputError(
                 f"{path}: a .pth file holds neither the names of its languages nor the number of"
@@ -154,7 +162,7 @@ class Neurons(Shared, NeuronTable):
             "",
             "Neurons that two languages share; the diagonal is their own.",
         ]
-        more += ["", *table(["", *self.languages], rows)]
+        more += ["", *markdown(["", *self.languages], rows)]
         return body_of(header, sizes, more, drawn)
 
     @classmethod

@@ -11,6 +11,7 @@ from langneurons.models.hub import persist
 from langneurons.models.load import source_name
 from langneurons.models.settings import ModelEntry
 from langneurons.selection.methods.published import Published, check_origin
+from langneurons.selection.shared import shared_table
 from langneurons.selection.table import NeuronTable
 from langneurons.sharing.folder import read_folder
 from langneurons.sharing.hub import pull
@@ -45,7 +46,7 @@ def _shared(chosen: Published, own: Mapping[str, Any], what: str) -> NeuronTable
     folder = pull(str(chosen.repo), chosen.revision, "neurons")
     read_folder(folder, "neurons")
     _check_digest(chosen, folder / NAME, what)
-    table = NeuronTable.from_safetensors(folder / NAME)
+    table = shared_table(folder / NAME)
     check_origin(what, table.metadata, own, chosen.model)
     return table
 

@@ -116,13 +116,15 @@ def check_shared(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             path = selection.file_of(model)
             if path is None or not path.endswith(".safetensors"):
                 continue
-            reason = _shared_reason(config, model, langset, project_file(path), selection)
+            reason = _shared_reason(
+                config, model, config.language_sets[langset], project_file(path), selection
+            )
             if reason is not None:
                 yield f"selections.{name}.path", f"selections.{name}.path: {reason}"
 
 
 def _shared_reason(
-    config: Config, model: str, langset: Sequence[str], path: Path, selection: Any
+    config: Config, model: str, langs: Sequence[str], path: Path, selection: Any
 ) -> str | None:
     """Return why shared neurons are not those of a model, None if nothing speaks against them."""
     from langneurons.base.io import read_header
@@ -136,7 +138,7 @@ def _shared_reason(
         header = header_of(read_header(path), str(path), "neurons")
     except ValueError as error:
         return str(error)
-    lacking = sorted(set(langset) - set(header.languages))
+    lacking = sorted(set(langs) - set(header.languages))
     if lacking:
         return f"{path}: no neurons of {', '.join(lacking)}; it has {', '.join(header.languages)}."
     source = config.models[model].source

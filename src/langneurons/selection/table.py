@@ -24,7 +24,6 @@ from langneurons.base.io import (
     read_parquet,
     write_parquet,
 )
-from langneurons.sharing.neurons import metadata_of, read_neurons
 
 COLUMNS = ("lang", "layer", "neuron", "score")
 
@@ -137,12 +136,6 @@ class NeuronTable:
             return cls(frame, metadata)
         except ValueError as error:
             raise DamagedFile(damaged(path, error)) from error
-
-    @classmethod
-    def from_safetensors(cls, path: str | os.PathLike) -> Self:
-        """Read the file of shared neurons (docs/format.md); it is checked as a whole."""
-        frame, header = read_neurons(path)
-        return cls(frame, metadata_of(header))
 
     def to_pth(self, path: str | os.PathLike) -> None:
         """Write the published layout: a list over languages of lists over layers of LongTensors."""

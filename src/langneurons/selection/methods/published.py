@@ -177,10 +177,11 @@ class Published(SelectionBase):
         return frame.assign(score=frame["score"].astype(np.float64)).reset_index(drop=True)
 
     def _table(self, path: str, first: "Statistics") -> "NeuronTable":
+        from langneurons.selection.shared import shared_table
         from langneurons.selection.table import NeuronTable
 
         if path.endswith(".safetensors"):
-            table = NeuronTable.from_safetensors(path)
+            table = shared_table(path)
             check_origin(path, table.metadata, first.header, self.model)
             return table
         if self.knows is None:
