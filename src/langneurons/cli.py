@@ -425,6 +425,33 @@ def pull(
     print(described(pull_to(repo, folder or Path(repo.split("/")[-1]), revision)))
 
 
+@app.command(short_help="Compare two runs, or two shared folders.")
+def compare(
+    first: Annotated[
+        Path, typer.Argument(help="Folder of a run, its results, results/MODEL, or shared folder.")
+    ],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    html: Annotated[Path | None, typer.Option(help="Page to write.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Folder to write all tables to.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of intervals.")] = 0.95,
+) -> None:
+    """Compare two runs: settings, masks, perplexity, steering shift, task scores, with intervals.
+
+    Differences are second minus first. Two shared folders of one kind are compared as well.
+
+    Example: langneurons compare demo demo-rate2 --html comparison.html --csv comparison
+    """
+    from langneurons.reporting.compare import compare as compared
+    from langneurons.reporting.compare_page import comparison_text, write_csv, write_page
+
+    found = compared(first, second, confidence)
+    print(comparison_text(found))
+    if html is not None:
+        write_page(found, html)
+    if csv is not None:
+        print(f"\n{csv}: {', '.join(write_csv(found, csv))}")
+
+
 @app.command(short_help="Run tasks of the EleutherAI harness.")
 def evaluate(
     configs: Configs,

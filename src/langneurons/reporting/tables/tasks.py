@@ -63,7 +63,7 @@ def own_language(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[own].drop(columns="target")
 
 
-def _metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
+def held_metrics(frame: pd.DataFrame) -> dict[str, list[str]]:
     """Return each metric of an evaluation frame with its columns (not empty).
 
     A metric of the whole corpus has the columns of its counts, any other its own.
@@ -86,7 +86,7 @@ TESTS = {True: "McNemar", False: "paired t"}
 BOOTSTRAPPED = "bootstrap t"
 
 
-def _mean_rows(baseline: np.ndarray | None, values: np.ndarray, results: Mapping) -> dict[str, Any]:
+def mean_rows(baseline: np.ndarray | None, values: np.ndarray, results: Mapping) -> dict[str, Any]:
     """Return columns of rows, one row per condition; values (n, conditions) of one metric."""
     confidence = results["confidence"]
     binary = bool(np.isin(values, SCORES).all())
@@ -112,7 +112,7 @@ def _mean_rows(baseline: np.ndarray | None, values: np.ndarray, results: Mapping
     return rows | dict(zip(EMPTY, found, strict=True)) | {"test": TESTS[binary]}
 
 
-def _corpus_rows(
+def corpus_rows(
     baseline: np.ndarray | None,
     counts: np.ndarray,
     metric: str,
@@ -151,7 +151,7 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
     condition = [key for key in CONDITION if key in frame]
     parts = []
     for task, of_task in frame.groupby("task", sort=True):
-        for metric, held in _metrics(of_task).items():
+        for metric, held in held_metrics(of_task).items():
             scored = of_task[of_task[held].notna().all(axis=1)]
             touched = scored[scored["intervention"] != UNTOUCHED]
             family = len(touched[[*plain, *condition]].drop_duplicates())
@@ -177,10 +177,10 @@ def task_scores(frame: pd.DataFrame, results: Mapping) -> pd.DataFrame:
                     )
                     given = None if before is None else before.to_numpy(np.float64)
                     if METRICS[metric].counts:
-                        rows = _corpus_rows(given, stacked, metric, results)
+                        rows = corpus_rows(given, stacked, metric, results)
                     else:
                         given = None if given is None else given[:, 0]
-                        rows = _mean_rows(given, stacked[..., 0], results)
+                        rows = mean_rows(given, stacked[..., 0], results)
                     least = (
                         math.nan if before is None else min(1.0, smallest_p(len(index)) * family)
                     )
