@@ -200,6 +200,12 @@ def test_a_collection_of_the_model_is_found_by_its_title(writer, neurons, statis
     (one,) = writer.collections.values()
     assert one["title"] == "Language neurons: owner/tiny" and one["owner"] == "org"
     assert [item["id"] for item in one["items"]] == ["org/neurons", "org/statistics"]
+    # Names of models that are cut to the same letters have collections of their own.
+    for end in "ab":
+        long = ln.Neurons(neurons.frame, neurons.metadata | {"model": f"owner/{'x' * 80}{end}"})
+        long.push_to_hub(f"org/{end}", collection=True)
+    titles = [one["title"] for one in writer.collections.values()]
+    assert len(set(titles)) == 3 and max(map(len, titles)) == 59
 
 
 def test_the_commands_push_and_pull(writer, neurons, tmp_path, capsys, monkeypatch):

@@ -19,13 +19,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from langneurons.activations import histogram as bins
 from langneurons.activations.frames import around, compress, decompress, pack, unpack
-from langneurons.base.io import DamagedFile, damaged, expect, read_header, write_tensors
+from langneurons.base.io import MADE, DamagedFile, damaged, expect, read_header, write_tensors
 from langneurons.models.nonlinearities import NONLINEARITIES
 
 SITES = ("gate", "act", "product")
@@ -471,10 +472,12 @@ def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY
         for key in keys:
             first, second = files[0].header.get(key), other.header.get(key)
             if first != second:
+                made = MADE & {*Path(files[0].path).parts, *Path(other.path).parts}
+                rebuild = " Remove the stale one and run snakemake again." if made else ""
                 raise Mismatch(
                     f"{files[0].path} and {other.path} disagree on {key}: {first!r} against"
-                    f" {second!r}. They must come from the same model, tokenizer and settings;"
-                    " remove the stale one and run snakemake again."
+                    f" {second!r}. They must come from the same model, tokenizer and settings."
+                    f"{rebuild}"
                 )
 
 

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from langneurons.base.digests import digest
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_text
 from langneurons.models.hub import endpoint, persist, switched_off
 from langneurons.sharing.card import CARD, PICTURE, files_of, read_card
+from langneurons.sharing.check import described
 from langneurons.sharing.folder import read_folder
 from langneurons.sharing.headers import check_model
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 REPO = r"[\w.-]+/[\w.-]+"
 TITLE = 59  # characters of a collection's title, at most
+KNOWN = 8  # hexadecimal digits that tell titles apart that are cut
 SHOWN = 8
 
 
@@ -39,7 +42,8 @@ def push(folder: Path, repo: str, private: bool = False, collection: bool = Fals
     import huggingface_hub
 
     _check_name(repo)
-    header, card, paths = read_folder(folder)
+    described(folder)  # all of it is read: nothing damaged is published
+    header, _, paths = read_folder(folder)
     api, what = huggingface_hub.HfApi(), f"model {repo}"
     names = [CARD, *(path.name for path in paths)]
     if (folder / PICTURE).is_file():
@@ -67,7 +71,9 @@ def _collect(api: "object", repo: str, model: str, private: bool) -> None:
     import huggingface_hub
 
     assert isinstance(api, huggingface_hub.HfApi)
-    owner, title = repo.split("/")[0], f"Language neurons: {model}"[:TITLE]
+    owner, title = repo.split("/")[0], f"Language neurons: {model}"
+    if len(title) > TITLE:
+        title = f"{title[: TITLE - KNOWN - 1]} {digest(model, KNOWN)}"
     what = f"collection {title!r} of {owner}"
 
     def slug() -> str:
