@@ -141,6 +141,9 @@ def test_neurons_are_found_and_steer(tiny, tmp_path, capsys, monkeypatch):
         ({"--parameter": "rate=2"}, ["rate", "2"]),
         ({"--parameter": "rate"}, ["name=value"]),
         ({"--control": "lyer"}, ["--control", "frequency"]),
+        ({"--output": "docs"}, ["docs: the folder holds other files", "adding.md"]),
+        ({"--output": "n.parquet"}, ["n.parquet: neurons are written as a folder"]),
+        ({"--statistics": "docs"}, ["docs: the folder holds other files"]),
     ],
 )
 def test_mistakes_of_find_end_in_words_before_a_model_is_loaded(tiny, change, words, capsys):

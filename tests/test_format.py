@@ -299,6 +299,10 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, neurons, statistics, sa
     with pytest.raises(InputError, match="a file of this name is there"):
         neurons.save(tmp_path / "notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(InputError, match="holds statistics, not neurons; name a new one"):
+        neurons.save(saved / "s")
+    with pytest.raises(InputError, match="n.parquet: neurons are written as a folder"):
+        neurons.save(tmp_path / "n.parquet")
     # In place of statistics of two languages: the file of the other one is gone.
     shutil.copytree(saved / "s", tmp_path / "s")
     ln.Statistics({"aa": statistics["aa"]}).save(tmp_path / "s")

@@ -121,9 +121,14 @@ def find(
     """
     import langneurons as api
     from langneurons.reporting.tables.write import to_markdown
+    from langneurons.sharing.folder import check_free
 
     texts = _texts(text, [code.strip() for code in languages.split(",") if code.strip()])
     given, needs = _method(method, parameter or ())
+    random = None if control is None else output.with_name(f"{output.name}-control")
+    for folder, kind in ((output, "neurons"), (random, "neurons"), (statistics, "statistics")):
+        if folder is not None:
+            check_free(folder, kind)
     measured = api.collect(api.load(model, device=device), texts, **needs)
     if statistics is not None:
         measured.save(statistics)
@@ -131,10 +136,9 @@ def find(
     neurons.save(output)
     print(to_markdown(_counted(neurons, measured)))
     print(f"{neurons.unique} neurons of {neurons.n_layers * neurons.d_mlp}: {output}")
-    if control is not None:
-        path = output.with_name(f"{output.name}-control")
-        neurons.control(control.value).save(path)
-        print(f"as many random neurons (match: {control.value}): {path}")
+    if control is not None and random is not None:
+        neurons.control(control.value).save(random)
+        print(f"as many random neurons (match: {control.value}): {random}")
 
 
 def _method(method: str, parameters: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

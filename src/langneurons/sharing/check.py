@@ -79,18 +79,27 @@ def _file(path: Path, header: Origin, shown: Path | None = None) -> str:
 
 def _table(path: Path) -> str:
     """Return the lines of a neuron table of the graph."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
     frame, metadata = read_parquet(path)
-    if not {"lang", "layer", "neuron"} <= set(frame.columns):
-        raise InputError(damaged(path, "it is not a neuron table: no lang, layer and neuron"))
+    lacking = {"lang", "layer", "neuron", "score"} - set(frame.columns)
+    lacking |= {"languages", "n_layers", "d_mlp"} - set(metadata)
+    if lacking:
+        raise InputError(
+            damaged(path, f"not a neuron table: it lacks {', '.join(sorted(lacking))}")
+        )
     counts = frame.groupby("lang").size().reindex(metadata["languages"], fill_value=0)
     header = neurons.neurons_header(frame, {"model": "not named"} | metadata, str(path))
     for lang, own in frame.groupby("lang"):
         columns = {name: own[name].to_numpy() for name in (*neurons.PLACE, *header.columns)}
         neurons.check_neurons(f"{path}: {lang}", columns, header)
-    return _lines(path, header, {lang: int(number) for lang, number in counts.items()}, "neurons")
+    sizes = {lang: int(number) for lang, number in counts.items()}
+    return _lines(path, header, sizes, "neurons", by="")
 
 
-def _lines(path: Path, header: Origin, sizes: dict[str, int], unit: str) -> str:
+def _lines(
+    path: Path, header: Origin, sizes: dict[str, int], unit: str, by: str | None = None
+) -> str:
     width = f"{header.n_layers} layers x {header.width}"
     revision = f" at {header.revision}" if header.revision else ""
     listed = ", ".join(f"{lang} {number:,}" for lang, number in sizes.items())
@@ -99,5 +108,7 @@ def _lines(path: Path, header: Origin, sizes: dict[str, int], unit: str) -> str:
     if method is not None:
         lines.append(f"  method: {method}")
     lines.append(f"  {unit}: {listed}")
-    lines.append(f"  written by: {header.library}")
+    by = header.library if by is None else by
+    if by:
+        lines.append(f"  written by: {by}")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from langneurons.sharing.card import (
 from langneurons.sharing.headers import Origin
 from langneurons.sharing.tensors import check_start
 
+FILES = (".safetensors", ".parquet", ".pth")  # suffixes that no folder has
 Body = Callable[[bool], list[str]]  # whether there is a picture -> lines
 
 
@@ -41,7 +42,7 @@ def write_folder(
         InputError: The folder holds something else.
     """
     folder = Path(folder)
-    _check_free(folder)
+    check_free(folder, header.kind)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -54,19 +55,31 @@ def write_folder(
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _check_free(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier shared folder."""
+def check_free(folder: str | os.PathLike[str], kind: str) -> None:
+    """Refuse a folder to write to that holds anything but an earlier shared folder of its kind.
+
+    Raises:
+        InputError: It does, it is a file, or its name is that of a file.
+    """
+    folder = Path(folder)
+    if folder.suffix in FILES:
+        raise InputError(
+            f"{folder}: {kind} are written as a folder; name one without {folder.suffix}."
+            " `langneurons convert` makes .parquet and .pth files of neurons."
+        )
     if folder.is_file():
         raise InputError(f"{folder}: a file of this name is there; name a new folder.")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     try:
-        read_card(folder / CARD)
+        there = read_card(folder / CARD)[0].kind
     except ValueError:
         names = sorted(one.name for one in folder.iterdir())[:5]
         raise InputError(
             f"{folder}: the folder holds other files ({', '.join(names)}); name a new one."
         ) from None
+    if there != kind:
+        raise InputError(f"{folder}: the folder holds {there}, not {kind}; name a new one.")
 
 
 def _replace(made: Path, folder: Path) -> None:
