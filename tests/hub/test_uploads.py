@@ -249,10 +249,14 @@ def settings(commit, **more):
     return {"method": "published", "repo": "owner/neurons", "revision": commit} | more
 
 
+def job(selection, needed=("aa",)):
+    return {"selection": selection, "needed": list(needed)}
+
+
 def test_the_job_keeps_shared_neurons_and_masks_as_one_file(writer, neurons, manifest, tmp_path):
     commit = neurons.push_to_hub("owner/neurons")
     target = tmp_path / "mask.safetensors"
-    assert prepare_mask(settings(commit), manifest, target) == neurons.unique
+    assert prepare_mask(job(settings(commit)), manifest, target) == neurons.unique
     assert (
         target.read_bytes() == writer.repositories["models", "owner/neurons"].commits[commit][NAME]
     )
@@ -260,7 +264,7 @@ def test_the_job_keeps_shared_neurons_and_masks_as_one_file(writer, neurons, man
     mask = (tmp_path / "m.pth").read_bytes()
     writer.add("models", "owner/neurons", {"tiny/m.pth": mask}, "5" * 40)
     given = settings("5" * 40, file="tiny/m.pth", languages=["aa", "bb"])
-    assert prepare_mask(given, manifest, target) == neurons.unique
+    assert prepare_mask(job(given), manifest, target) == neurons.unique
     back = shared_table(target)
     assert back.frame["score"].isna().all() and back.metadata["method"] == "imported"
     columns = ["lang", "layer", "neuron"]
@@ -276,6 +280,7 @@ def test_the_job_refuses_another_model_in_words(writer, neurons, manifest, tmp_p
     whole = read_json(manifest)
     for change, more, words in (
         ({"n_layers": 3}, {}, r"neurons of 2 layers x 48; the model owner/tiny has 3 x 48"),
+        ({}, {}, "no neurons of zh; there are those of aa, bb. Use the selection on other"),
         ({"revision": "8" * 40}, {}, "neurons of revision '7777.*here it is '8888"),
         ({"tokenizer_hash": "x"}, {}, "tokenizer_hash"),
         (
@@ -290,15 +295,17 @@ def test_the_job_refuses_another_model_in_words(writer, neurons, manifest, tmp_p
     ):
         write_json(manifest, copy.deepcopy(whole) | change)
         with pytest.raises(ValueError, match=words):
-            prepare_mask(settings(commit) | more, manifest, target)
+            prepare_mask(job(settings(commit) | more, ("aa", "zh")), manifest, target)
     assert not target.exists()
     # The same model under another name: the key `model` names it as the file does.
     write_json(manifest, whole | {"source": whole["source"] | {"repo": "a/b"}, "revision": "9"})
-    assert prepare_mask(settings(commit, model="owner/tiny"), manifest, target) == neurons.unique
+    assert (
+        prepare_mask(job(settings(commit, model="owner/tiny")), manifest, target) == neurons.unique
+    )
     torch.save([[np.float64]], tmp_path / "bad.pth")
     writer.add("models", "owner/masks", {"m.pth": (tmp_path / "bad.pth").read_bytes()}, "6" * 40)
     with pytest.raises(ValueError, match="objects other than tensors"):
-        prepare_mask(settings("6" * 40) | masked | {"revision": "6" * 40}, manifest, target)
+        prepare_mask(job(settings("6" * 40) | masked | {"revision": "6" * 40}), manifest, target)
 
 
 def test_published_neurons_of_the_hub_are_a_selection_of_the_graph(writer, tmp_path):

@@ -21,13 +21,14 @@ from langneurons.sharing.neurons import NAME, neurons_header, write_neurons
 def prepare_mask(settings: Mapping[str, Any], manifest: str | Path, target: str | Path) -> int:
     """Write the published neurons of a repository for one model; return their number.
 
-    settings: the keys of the selection; manifest: of the prepared model.
+    settings: `selection`, its keys, and `needed`, the languages of the sets it is used on;
+    manifest: of the prepared model.
 
     Raises:
         ValueError: The repository holds no such neurons, or those of another model, revision,
-            tokenizer or size.
+            tokenizer or size, or of other languages.
     """
-    chosen = Published.model_validate(settings)
+    chosen = Published.model_validate(settings["selection"])
     own = read_json(manifest)
     entry = ModelEntry.model_validate({"source": own["source"]})
     own["model"] = source_name(entry.source)
@@ -37,6 +38,12 @@ def prepare_mask(settings: Mapping[str, Any], manifest: str | Path, target: str 
         raise InputError(
             f"{what}: neurons of {table.n_layers} layers x {table.d_mlp}; the model"
             f" {own['model']} has {own['n_layers']} x {own['d_mlp']}. They are of another model."
+        )
+    lacking = sorted(set(settings["needed"]) - set(table.languages))
+    if lacking:
+        raise InputError(
+            f"{what}: no neurons of {', '.join(lacking)}; there are those of"
+            f" {', '.join(table.languages)}. Use the selection on other `language_sets`."
         )
     write_neurons(target, table.frame, neurons_header(table.frame, table.metadata, what))
     return table.unique

@@ -42,11 +42,13 @@ def _fetched(config: Config) -> list[Cell]:
 
 
 def _mask(config: Config, model: str, selection: str) -> dict[str, Any]:
-    """Return what the published neurons of a model are."""
+    """Return what the published neurons of a model are, and the languages that they must have."""
     found = config.selections[selection].identity()
     if found.get("file"):
         found["file"] = found["file"].replace("{model}", model)
-    return found
+    sets = [langset for langset, name in config.cells(model) if name == selection]
+    needed = {lang for langset in sets for lang in config.language_sets[langset]}
+    return {"selection": found, "needed": sorted(needed)}
 
 
 PREPARE_MASK = Stage(
