@@ -23,6 +23,7 @@ rule all:
         table_files(),
         figure_files(),
         report_files(),
+        browser_files(),
         final_files(),
 
 
@@ -63,3 +64,4 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/browser.smk"

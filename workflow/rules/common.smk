@@ -18,6 +18,7 @@ from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
 from langneurons.jobs.parameters import stage as stage_parameters
 from langneurons.jobs.stages import STAGES
+from langneurons.jobs.stages.browser import browsed
 from langneurons.reporting.families import FAMILIES, table_families, table_jobs
 from langneurons.reporting.kinds import (
     KINDS,
@@ -195,6 +196,14 @@ def figure_files():
 def report_files():
     """Return the results page."""
     return [f"results/reports/{PAPER}.html"]
+
+
+def browser_files():
+    """Return the pages of neurons: one of each model and language set."""
+    return [
+        f"results/browser/{PAPER}/{cell['model']}/{cell['langset']}/index.html"
+        for cell in STAGES["describe_neurons"].cells(cfg)
+    ]
 
 
 onstart:

@@ -49,6 +49,20 @@ def selection_code(wc):
     return code("select_neurons.py", own)
 
 
+def browsed_tables(wc):
+    """Return the neuron tables whose neurons get pages, in the configuration's order."""
+    names = browsed(cfg, wc.model)[wc.langset]
+    return [f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in names]
+
+
+def set_tables(wc):
+    """Return every neuron table of a language set."""
+    names = [name for langset, name in cfg.cells(wc.model) if cfg.directory(langset) == wc.langset]
+    return [
+        f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in dict.fromkeys(names)
+    ]
+
+
 def heldout_inputs(wc):
     """Return the corpora of every language of a set."""
     return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]

@@ -387,6 +387,49 @@ def check_generation(config: Config) -> None:
                 raise unknown(f"{path}.questions", lang, what, mini_languages(QUESTIONS))
 
 
+def check_browser(config: Config) -> None:
+    """Refuse pages of neurons of nothing, and links without a place for the neuron."""
+    entry = config.browser
+    if entry is None:
+        return
+    for name in entry.selections or ():
+        if name not in config.selections:
+            raise unknown("browser.selections", name, "selection", config.selections)
+    check_doubled("browser.selections", entry.selections or ())
+    check_sets(config, "browser", entry.language_sets)
+    chosen = [
+        name
+        for name, selection in config.selections.items()
+        if (name in entry.selections if entry.selections else selection.method != "random")
+    ]
+    pairs = [pair for model in config.models for pair in config.cells(model)]
+    found = [
+        name
+        for langset, name in pairs
+        if name in chosen and (entry.language_sets is None or langset in entry.language_sets)
+    ]
+    if not found:
+        raise ConfigError(
+            "browser: none of its selections is made on one of its language sets, so there would be"
+            f" no page. Selections: {', '.join(chosen) or 'none'}; made are"
+            f" {', '.join(sorted({f'{name} on {langset}' for langset, name in pairs}))}."
+        )
+    if entry.site not in config.statistics.sites:
+        raise ConfigError(
+            f"browser.site: {entry.site!r} is not among statistics.sites"
+            f" ({', '.join(config.statistics.sites)})."
+        )
+    for model, link in entry.links.items():
+        if model not in config.models:
+            raise unknown("browser.links", model, "model", config.models)
+        path = f"browser.links.{model}"
+        if not link.startswith(("https://", "http://")):
+            raise ConfigError(f"{path}: {link!r} is not an address; it begins with https://.")
+        for word in ("{layer}", "{neuron}"):
+            if word not in link:
+                raise ConfigError(f"{path}: {link!r} lacks {word}, so it names no neuron.")
+
+
 def _check_text(config: Config, path: str, entry: FinetuneEntry) -> None:
     """Refuse text in a language without a corpus, and more of it than is packed."""
     if entry.language not in config.language_names():

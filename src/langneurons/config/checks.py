@@ -10,6 +10,7 @@ from langneurons.config.check_names import (
     check_selections,
 )
 from langneurons.config.check_stages import (
+    check_browser,
     check_finetunings,
     check_generation,
     check_interventions,
@@ -89,6 +90,7 @@ def check(config: Config) -> None:
     check_tasks(config)
     check_finetunings(config)
     check_generation(config)
+    check_browser(config)
     check_mini(config)
     check_use(config)
     check_figures(config)

@@ -19,6 +19,7 @@ from langneurons.evaluation.generation_settings import (
     LensConfig,
 )
 from langneurons.evaluation.lss_settings import LssConfig
+from langneurons.evaluation.neuron_settings import BrowserConfig
 from langneurons.evaluation.settings import (
     PerplexityConfig,
     RuntimeConfig,
@@ -90,6 +91,7 @@ class Config(Frozen):
         None, description="Left out: no fallback under cumulative deactivation."
     )
     lens: LensConfig | None = Field(None, description="Left out: no logit lens.")
+    browser: BrowserConfig | None = Field(None, description="Left out: no pages of single neurons.")
     results: ResultsConfig = Field(
         default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."
     )

@@ -109,6 +109,12 @@ def page(config: Config, **_: str) -> dict[str, Any]:
     }
 
 
+def browser(config: Config, model: str, langset: str) -> dict[str, Any]:
+    """Return what the pages of neurons take: labels, and where else a neuron has a page."""
+    links = {} if config.browser is None else config.browser.links
+    return {"labels": labels(config), "link": links.get(model, "")}
+
+
 def _adapter_fields(config: Config) -> dict[str, dict[str, str | None]]:
     """Return of each adapter its fine-tuning, choice, selection, set folder and target."""
     found = {name: one for model in config.models for name, one in config.adapters(model).items()}
@@ -121,4 +127,5 @@ SHOWING: dict[str, Callable[..., dict[str, Any]]] = {
     "draw_figures": draw_figures,
     "name_figures": name_figures,
     "page": page,
+    "write_browser": browser,
 }

@@ -16,6 +16,9 @@ LAYOUTS = {
     "neurons": "results/{model}/neurons/{langset}/{selection}.parquet",
     "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",
     "steering": "results/{model}/lss/{variant}/{langset}/{selection}.parquet",
+    "contexts": "results/{model}/browser/{langset}/contexts.parquet",
+    "written": "results/{model}/browser/{langset}/written.parquet",
+    "costs": "results/{model}/browser/{langset}/costs.parquet",
     "curves": "results/{model}/adapters/{variant}/{adapter}/curves.parquet",
     "evaluation": "results/{model}/evaluation/{variant}/{adapter}/{task}/{lang}.parquet",
     "generation": "results/{model}/judged/{analysis}/{variant}/{langset}/{selection}"

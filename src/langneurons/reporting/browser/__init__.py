@@ -1,0 +1,1 @@
+"""The pages of single neurons: a folder that opens from disk."""
