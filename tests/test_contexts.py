@@ -21,16 +21,16 @@ def activations(model: LanguageModel, part: Part, site: str) -> np.ndarray:
     """Return every chosen activation, one block at a time: (block, place, neuron), NaN at pads."""
     found = np.full((*part.tokens.shape, sum(map(len, CHOSEN))), np.nan, np.float32)
     for block, length in enumerate(part.lengths):
-        seen = {}
-        handles = []
+        seen, handles = {}, []
         for layer in range(2):
+            down, act = model.sites.down[layer], model.sites.act[layer]
             if site == "act":
-                handle = model.sites.act[layer].register_forward_hook(
-                    lambda _m, _i, output, layer=layer: seen.__setitem__(layer, output)
+                handle = act.register_forward_hook(
+                    lambda _m, _i, output, at=layer, seen=seen: seen.__setitem__(at, output)
                 )
             else:
-                handle = model.sites.down[layer].register_forward_pre_hook(
-                    lambda _m, inputs, layer=layer: seen.__setitem__(layer, inputs[0])
+                handle = down.register_forward_pre_hook(
+                    lambda _m, inputs, at=layer, seen=seen: seen.__setitem__(at, inputs[0])
                 )
             handles.append(handle)
         with torch.inference_mode():
