@@ -34,7 +34,7 @@ const LN = (() => {
   const words = text => new Uint16Array(bytes(text).buffer);
   const percent = share => (share >= 0.0995 ? Math.round(100 * share) : (100 * share).toFixed(1)) + " %";
   const number = value => value === null || value === undefined ? "–" : value.toLocaleString("en", { maximumFractionDigits: 3 }).replace("-", "−");
-  const signed = value => (value > 0 ? "+" : "") + number(value);
+  const signed = value => (value >= 0.0005 ? "+" : "") + value.toFixed(3).replace("-0.000", "0.000").replace("-", "−");
   const name = place => `${Math.floor(place / data.width)}.${place % data.width}`;
   const family = language => `var(--c${data.families.indexOf(language.family) % 7})`;
   const plural = (count, one) => `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
@@ -398,7 +398,7 @@ const LN = (() => {
       for (const tab of tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.code === one.code));
       box.replaceChildren(...found.contexts[one.code].map(([value, peak, pieces, strengths]) => el("div", { class: "context" },
         el("span", { class: "value" }, number(value)),
-        el("p", { lang: one.code, dir: one.direction }, ...pieces.map((piece, i) => strengths[i] === "0" && i !== peak ? piece : el("span", { class: i === peak ? "peak" : null, style: `--s:${strengths[i]}` }, piece))))));
+        el("p", { lang: one.code, dir: one.direction }, ...pieces.map((piece, i) => i ? piece : piece.trimStart()).map((piece, i) => strengths[i] === "0" && i !== peak ? piece : el("span", { class: i === peak ? "peak" : null, style: `--s:${strengths[i]}` }, piece))))));
     };
     for (const k of known) tabs.append(el("button", { type: "button", role: "tab", "data-code": data.languages[k].code, title: data.languages[k].name, onclick: () => { state.tab = data.languages[k].code; write(); show(k); } }, data.languages[k].name));
     show(wanted);
