@@ -65,8 +65,14 @@ CODE = "\nADDED = 1\n"
 SRC = "src/langneurons"
 # Two sets (en vi hi; en zh), five neuron tables, three protocols (perplexity and evaluation differ
 # under each, training and rows under two), two plain tasks, one on three adapters.
-# What follows from the neurons of `lape`: texts on one set under two protocols' points.
-WRITTEN = {"force_language": 2, "fall_back": 2, "judge_texts": 4, "read_layers": 2}
+# What follows from the neurons of `lape`: texts on one set under two protocols' points, and pages.
+WRITTEN = {
+    "force_language": 2,
+    "fall_back": 2,
+    "judge_texts": 4,
+    "read_layers": 2,
+    "describe_neurons": 1,
+}
 EDITS = {
     "comment": (appended(f"{SRC}/activations/statistics.py", "\n# A comment.\n"), NONE),
     "docstring": (replaced(f"{SRC}/activations/collect.py", '"""', '"""Said otherwise. '), NONE),
@@ -128,6 +134,7 @@ EDITS = {
             "fall_back": 2,
             "judge_texts": 4,
             "read_layers": 4,
+            "describe_neurons": 1,
         },
     ),
     "number format of the model": (
@@ -143,6 +150,7 @@ EDITS = {
             "fall_back": 2,
             "judge_texts": 4,
             "read_layers": 4,
+            "describe_neurons": 1,
         },
     ),
     "remove a language of a set": (
@@ -160,6 +168,7 @@ EDITS = {
             "fall_back": 2,
             "judge_texts": 4,
             "read_layers": 2,
+            "describe_neurons": 1,
         },
     ),
     "LoRA rank": (
@@ -207,6 +216,12 @@ EDITS = {
         {"fall_back": 2, "judge_texts": 2},
     ),
     "which tokens are a language's": (setting("lens.purity", 0.8), {"read_layers": 4}),
+    "more contexts of a neuron": (setting("browser.contexts", 3), {"describe_neurons": 1}),
+    "a link to pages elsewhere": (
+        setting("browser.links", {"tiny": "https://example.org/{layer}/{neuron}"}),
+        NONE,
+    ),
+    "the page of neurons": (appended(f"{SRC}/reporting/browser/records.py", CODE), NONE),
     "overlap by family": (setting("results.group_by", "family"), NONE),
 }
 

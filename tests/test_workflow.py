@@ -117,6 +117,13 @@ CONFIG = {
         "languages": ["en", "vi"],
         "limit": 2,
     },
+    "browser": {
+        "selections": ["lape", "prob"],
+        "language_sets": ["three"],
+        "contexts": 2,
+        "words": 3,
+        "zeroed": 1,
+    },
     "results": {
         "bootstrap": 100,
         "published": "config/published/mondal2025.yaml",

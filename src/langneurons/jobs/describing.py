@@ -98,4 +98,4 @@ def _costs(
 ) -> pd.DataFrame:
     """Return the NLL of every language's documents, untouched and without each neuron alone."""
     plans = {f"{layer}.{neuron}": zeroing(layer, neuron) for layer, neuron in neurons}
-    return measure(run, corpora, plans, heldout)
+    return measure(run, corpora, {"zero": plans}, heldout)
