@@ -16,7 +16,9 @@ import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
+from xml.sax.saxutils import escape
 
 import matplotlib
 import numpy as np
@@ -41,17 +43,22 @@ MAX_ADAPTERS = 4  # adapters up to which task scores are drawn as points with in
 MAX_NUMBERED = 21  # rows or columns up to which cells hold their numbers
 
 
-CELL = 0.44  # inches, side of a numbered cell
+TARGET = 12  # points around a mark in which a pointer meets it
+PAGE = 7.2  # inches, the text width of a page; no figure is wider, so its letters keep their size
+CELL, LEAST = 0.36, 0.297  # inches, side of a numbered cell: usual, and where its number just fits
+GAP = 0.18  # inches between panels
+NAMES = 1.05  # inches that the names of rows take
 STYLE: Any = {
     "font.family": FAMILY,
     "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "figure.titlesize": 10,
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "figure.titlesize": 8.5,
     "axes.linewidth": 0.6,
     "axes.unicode_minus": True,
     "svg.hashsalt": "langneurons",
@@ -60,30 +67,86 @@ STYLE: Any = {
 }
 
 
+class Sheet(Figure):
+    """A figure whose marks say their values: `tips` are text by axes and place in its data."""
+
+    def __init__(self, *given: Any, **named: Any):
+        super().__init__(*given, **named)
+        self.tips: list[tuple[Axes, tuple[float, float, float, float], str]] = []
+
+    def spots(self) -> list[tuple[float, float, float, float, str]]:
+        """Return each tip with its place in points from the upper left: x, y, width, height."""
+        found, scale = [], 72 / self.dpi
+        total = self.get_figheight() * 72
+        for axis, (x, y, width, height), text in self.tips:
+            corners = [(x, y), (x + width, y + height)]
+            (left, low), (right, high) = axis.transData.transform(corners) * scale
+            left, right, low, high = *sorted((left, right)), *sorted((low, high))
+            # What has no extent, such as a point, gets room for a pointer.
+            if width == 0:
+                left, right = left - TARGET / 2, right + TARGET / 2
+            if height == 0:
+                low, high = low - TARGET / 2, high + TARGET / 2
+            found.append((left, total - high, right - left, high - low, text))
+        return found
+
+
+def add_tip(axis: Axes, x: float, y: float, text: str, width: float = 0, height: float = 0) -> None:
+    """Let a mark at x, y (data) say something; width and height (data) are 0 of a point."""
+    figure = axis.get_figure()
+    if isinstance(figure, Sheet):
+        figure.tips.append((axis, (x, y, width, height), text))
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """Return a number and its interval as a tip says them."""
+    text = f"{value:.{digits}f}"
+    if low == low and high == high:
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _titled(svg: str, spots: Sequence[tuple[float, float, float, float, str]]) -> str:
+    """Return an SVG in which rectangles above the marks hold what a pointer is told."""
+    if not spots:
+        return svg
+    rows = [
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">'
+        f"<title>{escape(text)}</title></rect>"
+        for x, y, width, height, text in spots
+    ]
+    group = f'<g class="tips" fill="none" pointer-events="all">{"".join(rows)}</g>\n'
+    body, end, rest = svg.rpartition("</svg>")
+    return f"{body}{group}{end}{rest}"
+
+
 @contextmanager
 def canvas(
     stem: str | os.PathLike, width: float, height: float, title: str = "", note: str = ""
-) -> Iterator[Figure]:
+) -> Iterator[Sheet]:
     """Yield a figure of the given inches; save it as stem.svg and stem.png afterwards."""
     with matplotlib.rc_context(STYLE):
-        columns = max(20, int(width * 11))
+        columns = max(20, int(width * 13))
         title, note = one_line(title), one_line(note)
         title, note = textwrap.fill(title, columns), textwrap.fill(note, int(columns * 1.15))
         lines = (title.count("\n") + 1 if title else 0) + (note.count("\n") + 1 if note else 0)
-        figure = Figure(figsize=(width, height + 0.18 * lines), layout="constrained")
+        figure = Sheet(figsize=(width, height + 0.15 * lines), layout="constrained")
         FigureCanvasAgg(figure)
         engine: Any = figure.get_layout_engine()
         engine.set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.04)
         if title:
             figure.suptitle(title)
         if note:
-            figure.supxlabel(note, fontsize=8, color="0.25")
+            figure.supxlabel(note, fontsize=7, color="0.25")
         yield figure
         letter(figure)
         metadata = {"svg": {"Date": None}, "png": {"Software": None}}
         for kind in ("svg", "png"):
             with atomic(f"{os.fspath(stem)}.{kind}") as temporary:
                 figure.savefig(temporary, format=kind, dpi=200, metadata=metadata[kind])
+                if kind == "svg":
+                    text = temporary.read_text(encoding="utf-8")
+                    temporary.write_text(_titled(text, figure.spots()), encoding="utf-8")
 
 
 def rows_and_columns(number: int, most: int) -> tuple[int, int]:
@@ -109,7 +172,7 @@ def name_of(lang: str, names: Mapping[str, str] | None) -> str:
 def extra_width(labels: Iterable[object], most: int = 40, usual: int = 8) -> float:
     """Return the inches that the longest label takes beyond a usual one, in lines of `most`."""
     lines = (line for label in labels for line in textwrap.wrap(one_line(label), most))
-    return 0.09 * max(0, max(map(len, lines), default=0) - usual)
+    return 0.062 * max(0, max(map(len, lines), default=0) - usual)
 
 
 def with_names(frame: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
@@ -230,10 +293,12 @@ def draw_cells(
     norm: Normalize,
     text: np.ndarray | None = None,
     weak: np.ndarray | None = None,
+    tips: np.ndarray | None = None,
 ) -> None:
     """Draw a frame as cells with its index and columns as labels; `text` fills the cells.
 
-    With `weak` (bool), cells that are not weak are bold, and weak ones in italics.
+    With `weak` (bool), cells that are not weak are bold, and weak ones in italics. `tips` are what
+    a pointer is told of each cell, after its row and column; left out: its value.
     """
     values = np.ma.masked_invalid(frame.to_numpy(np.float64))
     axis.imshow(values, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
@@ -247,6 +312,7 @@ def draw_cells(
     axis.tick_params(which="minor", length=0)
     if max((len(str(label)) for label in frame.columns), default=0) > 4:
         axis.tick_params(axis="x", labelrotation=90)
+    _cell_tips(axis, frame, tips)
     if text is None:
         return
     for (row, column), label in np.ndenumerate(text):
@@ -260,10 +326,20 @@ def draw_cells(
             label,
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=7,
             color="black" if bad else _ink(cmap, norm, float(values[row, column])),
             **face,
         )
+
+
+def _cell_tips(axis: Axes, frame: pd.DataFrame, tips: np.ndarray | None) -> None:
+    """Let every cell that has a value say its row, column, and value or tip."""
+    for (row, column), value in np.ndenumerate(frame.to_numpy(np.float64)):
+        if math.isnan(value):
+            continue
+        said = f"{value:.4g}".replace("-", "\N{MINUS SIGN}") if tips is None else tips[row, column]
+        names = [one_line(label) for label in (frame.index[row], frame.columns[column])]
+        add_tip(axis, column - 0.5, row - 0.5, f"{' → '.join(names)}: {said}", 1, 1)
 
 
 def colour_map(name: str) -> Colormap:
@@ -276,9 +352,39 @@ def is_numbered(frame: pd.DataFrame) -> bool:
     return max(frame.shape) <= MAX_NUMBERED
 
 
-def inches_of(n: int) -> float:
-    """Return the inches that n rows or columns of a heat map take."""
-    return n * (CELL if n <= MAX_NUMBERED else 0.24)
+@dataclass(frozen=True)
+class Layout:
+    """How matrices stand on a page: rows and columns of panels, and inches.
+
+    across and down are of one matrix; width and height are of all, without title and note.
+    """
+
+    rows: int
+    columns: int
+    across: float
+    down: float
+    width: float
+    height: float
+
+
+def layout_of(frames: Sequence[pd.DataFrame], most: int = 99, names: float = NAMES) -> Layout:
+    """Return how matrices of like size stand on a page, at most `most` side by side.
+
+    names: inches that the names of rows take, once. Below stand the names of columns and a scale.
+    """
+    n, tall = (max(frame.shape[axis] for frame in frames) for axis in (1, 0))
+    numbered = max(n, tall) <= MAX_NUMBERED
+    least, usual = (LEAST, CELL) if numbered else (0.1, 0.17)
+    room = PAGE - names - 0.1
+    fit = int((room + GAP) / (max(n * least, 1.5) + GAP))
+    rows, columns = rows_and_columns(len(frames), max(1, min(fit, most)))
+    widest = (room - (columns - 1) * GAP) / columns
+    across = max(1.5, min(n * usual, widest))
+    cell = across / n
+    down = max(0.8, tall * max(0.8 * cell, 0.12))
+    heads = 0.3 + 0.055 * min(24, max(len(str(c)) for frame in frames for c in frame.columns) + 8)
+    width = min(PAGE, max(3.5, names + 0.1 + columns * across + (columns - 1) * GAP))
+    return Layout(rows, columns, across, down, width, rows * (down + heads + 0.3) + 0.55)
 
 
 def add_colour_bar(
@@ -288,13 +394,16 @@ def add_colour_bar(
     norm: Normalize,
     label: str,
     extend: str = "neither",
+    beside: bool = False,
 ) -> Colorbar:
-    """Draw the colour scale of some panels beside them, and return it."""
+    """Draw the colour scale of some panels below them, or beside; return it."""
     mappable = ScalarMappable(norm=norm, cmap=cmap)
-    label = "\n".join(textwrap.fill(line, 40) for line in label.split("\n"))
-    bar = figure.colorbar(
-        mappable, ax=axes, label=label, fraction=0.05, pad=0.02, aspect=30, extend=extend
-    )
+    label = "\n".join(textwrap.fill(line, 40 if beside else 90) for line in label.split("\n"))
+    place: dict[str, Any] = {"location": "right", "aspect": 25, "pad": 0.02}
+    if not beside:
+        single = isinstance(axes, Axes) or len(axes) == 1
+        place = {"location": "bottom", "aspect": 30 if single else 50, "pad": 0.02}
+    bar = figure.colorbar(mappable, ax=axes, label=label, fraction=0.05, extend=extend, **place)
     bar.outline.set_linewidth(0.4)
     return bar
 

@@ -18,12 +18,13 @@ from langneurons.reporting.figures.canvas import (
     add_colour_bar,
     add_legend,
     add_panels,
+    add_tip,
     canvas,
     colour_map,
     count_of,
     draw_cells,
-    inches_of,
     is_numbered,
+    layout_of,
     name_of,
     plain_axes,
     rows_and_columns,
@@ -74,23 +75,23 @@ def draw_forcing(
         for name, pairs in selections
         for value, what in values
     ]
-    first = frames[0][1]
-    across, down = max(2.4, inches_of(first.shape[1])), max(2.0, 0.8 * inches_of(first.shape[0]))
-    size = (3 * (across + 0.6) + 2.4, len(selections) * (down + 1.8))
+    page = layout_of([with_names(frame, names) for _, frame in frames], most=3)
     colours, norm = colour_map("cividis"), Normalize(0, 100)
     asked = count_of((one for _, pairs in selections for one in pairs["n"]), "questions")
     note = (
         f"Per cent of answers, {asked} per cell. Diagonal: the question's own language is forced."
     )
-    with canvas(stem, *size, title, note) as figure:
-        axes = add_panels(figure, len(selections), 3, len(frames))
+    with canvas(stem, page.width, page.height, title, note) as figure:
+        axes = add_panels(figure, page.rows, page.columns, len(frames))
         for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
             text = _percent(frame) if is_numbered(frame) else None
             draw_cells(axis, with_names(frame, names), colours, norm, text)
-            axis.set_title(wrapped(name, max(24, int(across * 9))))
+            axis.set_title(wrapped(name, max(24, int(page.across * 12))))
             axis.set_xlabel("target language")
-            if number % 3 == 0:
+            if number % page.columns == 0:
                 axis.set_ylabel("language of the question")
+            else:
+                axis.tick_params(labelleft=False)
         add_colour_bar(figure, axes, colours, norm, "answers in the target language (%)")
 
 
@@ -121,18 +122,17 @@ def draw_fallback(
         ]
         shown["degenerate"] = 100 * first["degenerate"].to_numpy()
         frames.append((name, shown))
-    widest = max(frame.shape[1] for _, frame in frames)
+    page = layout_of([frame for _, frame in frames], most=1, names=1.3)
     tallest = max(frame.shape[0] for _, frame in frames)
-    rows, columns = rows_and_columns(len(frames), max(1, int(18 // (inches_of(widest) + 1.8))))
-    size = (columns * (inches_of(widest) + 1.8) + 0.9, rows * (0.32 * tallest + 2.2))
+    height = page.rows * (0.2 * tallest + 1.5) + 0.6
     colours, norm = colour_map("cividis"), Normalize(0, 100)
     answers = count_of((one for _, table in selections for one in table["n"]), "answers")
     note = (
         f"{answers} per row. Columns: identified language (und: no letter); the last is the share"
         " of degenerate ones."
     )
-    with canvas(stem, *size, title, note) as figure:
-        axes = add_panels(figure, rows, columns, len(frames))
+    with canvas(stem, page.width, height, title, note) as figure:
+        axes = add_panels(figure, page.rows, 1, len(frames))
         for axis, (name, frame) in zip(axes, frames, strict=True):
             shown = frame.set_axis([name_of(lang, names) for lang in frame.columns], axis=1)
             draw_cells(axis, shown, colours, norm, _percent(frame))
@@ -156,12 +156,12 @@ def draw_lens(
     """
     layers = layers[layers["target"] == UNTOUCHED]
     langs = [lang for lang in order if lang in set(layers["lang"])]
-    rows, columns = rows_and_columns(len(langs), 5)
+    rows, columns = rows_and_columns(len(langs), 3)
     note = (
         f"Means over {count_of(layers['prompts'], 'prompts')} per language. Dotted, right axis:"
         " entropy in nats. Layer 0 is nearest to the input."
     )
-    with canvas(stem, 2.7 * columns + 1.8, 2.3 * rows + 0.5, title, note) as figure:
+    with canvas(stem, 1.9 * columns + 1.5, 1.8 * rows + 0.4, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(langs), sharex=True, sharey=True)
         highest = 1.05 * float(layers["entropy"].max())
         handles: list[Line2D] = []
@@ -180,6 +180,9 @@ def draw_lens(
                     label=label,
                 )
                 handles.append(line)
+                for _, one in own.iterrows():
+                    text = f"{name_of(lang, names)}, layer {one['layer']}, {label}: {one[key]:.3f}"
+                    add_tip(axis, one["layer"], one[key], text)
             _finish(axis, name_of(lang, names))
             right = axis.twinx()
             (line,) = right.plot(
@@ -213,7 +216,7 @@ def draw_lens_change(
         mean = part.groupby("layer")[["mass_own", "mass_target", "mass_english"]].mean()
         without = before.groupby(level="layer")[["mass_own", "mass_english"]].mean()
         frames.append((f"{selection}: {name_of(target, names)}", mean, without))
-    rows, columns = rows_and_columns(len(frames), 4)
+    rows, columns = rows_and_columns(len(frames), 3)
     prompts = count_of(
         touched.groupby(["selection", "target", "layer"])["prompts"].sum(), "prompts"
     )
@@ -221,7 +224,7 @@ def draw_lens_change(
         "Solid: neurons written; dashed: untouched. Means over the prompts of the other languages,"
         f" {prompts}."
     )
-    with canvas(stem, 3.1 * columns + 2.2, 2.5 * rows + 0.5, title, note) as figure:
+    with canvas(stem, 1.9 * columns + 1.5, 1.9 * rows + 0.4, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(frames), sharex=True, sharey=True)
         for axis, (name, mean, without) in zip(axes, frames, strict=True):
             for number, (key, label) in enumerate(CURVES[:3]):

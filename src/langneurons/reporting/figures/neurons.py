@@ -16,16 +16,19 @@ from matplotlib.ticker import MaxNLocator
 from langneurons.base.errors import present
 from langneurons.reporting.figures.canvas import (
     CELL,
+    NAMES,
     OKABE_ITO,
+    PAGE,
     add_colour_bar,
     add_legend,
     add_panels,
+    add_tip,
     canvas,
     colour_map,
     count_of,
     draw_cells,
-    inches_of,
     is_numbered,
+    layout_of,
     name_of,
     plain_axes,
     rows_and_columns,
@@ -36,6 +39,7 @@ from langneurons.reporting.figures.canvas import (
     wrapped,
 )
 from langneurons.reporting.labels import Labels
+from langneurons.reporting.lettering import one_line
 from langneurons.reporting.records import neuron_tables, statistics
 from langneurons.reporting.tables.neurons import (
     UNMEASURED,
@@ -63,9 +67,9 @@ def draw_neurons(
     """
     selections = list(dict.fromkeys(counts["selection"]))
     langs = [lang for lang in order if lang in set(counts["lang"])]
-    rows, columns = rows_and_columns(len(selections), 4)
-    width, height = 1.4 + 2.5 * columns, rows * (0.75 + 0.24 * len(langs))
-    with canvas(stem, max(4.5, width), height, title, note) as figure:
+    rows, columns = rows_and_columns(len(selections), 3)
+    width, height = 1.2 + 2.0 * columns, rows * (0.65 + 0.18 * len(langs))
+    with canvas(stem, max(3.5, width), height, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(selections), sharey=True)
         for number, (axis, selection) in enumerate(zip(axes, selections, strict=True)):
             own = counts[counts["selection"] == selection].set_index("lang")["neurons"]
@@ -77,7 +81,9 @@ def draw_neurons(
             for place, value in zip(places, own, strict=True):
                 if not math.isnan(value):
                     end = value + 0.02 * top
-                    axis.text(end, float(place), f"{int(value):,}", va="center", fontsize=8)
+                    axis.text(end, float(place), f"{int(value):,}", va="center", fontsize=7)
+                    text = f"{langs[place]}, {one_line(selection)}: {int(value):,} neurons"
+                    add_tip(axis, 0, place - 0.36, text, value, 0.72)
             axis.set_xlim(0, 1.3 * top)
             whole_ticks(axis.xaxis, top, 3)
             axis.set_title(wrapped(selection, 30))
@@ -121,7 +127,8 @@ def draw_overlap(
     with np.errstate(divide="ignore", invalid="ignore"):
         times = np.where(chance > 0, shared.to_numpy(np.float64) / chance, np.nan)
     np.fill_diagonal(times, np.nan)
-    side, cmap = max(2.4, inches_of(len(langs))), colour_map("cividis")
+    cmap = colour_map("cividis")
+    page = layout_of([with_names(shared, names)] * 3, most=2)
     pairs = chance[~np.eye(len(langs), dtype=bool)]
     note = read_on(table)
     if pairs.size:
@@ -149,17 +156,20 @@ def draw_overlap(
         ),
     )
     bars = ("neurons (square-root scale)", "Jaccard index (%)", "times chance (square-root scale)")
-    with canvas(stem, 3 * side + 5.6, side + 1.4, title, note) as figure:
-        axes = add_panels(figure, 1, 3, 3)
-        for axis, (frame, norm, shown, head), label in zip(axes, panels, bars, strict=True):
+    height = page.height + 0.5 * (page.rows - 1)  # each panel has a scale of its own
+    with canvas(stem, page.width, height, title, note) as figure:
+        axes = add_panels(figure, page.rows, page.columns, 3)
+        for number, (axis, (frame, norm, shown, head), label) in enumerate(
+            zip(axes, panels, bars, strict=True)
+        ):
             text = frame.map(shown).to_numpy() if is_numbered(frame) else None
             draw_cells(axis, with_names(frame, names), cmap, norm, text)
             axis.set_title(head)
             bar = add_colour_bar(figure, axis, cmap, norm, label)
             if frame is not jaccard:
-                whole_ticks(bar.ax.yaxis, upper_end(norm))
-        for axis in axes[1:]:
-            axis.tick_params(labelleft=False)
+                whole_ticks(bar.ax.xaxis, upper_end(norm))
+            if number % page.columns:
+                axis.tick_params(labelleft=False)
         if families is not None:
             for axis in axes:
                 _separate(axis, langs, borders, families)
@@ -188,7 +198,7 @@ def _separate(
     above = axis.secondary_xaxis("top")
     places = [(first + last - 1) / 2 for first, last in zip(edges, edges[1:], strict=False)]
     names = [families.get(langs[first]) or langs[first] for first in edges[:-1]]
-    above.set_xticks(places, names, rotation=90, fontsize=7.5)
+    above.set_xticks(places, names, rotation=90, fontsize=7)
     above.tick_params(length=0)
     above.spines[:].set_visible(False)
 
@@ -207,10 +217,12 @@ def draw_layers(
     distinct = distinct.reindex(range(table.n_layers), fill_value=0)
     cmap, norm = colour_map("cividis"), Normalize(0, max(1, int(counts.to_numpy().max(initial=0))))
     numbered = is_numbered(counts)
-    across = table.n_layers * (CELL if numbered else max(0.13, min(0.24, 9 / table.n_layers)))
-    below = max(0.9, len(langs) * 0.27)
+    room = PAGE - NAMES - 0.7
+    across = min(room, table.n_layers * (CELL if numbered else 0.2))
+    below = max(0.9, len(langs) * 0.21)
     counts.index = [name_of(lang, names) for lang in langs]
-    with canvas(stem, max(2.5, across) + 2.8, below + 1.9, title, read_on(table)) as figure:
+    width = NAMES + 0.7 + max(2.0, across)
+    with canvas(stem, width, below + 1.5, title, read_on(table)) as figure:
         profile, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1.0, below])
         profile.bar(range(table.n_layers), distinct, width=0.8, color="0.45")
         profile.set_ylabel("distinct\nneurons")
@@ -225,7 +237,7 @@ def draw_layers(
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.tick_params(axis="x", labelrotation=0)
         axis.set_xlabel("layer (0 is nearest to the input)")
-        bar = add_colour_bar(figure, axis, cmap, norm, "neurons")
+        bar = add_colour_bar(figure, axis, cmap, norm, "neurons", beside=True)
         whole_ticks(bar.ax.yaxis, upper_end(norm))
 
 
@@ -259,9 +271,9 @@ def draw_venn(
     """Draw one panel per triple of languages: counts in the seven regions of three circles."""
     if not triples:
         raise ValueError("no triples of languages to draw; name them under results.venn")
-    rows, columns = rows_and_columns(len(triples), 4)
+    rows, columns = rows_and_columns(len(triples), 3)
     note = f"Numbers are neurons; areas are not to scale. {read_on(table)}"
-    with canvas(stem, max(3.6, 2.9 * columns), 2.9 * rows, title, note) as figure:
+    with canvas(stem, max(3.5, 2.4 * columns), 2.4 * rows, title, note) as figure:
         for axis, triple in zip(
             add_panels(figure, rows, columns, len(triples)), triples, strict=True
         ):
@@ -274,9 +286,9 @@ def draw_venn(
                 label = f"{name_of(lang, names)}\n{int(mask.sum()):,}"
                 place = (x * 1.75, 1.24) if y > 0 else (0.0, -1.55)
                 up = "bottom" if y > 0 else "top"
-                axis.text(*place, label, ha="center", va=up, fontsize=8.5)
+                axis.text(*place, label, ha="center", va=up, fontsize=7)
             for key, number in venn_counts(masks).items():
-                axis.text(*_REGIONS[key], f"{number:,}", ha="center", va="center", fontsize=8.5)
+                axis.text(*_REGIONS[key], f"{number:,}", ha="center", va="center", fontsize=7)
             axis.set(xlim=(-1.75, 1.75), ylim=(-2.15, 1.85), aspect="equal")
             axis.axis("off")
 
@@ -304,7 +316,7 @@ def draw_activations(
     shades = ("#56B4E9", "#0072B2", "#003B5C")
     handles: list[Line2D] = []
     rows, columns = rows_and_columns(len(models), 3)
-    size = (max(5.5, 2.6 + 3.0 * columns), rows * (0.8 + 0.25 * len(langs)) + 0.1)
+    size = (max(4.8, 1.8 + 1.8 * columns), rows * (0.7 + 0.18 * len(langs)) + 0.1)
     tokens = count_of(frame["tokens"], "tokens") if "tokens" in frame else ""
     note = f"Per neuron over {tokens} of a language, then averaged over neurons." if tokens else ""
     with canvas(stem, *size, title, note) as figure:

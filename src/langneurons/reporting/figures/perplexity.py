@@ -1,5 +1,6 @@
 """Figures of the change of perplexity and of cross-entropy."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 
@@ -18,10 +19,10 @@ from langneurons.reporting.figures.canvas import (
     count_of,
     described_scale,
     draw_cells,
-    inches_of,
     is_numbered,
-    rows_and_columns,
+    layout_of,
     short_number,
+    with_interval,
     with_names,
     wrapped,
 )
@@ -49,9 +50,7 @@ def draw_perplexity(
     weak = [~(matrix(cells, "p_holm", order).to_numpy() < alpha) for _, cells in panels]
     values = np.concatenate([frame.to_numpy().ravel() for _, frame in frames])
     cmap, (norm, extend) = colour_map("PuOr_r"), change_norm(values, value == "ppl_change")
-    across = max(2.6, inches_of(max(frame.shape[1] for _, frame in frames)))
-    down = max(2.0, inches_of(max(frame.shape[0] for _, frame in frames)) * 0.8)
-    rows, columns = rows_and_columns(len(frames), max(1, int(21 // (across + 0.6))))
+    page = layout_of([with_names(frame, names) for _, frame in frames])
     documents = [one for _, cells in panels for one in cells["documents"]]
     note = f"Held-out text, {count_of(documents, 'documents')} per language."
     if any(is_numbered(frame) for _, frame in frames):
@@ -64,15 +63,15 @@ def draw_perplexity(
     for text in dict.fromkeys(text for texts in few.values() for text in texts):
         named = ", ".join(str(name) for name, texts in few.items() if text in texts)
         note += f" {named}: {text[0].lower()}{text[1:]}"
-    size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
-    with canvas(stem, *size, title, note) as figure:
-        axes = add_panels(figure, rows, columns, len(frames))
+    with canvas(stem, page.width, page.height, title, note) as figure:
+        axes = add_panels(figure, page.rows, page.columns, len(frames))
         for number, (axis, (name, frame)) in enumerate(zip(axes, frames, strict=True)):
             numbers = frame.map(short_number).to_numpy() if is_numbered(frame) else None
-            draw_cells(axis, with_names(frame, names), cmap, norm, numbers, weak[number])
-            axis.set_title(wrapped(name, max(24, int(across * 11))))
+            tips = _tips(panels[number][1], frame, value)
+            draw_cells(axis, with_names(frame, names), cmap, norm, numbers, weak[number], tips)
+            axis.set_title(wrapped(name, max(24, int(page.across * 13))))
             axis.set_xlabel("evaluated language")
-            if number % columns == 0:
+            if number % page.columns == 0:
                 axis.set_ylabel("language whose neurons are overwritten")
             else:
                 axis.tick_params(labelleft=False)
@@ -85,9 +84,27 @@ def draw_perplexity(
         bar = add_colour_bar(figure, axes, cmap, norm, label, extend)
         ticks = change_ticks(norm)
         if ticks is not None:
-            bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
-            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-            bar.ax.yaxis.set_minor_locator(NullLocator())
+            bar.ax.xaxis.set_major_locator(FixedLocator(ticks))
+            bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+            bar.ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _tips(cells: pd.DataFrame, frame: pd.DataFrame, value: str) -> np.ndarray:
+    """Return what a pointer is told of each cell: value, interval, p and number of documents."""
+    found = np.full(frame.shape, "", dtype=object)
+    for (row, column), one in np.ndenumerate(frame.to_numpy()):
+        own = cells[
+            (cells["deactivated"] == frame.index[row])
+            & (cells["evaluated"] == frame.columns[column])
+        ]
+        if len(own):
+            cell = own.iloc[0]
+            ends = (cell["low"], cell["high"]) if value == "nll_change" else (math.nan, math.nan)
+            found[row, column] = (
+                f"{with_interval(one, *ends)}, p {cell['p_holm']:.2g} after Holm,"
+                f" {cell['documents']} documents"
+            )
+    return found
 
 
 def change_of_perplexity(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:

@@ -10,20 +10,22 @@ from matplotlib.colors import Normalize
 from langneurons.reporting.figures.canvas import (
     MARKERS,
     OKABE_ITO,
+    PAGE,
     add_colour_bar,
     add_legend,
     add_panels,
+    add_tip,
     canvas,
     colour_keys,
     colour_map,
     count_of,
     draw_cells,
     extra_width,
-    inches_of,
     is_numbered,
+    layout_of,
     plain_axes,
-    rows_and_columns,
     short_number,
+    with_interval,
     with_names,
     wrapped,
 )
@@ -47,21 +49,20 @@ def draw_lss(
     grey. `facts` holds the number of facts of the cells.
     """
     cmap, norm = colour_map("cividis"), Normalize(0.0, 1.0)
-    across = max(2.6, inches_of(max(frame.shape[1] for _, frame in panels)))
-    down = max(2.0, inches_of(max(frame.shape[0] for _, frame in panels)) * 0.8)
-    rows, columns = rows_and_columns(len(panels), max(1, int(21 // (across + 0.6))))
+    page = layout_of([with_names(frame, names) for _, frame in panels])
     counts = count_of((one for one in facts if one), "facts")
     note = f"{counts} per cell." if counts else ""
-    size = (columns * (across + 0.6) + 2.4, rows * (down + 1.6))
-    with canvas(stem, *size, title, note) as figure:
-        axes = add_panels(figure, rows, columns, len(panels))
+    with canvas(stem, page.width, page.height, title, note) as figure:
+        axes = add_panels(figure, page.rows, page.columns, len(panels))
         for number, (axis, (name, frame)) in enumerate(zip(axes, panels, strict=True)):
             text = frame.map(short_number).to_numpy() if is_numbered(frame) else None
             draw_cells(axis, with_names(frame, names), cmap, norm, text)
-            axis.set_title(wrapped(name, max(24, int(across * 11))))
+            axis.set_title(wrapped(name, max(24, int(page.across * 13))))
             axis.set_xlabel("target: neurons that are overwritten")
-            if number % columns == 0:
+            if number % page.columns == 0:
                 axis.set_ylabel("base: language of the premise")
+            else:
+                axis.tick_params(labelleft=False)
         add_colour_bar(figure, axes, cmap, norm, "share of facts that shift to the target (LSS)")
 
 
@@ -78,7 +79,7 @@ def draw_lss_factors(
     step = 0.76 / len(selections)
     height = 0.9 + len(factors) * max(0.3, 0.16 * len(selections) + 0.08)
     note = f"Lines: {confidence:.0%} intervals over facts, {count_of(summary['facts'], 'facts')}."
-    width = 6.6 + extra_width(selections) + extra_width(factors, 400)
+    width = min(PAGE, 5.0 + extra_width(selections) + extra_width(factors, 400))
     with canvas(stem, width, height, title, note) as figure:
         axis = figure.subplots()
         for place in range(0, len(factors), 2):
@@ -90,7 +91,11 @@ def draw_lss_factors(
             colour, marker = OKABE_ITO[number % 7], MARKERS[number % 7]
             heights = np.asarray(places) + offset
             axis.hlines(heights, own["low"], own["high"], color=colour, linewidth=1.3)
-            axis.plot(own["lss"], heights, marker, color=colour, markersize=5)
+            axis.plot(own["lss"], heights, marker, color=colour, markersize=4.5)
+            for height, (name, one) in zip(heights, own.iterrows(), strict=True):
+                said = with_interval(one["lss"], one["low"], one["high"])
+                text = f"{one_line(name)}, {one_line(selection)}: {said}, {one['facts']} facts"
+                add_tip(axis, one["lss"], height, text)
         axis.set_yticks(range(len(factors)), [one_line(one) for one in factors])
         axis.set_ylim(len(factors) - 0.5, -0.5)
         axis.set_xlim(-0.02, 1.02)

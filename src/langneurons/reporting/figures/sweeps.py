@@ -8,15 +8,19 @@ import pandas as pd
 from langneurons.reporting.figures.canvas import (
     MARKERS,
     OKABE_ITO,
+    PAGE,
     add_legend,
     add_panels,
+    add_tip,
     canvas,
     colour_keys,
     extra_width,
     plain_axes,
     rows_and_columns,
+    with_interval,
     wrapped,
 )
+from langneurons.reporting.lettering import one_line
 
 
 def draw_layer_curves(
@@ -39,9 +43,9 @@ def draw_layer_curves(
     curves = curves if "panel" in curves else curves.assign(panel="")
     panels = list(curves.groupby("panel", sort=False))
     names = list(dict.fromkeys(curves["curve"]))
-    rows, columns = rows_and_columns(len(panels), 3)
-    width = min(5.2, max(3.4, 0.2 * len(places) + 0.9))
-    size = (columns * width + 1.9 + extra_width(names, usual=14), rows * 2.9 + 0.4)
+    rows, columns = rows_and_columns(len(panels), 2)
+    width = min(3.4, max(2.4, 0.13 * len(places) + 0.7))
+    size = (min(PAGE, columns * width + 1.4 + extra_width(names, usual=14)), rows * 2.2 + 0.3)
     with canvas(stem, *size, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(panels), sharey=True)
         for axis, (panel, own) in zip(axes, panels, strict=True):
@@ -54,6 +58,10 @@ def draw_layer_curves(
                 axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
                 marker = MARKERS[number % 7]
                 axis.plot(x, one["value"], marker, color=colour, markersize=3.5, linestyle="-")
+                for at, (y, least, most) in enumerate(zip(one["value"], low, high, strict=True)):
+                    if y == y:
+                        said = with_interval(y, least, most)
+                        add_tip(axis, at, y, f"{one_line(name)}, layer {places[at]}: {said}")
             labels = [str(int(place)) if single else place for place in places]
             axis.set_xticks(range(0, len(places), every), labels[::every])
             axis.tick_params(axis="x", labelrotation=0 if single else 90)

@@ -15,11 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.power import thin_evidence
 from langneurons.reporting.figures.canvas import (
+    CELL,
     MARKERS,
     OKABE_ITO,
+    PAGE,
     add_colour_bar,
     add_legend,
     add_panels,
+    add_tip,
     canvas,
     change_norm,
     colour_keys,
@@ -28,11 +31,11 @@ from langneurons.reporting.figures.canvas import (
     described_scale,
     draw_cells,
     extra_width,
-    inches_of,
     is_numbered,
+    layout_of,
     name_of,
     plain_axes,
-    rows_and_columns,
+    with_interval,
     with_names,
     wrapped,
 )
@@ -79,10 +82,10 @@ def draw_tasks(
     lines = [(metric, adapter) for metric in metrics for adapter in adapters]
     langs = [lang for lang in order if lang in set(changed["lang"])]
     step = 0.76 / len(interventions)
-    line = max(0.26, 0.13 * len(interventions) + 0.08)
-    width = 1.9 + 3.0 * len(heads) + extra_width(interventions)
+    line = max(0.22, 0.11 * len(interventions) + 0.07)
+    width = 2.6 + 2.4 * len(heads) + extra_width(interventions)
     width += extra_width((name_of(lang, names) for lang in langs), 24, 14)
-    size = (width, len(lines) * (0.8 + line * len(langs)) + 0.4)
+    size = (min(PAGE, width), len(lines) * (0.65 + line * len(langs)) + 0.4)
     note = (
         f"Lines: {confidence:.0%} intervals over items, {count_of(changed['n'], 'items')} per"
         f" language. Filled markers: significant after Holm over the task and metric (level"
@@ -90,7 +93,7 @@ def draw_tasks(
     )
     for few in thin_evidence(scores, alpha, "items", ("metric",)):
         note += f" {few}"
-    with canvas(stem, max(5.0, size[0]), size[1], title, note) as figure:
+    with canvas(stem, max(4.8, size[0]), size[1], title, note) as figure:
         axes = figure.subplots(len(lines), len(heads), squeeze=False, sharex="row", sharey="row")
         for row, (metric, adapter) in enumerate(lines):
             of_metric = changed[(changed["metric"] == metric) & (changed["adapter"] == adapter)]
@@ -155,9 +158,7 @@ def draw_targets(
     cmap = colour_map("PuOr")
     values = np.concatenate([frame.to_numpy().ravel() for _, frame, _ in panels])
     norm, extend = change_norm(values)
-    across = max(2.4, max(inches_of(frame.shape[1]) for _, frame, _ in panels))
-    down = max(2.3, 0.8 * max(inches_of(frame.shape[0]) for _, frame, _ in panels))
-    rows, columns = rows_and_columns(len(panels), max(1, int(21 // (across + 0.6))))
+    page = layout_of([with_names(frame, names) for _, frame, _ in panels])
     note = (
         f"Points of {metric}, {count_of(scores['n'], 'items')} per language. Bold: significant"
         f" (Holm over the task and metric, level {alpha:g}); italics: not. Framed: a language's own"
@@ -165,9 +166,8 @@ def draw_targets(
     )
     for few in thin_evidence(scores, alpha, "items", ()):
         note += f" {few}"
-    size = (columns * (across + 0.6) + 2.6, rows * (down + 1.7))
-    with canvas(stem, *size, title, note) as figure:
-        axes = add_panels(figure, rows, columns, len(panels))
+    with canvas(stem, page.width, page.height, title, note) as figure:
+        axes = add_panels(figure, page.rows, page.columns, len(panels))
         for number, (axis, (name, frame, weak)) in enumerate(zip(axes, panels, strict=True)):
             text = None
             if is_numbered(frame):
@@ -178,9 +178,9 @@ def draw_targets(
                 if lang in frame.columns:
                     corner = (frame.columns.get_loc(lang) - 0.5, row - 0.5)
                     axis.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=1.3, zorder=3))
-            axis.set_title(wrapped(name, max(24, int(across * 11))))
+            axis.set_title(wrapped(name, max(24, int(page.across * 13))))
             axis.set_xlabel("target: neurons that are overwritten")
-            if number % columns == 0:
+            if number % page.columns == 0:
                 axis.set_ylabel("evaluated language")
         _points_bar(figure, axes, cmap, norm, extend)
 
@@ -221,9 +221,9 @@ def _draw_task_matrix(
         panels.append((100 * wide.reindex(**place), ~(weak.reindex(**place).to_numpy() < alpha)))
     cmap = colour_map("PuOr")
     norm, extend = change_norm(np.concatenate([frame.to_numpy().ravel() for frame, _ in panels]))
-    across = 0.44 * len(interventions)
-    label = 0.062 * max(len(row) for row in rows)
-    tall = [0.23 * len(frame) + 1.0 for frame, _ in panels]
+    across = CELL * len(interventions)
+    label = 0.052 * max(len(row) for row in rows)
+    tall = [0.19 * len(frame) + 0.9 for frame, _ in panels]
     note = (
         f"{count_of(changed['n'], 'items')} per language. Bold: significant (Holm over the task and"
         f" metric, level {alpha:g}); italics: not. Columns: interventions; rows: fine-tuned"
@@ -231,7 +231,8 @@ def _draw_task_matrix(
     )
     for few in thin_evidence(changed, alpha, "items", ("metric",)):
         note += f" {few}"
-    with canvas(stem, across + label + 1.8, sum(tall) + 0.3, title, note) as figure:
+    width = max(3.5, min(PAGE, across + label + 0.5))
+    with canvas(stem, width, sum(tall) + 0.7, title, note) as figure:
         ratios = [len(frame) for frame, _ in panels]
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios).ravel()
         for axis, (metric, lang), (frame, weak) in zip(axes, cells, panels, strict=True):
@@ -265,6 +266,9 @@ def _whiskers(
             markeredgewidth=1.0,
             zorder=3,
         )
+        said = with_interval(*(one[f"difference{end}"] for end in ("", "_low", "_high")))
+        text = f"{lang}, {one['intervention']}: {said}, p {one['p_holm']:.2g} after Holm"
+        add_tip(axis, one["difference"], y, f"{text}, {one['n']} items")
 
 
 # By cell ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from langneurons.base.io import read_records
-from langneurons.reporting.figures.canvas import OKABE_ITO, add_legend, canvas, plain_axes
+from langneurons.reporting.figures.canvas import OKABE_ITO, PAGE, add_legend, canvas, plain_axes
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.layouts import names_of
 from langneurons.reporting.lettering import one_line
@@ -19,7 +19,7 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], title: str, stem: str | os.P
     `curves` by label are what `finetune.finetune` returns.
     """
     note = "One run per line; averaged over the steps between two points."
-    with canvas(stem, 8.5, 3.4 + 0.12 * len(curves), title, note) as figure:
+    with canvas(stem, PAGE, 2.6 + 0.1 * len(curves), title, note) as figure:
         axes = figure.subplots(1, 2)
         for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
             for number, (label, frame) in enumerate(curves.items()):
