@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from test_collect import tiny_corpus
+from test_encoding import byte_level
 from tiny import tiny_model, tiny_tokenizer
 from torch import nn
 
@@ -222,6 +223,15 @@ def test_a_character_cut_off_at_the_end_is_shown_as_such():
     ids = list("a語".encode())[:-1]
     pieces, _, peak = pieces_of(ids, np.ones(3, np.float32), 2, Bytes())
     assert "".join(pieces).startswith("a") and len(pieces) == 2 and peak == 1
+
+
+@pytest.mark.parametrize("text", ["Ünïcode 語文 😀 of\nall  kinds, हिन्दी और اردو.", " a b", "x"])
+def test_pieces_add_up_to_the_text(text):
+    for tokenizer in (byte_level(), Bytes()):
+        ids = list(text.encode()) if isinstance(tokenizer, Bytes) else tokenizer(text)["input_ids"]
+        pieces, strengths, _ = pieces_of(ids, np.arange(len(ids), dtype=np.float32), 0, tokenizer)
+        assert "".join(pieces) == tokenizer.decode(ids) and all(pieces)
+        assert strengths == sorted(strengths) and strengths[-1] == len(ids) - 1
 
 
 def test_texts_hold_the_words_around_the_peak():

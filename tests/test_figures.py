@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import Normalize, SymLogNorm
-from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from langneurons.reporting.figures import canvas
 from langneurons.reporting.figures.canvas import (
+    Sheet,
     _ink,
     change_norm,
     colour_map,
@@ -59,6 +60,7 @@ def cells(langs, largest=3.0):
         for two in langs
     ]
     frame = pd.DataFrame(rows, columns=["deactivated", "evaluated", "nll_change", "p_holm"])
+    frame = frame.assign(low=frame["nll_change"] - 0.1, high=frame["nll_change"] + 0.2)
     return frame.assign(documents=16, p=frame["p_holm"] / len(frame), p_least=0.001)
 
 
@@ -102,10 +104,10 @@ def kept(monkeypatch):
     made = []
 
     def figure(*args, **kwargs):
-        made.append(Figure(*args, **kwargs))
+        made.append(Sheet(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(canvas, "Figure", figure)
+    monkeypatch.setattr(canvas, "Sheet", figure)
     return made
 
 
@@ -132,6 +134,68 @@ def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     every_figure(folder)
     return folder
+
+
+@pytest.mark.parametrize("n_langs", [2, 9, 21, 30])
+def test_figures_fit_a_page_and_their_letters_can_be_read(tmp_path, kept, n_langs):
+    if n_langs == 2:
+        every_figure(tmp_path)
+    table = neuron_table(n_langs=n_langs, n_layers=32)
+    order = [f"l{k}" for k in range(n_langs)]
+    names = dict.fromkeys(order, "Haitian Creole")
+    draw_overlap(table, order, "T" * 90, tmp_path / "o", None, names)
+    draw_layers(table, order, "T", tmp_path / "l", names)
+    panels = [(name, cells(order)) for name in ("one", "two", "three")]
+    draw_perplexity(panels, order, "T", tmp_path / "p", RESULTS, names=names)
+    draw_venn(table, [order[:2] + order[:1]] * 4, "T", tmp_path / "v", names)
+    for figure in kept:
+        assert figure.get_figwidth() <= canvas.PAGE
+        sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
+        assert min(sizes) >= 7
+    for figure in kept:  # nothing is drawn beyond the sheet
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            box = axis.get_tightbbox().transformed(figure.dpi_scale_trans.inverted())
+            assert box.x0 >= -0.02 and box.x1 <= figure.get_figwidth() + 0.02
+
+
+def test_marks_say_their_values_at_their_places(tmp_path, kept):
+    order = ["en", "fr"]
+    draw_perplexity([("one", cells(order))], order, "T", tmp_path / "p", RESULTS, names=NAMES)
+    figure = kept[0]
+    axis, spots = figure.axes[0], figure.spots()
+    assert len(spots) == 4
+    width, height = 72 * figure.get_figwidth(), 72 * figure.get_figheight()
+    box = axis.get_position()
+    for x, y, wide, high, text in spots:
+        assert box.x0 * width - 0.5 <= x and x + wide <= box.x1 * width + 0.5
+        assert (1 - box.y1) * height - 0.5 <= y and y + high <= (1 - box.y0) * height + 0.5
+        assert wide == pytest.approx(box.width * width / 2)
+        assert "documents" in text and "after Holm" in text
+    first = cells(order).iloc[0]
+    said = next(text for *_, text in spots if text.startswith("English (en) → English (en)"))
+    assert f"{first.nll_change:.3f} [{first.low:.3f}, {first.high:.3f}]".replace("-", "−") in said
+    svg = (tmp_path / "p.svg").read_text()
+    assert svg.count("<title>") == 4 and svg.rstrip().endswith("</svg>")
+
+
+def test_points_say_their_intervals(tmp_path, kept):
+    draw_tasks(task_scores(), ["en", "fr"], "T", tmp_path / "t", NAMES)
+    spots = kept[0].spots()
+    assert len(spots) == 4
+    assert spots[0][4] == "en, zero: −0.100 [−0.200, 0.000], p 0.01 after Holm, 20 items"
+    assert all(wide == canvas.TARGET and high == canvas.TARGET for _, _, wide, high, _ in spots)
+
+
+def test_what_a_mark_says_is_not_markup(tmp_path, kept):
+    order = ["en", "fr"]
+    names = {"en": "<b>&", "fr": "</title></svg>"}
+    draw_perplexity([("one", cells(order))], order, "T", tmp_path / "p", RESULTS, names=names)
+    root = ElementTree.fromstring((tmp_path / "p.svg").read_text())
+    titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == 4 and any(
+        text.startswith("<b>& (en) → </title></svg>") for text in titles
+    )
 
 
 def test_every_figure_is_written_as_svg_and_png(drawn):

@@ -13,6 +13,7 @@ from test_figures import RESULTS, activations, cells, neuron_table, task_scores
 
 from langneurons.reporting import lettering
 from langneurons.reporting.figures import canvas
+from langneurons.reporting.figures.canvas import Sheet
 from langneurons.reporting.figures.neurons import draw_activations, draw_neurons, draw_venn
 from langneurons.reporting.figures.perplexity import draw_perplexity
 from langneurons.reporting.figures.tasks import draw_tasks
@@ -30,10 +31,10 @@ def kept(monkeypatch):
     made = []
 
     def figure(*args, **kwargs):
-        made.append(Figure(*args, **kwargs))
+        made.append(Sheet(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(canvas, "Figure", figure)
+    monkeypatch.setattr(canvas, "Sheet", figure)
     return made
 
 

@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,9 @@ from langneurons.reporting import page
 
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="60pt" height="30pt" viewBox="0 0 60 30">'
-    '<rect width="60" height="30" fill="#0072B2"/></svg>'
+    '<rect width="60" height="30" fill="#0072B2"/>'
+    '<g class="tips" fill="none" pointer-events="all"><rect x="10.0" y="5.0" width="20.0"'
+    ' height="9.0"><title>vi: &lt;b&gt; "0.5" &amp; more</title></rect></g>\n</svg>'
 )
 VALUES = [2.0, 10.0, 0.123456789, math.nan, -3.5, 1e-7, 10.00001]
 MEANS = ["80.1 [79.0, 81.2]", "9.5 [9.0, 10.0]", "", "100", "<0.001", "not run", "−4.0 [−5, −3]"]
@@ -29,7 +32,9 @@ def content(tmp_path):
     hostile = pd.DataFrame({"<b>": ["<script>window.broken = 1</script>", '"&</td>']})
     rows = pd.DataFrame({"task": ["a", "b", "c"], "verdict": ["holds", "not run", "contradicted"]})
     groups = ("Tables of the paper", "All results")
-    files = ("t/small.csv", "t/small.tex")
+    files = (str(tmp_path / "small.csv"), str(tmp_path / "small.tex"))
+    for file in files:
+        Path(file).write_text("lang,value\nvi,0.123456789\n")
     tables = [
         page.Table("Small", "Its caption.", small, "small", groups[0], files),
         page.Table("Large", "", large, "large", groups[1]),
@@ -44,7 +49,7 @@ def content(tmp_path):
         ),
     ]
     pictures = [
-        page.Picture(f"Figure {i}", "What it shows.", str(svg), f"figure-{i}", "Neurons")
+        page.Picture(f"Figure {i}", "What it shows.", str(svg), f"figure-{i}", "Neurons", "small")
         for i in range(3)
     ]
     agreement = pd.DataFrame(
@@ -64,6 +69,7 @@ def content(tmp_path):
         "tables": tables,
         "pictures": pictures,
         "provenance": {"commit": "abc"},
+        "pages": [("Tiny, three", "../browser/index.html")],
     }
 
 
@@ -128,6 +134,30 @@ DRIVER = """
       await image.decode();
     }
     report.images = images.map((image) => image.naturalWidth);
+    const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+    const mark = document.querySelector("#figure-1 .tips rect");
+    const sheet = document.querySelector("#figure-1 img").getBoundingClientRect();
+    const box = mark.getBoundingClientRect();
+    report.mark = [(box.left - sheet.left) / sheet.width, box.width / sheet.width];
+    const move = (target) => target.dispatchEvent(
+      new PointerEvent("pointermove", { bubbles: true, clientX: 90, clientY: 90 }));
+    const tip = document.getElementById("page-tip");
+    move(mark);
+    report.tip = [tip.textContent, tip.matches(":popover-open")];
+    move(document.body);
+    report.tip.push(tip.matches(":popover-open"));
+    const saved = [], press = HTMLAnchorElement.prototype.click;
+    const make = URL.createObjectURL.bind(URL);
+    URL.createObjectURL = (blob) => { saved.push(blob); return make(blob); };
+    HTMLAnchorElement.prototype.click = function () {
+      if (this.isConnected) press.call(this);
+      else saved.push(this.download, this.href.slice(0, 18));
+    };
+    document.querySelector("#small .files a").click();
+    await wait(300);
+    document.querySelector("#figure-1 a.svg").click();
+    await wait(50);
+    report.saved = [await saved[0].text(), ...saved.slice(1)];
     document.querySelector("#figure-1 .zoom").click();
     const large = document.querySelector("dialog");
     await large.querySelector("img").decode();
@@ -135,6 +165,7 @@ DRIVER = """
     report.picture = large.querySelector("img").getBoundingClientRect().height;
     large.querySelector("[data-step='1']").click();
     report.dialog.push(large.querySelector("h2").textContent);
+    report.large = large.querySelectorAll(".stage .tips rect").length;
     large.querySelector(".close").click();
     report.dialog.push(large.open);
     report.broken = window.broken ?? null;
@@ -231,6 +262,22 @@ def test_figures_load_and_open_large(opened):
     assert report["picture"] > 300
 
 
+def test_marks_say_their_values_where_they_are_drawn(opened):
+    report, _ = opened
+    assert report["tip"] == ['vi: <b> "0.5" & more', True, False]
+    left, width = report["mark"]
+    assert left == pytest.approx(10 / 60, abs=0.01) and width == pytest.approx(20 / 60, abs=0.01)
+    assert report["large"] == 1
+
+
+def test_tables_and_figures_are_saved_from_the_page_alone(opened):
+    report, _ = opened
+    text, name, address, picture, source = report["saved"]
+    assert text == "lang,value\nvi,0.123456789\n" and name == "small.csv"
+    assert address.startswith("blob:") and picture == "figure-1.svg"
+    assert source.startswith("data:image/svg")
+
+
 def test_content_never_becomes_markup(opened):
     report, _ = opened
     assert report["broken"] is None
@@ -255,7 +302,9 @@ def test_page_needs_no_network(tmp_path):
     assert "default-src 'none'" in text
     assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
     assert not re.search(r"\son\w+=", text)
-    assert 'href="t/small.csv"' in text and ">LaTeX</a>" in text
+    assert 'download="small.csv"' in text and ">LaTeX</a>" in text and str(tmp_path) not in text
+    assert 'href="../browser/index.html">Tiny, three</a>' in text
+    assert text.count('<a href="#small" aria-label="The numbers of:') == 3
 
 
 def test_text_is_escaped(tmp_path):

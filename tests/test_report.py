@@ -156,7 +156,7 @@ def test_a_figure_of_ones_own_stands_under_its_name_alone():
     one = {"kind": "neurons", "cell": cell, "stem": "results/figures/x/m_/two_/neurons"}
     named = one | {"name": "fig1", "item": "Figure 1", "stem": "results/figures/x/fig1"}
     other = {"kind": "activations", "cell": {"model": "m_"}, "stem": "results/figures/x/m_/a"}
-    pictures = _pictures([one, other, named], labels_of(everything("")))
+    pictures = _pictures([one, other, named], labels_of(everything("")), {"perplexity"})
     assert [(picture.anchor, picture.path) for picture in pictures] == [
         ("fig1", "results/figures/x/fig1.svg"),
         ("m_-activations", "results/figures/x/m_/a.svg"),

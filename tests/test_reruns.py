@@ -209,7 +209,7 @@ EDITS = {
     "identification": (
         # With `lens.reading: top` the lens identifies tokens.
         appended(f"{SRC}/evaluation/identification.py", CODE),
-        {"judge_texts": 4, "read_layers": 4},
+        {"judge_texts": 4, "read_layers": 4, "describe_neurons": 1},
     ),
     "another order of fallback": (
         setting("fallback.order", ["vi", "hi"]),

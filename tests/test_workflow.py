@@ -118,8 +118,7 @@ CONFIG = {
         "limit": 2,
     },
     "browser": {
-        "selections": ["lape", "prob"],
-        "language_sets": ["three"],
+        "selections": ["lape"],
         "contexts": 2,
         "words": 3,
         "zeroed": 1,

@@ -363,19 +363,24 @@ def pieces_of(
     """Return the text of tokens piece by piece, the strength of each, and the piece of the peak."""
     pieces: list[str] = []
     strengths: list[float] = []
-    before, begun, at = "", 0, 0
+    begun, at, before = 0, 0, ""
     for end in range(1, len(ids) + 1):
-        text = str(tokenizer.decode(list(ids[:end]), clean_up_tokenization_spaces=False))
+        # The last token of the piece before stands first: it keeps the space of the next one.
+        text = _decoded(tokenizer, ids[max(begun - 1, 0) : end])
         whole = text.rstrip(REPLACEMENT) if end < len(ids) else text
         if len(whole) > len(before):
             if begun <= peak < end:
                 at = len(pieces)
             pieces.append(whole[len(before) :])
             strengths.append(float(np.max(strength[begun:end])))
-            before, begun = whole, end
+            begun, before = end, _decoded(tokenizer, ids[end - 1 : end])
     if begun <= peak and begun < len(ids):  # tokens that write nothing end the context
         at = max(len(pieces) - 1, 0)
     return pieces, strengths, at
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def _cut(

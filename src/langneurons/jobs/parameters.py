@@ -105,8 +105,21 @@ def page(config: Config, **_: str) -> dict[str, Any]:
             "about": {"corpus": about[source.kind], "tokens": config.corpus.tokens},
             "figures": [*map(asdict, all_figures(config)), *named],
             "newest": newest,
+            "browsers": _browsers(config),
         },
     }
+
+
+def _browsers(config: Config) -> list[tuple[str, str]]:
+    """Return title and file of the pages of neurons."""
+    models, sets = shown(config, "models"), config.labels()
+    return [
+        (
+            f"{models[cell['model']]}, {sets[cell['langset']]}",
+            f"results/browser/{config.name}/{cell['model']}/{cell['langset']}/index.html",
+        )
+        for cell in STAGES["describe_neurons"].cells(config)
+    ]
 
 
 def browser(config: Config, model: str, langset: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ bytes.
 """
 
 import base64
+import gzip
+import html
 import math
 import os
 import re
@@ -43,6 +45,13 @@ _NUMBER = re.compile(
 _SIDES = ("width", "height")
 _BOX = re.compile(r"""\sviewBox\s*=\s*["'][^\s"']+[\s,]+[^\s"']+[\s,]+([\d.]+)[\s,]+([\d.]+)""")
 
+# What `figures.canvas` lays over the marks of a figure.
+_TIPS = re.compile(r'<g class="tips"[^>]*>(.*?)</g>', re.DOTALL)
+_SPOT = re.compile(
+    r'<rect x="(?P<x>[-\d.]+)" y="(?P<y>[-\d.]+)" width="(?P<width>[\d.]+)"'
+    r' height="(?P<height>[\d.]+)"><title>(?P<text>[^<]*)</title>'
+)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -55,7 +64,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Table:
-    """A table under its own anchor; `files` are links relative to the page."""
+    """A table under its own anchor; `files` are saved from the page, which holds them whole."""
 
     title: str
     caption: str
@@ -67,13 +76,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG file under its own anchor."""
+    """An SVG file under its own anchor; `data` is the anchor of the table of its numbers."""
 
     title: str
     caption: str
     path: str
     anchor: str
     group: str
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,8 @@ class Page:
 
     `found` holds findings, each with the anchor of what shows it; the first figure that one points
     at stands beside them, and only there. `agreement` has label columns and the counts printed,
-    run and inside (of our interval). Groups stand in the order of their first member.
+    run and inside (of our interval). Groups stand in the order of their first member. `pages` are
+    other pages, by title and address relative to this one.
     """
 
     title: str
@@ -94,6 +105,7 @@ class Page:
     tables: Sequence[Table]
     pictures: Sequence[Picture]
     provenance: Mapping[str, str]
+    pages: Sequence[tuple[str, str]] = ()
 
 
 def write_page(path: str | os.PathLike, page: Page) -> None:
@@ -116,6 +128,7 @@ def write_page(path: str | os.PathLike, page: Page) -> None:
         tables=_groups("tables", page.tables, _table),
         pictures=_groups("figures", others, _picture),
         provenance=dict(page.provenance),
+        pages=list(page.pages),
         verdict_classes={name: name.replace(" ", "-") for name in VERDICTS},
         shown=SHOWN,
         filtered=FILTERED,
@@ -176,18 +189,28 @@ def _claim(number: int, one: Verdict) -> dict[str, Any]:
 def _table(one: Table) -> dict[str, Any]:
     kinds = [os.path.splitext(file)[1].lstrip(".").lower() for file in one.files]
     names = [KINDS.get(kind, kind.upper() or "file") for kind in kinds]
+    contents = [_compressed(Path(file).read_bytes()) for file in one.files]
+    stems = [os.path.basename(file) for file in one.files]
     return {
         "title": one.title,
         "caption": one.caption,
         "anchor": one.anchor,
-        "files": list(zip(one.files, names, strict=True)),
+        "files": list(zip(stems, names, contents, strict=True)),
         "view": _view(one.frame, one.anchor),
     }
 
 
+def _compressed(content: bytes) -> str:
+    """Return a file as base64 of its gzip, without a time stamp."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode("ascii")
+
+
 def _picture(one: Picture) -> dict[str, Any]:
     content = Path(one.path).read_bytes()
-    width, height = _size(content.decode("utf-8", errors="replace"))
+    text = content.decode("utf-8", errors="replace")
+    width, height = _size(text)
+    box = _BOX.search(text)
+    spots = _TIPS.search(text)
     start = one.caption if len(one.caption) <= 160 else one.caption[:160].rsplit(" ", 1)[0] + " …"
     return {
         "title": one.title,
@@ -199,7 +222,14 @@ def _picture(one: Picture) -> dict[str, Any]:
         "width": width,
         "height": height,
         "wide": width >= WIDE,
+        "data": one.data,
+        "box": f"0 0 {box[1]} {box[2]}" if box else "",
+        "spots": [_spot(match) for match in _SPOT.finditer(spots[1])] if spots else [],
     }
+
+
+def _spot(match: re.Match) -> dict[str, str]:
+    return match.groupdict() | {"text": html.unescape(match["text"])}
 
 
 def _size(svg: str) -> tuple[int, int]:

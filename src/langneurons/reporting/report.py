@@ -6,7 +6,7 @@ Tables bring their caption and notes from their Markdown file.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,19 @@ MAIN = {
 }
 
 
+# The table that holds the numbers of a kind of figure, where it has another name.
+NUMBERS = {
+    "cross_entropy": "perplexity",
+    "venn": "neurons",
+    "lss_factors": "lss_summary",
+    "lss_layers": "lss_summary",
+    "scores": "tasks",
+    "targets": "tasks",
+    "task_layers": "tasks",
+    "lens_change": "lens",
+}
+
+
 def one_line(text: object) -> str:
     """Return a label in one line."""
     return " ".join(str(text).split())
@@ -72,9 +85,9 @@ def write_report(
         for column in numeric.select_dtypes("number"):
             frames[name][column] = numeric[column]
     agreement = frames.get("published_summary")
-    pictures = _pictures(page["figures"], labels)
+    pictures = _pictures(page["figures"], labels, frames)
     shown = [
-        _table(table, frames[Path(table).stem], path)
+        _table(table, frames[Path(table).stem])
         for table in sorted(tables, key=_place)
         if Path(table).stem not in SUMMARIES
     ]
@@ -93,6 +106,9 @@ def write_report(
             **_corpus(labels, page["about"]),
             **versions(PACKAGES),
         },
+        pages=[
+            (title, os.path.relpath(file, Path(path).parent)) for title, file in page["browsers"]
+        ],
     )
     write_page(path, own)
 
@@ -199,7 +215,7 @@ def _printed(path: str) -> bool:
     return re.fullmatch(r"table\d+|masks_\w+", Path(path).stem) is not None
 
 
-def _table(path: str, frame: pd.DataFrame, page: str | os.PathLike) -> Table:
+def _table(path: str, frame: pd.DataFrame) -> Table:
     stem = Path(path).with_suffix("")
     text = stem.with_suffix(".md").read_text(encoding="utf-8")
     parts = [part.strip() for part in text.split("\n\n") if part.strip()]
@@ -208,10 +224,7 @@ def _table(path: str, frame: pd.DataFrame, page: str | os.PathLike) -> Table:
     if notes and notes[0].startswith("**"):
         title, notes = plain_markdown(notes[0][2:-2]), notes[1:]
     notes = [plain_markdown(note) for note in notes]
-    files = tuple(
-        os.path.relpath(stem.with_suffix(f".{kind}"), Path(page).parent)
-        for kind in ("csv", "md", "tex")
-    )
+    files = tuple(str(stem.with_suffix(f".{kind}")) for kind in ("csv", "tex"))
     if not _printed(path):
         frame, same = folded(frame, MAIN.get(stem.name, ()))
         notes += [f"In all rows: {same}."] if same else []
@@ -257,19 +270,23 @@ def _condition(labels: Sequence[str]) -> str:
     return ", ".join(named if UNTOUCHED not in set(labels) else [*named, "untouched"])
 
 
-def _pictures(figures: Sequence[Mapping[str, Any]], labels: Labels) -> list[Picture]:
+def _pictures(
+    figures: Sequence[Mapping[str, Any]], labels: Labels, tables: Container[str]
+) -> list[Picture]:
     """Return every figure once: those with a name of their own first, under that name."""
     named, others = [], []
     copied = {_key(one) for one in figures if "name" in one}
     for one in figures:
         kind, cell = one["kind"], dict(one["cell"])
         title, text = described(kind, cell, labels), caption(kind, cell, labels)
+        svg, table = f"{one['stem']}.svg", NUMBERS.get(kind, kind)
+        data = f"table-{table}" if table in tables else ""
         if "name" in one:
             title = f"{one['item']}. {title}" if one["item"] else title
-            named.append(Picture(title, text, f"{one['stem']}.svg", one["name"], PAPER_FIGURES))
+            named.append(Picture(title, text, svg, one["name"], PAPER_FIGURES, data))
         elif _key(one) not in copied:
             anchor = re.sub(r"[^\w.-]", "-", "-".join([*folders(kind, cell), kind]))
-            others.append(Picture(title, text, f"{one['stem']}.svg", anchor, KINDS[kind].title))
+            others.append(Picture(title, text, svg, anchor, KINDS[kind].title, data))
     order = [kind.title for kind in KINDS.values()]
     others.sort(key=lambda one: (order.index(one.group), one.path))
     return [*sorted(named, key=lambda one: one.anchor), *others]

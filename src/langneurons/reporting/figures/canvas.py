@@ -47,6 +47,7 @@ TARGET = 12  # points around a mark in which a pointer meets it
 PAGE = 7.2  # inches, the text width of a page; no figure is wider, so its letters keep their size
 CELL, LEAST = 0.36, 0.297  # inches, side of a numbered cell: usual, and where its number just fits
 GAP = 0.18  # inches between panels
+NARROW = 1.95  # inches that a panel's title and scale need
 NAMES = 1.05  # inches that the names of rows take
 STYLE: Any = {
     "font.family": FAMILY,
@@ -93,9 +94,8 @@ class Sheet(Figure):
 
 def add_tip(axis: Axes, x: float, y: float, text: str, width: float = 0, height: float = 0) -> None:
     """Let a mark at x, y (data) say something; width and height (data) are 0 of a point."""
-    figure = axis.get_figure()
-    if isinstance(figure, Sheet):
-        figure.tips.append((axis, (x, y, width, height), text))
+    figure: Any = axis.get_figure()
+    figure.tips.append((axis, (x, y, width, height), text))
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
@@ -376,10 +376,10 @@ def layout_of(frames: Sequence[pd.DataFrame], most: int = 99, names: float = NAM
     numbered = max(n, tall) <= MAX_NUMBERED
     least, usual = (LEAST, CELL) if numbered else (0.1, 0.17)
     room = PAGE - names - 0.1
-    fit = int((room + GAP) / (max(n * least, 1.5) + GAP))
+    fit = int((room + GAP) / (max(n * least, NARROW) + GAP))
     rows, columns = rows_and_columns(len(frames), max(1, min(fit, most)))
     widest = (room - (columns - 1) * GAP) / columns
-    across = max(1.5, min(n * usual, widest))
+    across = max(NARROW, min(n * usual, widest))
     cell = across / n
     down = max(0.8, tall * max(0.8 * cell, 0.12))
     heads = 0.3 + 0.055 * min(24, max(len(str(c)) for frame in frames for c in frame.columns) + 8)

@@ -68,8 +68,9 @@ def draw_neurons(
     selections = list(dict.fromkeys(counts["selection"]))
     langs = [lang for lang in order if lang in set(counts["lang"])]
     rows, columns = rows_and_columns(len(selections), 3)
-    width, height = 1.2 + 2.0 * columns, rows * (0.65 + 0.18 * len(langs))
-    with canvas(stem, max(3.5, width), height, title, note) as figure:
+    heads = max(wrapped(selection, 28).count("\n") for selection in selections)
+    width, height = 1.2 + 2.0 * columns, rows * (0.65 + 0.14 * heads + 0.18 * len(langs))
+    with canvas(stem, max(4.5, width), height, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(selections), sharey=True)
         for number, (axis, selection) in enumerate(zip(axes, selections, strict=True)):
             own = counts[counts["selection"] == selection].set_index("lang")["neurons"]
@@ -86,7 +87,7 @@ def draw_neurons(
                     add_tip(axis, 0, place - 0.36, text, value, 0.72)
             axis.set_xlim(0, 1.3 * top)
             whole_ticks(axis.xaxis, top, 3)
-            axis.set_title(wrapped(selection, 30))
+            axis.set_title(wrapped(selection, 28))
             axis.set_yticks(places, [name_of(lang, names) for lang in langs])
             axis.set_xlabel("neurons")
             axis.tick_params(axis="y", length=0)

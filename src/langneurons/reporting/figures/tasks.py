@@ -268,7 +268,7 @@ def _whiskers(
         )
         said = with_interval(*(one[f"difference{end}"] for end in ("", "_low", "_high")))
         text = f"{lang}, {one['intervention']}: {said}, p {one['p_holm']:.2g} after Holm"
-        add_tip(axis, one["difference"], y, f"{text}, {one['n']} items")
+        add_tip(axis, one["difference"], y, f"{text}, {int(one['n'])} items")
 
 
 # By cell ---------------------------------------------------------------------------------------
