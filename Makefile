@@ -33,10 +33,9 @@ help:                      ## this list; nothing is installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nvrtc.txt
 	touch $@
 
-demo: .venv/model          ## the main job on the embedded model, then its HTML report
+demo: .venv/model          ## the main job on the embedded model, with its page of results
 	$(SNAKEMAKE)
-	$(SNAKEMAKE) --report results/report.html
-	@echo "Open results/reports/demo.html; results/report.html holds every result with the job that made it"
+	@echo "Open results/reports/demo.html"
 
 test: .venv/harness .venv/nvrtc ## lint, unit tests, workflow tests
 	$(MAKE) lint
