@@ -18,6 +18,7 @@ from langneurons.config import Config
 from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.stages import STAGES
+from langneurons.reporting.kinds import drawing_jobs
 
 ROOT = Path(__file__).parents[2]
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text(encoding="utf-8"))
@@ -26,7 +27,8 @@ ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text(encoding="utf-8"))
 def _python(name: str) -> str:
     """Return the functions, imports and constants of a rules file."""
     source = (ROOT / "workflow/rules" / name).read_text(encoding="utf-8")
-    blocks = re.split(r"^(?=\S)", source, flags=re.M)
+    # A line that begins with a closing bracket ends the statement before it.
+    blocks = re.split(r"^(?=[^\s)\]}])", source, flags=re.M)
     kept = []
     for block in blocks:
         try:
@@ -70,7 +72,7 @@ def jobs(config: Config) -> list[tuple[str, dict[str, str]]]:
     """Return (rule, wildcards) of every job."""
     found = [(rule, cell) for rule, one in STAGES.items() for cell in one.cells(config)]
     found += [(rule, {}) for rule in ("labels", "name_figures", "page")]
-    pairs = ((model, protocol) for model in config.models for protocol in ("", *config.protocols))
+    pairs = ((model, protocol) for model in config.models for protocol in drawing_jobs(config))
     return found + [("draw_figures", {"model": one, "protocol": two}) for one, two in pairs]
 
 
@@ -82,12 +84,12 @@ def plan(config: Config, folder: Path) -> Counter:
     names["one_table_per_model"]()
     drawn = names["figure_files"]()
     assert all(f"{stem}.svg" in drawn for stem in names["NAMED"].values())
-    for family, tables in names["TABLES"].items():
-        inputs = names["table_inputs"](family)
+    for families in names["table_jobs"](config).values():
+        inputs = names["table_inputs"](families)
         assert all(read(None) is not None for read in inputs.values())
-        assert inputs and names["table_outputs"](tables)
+        assert inputs and names["table_outputs"](families)
     for model in config.models:
-        for protocol in ("", *config.protocols):
+        for protocol in drawing_jobs(config):
             read = names["drawing_inputs"](model, protocol)(None)
             assert bool(read) == bool(names["drawn"](model, protocol))
             assert set(names["drawing_outputs"](model, protocol)[::3]) <= set(drawn)
