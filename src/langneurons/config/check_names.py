@@ -8,7 +8,7 @@ from langneurons.base.paths import braces
 from langneurons.base.settings import doubled, is_name
 from langneurons.config.config import BASELINE, Config
 from langneurons.evaluation.settings import TaskSource, source_paths
-from langneurons.reporting.kinds import is_drawn, named_figure, named_keys
+from langneurons.reporting.kinds import all_figures, named_figure, named_keys
 
 
 def check_one_set(config: Config) -> None:
@@ -40,6 +40,7 @@ def check_figures(config: Config) -> None:
     if config.results.claims and not config.tasks:
         raise ConfigError("results.claims: they are about task scores; define `tasks`.")
     check_doubled("results.claims", config.results.claims)
+    drawn: set[str] = set()
     for name, figure in config.results.figures.items():
         path = f"results.figures.{name}"
         if not is_name(name):
@@ -64,7 +65,8 @@ def check_figures(config: Config) -> None:
                 raise ConfigError(f"{path}.{key}: missing; a figure of {figure.kind} needs it.")
             if value is not None and not needed:
                 raise ConfigError(f"{path}.{key}: a figure of {figure.kind} takes none.")
-        if not is_drawn(config, named_figure(config, name)):
+        drawn = drawn or {one.stem for one in all_figures(config)}
+        if named_figure(config, name).stem not in drawn:
             raise ConfigError(f"{path}: this configuration draws no such figure.")
 
 

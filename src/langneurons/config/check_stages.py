@@ -236,7 +236,7 @@ def check_tasks(config: Config) -> None:
                     f" used, so no neurons of it can be overwritten; sets:"
                     f" {', '.join(config.language_sets)}."
                 )
-            for folder, selection, written, _ in conditions:
+            for folder, selection, written in dict.fromkeys(one[:3] for one in conditions):
                 _check_members(config, path, folder, selection, written)
                 if "source" in config.interventions[written].roles:
                     members = config.directory_languages()[folder]

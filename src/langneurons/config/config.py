@@ -1,7 +1,7 @@
 """The whole configuration: its keys, the checks across keys, and what follows from them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -202,10 +202,9 @@ class Config(Frozen):
                 found.setdefault(base, {})[layers] = name
         return found
 
-    def sweep_of(self, name: str) -> str | None:
-        """Return the sweep that an intervention belongs to, if to any."""
-        members = {one: base for base, parts in self.sweeps().items() for one in parts.values()}
-        return members.get(name)
+    def swept(self) -> dict[str, str]:
+        """Return the sweep of each intervention that belongs to one."""
+        return {one: base for base, parts in self.sweeps().items() for one in parts.values()}
 
     def target_cells(self, model: str) -> list[tuple[str, str, str]]:
         """Return (task, set name, intervention) of each matrix of evaluated x target languages."""
@@ -216,7 +215,9 @@ class Config(Frozen):
             cells = (
                 (langset, intervention)
                 for lang in entry.languages
-                for langset, _, intervention, _ in self.task_conditions(model, task, lang)
+                for langset, _, targets in self._written_sets(model, entry, lang)
+                if targets
+                for intervention in self.usable(entry, model)
             )
             labels = self.labels()
             found += [(task, labels[langset], name) for langset, name in dict.fromkeys(cells)]
@@ -299,17 +300,27 @@ class Config(Frozen):
         An adapter that was trained on the neurons of one selection and set meets these only.
         """
         entry = self.tasks[task]
+        names = self.usable(entry, model)
         cells = (
-            (self.directory(langset), selection, intervention, target)
-            for langset, selection in self.cells(model)
-            if (entry.selections is None or selection in entry.selections)
-            and (entry.language_sets is None or langset in entry.language_sets)
-            and (adapter is None or adapter.selection in (None, selection))
-            and (adapter is None or adapter.langset in (None, self.directory(langset)))
-            for intervention in self.usable(entry, model)
-            for target in entry.written(lang, self.language_sets[langset])
+            (langset, selection, intervention, target)
+            for langset, selection, targets in self._written_sets(model, entry, lang)
+            if adapter is None or adapter.selection in (None, selection)
+            if adapter is None or adapter.langset in (None, langset)
+            for intervention in names
+            for target in targets
         )
         return list(dict.fromkeys(cells))
+
+    def _written_sets(
+        self, model: str, entry: TaskEntry, lang: str
+    ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield set folder, selection, and the languages whose neurons a task overwrites."""
+        for langset, selection in self.cells(model):
+            if entry.selections is not None and selection not in entry.selections:
+                continue
+            if entry.language_sets is None or langset in entry.language_sets:
+                members = self.language_sets[langset]
+                yield self.directory(langset), selection, entry.written(lang, members)
 
     def adapters(self, model: str) -> dict[str, Adapter]:
         """Return every adapter that is trained for a model, by name."""

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,13 @@ def _under(config: Config, section: str, name: str, variant: str) -> tuple[Any, 
 def _content(definition: Path) -> Mapping[str, Any]:
     if not definition.is_file():
         return {}
-    return parse_yaml(definition.read_text(encoding="utf-8-sig"), str(definition))
+    return _parsed(definition.read_text(encoding="utf-8-sig"), str(definition))
+
+
+@cache
+def _parsed(text: str, source: str) -> Mapping[str, Any]:
+    """Parse a definition once, however many entries are of it."""
+    return parse_yaml(text, source)
 
 
 def _codes(definition: Path) -> Mapping[str, str]:

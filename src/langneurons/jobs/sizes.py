@@ -41,11 +41,11 @@ def depths(config: Config, work: Path = Path()) -> dict[str, int]:
 def deepest_layers(config: Config, model: str) -> dict[str, int]:
     """Return, by the key of the configuration, the deepest layer that it names of a model."""
     found: dict[str, int] = {}
-    used = _used_interventions(config, model)
+    used, swept = _used_interventions(config, model), config.swept()
     for name, entry in config.interventions.items():
         if (entry.models is not None and model not in entry.models) or name not in used:
             continue
-        sweep = config.sweep_of(name)
+        sweep = swept.get(name)
         key = f"interventions.{sweep}.sweep" if sweep else f"interventions.{name}.layers"
         for step in entry.steps:
             if step.layers is not None:

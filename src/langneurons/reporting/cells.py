@@ -133,8 +133,9 @@ def shift_cells(swept: bool) -> Cells:
     """Return the (set, intervention) of the steering shift, or the (set, sweep)."""
 
     def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        sweeps = config.swept()
         for folder, _, name in config.lss_cells(model):
-            sweep = config.sweep_of(name)
+            sweep = sweeps.get(name)
             if swept == (sweep is not None):
                 yield config.labels()[folder], sweep or name
 
@@ -145,8 +146,9 @@ def target_cells(swept: bool) -> Cells:
     """Return the (task, set, intervention), or sweep, of tasks on other languages' neurons."""
 
     def found(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+        sweeps = config.swept()
         for task, languages, name in config.target_cells(model):
-            sweep = config.sweep_of(name)
+            sweep = sweeps.get(name)
             if swept == (sweep is not None):
                 yield task, languages, sweep or name
 
@@ -155,9 +157,10 @@ def target_cells(swept: bool) -> Cells:
 
 def scored_tasks(config: "Config", model: str) -> Iterator[tuple[str]]:
     """Yield the tasks that are run with a language's own neurons overwritten, sweeps aside."""
+    swept = config.swept()
     for task, entry in config.tasks.items():
         if any(
-            target == lang and config.sweep_of(name) is None
+            target == lang and name not in swept
             for lang in entry.languages
             for _, _, name, target in config.task_conditions(model, task, lang)
         ):

@@ -128,13 +128,6 @@ def named_figure(config: "Config", name: str) -> Figure:
     )
 
 
-def is_drawn(config: "Config", figure: Figure) -> bool:
-    """Return whether a configuration draws a figure."""
-    kind = KINDS[figure.kind]
-    names = tuple(figure.cell[key] for key in kind.keys)
-    return names in set(kind.cells(config, figure.cell["model"]))
-
-
 def folders(kind: str, cell: Cell) -> list[str]:
     """Return the folders below the configuration's that a figure lies in."""
     return [cell[key] for key in ("model", "protocol", *KINDS[kind].keys) if key in cell]
