@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).parent.parent
 # Rules that show results and compute none.
@@ -203,9 +204,11 @@ class Checkout:
         (self.path / "tiny.yaml").write_text(json.dumps(self.config))
 
     def run(
-        self, *arguments: str, check: bool = True, hub: bool = False
+        self, *arguments: str, check: bool = True, hub: bool = False, cold: bool = False
     ) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", *arguments]
+        """Run Snakemake; it and its jobs start warm (`warm`), unless they are to start cold."""
+        python = sys.executable if cold else warm.python()
+        command = [python, "-m", "snakemake", *arguments]
         environment = os.environ | {
             "PYTHONPATH": str(self.path / "src"),
             "NUMBA_CACHE_DIR": str(self.path / ".numba"),
@@ -334,6 +337,26 @@ def test_a_failed_job_says_why_where_and_what_to_type(edit):
 
 
 def test_second_run_has_nothing_to_do(checkout):
+    assert checkout.planned() == {}
+
+
+def test_a_job_that_starts_cold_makes_the_same_file(checkout):
+    paths = [
+        checkout.path / "results/tiny" / path
+        for path in ("perplexity/corrected/en-hi-vi/lape.parquet", "corpora/vi.safetensors")
+    ]
+    warmly = [(path.read_bytes(), path.stat()) for path in paths]
+    work = checkout.path / "results/.work"
+    work.rename(checkout.path / "results/.kept")
+    names = [str(path.relative_to(checkout.path)) for path in paths]
+    options = ("-c2", "--configfile", "tiny.yaml", "--force", "--rerun-triggers", "input")
+    checkout.run(*options, "--", *names, cold=True)
+    assert work.exists()  # nothing came from the parts of the first run
+    shutil.rmtree(work)
+    (checkout.path / "results/.kept").rename(work)
+    for path, (content, stat) in zip(paths, warmly, strict=True):
+        assert path.stat().st_mtime_ns != stat.st_mtime_ns and path.read_bytes() == content
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert checkout.planned() == {}
 
 
