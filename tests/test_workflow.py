@@ -343,7 +343,7 @@ def test_second_run_has_nothing_to_do(checkout):
 def test_a_job_that_starts_cold_makes_the_same_file(checkout):
     paths = [
         checkout.path / "results/tiny" / path
-        for path in ("perplexity/corrected/en-hi-vi/lape.parquet", "corpora/vi.safetensors")
+        for path in ("perplexity/corrected/en-hi-vi/lape.parquet", "corpora/zh.safetensors")
     ]
     warmly = [(path.read_bytes(), path.stat()) for path in paths]
     work = checkout.path / "results/.work"
