@@ -38,6 +38,7 @@ LOADED = (
 )
 WARM = (
     "collect_statistics",
+    "describe_neurons",
     "evaluate_task",
     "fall_back",
     "finetune",
@@ -46,6 +47,7 @@ WARM = (
     "measure_perplexity",
     "pack_corpus",
     "prepare_model",
+    "quantize_model",
     "read_layers",
 )
 SETTINGS = ("HF_", "TRANSFORMERS_", "TORCH_", "CUDA_", "SNAKEMAKE_")
