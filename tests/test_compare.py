@@ -293,7 +293,7 @@ def test_the_command_prints_and_writes(runs, tmp_path, capsys):
     given = [str(one) for one in runs]
     assert main(["compare", *given, "--html", str(page), "--csv", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert "Settings: 1 keys differ (selection.rate)." in shown
+    assert "Settings: 1 key differs (selection.rate)." in shown
     assert "Masks: 3 of 6 are equal" in shown
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>") and text.count("<table>") == 5

@@ -29,8 +29,10 @@ def sentences(found: Comparison) -> list[str]:
     said = list(found.remarks)
     for name, frame in found.tables.items():
         if name == "settings":
-            keys = ", ".join(sorted(set(frame["key"]))) or "none"
-            said.append(f"Settings: {frame['key'].nunique()} keys differ ({keys}).")
+            keys = sorted(set(frame["key"]))
+            verb = "key differs" if len(keys) == 1 else "keys differ"
+            listed = f"{len(keys)} {verb} ({', '.join(keys)})." if keys else "no key differs."
+            said.append(f"Settings: {listed}")
         elif name == "only" and len(frame):
             said.append(f"{len(frame)} results are in one of them only.")
         elif name == "masks":
