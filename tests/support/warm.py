@@ -46,6 +46,7 @@ WARM = (
     "measure_lss",
     "measure_perplexity",
     "pack_corpus",
+    "prepare_mask",
     "prepare_model",
     "quantize_model",
     "read_layers",
