@@ -20,13 +20,8 @@ from langneurons.jobs.parameters import stage as stage_parameters
 from langneurons.jobs.stages import STAGES
 from langneurons.jobs.stages.browser import browsed
 from langneurons.reporting.families import FAMILIES, table_families, table_jobs
-from langneurons.reporting.kinds import (
-    KINDS,
-    drawing_jobs,
-    drawn_together,
-    named_figure,
-    report_labels,
-)
+from langneurons.reporting.kinds import KINDS, drawing_jobs, drawn_together
+from langneurons.reporting.kinds import named_figure, report_labels
 
 ROOT = Path(workflow.basedir)
 DEFAULT_CONFIG = ROOT / "config" / "config.yaml"
