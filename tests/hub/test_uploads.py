@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from hub.server import READER, STRANGER, WRITER
+from hub.server import READER, STRANGER, WRITER, Fault
 from inprocess import JobFailed, run
 from test_api import TEXTS, tiny_model
 from test_encoding import byte_level
@@ -192,6 +192,14 @@ def test_no_network_is_told_and_the_cache_is_read_where_it_is_asked_for(
 
 def unreachable(*_, **__):
     raise ConnectionError("no route")
+
+
+def test_an_upload_that_is_cut_off_is_repeated(writer, neurons):
+    writer.faults = [Fault("reset", "/commit/main"), Fault("reset", "/put/")]
+    commit = neurons.push_to_hub("owner/again")
+    assert len(writer.asked("/commit/main")) == 2
+    back = ln.Neurons.from_pretrained("owner/again", revision=commit)
+    pd.testing.assert_frame_equal(back.frame, neurons.frame)
 
 
 def test_a_collection_of_the_model_is_found_by_its_title(writer, neurons, statistics):
