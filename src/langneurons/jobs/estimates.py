@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,13 @@ class Sizes:
         return min(rows, limit) if limit else rows
 
 
-def definition(name: str, entry: Any) -> dict[str, Any]:
+@cache
+def parsed(text: str, source: str) -> Mapping[str, Any]:
+    """Parse the text of a definition once, however many entries and cells are of it."""
+    return parse_yaml(text, source)
+
+
+def definition(name: str, entry: Any) -> Mapping[str, Any]:
     """Return the definition of the task of an entry."""
     path = project_file(entry.definition or f"config/tasks/{name}.yaml")
-    return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return parsed(path.read_text(encoding="utf-8"), str(path))

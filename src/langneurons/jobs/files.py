@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from langneurons.data.rows import Row
 from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.examples import build
 from langneurons.evaluation.settings import source_paths
+from langneurons.jobs.estimates import parsed
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
     check_layers,
@@ -176,13 +177,7 @@ def _under(config: Config, section: str, name: str, variant: str) -> tuple[Any, 
 def _content(definition: Path) -> Mapping[str, Any]:
     if not definition.is_file():
         return {}
-    return _parsed(definition.read_text(encoding="utf-8-sig"), str(definition))
-
-
-@cache
-def _parsed(text: str, source: str) -> Mapping[str, Any]:
-    """Parse a definition once, however many entries are of it."""
-    return parse_yaml(text, source)
+    return parsed(definition.read_text(encoding="utf-8-sig"), str(definition))
 
 
 def _codes(definition: Path) -> Mapping[str, str]:
