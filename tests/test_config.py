@@ -4,10 +4,10 @@ import copy
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from langneurons.base.errors import ConfigError
 from langneurons.base.yaml import parse_yaml
@@ -1309,7 +1309,7 @@ def test_snakemake_shows_the_message_and_no_traceback(tmp_path, bad):
     path = tmp_path / "bad.yaml"
     path.write_text(json.dumps(GOOD | bad))
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--configfile", str(path)],
+        [warm.python(), "-m", "snakemake", "-n", "--configfile", str(path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from langneurons.runtime.failures import Failure, describe, watch
@@ -83,7 +83,7 @@ def test_a_quiet_run_names_its_failed_job(tmp_path, quiet):
         *quiet,
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *command],
+        [warm.python(), "-m", "snakemake", *command],
         cwd=tmp_path,
         capture_output=True,
         text=True,
