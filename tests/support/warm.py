@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 # What the scripts of `WARM` import before their first statement, and the command of Snakemake.
@@ -64,7 +65,12 @@ sys.exit(warm.ask({server!r}, {python!r}, sys.argv[1:], os.path.abspath(__file__
 
 @cache
 def python() -> str:
-    """Return the path of the interpreter that starts warm; its server ends with this process."""
+    """Return the path of the interpreter that starts warm; its server ends with this process.
+
+    Without torch it is the interpreter itself.
+    """
+    if find_spec("torch") is None:
+        return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     server, shim = folder / "socket", folder / "python"
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
