@@ -8,7 +8,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) -c $(CORES) --rerun-incomplete --rerun-triggers mtime params input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test light pins cluster soak lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
+.PHONY: help demo test light pins cluster soak notebooks lint unit workflow plan efficiency fuzz bench bench-gpu report graph clean
 
 help:                      ## this list; nothing is installed
 	@echo "usage: make TARGET [CONFIG=config/config.yaml] [CORES=2]"; echo
@@ -29,6 +29,10 @@ help:                      ## this list; nothing is installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-harness.txt
 	touch $@
 
+.venv/notebooks: .venv/installed requirements-notebooks.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-notebooks.txt
+	touch $@
+
 .venv/nvrtc: .venv/installed requirements-nvrtc.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nvrtc.txt
 	touch $@
@@ -47,6 +51,9 @@ unit: .venv/harness .venv/nvrtc ## the tests without the finished graph
 
 workflow: .venv/harness .venv/nvrtc ## the tests of the finished graph
 	$(BIN)/python -m pytest -m "workflow and not slow and not slurm"
+
+notebooks: .venv/model .venv/notebooks ## run the notebooks on the embedded model
+	$(BIN)/python tools/notebooks.py
 
 lint: .venv/installed      ## ruff, mypy, snakefmt, snakemake --lint, generated files
 	$(BIN)/ruff check src workflow/scripts tests benchmarks tools setup.py
