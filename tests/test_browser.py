@@ -90,10 +90,11 @@ def results(tmp_path_factory):
     for lang, one in corpora.items():
         plans = [None, *(zeroing(*place) for place in own)]
         read = document_nll(model, one, HeldOut(), 60, plans)
+        places = [(-1, -1), *own]
         names = ["none", *(f"{layer}.{neuron}" for layer, neuron in own)]
         costs += [
-            part.assign(deactivated=name, evaluated=lang)
-            for name, part in zip(names, read, strict=True)
+            part.assign(deactivated=name, evaluated=lang, layer=layer, neuron=neuron)
+            for name, (layer, neuron), part in zip(names, places, read, strict=True)
         ]
     metadata = {"model": "tiny", "langset": "set", "browser": {"selections": ["lape"], "words": 2}}
     folder = root / "browser" / "set"

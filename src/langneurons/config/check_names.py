@@ -6,7 +6,8 @@ from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.languages import set_directory
 from langneurons.base.paths import braces
 from langneurons.base.settings import doubled, is_name
-from langneurons.config.config import BASELINE, Config
+from langneurons.base.words import UNTOUCHED
+from langneurons.config.config import Config
 from langneurons.evaluation.settings import TaskSource, source_paths
 from langneurons.reporting.kinds import all_figures, named_figure, named_keys
 
@@ -120,7 +121,7 @@ def check_selections(config: Config) -> None:
     """Refuse selections of sets, sites and selections that are not there."""
     for name, selection in config.selections.items():
         path = f"selections.{name}"
-        if name == BASELINE:
+        if name == UNTOUCHED:
             raise ConfigError(f"{path}: `none` names the untouched model; choose another name.")
         if selection.language_sets is not None and not selection.language_sets:
             raise ConfigError(f"{path}.language_sets: empty; leave the key out to use every set.")

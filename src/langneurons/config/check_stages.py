@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.languages import KNOWN_LANGUAGES
 from langneurons.base.protocols import Protocol
+from langneurons.base.words import UNTOUCHED
 from langneurons.config.check_names import (
     check_doubled,
     check_histogram,
@@ -12,7 +13,7 @@ from langneurons.config.check_names import (
     check_sets,
     check_template,
 )
-from langneurons.config.config import BASELINE, Config, entry_languages
+from langneurons.config.config import Config, entry_languages
 from langneurons.data.mini_data import FACTS, QUESTIONS, mini_languages, mini_tasks
 from langneurons.evaluation.generation_settings import Conditioned
 from langneurons.evaluation.identification import PY3LANGID
@@ -57,7 +58,7 @@ def check_interventions(config: Config, called: str, protocol: Protocol) -> None
     """Refuse steps that name nothing, under one protocol."""
     codes = {lang for members in config.language_sets.values() for lang in members}
     for name, entry in config.interventions.items():
-        if name == BASELINE:
+        if name == UNTOUCHED:
             raise ConfigError(
                 "interventions.none: `none` is the untouched model; rename the entry."
             )

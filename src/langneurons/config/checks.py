@@ -2,6 +2,7 @@
 
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.languages import KNOWN_LANGUAGES
+from langneurons.base.words import UNTOUCHED
 from langneurons.config.check_names import (
     check_cycles,
     check_directories,
@@ -21,12 +22,12 @@ from langneurons.config.check_stages import (
     check_tasks,
     check_use,
 )
-from langneurons.config.config import BASELINE, Config
+from langneurons.config.config import Config
 from langneurons.config.labels import check_labels
 from langneurons.interventions.settings import ROLES
 
 # Words with a meaning of their own where a language or a model is named.
-RESERVED_LANGUAGES = (BASELINE, "neurons", *ROLES)
+RESERVED_LANGUAGES = (UNTOUCHED, "neurons", *ROLES)
 RESERVED_MODELS = ("tables", "figures")
 
 

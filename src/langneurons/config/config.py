@@ -1,6 +1,5 @@
 """The whole configuration: its keys, the checks across keys, and what follows from them."""
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,8 +30,6 @@ from langneurons.reporting.settings import ResultsConfig
 from langneurons.selection.methods import Selection
 from langneurons.training.settings import Adapter, FinetuneEntry
 
-BASELINE = "none"
-SWEPT = re.compile(r"\d+(-\d+)?")
 # Keys whose own keys are names that the user chooses.
 NAMED = (
     "models",
@@ -196,9 +193,9 @@ class Config(Frozen):
     def sweeps(self) -> dict[str, dict[str, str]]:
         """Return, by the name of a sweep, its interventions by layer or range of layers."""
         found: dict[str, dict[str, str]] = {}
-        for name in self.interventions:
-            base, _, layers = name.rpartition(".L")
-            if base and base not in self.interventions and SWEPT.fullmatch(layers):
+        for name, entry in self.interventions.items():
+            if entry.part is not None:
+                base, layers = entry.part
                 found.setdefault(base, {})[layers] = name
         return found
 

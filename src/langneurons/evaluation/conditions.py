@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from langneurons.base.digests import digest
+from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.classification import Head, classify, longest_class_row
 from langneurons.evaluation.definition import Task
 from langneurons.evaluation.run import Run
@@ -24,7 +25,7 @@ from langneurons.scoring.head import NotFinite
 log = logging.getLogger(__name__)
 Condition = tuple[str, str, str, str]
 CONDITION = ("langset", "selection", "intervention", "target")
-BASELINE: Condition = ("none",) * 4
+BASELINE: Condition = (UNTOUCHED,) * 4
 
 
 def evaluate(

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.digests import digest
+from langneurons.base.words import UNTOUCHED
 from langneurons.data.questions import prompts
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import PerRequest, Plan, untouched
@@ -26,7 +27,6 @@ from langneurons.scoring.generation import Decoding, encode_prompts, generate
 from langneurons.scoring.head import NotFinite
 
 log = logging.getLogger(__name__)
-BASELINE = "none"
 PORTION = 8  # batches after which finished parts are kept
 Part = tuple[str, ...]
 
@@ -122,7 +122,7 @@ def force(
     `questions` by source language; `plans` by (source, target).
     """
     parts: dict[Part, tuple[Sequence[dict], Plan]] = {
-        (source, BASELINE): (rows, untouched()) for source, rows in questions.items()
+        (source, UNTOUCHED): (rows, untouched()) for source, rows in questions.items()
     }
     parts |= {(source, target): (questions[source], p) for (source, target), p in plans.items()}
     found = continuations(run, parts, decoding, "language forcing")
@@ -175,8 +175,8 @@ def fall_back(
     for number, (langs, plan) in enumerate(steps):
         labels = {
             "step": number,
-            "added": langs[-1] if langs else BASELINE,
-            "deactivated": ",".join(langs) or BASELINE,
+            "added": langs[-1] if langs else UNTOUCHED,
+            "deactivated": ",".join(langs) or UNTOUCHED,
             "neurons": plan.neurons,
         }
         frames.append(found[(str(number),)].assign(**labels))

@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase
 
 from langneurons.base.batching import batches
 from langneurons.base.digests import digest
+from langneurons.base.words import UNTOUCHED
 from langneurons.data.corpus import Corpus, Part
 from langneurons.data.questions import prompts
 from langneurons.evaluation.identification import identify
@@ -43,7 +44,6 @@ from langneurons.runtime.progress import Progress
 from langneurons.scoring.head import NOT_FINITE, NotFinite, logit_blocks
 
 log = logging.getLogger(__name__)
-BASELINE = "none"
 NOBODY = -1
 ROWS = 32  # distributions held at once
 COLUMNS = ["id", "layer", "language", "mass", "rank", "entropy", "top"]
@@ -323,7 +323,7 @@ def read_layers(
     identifier = settings["identifier"] if settings.get("reading") == "top" else None
     lens = Lens(sorted(corpora), languages, settings["template"], identifier)
     none = {lang: untouched() for lang in questions}
-    conditions = {(BASELINE, BASELINE, BASELINE): none, **plans}
+    conditions = {(UNTOUCHED, UNTOUCHED, UNTOUCHED): none, **plans}
     progress = Progress("logit lens", sum(map(len, conditions.values())), "conditions")
     read, frames = {"template": lens.template, "tokens": lens.digest}, []
     for (selection, intervention, target), own in conditions.items():

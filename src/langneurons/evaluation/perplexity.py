@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.errors import present
+from langneurons.base.words import UNTOUCHED
 from langneurons.data.corpus import Corpus, Part
 from langneurons.evaluation.power import shortfall
 from langneurons.evaluation.run import Run
@@ -27,7 +28,6 @@ from langneurons.runtime.progress import Progress
 from langneurons.scoring.nll import token_nll
 
 log = logging.getLogger(__name__)
-BASELINE = "none"
 SAMPLED = "HeldOut: blocks drawn at random need the number of tokens"
 Row = tuple[str, str]  # intervention, and the language whose neurons are overwritten
 LEVEL = 0.05  # of the warning alone: the level of the tests changes no record
@@ -109,7 +109,7 @@ def measure(
     `plans` are by intervention and language; the untouched model is `none` in both columns.
     Finished (plan, language) parts come from the store.
     """
-    rows = {(BASELINE, BASELINE): untouched()}
+    rows = {(UNTOUCHED, UNTOUCHED): untouched()}
     rows |= {(name, lang): plan for name, own in plans.items() for lang, plan in own.items()}
     digests = {row: plan.digest for row, plan in rows.items()}
     parts = {

@@ -35,6 +35,7 @@ except ModuleNotFoundError as error:
 from langneurons import __version__
 from langneurons.base.digests import digest
 from langneurons.base.errors import ConfigError, present, unknown
+from langneurons.base.words import UNTOUCHED
 from langneurons.config import Config, read_configs
 from langneurons.interventions.apply import applied
 from langneurons.interventions.hooks import NoEffect
@@ -44,8 +45,6 @@ from langneurons.jobs.common import read_statistics, read_table
 from langneurons.jobs.shared_parameters import written
 from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
-
-BASELINE = "none"
 
 
 @register_model("langneurons")
@@ -167,7 +166,7 @@ class InterventionLM(HFLM):
         cls,
         config: str | Iterable[str],
         model: str,
-        intervention: str = BASELINE,
+        intervention: str = UNTOUCHED,
         language_set: str | None = None,
         selection: str | None = None,
         language: str | None = None,
@@ -184,7 +183,7 @@ class InterventionLM(HFLM):
         _check_name("model", model, cfg.models)
         entry = ModelEntry.model_validate(cfg.models[model].model_dump(mode="json"))
         manifest = _made(cfg.manifest(model))
-        if intervention == BASELINE:
+        if intervention == UNTOUCHED:
             return cls(load(entry, manifest), untouched(), batch_size, **arguments)
         settings, table, statistics = _parts(
             cfg, model, intervention, language_set, selection, language, protocol
@@ -223,7 +222,7 @@ def _parts(
     protocol: str | None,
 ) -> tuple[dict[str, Any], str, list[str]]:
     """Return the intervention's settings and the files of its neurons and statistics."""
-    _check_name("intervention", intervention, [BASELINE, *cfg.interventions])
+    _check_name("intervention", intervention, [UNTOUCHED, *cfg.interventions])
     named = _check_name("language_set", language_set, cfg.language_sets)
     langset, langs = cfg.directory(named), cfg.language_sets[named]
     legal = [name for label, name in cfg.cells(model) if label == named]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from langneurons.activations.settings import Site
 from langneurons.base.errors import nearest
@@ -210,6 +210,8 @@ class InterventionEntry(Frozen):
         None, description="Models on which it is used; all if left out."
     )
     label: str | None = Field(None, description="Name in tables and figures.")
+    # Of an entry that stands for a part of a sweep: the sweep's name, and its layers in words.
+    _part: tuple[str, str] | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -257,6 +259,11 @@ class InterventionEntry(Frozen):
         """The roles that the steps speak of."""
         return {word for step in self.steps for _, word in step.words if word in ROLES}
 
+    @property
+    def part(self) -> tuple[str, str] | None:
+        """The sweep that it belongs to, and its layers in words, such as 03 or 00-08."""
+        return self._part
+
     def swept(self, name: str) -> dict[str, "InterventionEntry"]:
         """Return the interventions, by name, that the entry stands for."""
         if self.sweep is None:
@@ -272,7 +279,8 @@ class InterventionEntry(Frozen):
             steps = tuple(step.model_copy(update={"layers": (first, last)}) for step in self.steps)
             label = f"{self.label or name}, layer{'' if first == last else 's'} {where}"
             update = {"steps": steps, "sweep": None, "label": label}
-            found[f"{name}.L{where}"] = self.model_copy(update=update)
+            found[f"{name}.L{where}"] = made = self.model_copy(update=update)
+            made._part = (name, where)
         return found
 
 

@@ -17,6 +17,7 @@ from langneurons.evaluation.run import Run
 from langneurons.jobs.common import STORE, ModelJob, read_table
 from langneurons.selection.table import NeuronTable, union
 
+NOWHERE = (-1, -1)  # the place of the untouched model
 PURITY, MIN_COUNT = 0.8, 2  # of the tokens that are a language's own, as the logit lens has them
 
 
@@ -97,5 +98,8 @@ def _costs(
     run: Run, corpora: Mapping[str, Corpus], neurons: list[tuple[int, int]], heldout: HeldOut
 ) -> pd.DataFrame:
     """Return the NLL of every language's documents, untouched and without each neuron alone."""
-    plans = {f"{layer}.{neuron}": zeroing(layer, neuron) for layer, neuron in neurons}
-    return measure(run, corpora, {"zero": plans}, heldout)
+    places = {f"{layer}.{neuron}": (layer, neuron) for layer, neuron in neurons}
+    plans = {name: zeroing(*place) for name, place in places.items()}
+    found = measure(run, corpora, {"zero": plans}, heldout)
+    of = found["deactivated"].map(lambda name: places.get(name, NOWHERE))
+    return found.assign(layer=of.str[0].astype("int64"), neuron=of.str[1].astype("int64"))

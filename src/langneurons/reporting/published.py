@@ -11,6 +11,7 @@ Numbers of neurons, counted from published masks (`masks` in the YAML file,
 and languages. They have no interval: there are a difference and a ratio instead.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.activations import histogram
+from langneurons.base.words import UNTOUCHED
 from langneurons.base.yaml import read_yaml
 from langneurons.evaluation.metrics import METRICS
 from langneurons.reporting.labels import Labels
@@ -91,7 +93,7 @@ def published_masks(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _neuron_cell(model: str, selection: str, cell: Mapping) -> dict[str, Any]:
-    empty = {"task": NEURON_TASK, "finetuning": "", "choice": "", "intervention": "none"}
+    empty = {"task": NEURON_TASK, "finetuning": "", "choice": "", "intervention": UNTOUCHED}
     ours = {"model": model, "selection": selection, "lang": cell["lang"], "metric": cell["metric"]}
     return empty | ours
 
@@ -99,10 +101,10 @@ def _neuron_cell(model: str, selection: str, cell: Mapping) -> dict[str, Any]:
 def _printed(spec: Mapping, table: Mapping, row: Mapping, column: str, metric: str) -> dict:
     cell = {"item": table["item"], "model": spec["models"].get(row["model"], row["model"])}
     cell |= {"task": table["task"], "finetuning": "", "choice": "", "selection": ""}
-    cell |= {"lang": row.get("eval_language", row.get("language")), "intervention": "none"}
+    cell |= {"lang": row.get("eval_language", row.get("language")), "intervention": UNTOUCHED}
     if table["task"] == STATISTIC_TASK:
         return cell | {"metric": metric, "printed": float(row[column])}
-    intervention = str(row.get("intervention", "none"))
+    intervention = str(row.get("intervention", UNTOUCHED))
     trained = row.get("finetune_language")
     cell["finetuning"] = table["finetuning"]
     cell["choice"] = "none" if trained is None else _choice(trained, row["eval_language"])
@@ -133,7 +135,7 @@ def own_cells(
     for metadata, frame in frames:
         frame = own_language(frame)
         metrics = [name for name in metadata["metrics"] if name in frame or METRICS[name].counts]
-        selections = sorted(set(frame["selection"]) - {"none"})
+        selections = sorted(set(frame["selection"]) - {UNTOUCHED})
         keys = ["adapter", "task", "lang", "langset", "selection", "intervention"]
         for (adapter, task, lang, _, selection, intervention), group in frame.groupby(keys):
             fields = adapters.get(adapter, {"finetuning": "", "choice": adapter})
@@ -144,7 +146,7 @@ def own_cells(
                 row |= {key: fields[key] for key in ("finetuning", "choice")}
                 row |= {"intervention": intervention, "metric": metric, "n": len(group)}
                 row |= {"ours": mean, "low": low, "high": high}
-                names = [selection] if selection != "none" else trained_on or selections
+                names = [selection] if selection != UNTOUCHED else trained_on or selections
                 rows += [row | {"selection": name} for name in names]
     return pd.DataFrame(rows, columns=[*KEYS, *OWN])
 
@@ -193,7 +195,7 @@ def own_statistics(
                 low, high = value.mean() - error, value.mean() + error
             row: dict[str, Any] = {"model": model, "task": STATISTIC_TASK, "selection": ""}
             row |= {"finetuning": "", "choice": ""}
-            row |= {"lang": one.lang, "intervention": "none", "metric": name, "n": one.tokens}
+            row |= {"lang": one.lang, "intervention": UNTOUCHED, "metric": name, "n": one.tokens}
             rows.append(row | {"ours": float(value.mean()), "low": low, "high": high})
     return pd.DataFrame(rows, columns=[*KEYS, *OWN])
 
@@ -322,6 +324,15 @@ def _closest(cells: pd.DataFrame, number: int) -> pd.DataFrame:
     return chosen.sort_values(["_table", "_rank"], kind="stable")
 
 
+def _pairs(labels: Labels) -> dict[str, str]:
+    """Return what is shown of each pair of languages."""
+    names = labels.language_names
+    return {
+        PAIR.join(pair): ", ".join(names[lang] for lang in pair)
+        for pair in itertools.combinations(sorted(names), 2)
+    }
+
+
 _LINES = {
     "scores": ("printed", "ours", "difference"),
     NEURON_TASK: ("published", "ours", "difference", "ratio"),
@@ -330,13 +341,11 @@ _HEADS = {"lang": "language", "choice": "trained neurons"}
 
 
 def _label(key: str, value: str, labels: Labels) -> str:
-    if key == "lang" and PAIR in value:
-        return ", ".join(_label(key, one, labels) for one in value.split(PAIR))
     known = {
         "model": labels.models,
         "selection": labels.selections,
         "intervention": labels.interventions,
-        "lang": labels.language_names,
+        "lang": {**labels.language_names, **_pairs(labels)},
         "choice": {value: value.replace("_", " + ")},
         "metric": {value: value.removeprefix("token_id_").replace("_", " ")},
     }

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from langneurons.base.io import read_parquet
+from langneurons.base.words import UNTOUCHED
 from langneurons.reporting.claims import CLAIMS
 from langneurons.reporting.findings import findings
 from langneurons.reporting.kinds import KINDS, caption, described, folders
@@ -25,7 +26,6 @@ from langneurons.runtime.record import versions
 PAPER_FIGURES = "Figures in the paper's order"
 PAPER_TABLES = "Tables in the paper's order"
 PACKAGES = ("langneurons", "torch", "transformers", "peft", "bitsandbytes", "snakemake")
-UNTOUCHED = "none"
 SUMMARIES = ("claims", "published_summary")
 # The order of tables on the page, and what stands first in each.
 ORDER = (

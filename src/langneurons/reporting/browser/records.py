@@ -18,6 +18,7 @@ from langneurons.activations.histogram import EDGES
 from langneurons.activations.statistics import Statistics
 from langneurons.base.io import expect, read_parquet
 from langneurons.base.scripts import direction
+from langneurons.base.words import UNTOUCHED
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.layouts import names_of
 from langneurons.reporting.tables.perplexity import perplexity_change
@@ -263,13 +264,14 @@ class Browser:
     def _costs(self) -> dict[int, dict[str, tuple]]:
         """Return of each neuron that was zeroed the change of NLL by language: value, low, high."""
         frame, _ = self.sources.records("costs")
-        if (frame["deactivated"] == "none").all():
+        if (frame["deactivated"] == UNTOUCHED).all():
             return {}
+        names = frame.drop_duplicates("deactivated")
+        of = dict(zip(names["deactivated"], map(self._place, names.itertuples()), strict=True))
         found: dict[int, dict[str, tuple]] = {}
         for row in perplexity_change(frame, self.labels.results).itertuples():
-            layer, neuron = map(int, str(row.deactivated).split("."))
             values = tuple(map(_short, (row.nll_change, row.low, row.high, row.p_holm)))
-            found.setdefault(layer * self.d_mlp + neuron, {})[str(row.evaluated)] = values
+            found.setdefault(of[row.deactivated], {})[str(row.evaluated)] = values
         return found
 
     def _index_of_costs(self) -> dict[str, list]:
