@@ -405,6 +405,7 @@ CHOICES = {
     "random": {"rate": 0.2},
     "alignment": {"rate": 0.3, "level": 0.7},
     "average_precision": {"rate": 0.2},
+    "dln": {"level": 0.3},
     "document_sign": {"share": 0.5},
     "lap": {"bar": 0.6},
     "lave": {"rate": 0.3, "filter_level": 0.7, "assign_level": 0.7},

@@ -68,3 +68,54 @@ def exceedance(
                 elif lower > t:
                     above += count
         result[i] = above / total if total > 0 else np.nan
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def bipartitions(
+    share: np.ndarray, overlaps: np.ndarray, cost: np.ndarray, group: np.ndarray
+) -> None:
+    """Fill of each neuron the overlaps of pairs of languages and its two groups of languages.
+
+    share: float32 (languages, neurons, bins), distributions. overlaps: float32 (neurons, pairs),
+    pairs (0, 1), (0, 2), ..., (1, 2), ...; cost: float32 (neurons,), the largest overlap across
+    the groups; group: bool (neurons, languages), one of them. Ties go to the earlier language.
+    """
+    n_languages, n_neurons, n_bins = share.shape
+    for i in numba.prange(n_neurons):
+        similar = np.zeros((n_languages, n_languages), np.float32)
+        pair = 0
+        for a in range(n_languages):
+            for b in range(a + 1, n_languages):
+                total = np.float32(0.0)
+                for column in range(n_bins):
+                    total += min(share[a, i, column], share[b, i, column])
+                similar[a, b] = similar[b, a] = total
+                overlaps[i, pair] = total
+                pair += 1
+        # The largest spanning tree, by Prim: what joins last by least parts the languages.
+        joined = np.zeros(n_languages, np.bool_)
+        parent = np.zeros(n_languages, np.int64)
+        weight = similar[0].copy()
+        order = np.zeros(n_languages, np.int64)
+        joined[0] = True
+        for place in range(1, n_languages):
+            best = -1
+            for b in range(n_languages):
+                if not joined[b] and (best < 0 or weight[b] > weight[best]):
+                    best = b
+            joined[best] = True
+            order[place] = best
+            for b in range(n_languages):
+                if not joined[b] and similar[best, b] > weight[b]:
+                    weight[b] = similar[best, b]
+                    parent[b] = best
+        weakest = order[1]
+        for place in range(2, n_languages):
+            if weight[order[place]] < weight[weakest]:
+                weakest = order[place]
+        cost[i] = weight[weakest]
+        for b in range(n_languages):
+            group[i, b] = False
+        for place in range(1, n_languages):
+            b = order[place]
+            group[i, b] = b == weakest or group[i, parent[b]]

@@ -241,6 +241,23 @@ class Statistics:
         """
         return _histogram(self, site)
 
+    def layer_histogram(self, layer: int, site: str = "gate") -> np.ndarray:
+        """Return counts per bin of one layer, (d_mlp, N_BINS); the others are not unpacked.
+
+        As of `histogram`, they are shares of counts where the site follows from the gate.
+        """
+        if site == "act" and site not in self.header["histograms"]:
+            return self.layer_histogram(layer, "gate") @ _image(self)
+        if site not in self.header["histograms"]:
+            return self.histogram(site)[layer]  # says what is missing
+        ends = self._array(site, "histogram_ends")
+        start, end = int(ends[layer - 1, -1]) if layer else 0, int(ends[layer, -1])
+        with self._sliced(f"{site}.histogram") as read:
+            packed = read(start, end)
+        return unpack(
+            packed, ends[layer : layer + 1] - start, (1, self.shape[1], bins.N_BINS), self.path
+        )[0]
+
     def quantile(self, q: float, site: str = "act") -> np.ndarray:
         """Return each neuron's q-quantile, within the bound of `activations.histogram`."""
         return self._per_layer(
