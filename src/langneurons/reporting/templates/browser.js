@@ -58,6 +58,7 @@ const LN = (() => {
     read();
     listen();
     refresh(true);
+    if (state.neuron !== null && matchMedia("(max-width: 59.99rem)").matches) $("detail").scrollIntoView();
   }
   function layer(at, content) {
     content.probability = words(content.probability);
