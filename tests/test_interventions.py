@@ -395,6 +395,15 @@ def test_mean_difference_is_against_the_sets_other_languages(measured):
     np.testing.assert_allclose(plan.writes[1].value, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_the_mean_of_the_others_is_that_of_their_means(measured):
+    plan = planned(measured, operation="set", value="mean_of_others")
+    expected = measured[1]["bb"]["act"].mean((1, 2))[1, [5, 40]]
+    np.testing.assert_allclose(plan.writes[1].value, expected, rtol=1e-3, atol=1e-5)
+    both = planned(measured, operation="add", value="mean_difference").writes[1].value
+    own = planned(measured, operation="set", value="mean").writes[1].value
+    np.testing.assert_allclose(own - both, plan.writes[1].value, rtol=1e-5, atol=1e-6)
+
+
 def test_set_to_mean_runs_as_written_by_hand(measured):
     mean = torch.from_numpy(measured[1]["aa"]["act"].mean((1, 2))).float()
 

@@ -171,9 +171,13 @@ def _values(
     if one.shape != (table.n_layers, table.d_mlp):
         raise ValueError(f"{one.path}: shape {one.shape}, neuron table of another model")
     level = percentile(step.statistic)
-    if step.statistic == "mean_difference":
+    if step.statistic in ("mean_difference", "mean_of_others"):
         others = [statistics[k].mean(site) for k in table.languages if k != lang]
-        values = one.mean(site) - np.mean(others, axis=0)
+        if not others:
+            raise ValueError(f"{step.statistic}: {lang} is the only language of its set")
+        values = np.mean(others, axis=0)
+        if step.statistic == "mean_difference":
+            values = one.mean(site) - values
     elif level is not None and intervention.quantiles == "paper":
         values = one.batch_quantile(level / 100, site)
     else:

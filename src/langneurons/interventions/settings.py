@@ -17,12 +17,13 @@ ROLES = ("target", "source", "others")
 POLICIES = ("in_order", "neither")
 LEVEL = r"p(0[1-9]|[1-9]\d)"
 STATISTIC = re.compile(
-    "mean|std|min|max|abs_mean|probability|normal|mean_difference|document_max|document_median|"
+    "mean|std|min|max|abs_mean|probability|normal|mean_difference|mean_of_others|document_max|document_median|"
     + LEVEL
 )
 FACTOR = re.compile(rf"layer_(max|mean|median|std|{LEVEL})")
 EXAMPLES = (
     *("mean", "std", "min", "max", "abs_mean", "probability", "normal", "mean_difference"),
+    "mean_of_others",
     *("document_max", "document_median", "p05", "p10", "p90", "p95"),
     *("layer_max", "layer_mean", "layer_median", "layer_std", "layer_p10"),
 )
@@ -61,7 +62,8 @@ class Step(Frozen):
         description="A number. Or a statistic of each neuron: mean, std, min, max, abs_mean,"
         " probability (P(a > 0)), normal (a standard normal number per neuron, drawn once, the same"
         " in every language), mean_difference (mean minus the mean of the set's other"
-        " languages), document_max, document_median (of the means per document; the lower median),"
+        " languages), mean_of_others (that mean: what the neuron does in the other languages),"
+        " document_max, document_median (of the means per document; the lower median),"
         " p01 ... p99. Or a value of the layer in this forward pass (not scale): layer_max,"
         " layer_mean, layer_median, layer_std, layer_p01 ... layer_p99, per sequence over its"
         " tokens, without padding, and all neurons."
