@@ -47,9 +47,9 @@ def everything(paper):
     """Return a configuration in which every kind of figure is drawn."""
     mini = {"kind": "mini"}
     step = {"operation": "set", "value": 0, "label": f"zero {SIGNS}"}
-    swept = {"operation": "set", "value": 0, "layers": [0, 0]}
+    swept = {"operation": "set", "value": 0, "sweep": [[0, 0]]}
     task = {"source": mini, "languages": ["en"], "targets": "all"}
-    task |= {"interventions": ["z_", "s.L00"], "label": f"X {SIGNS}"}
+    task |= {"interventions": ["z_", "s"], "label": f"X {SIGNS}"}
     head = {"definition": "config/tasks/xnli_head.yaml", "source": mini | {"name": "xnli"}}
     head |= {"languages": ["en"], "finetunings": ["f_"]}
     return build(
@@ -60,10 +60,10 @@ def everything(paper):
             "language_sets": {"two_": ["en", "vi", "hi"]},
             "corpus": {"source": mini},
             "selections": {"s_": {"method": "lape", "label": f"S {SIGNS}"}},
-            "interventions": {"z_": step, "s.L00": swept},
+            "interventions": {"z_": step, "s": swept},
             "protocols": {"corrected": {}, "paper": {"intervention_site": "paper"}},
             "perplexity": {"interventions": ["z_"]},
-            "lss": {"source": mini, "interventions": ["z_", "s.L00"]},
+            "lss": {"source": mini, "interventions": ["z_", "s"]},
             "tasks": {"xnli": task, "head": head},
             "finetunings": {
                 "f_": {
