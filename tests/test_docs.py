@@ -85,6 +85,7 @@ def test_the_example_of_the_readme_runs(monkeypatch, capsys):
     [
         ("tasks", {"xnli": {"source": {"kind": "mini"}, "languages": ["vi", "zh"]}}),
         ("corpus", {"source": {"kind": "jsonl", "path": "text/{lang}.jsonl"}}),
+        ("browser", {}),
     ],
 )
 def test_the_next_steps_are_legal(key, value):
