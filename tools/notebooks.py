@@ -35,6 +35,7 @@ def main() -> None:
     hub = Hub()
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": WRITER, "HF_HUB_DISABLE_XET": "1"}
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # idle threads leave the cores to others
     failed = []
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         if given.names and path.stem not in given.names:
