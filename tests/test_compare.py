@@ -18,6 +18,7 @@ from langneurons.cli import main
 from langneurons.config import build
 from langneurons.jobs.stages import STAGES
 from langneurons.reporting.compare import compare
+from langneurons.reporting.compare_page import sentences
 
 CONFIG = {
     "name": "compared",
@@ -194,6 +195,24 @@ def test_other_documents_are_not_paired_and_it_is_said(copied, capsys):
     assert row["high"] - row["low"] == pytest.approx(2 * half)
     assert main(["compare", str(one), str(other)]) == 0
     assert "9 are not of the same texts or items, and are not paired" in capsys.readouterr().out
+
+
+def test_finished_parts_beside_the_models_are_no_results(copied):
+    one, other = copied
+    for folder in copied:
+        part = folder / "results/.work/neurons/ab/cdef.parquet"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(part, pd.DataFrame({"x": [1]}), {"key": "of a part"})
+    found = compare(one, other)
+    assert found.tables["only"].empty and "settings" in found.tables
+
+
+def test_without_logs_the_settings_are_not_compared(copied):
+    one, other = copied
+    shutil.rmtree(other / "logs")
+    found = compare(one, other)
+    assert "settings" not in found.tables and "not known" in " ".join(found.remarks)
+    assert "no key differs" not in " ".join(sentences(found))
 
 
 def test_samples_of_their_own_are_paired_by_condition(copied):

@@ -20,6 +20,7 @@ import pandas as pd
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import read_json
+from langneurons.base.store import NAME
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.metrics import METRICS
 from langneurons.reporting.compare_shared import compare_folders, differences, mask_rows
@@ -66,7 +67,9 @@ class _Run:
     def paths(self, kind: str) -> list[Path]:
         """Return the result files of a kind."""
         pattern = re.sub(r"\{\w+\}", "*", LAYOUTS[kind])
-        return sorted(self.root.glob(pattern.replace("results/*", f"results/{self.model}", 1)))
+        found = self.root.glob(pattern.replace("results/*", f"results/{self.model}", 1))
+        # The store of finished parts lies beside the models.
+        return sorted(path for path in found if NAME not in path.relative_to(self.root).parts)
 
     def models(self) -> set[str]:
         """Return the models of which there are results."""
@@ -157,8 +160,10 @@ def _compare_runs(one: _Run, other: _Run, first: str, second: str, results: Resu
         )
     if not named and models[0] != models[1]:
         remarks.append(f"Different models: {min(models[0])} and {min(models[1])}.")
-    tables = {"settings": _settings(one, other, named)}
-    if not all((run.root / "logs").is_dir() for run in (one, other)):
+    tables: dict[str, pd.DataFrame] = {}
+    if all((run.root / "logs").is_dir() for run in (one, other)):
+        tables["settings"] = _settings(one, other, named)
+    else:
         remarks.append("Settings: a folder has no logs/, so that its settings are not known.")
     tables["only"] = pd.DataFrame(lacking, columns=["only in", "kind", "names"])
     readers: dict[str, tuple[str, Callable[..., Iterator[dict[str, Any]]]]] = {
