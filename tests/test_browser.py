@@ -96,7 +96,8 @@ def results(tmp_path_factory):
             part.assign(deactivated=name, evaluated=lang, layer=layer, neuron=neuron)
             for name, (layer, neuron), part in zip(names, places, read, strict=True)
         ]
-    metadata = {"model": "tiny", "langset": "set", "browser": {"selections": ["lape"], "words": 2}}
+    metadata = {"model": "tiny", "langset": "set", "browser": {}}
+    metadata["browser"] = {"selections": ["lape"], "words": 2, "contexts": 3, "tokens": 40}
     folder = root / "browser" / "set"
     for name, one in (
         ("contexts", pd.concat(found)),
@@ -238,6 +239,7 @@ addEventListener("load", async () => {
     document.querySelector(".line").click(); await wait(400);
     report.title = document.querySelector("#detail h2").textContent;
     report.contexts = document.querySelectorAll(".context").length;
+    report.read = [...document.querySelectorAll("#detail .note")].map(one => one.textContent);
     report.hash = location.hash;
     const tabs = [...document.querySelectorAll(".tabs button")];
     const tab = tabs.find(one => one.dataset.code === "ur");
@@ -325,6 +327,10 @@ def test_a_neuron_opens_and_the_address_keeps_it(opened):
     report, _ = opened
     assert report["title"] == "Layer 0, neuron 3" and report["contexts"] > 0
     assert report["hash"] == "#neuron=0.3"
+    assert any(
+        text.startswith("The 3 documents") and "first 40 tokens of each language" in text
+        for text in report["read"]
+    )
     assert report["next"] == "Layer 1, neuron 7"
 
 

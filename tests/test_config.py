@@ -71,6 +71,16 @@ def two_sets_beside_the_print(raw):
     raw["results"] = {"published": "config/published/mondal2025.yaml"}
 
 
+def both_of(*changes):
+    """Return several changes at once."""
+
+    def change(raw):
+        for one in changes:
+            one(raw)
+
+    return change
+
+
 def drop(path):
     """Return a change that removes a dotted path."""
 
@@ -759,6 +769,23 @@ BAD = {
             | {"shared": "targt"},
         ),
         ["interventions.zero.shared", "'targt'", "in_order, neither, en, target", "'target'?"],
+    ),
+    "pages of an unknown selection": (
+        put("browser", {"selections": ["lap"]}),
+        ["browser.selections", "'lap'", "Did you mean"],
+    ),
+    "pages of no selection": (put("browser", {"selections": []}), ["browser.selections: empty"]),
+    "pages on an unknown set": (
+        put("browser", {"language_sets": ["nowhere"]}),
+        ["browser.language_sets", "'nowhere'"],
+    ),
+    "strength at a site that is not measured": (
+        both_of(put("browser", {"site": "product"}), put("statistics.sites", ["gate", "act"])),
+        ["browser.site", "'product'", "gate, act"],
+    ),
+    "a link of an unknown model": (
+        put("browser", {"links": {"nobody": "https://example.org/{layer}/{neuron}"}}),
+        ["browser.links", "'nobody'"],
     ),
     "sweep of no layers": (put("interventions.zero.sweep", 0), ["interventions.zero.sweep", "0"]),
     "sweep of an empty list": (put("interventions.zero.sweep", []), ["zero.sweep", "empty"]),

@@ -51,7 +51,7 @@ def selection_code(wc):
 
 def browsed_tables(wc):
     """Return the neuron tables whose neurons get pages, in the configuration's order."""
-    names = browsed(cfg, wc.model)[wc.langset]
+    names = cfg.browsed(wc.model)[wc.langset]
     return [f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in names]
 
 

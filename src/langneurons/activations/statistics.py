@@ -203,6 +203,11 @@ class Statistics:
         """Return the number of activations above zero, int64 (n_layers, d_mlp)."""
         return self._array(site, "positive")
 
+    @property
+    def counted_site(self) -> str:
+        """The site whose P(a > 0) is shown: act, or where it was not measured, gate or product."""
+        return next(site for site in ("act", "gate", "product") if site in self.header["sites"])
+
     def probability(self, site: str = "act") -> np.ndarray:
         """Return P(a > 0), float64 (n_layers, d_mlp)."""
         return self.positive(site) / self.tokens

@@ -34,7 +34,7 @@ def convert(
     if not {*kinds} <= {*SUFFIXES} or kinds[0] == kinds[1] or kinds[1] == ".safetensors":
         raise InputError(f"{source} to {target}: name two different forms of: {FORMS}.")
     if not source.exists():
-        raise FileNotFoundError(f"{source}: there is no such file or folder.")
+        raise FileNotFoundError(f"{source}: no file or folder has this name.")
     codes = None
     if kinds[0] == ".pth":
         if not languages or not neurons_per_layer:

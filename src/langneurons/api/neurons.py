@@ -122,7 +122,7 @@ class Neurons(Shared, NeuronTable):
         if path.is_dir():
             return cls._loaded(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file or folder.")
+            raise FileNotFoundError(f"{path}: no file or folder has this name.")
         if path.suffix == ".parquet":
             return cls.from_parquet(path)
         if path.suffix != ".pth":

@@ -393,27 +393,19 @@ def check_browser(config: Config) -> None:
     entry = config.browser
     if entry is None:
         return
+    if entry.selections is not None and not entry.selections:
+        raise ConfigError("browser.selections: empty; leave the key out for all but random ones.")
     for name in entry.selections or ():
         if name not in config.selections:
             raise unknown("browser.selections", name, "selection", config.selections)
     check_doubled("browser.selections", entry.selections or ())
     check_sets(config, "browser", entry.language_sets)
-    chosen = [
-        name
-        for name, selection in config.selections.items()
-        if (name in entry.selections if entry.selections else selection.method != "random")
-    ]
-    pairs = [pair for model in config.models for pair in config.cells(model)]
-    found = [
-        name
-        for langset, name in pairs
-        if name in chosen and (entry.language_sets is None or langset in entry.language_sets)
-    ]
-    if not found:
+    if not any(config.browsed(model) for model in config.models):
+        pairs = {pair for model in config.models for pair in config.cells(model)}
+        made = ", ".join(sorted(f"{name} on {langset}" for langset, name in pairs))
         raise ConfigError(
             "browser: none of its selections is made on one of its language sets, so there would be"
-            f" no page. Selections: {', '.join(chosen) or 'none'}; made are"
-            f" {', '.join(sorted({f'{name} on {langset}' for langset, name in pairs}))}."
+            f" no page. Made are: {made}."
         )
     if entry.site not in config.statistics.sites:
         raise ConfigError(

@@ -289,6 +289,22 @@ class Config(Frozen):
                 ]
         return {folder: list(dict.fromkeys(rows)) for folder, rows in found.items()}
 
+    def browsed(self, model: str) -> dict[str, list[str]]:
+        """Return, by set folder, the selections whose neurons get pages.
+
+        Where the configuration names none, the random ones are left out.
+        """
+        entry, found = self.browser, dict[str, list[str]]()
+        if entry is None:
+            return found
+        for langset, selection in self.cells(model):
+            if entry.language_sets is not None and langset not in entry.language_sets:
+                continue
+            random = self.selections[selection].method == "random"
+            if (not random) if entry.selections is None else (selection in entry.selections):
+                found.setdefault(self.directory(langset), []).append(selection)
+        return {folder: list(dict.fromkeys(names)) for folder, names in found.items()}
+
     def task_conditions(
         self, model: str, task: str, lang: str, adapter: Adapter | None = None
     ) -> list[tuple[str, str, str, str]]:

@@ -144,7 +144,8 @@ def most_own(
     exceeds the largest among the other languages most.
     """
     langs = list(statistics)
-    probability = np.stack([statistics[lang].probability("act") for lang in langs])
+    site = statistics[langs[0]].counted_site
+    probability = np.stack([statistics[lang].probability(site) for lang in langs])
     found = {}
     for place, lang in enumerate(langs):
         others = np.delete(probability, place, 0)

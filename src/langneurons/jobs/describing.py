@@ -30,6 +30,7 @@ def described(
     Finished languages and finished neurons come from the store.
     """
     cfg, model = job.cfg, job.model()
+    asked = cfg["browser"]
     statistics, corpora = job.statistics(model), job.corpora(model)
     paths = job.inputs["neurons"]
     tables = [read_table(path, model) for path in paths]
@@ -37,20 +38,20 @@ def described(
     chosen = union([table.indices(lang) for table in tables for lang in langs])
     run = job.run(model, "neurons")
     parts = [
-        _contexts(run, corpora[lang], chosen, cfg, checkpoint_seconds).assign(lang=lang)
+        _contexts(run, corpora[lang], chosen, asked, checkpoint_seconds).assign(lang=lang)
         for lang in langs
     ]
     known = token_languages(corpora, model.vocabulary, PURITY, MIN_COUNT)
-    own = _most_own(tables, statistics, cfg["zeroed"])
+    own = _most_own(tables, statistics, asked["zeroed"])
     found = {
         "contexts": pd.concat(parts, ignore_index=True),
-        "written": written_tokens(model, chosen, known, sorted(corpora), cfg["written"]),
+        "written": written_tokens(model, chosen, known, sorted(corpora), asked["written"]),
         "costs": _costs(run, corpora, own, HeldOut(cfg["heldout_tokens"], cfg["documents"])),
     }
     more = {
         "languages": langs,
         "identity": model.identity,
-        "browser": cfg["asked"] | {"selections": cfg["selections"]},
+        "browser": asked | {"selections": cfg["selections"]},
     }
     return found, job.names("model", "langset") | more
 

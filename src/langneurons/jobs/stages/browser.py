@@ -10,43 +10,24 @@ from langneurons.jobs.stage import Cell, Need, Stage, Work
 from langneurons.reporting.layouts import LAYOUTS
 
 
-def browsed(config: Config, model: str) -> dict[str, list[str]]:
-    """Return, by set folder, the selections whose neurons get pages, in the configuration's order.
-
-    Where a configuration names none, the random ones are left out.
-    """
-    entry = config.browser
-    if entry is None:
-        return {}
-    found: dict[str, list[str]] = {}
-    for langset, selection in config.cells(model):
-        of_set = entry.language_sets is None or langset in entry.language_sets
-        asked = entry.selections
-        random = config.selections[selection].method == "random"
-        if of_set and (selection in asked if asked is not None else not random):
-            found.setdefault(config.directory(langset), []).append(selection)
-    return {folder: list(dict.fromkeys(names)) for folder, names in found.items()}
-
-
 def _cells(config: Config) -> list[Cell]:
     return [
         {"model": model, "langset": folder}
         for model in config.models
-        for folder in browsed(config, model)
+        for folder in config.browsed(model)
     ]
 
 
 def _described(config: Config, model: str, langset: str) -> dict[str, Any]:
     """Return what is asked of each neuron, and which held-out text single neurons are zeroed on."""
     entry = present(config.browser, "browser: left out of the configuration")
-    asked = entry.model_dump(mode="json", exclude={"selections", "language_sets", "links"})
     heldout = config.perplexity
-    return asked | {
+    return {
+        "browser": entry.model_dump(mode="json", exclude={"selections", "language_sets", "links"}),
         "model": model_settings(config, model),
-        "selections": browsed(config, model)[langset],
+        "selections": config.browsed(model)[langset],
         "heldout_tokens": None if heldout is None else heldout.tokens,
         "documents": None if heldout is None else heldout.documents,
-        "asked": asked,
     }
 
 

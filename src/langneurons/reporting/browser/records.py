@@ -27,7 +27,6 @@ from langneurons.selection.table import NeuronTable
 BINS = 48  # of a histogram as it is drawn
 WHOLE = 65535  # a share of 1 in the columns
 NEIGHBOURS = 6
-SITES = ("act", "gate", "product")
 SITE_NAMES = {
     "gate": "before the nonlinearity",
     "act": "after the nonlinearity",
@@ -161,7 +160,7 @@ class Browser:
         self.languages = sources.languages
         header = sources.header
         self.n_layers, self.d_mlp = header["n_layers"], header["d_mlp"]
-        self.site = next(site for site in SITES if site in header["sites"])
+        self.site = sources.by_language[self.languages[0]].counted_site
         self.probability = np.stack(
             [one.probability(self.site) for one in sources.by_language.values()]
         )

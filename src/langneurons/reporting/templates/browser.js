@@ -403,7 +403,9 @@ const LN = (() => {
     };
     for (const k of known) tabs.append(el("button", { type: "button", role: "tab", "data-code": data.languages[k].code, title: data.languages[k].name, onclick: () => { state.tab = data.languages[k].code; write(); show(k); } }, data.languages[k].name));
     show(wanted);
-    return [tabs, box];
+    const most = Math.max(...data.languages.map(one => one.tokens)), read = data.read.tokens;
+    const part = read && read < most ? `the first ${read.toLocaleString("en")} tokens` : "all tokens";
+    return [tabs, box, el("p", { class: "note" }, `The ${data.read.contexts} documents with its largest activations, of ${part} of each language; ${data.read.words} words on either side.`)];
   }
   function writes(found, own) {
     const listed = (label, tokens) => tokens ? [el("dt", {}, label), el("dd", {}, el("div", { class: "tokens" }, ...tokens.map(([token, z]) => el("span", { title: `${signed(z)} standard deviations` }, el("bdi", {}, visible(token))))))] : [];
