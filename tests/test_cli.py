@@ -44,7 +44,7 @@ def test_without_a_command_the_commands_are_listed(capsys):
         (["plan"], ["Missing argument", "CONFIG"]),
         (["demo", "--cores", "0"], ["--cores", "equal to 1"]),
         (["convert", "a.pth", "b.txt"], ["a.pth to b.txt", "two different forms", ".parquet"]),
-        (["convert", "a.pth", "b.parquet"], ["a.pth: there is no such file"]),
+        (["convert", "a.pth", "b.parquet"], ["a.pth: no file or folder has this name"]),
         (["check", "nowhere.safetensors"], ["nowhere.safetensors: there is no such file"]),
         (["check", "docs"], ["docs: no README.md in it", "not a shared folder"]),
         (["push", "docs", "owner/name"], ["docs: no README.md in it", "adding.md"]),
