@@ -191,3 +191,16 @@ def test_new_pins_are_written_into_both_files():
     assert pins(pip) == pins(f"{name}=={version}" for name, version in new.items()) | MODEL
     same = tool.environment((ROOT / "environment.yml").read_text(), old, old)
     assert same == (ROOT / "environment.yml").read_text()
+
+
+def test_the_tests_without_torch_import_none():
+    makefile = (ROOT / "Makefile").read_text()
+    names = re.search(r"^LIGHT_TESTS := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)[1]
+    files = [f"tests/test_{name}.py" for name in names.replace("\\", " ").split()]
+    heavy = re.search(r"^HEAVY := (.*)$", makefile, re.MULTILINE)[1].split("|")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({heavy})); import pytest;"
+        f" sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', *{files}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_config import GOOD, put
 
-from langneurons import Neurons
+import langneurons
 from langneurons.base.errors import ConfigError
 from langneurons.cli import main
 from langneurons.config import build
@@ -382,6 +382,7 @@ def test_a_mask_of_another_size(here):
 
 
 def test_shared_neurons_of_another_model_size_or_set(here):
+    pytest.importorskip("torch", reason="Neurons of the interface needs torch")
     (here / "tiny-model/config.json").write_text(json.dumps(SMALL | {"intermediate_size": 48}))
     size = {"n_layers": 2, "d_mlp": 48}
     langs = ["en", "hi", "vi", "zh"]
@@ -392,7 +393,7 @@ def test_shared_neurons_of_another_model_size_or_set(here):
     def saved(**changes):
         metadata = {"model": "owner/name", "languages": langs} | (size | changes)
         own = frame[frame["lang"].isin(metadata["languages"])]
-        Neurons(own, metadata).save(here / "shared")
+        langneurons.Neurons(own, metadata).save(here / "shared")
         return build(raw)
 
     check_files(saved())

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from langneurons.api.neurons import Neurons
 from langneurons.base.errors import InputError
 from langneurons.selection.orders import ORDERS
 
@@ -43,6 +42,8 @@ def convert(
                 f" name both. Known orders of languages: {', '.join(ORDERS)}."
             )
         codes = ORDERS.get(languages) or languages.split(",")
+    from langneurons.api.neurons import Neurons  # torch: seconds, which no mistake above waits for
+
     neurons = Neurons.load(source, codes, neurons_per_layer)
     known = neurons.metadata.get("model")
     if model is not None and known not in (None, model):
