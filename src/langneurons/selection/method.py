@@ -4,7 +4,7 @@ A method is one module of this package that defines a subclass of `SelectionBase
 `method` and a `select`. Modules are found by name, so adding one file adds a method.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,7 @@ class SelectionBase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     depends_key: ClassVar[str] = "like"  # where the names of `depends_on` stand
+    units: ClassVar[Literal["neurons", "dimensions"]] = "neurons"  # what rows of its tables are
 
     language_sets: tuple[str, ...] | None = Field(
         None, description="The language sets it is applied to; all if left out."

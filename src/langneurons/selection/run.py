@@ -65,6 +65,8 @@ def run_selection(
         "statistics": {lang: ordered[lang].digest for lang in languages},
         **{key: first.header.get(key) for key in ("tokenizer_hash", "dtype", "quantization")},
     }
+    if selection.units == "dimensions":
+        metadata |= {"units": "dimensions", "width": first.header["d_model"]}
     table = NeuronTable(frame, metadata)
     counts = table.counts()
     log.info("%s: %d neurons, %d pairs", selection.method, table.unique, int(counts.sum()))

@@ -31,7 +31,9 @@ COLUMNS = ("lang", "layer", "neuron", "score")
 class NeuronTable:
     """The neurons of each language of a set in one model.
 
-    `metadata` holds languages (list), n_layers, d_mlp, and what the selection was.
+    `metadata` holds languages (list), n_layers, d_mlp, and what the selection was. Where its
+    `units` are `dimensions`, a row is a dimension of the residual stream after the layer, of
+    `width` ones, and `score` is the component of the language's direction.
     """
 
     def __init__(self, frame: pd.DataFrame, metadata: dict):
@@ -48,9 +50,9 @@ class NeuronTable:
         self.frame = frame.drop(columns="_order").reset_index(drop=True)
         layers, neurons = self.frame["layer"], self.frame["neuron"]
         if len(frame) and not (
-            layers.between(0, self.n_layers - 1).all() and neurons.between(0, self.d_mlp - 1).all()
+            layers.between(0, self.n_layers - 1).all() and neurons.between(0, self.width - 1).all()
         ):
-            raise ValueError(f"neurons outside the {self.n_layers} x {self.d_mlp} of the model")
+            raise ValueError(f"neurons outside the {self.n_layers} x {self.width} of the model")
         if self.frame.duplicated(["lang", "layer", "neuron"]).any():
             raise ValueError("a neuron is listed twice for one language")
         score = self.frame["score"].to_numpy(np.float64)
@@ -70,8 +72,18 @@ class NeuronTable:
 
     @property
     def d_mlp(self) -> int:
-        """Neurons per layer."""
+        """Neurons per layer of the model."""
         return self.metadata["d_mlp"]
+
+    @property
+    def units(self) -> str:
+        """What rows are: `neurons` of the MLP, or `dimensions` of the residual stream."""
+        return self.metadata.get("units", "neurons")
+
+    @property
+    def width(self) -> int:
+        """Units per layer: d_mlp neurons, or d_model dimensions of the residual stream."""
+        return self.d_mlp if self.units == "neurons" else self.metadata["width"]
 
     def indices(self, lang: str) -> list[np.ndarray]:
         """Return the neurons of a language, one ascending int64 array per layer."""
@@ -83,10 +95,17 @@ class NeuronTable:
         return [neurons[layers == layer] for layer in range(self.n_layers)]
 
     def mask(self, lang: str) -> np.ndarray:
-        """Return a bool array (n_layers, d_mlp)."""
-        result = np.zeros((self.n_layers, self.d_mlp), dtype=bool)
+        """Return a bool array (n_layers, width)."""
+        result = np.zeros((self.n_layers, self.width), dtype=bool)
         own = self.frame[self.frame["lang"] == lang]
         result[own["layer"], own["neuron"]] = True
+        return result
+
+    def values(self, lang: str) -> np.ndarray:
+        """Return the score of each unit of a language, 0 elsewhere, float64 (n_layers, width)."""
+        result = np.zeros((self.n_layers, self.width))
+        own = self.frame[self.frame["lang"] == lang]
+        result[own["layer"], own["neuron"]] = own["score"]
         return result
 
     def counts(self) -> pd.Series:
