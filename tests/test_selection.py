@@ -412,8 +412,9 @@ CHOICES = {
     "mean_difference": {"rate": 0.2},
     "plnd": {"rate": 0.5, "share": 0.5, "site": "act"},
 }
-# These read a table or a file, not statistics; tests/test_selection_combined.py has them.
-OTHERS = {"combined", "published"}
+# These read a table, a file or weights as well; their tests are tests/test_selection_combined.py
+# and tests/test_selection_written.py.
+OTHERS = {"combined", "published", "write_score"}
 
 
 def test_every_method_is_found_and_tested():

@@ -43,6 +43,12 @@ def fetched_mask(wc):
     return [] if repo is None else f"resources/masks/{wc.model}/{wc.selection}.safetensors"
 
 
+def selection_weights(wc):
+    """Return the manifest of the weights, for a selection that reads them."""
+    needed = cfg.selections[wc.selection].needs_weights
+    return [f"resources/models/{wc.model}/manifest.json"] if needed else []
+
+
 def selection_code(wc):
     """Return the digests of the script and of this selection's own module."""
     own = type(cfg.selections[wc.selection]).__module__

@@ -36,6 +36,7 @@ rule select_neurons:
         statistics=lambda wc: list(statistics_of_set(wc).values()),
         selections=selection_inputs,
         fetched=fetched_mask,
+        weights=selection_weights,
     output:
         ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
     log:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langneurons.activations.statistics import Statistics
+from langneurons.models.weights import read_weights
 from langneurons.runtime.job import start
 from langneurons.selection.run import run_selection
 from langneurons.selection.table import NeuronTable
@@ -24,11 +25,13 @@ def main(snakemake) -> None:
         NeuronTable.from_parquet(path, languages=sorted(one.lang for one in statistics), **same)
         for path in snakemake.input.get("selections", [])
     ]
+    manifest = snakemake.input.get("weights")
     table = run_selection(
         dict(snakemake.params.cfg["selection"]),
         {one.lang: one for one in statistics},
         tables,
         snakemake.input.get("fetched") or snakemake.resources.mask,
+        read_weights(manifest) if manifest else None,
     )
     table.to_parquet(snakemake.output[0])
     job.done(neurons=table.unique, per_language=table.counts().to_dict())

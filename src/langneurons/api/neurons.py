@@ -16,6 +16,8 @@ from langneurons.base.messages import defined
 from langneurons.interventions.plan import Plan
 from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import Step
+from langneurons.models.language_model import LanguageModel
+from langneurons.models.weights import weights_of
 from langneurons.selection.methods import METHODS
 from langneurons.selection.run import run_selection
 from langneurons.selection.shared import shared_table
@@ -68,22 +70,25 @@ class Neurons(Shared, NeuronTable):
 
     def control(
         self,
-        match: Literal["none", "layer", "frequency"] = "layer",
+        match: Literal["none", "layer", "frequency", "write_norm"] = "layer",
         seed: int = 0,
         statistics: Statistics | None = None,
+        weights: LanguageModel | None = None,
     ) -> "Neurons":
         """Return random neurons, as many for each language, none of them selected here.
 
         Args:
             match: `none`: drawn from the whole model; `layer`: as many in each layer; `frequency`:
-                in each layer, drawn for each neuron from those of about its activation probability.
+                in each layer, drawn for each neuron from those of about its activation probability;
+                `write_norm`: that also write about as much.
             seed: Seed of the draw.
             statistics: What the neurons were selected by; needed for neurons that were read from a
                 file.
+            weights: The model; needed for `write_norm`.
 
         Raises:
-            ValueError: Statistics are needed, they are not those that the neurons were selected by,
-                or too few other neurons are there to draw from.
+            ValueError: Statistics or weights are needed, they are not those that the neurons were
+                selected by, or too few other neurons are there to draw from.
         """
         statistics = self.statistics if statistics is None else statistics
         if statistics is None:
@@ -93,7 +98,7 @@ class Neurons(Shared, NeuronTable):
             )
         of_set = Statistics({lang: statistics[lang] for lang in self.languages})
         _check_statistics(self, of_set)
-        return select(of_set, "random", like=self, match=match, seed=seed)
+        return select(of_set, "random", weights, like=self, match=match, seed=seed)
 
     def overlap(self) -> pd.DataFrame:
         """Return how many neurons each pair of languages shares; the diagonal is their own."""
@@ -177,13 +182,19 @@ class Neurons(Shared, NeuronTable):
         return cls(frame, metadata_of(own))
 
 
-def select(statistics: Statistics, method: str = "lape", **parameters: Any) -> Neurons:
+def select(
+    statistics: Statistics,
+    method: str = "lape",
+    weights: LanguageModel | None = None,
+    **parameters: Any,
+) -> Neurons:
     """Return the neurons that a method gives to each language.
 
     Args:
         statistics: Of two or more languages.
         method: A registered method: `lape` (Tang et al. 2024), `exceedance`, `random`, ...;
             docs/configuration.md lists all with their parameters.
+        weights: The model, where a method reads what its neurons write (`write_score`).
         parameters: Of the method, such as `rate`. Where a method takes the name of another
             selection (`like`, `selections`), give the `Neurons` themselves.
 
@@ -221,8 +232,30 @@ def select(statistics: Statistics, method: str = "lape", **parameters: Any) -> N
     selection = defined(kind, given, f"select, method {method}")
     _check_needs(selection, method, statistics)
     others = [tables[name] for name in selection.depends_on]
-    table = run_selection(selection.model_dump(mode="json"), dict(statistics), others)
+    if selection.needs_weights and weights is None:
+        raise InputError(
+            f"select: method {method!r} reads the model's weights; give weights=model, the model"
+            " that the statistics are of."
+        )
+    given_weights = None
+    if selection.needs_weights and weights is not None:
+        _check_weights(weights, statistics)
+        given_weights = weights_of(weights.sites)
+    table = run_selection(
+        selection.model_dump(mode="json"), dict(statistics), others, weights=given_weights
+    )
     return Neurons(table.frame, table.metadata, statistics)
+
+
+def _check_weights(model: LanguageModel, statistics: Statistics) -> None:
+    """Refuse the weights of another model than that of the statistics."""
+    first, own = next(iter(statistics.values())).header, model.known_as
+    for key in ("model", "revision", "dtype", "quantization"):
+        if own.get(key) != first.get(key):
+            raise Mismatch(
+                f"select: weights are of {key} {own.get(key)!r}, the statistics of"
+                f" {first.get(key)!r}."
+            )
 
 
 def _check_needs(selection: Any, method: str, statistics: Statistics) -> None:

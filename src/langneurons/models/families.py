@@ -27,6 +27,7 @@ class Family:
     layers: the list of layers, seen from the text model; gate, up, act, down: seen from a layer;
     text: the text model, seen from the model without its head (empty: they are the same);
     norm: the norm between the last layer and the head, seen from the text model.
+    transposed: whether `down` stores its matrix as (d_mlp, d_model).
     linear: names of the linear layers, which LoRA can train.
     In an ungated MLP `gate` is None and `up` is the projection that enters the nonlinearity.
     """
@@ -39,6 +40,7 @@ class Family:
     linear: str
     text: str = ""
     norm: str = "norm"
+    transposed: bool = False
 
 
 GATED = ("mlp.gate_proj", "mlp.up_proj", "mlp.act_fn", "mlp.down_proj")
@@ -82,7 +84,14 @@ FAMILIES = {
         norm="final_layer_norm",
     ),
     "gpt2": Family(
-        "h", None, "mlp.c_fc", "mlp.act", "mlp.c_proj", "c_attn c_proj c_fc lm_head", norm="ln_f"
+        "h",
+        None,
+        "mlp.c_fc",
+        "mlp.act",
+        "mlp.c_proj",
+        "c_attn c_proj c_fc lm_head",
+        norm="ln_f",
+        transposed=True,
     ),
     "phi": Family(
         "layers",

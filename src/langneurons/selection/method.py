@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
 
 
@@ -55,6 +56,11 @@ class SelectionBase(BaseModel):
         """Levels of batch quantiles that are read."""
         return ()
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the model's down projections are read, and `select_by` is called."""
+        return False
+
     def file_of(self, model: str) -> str | None:
         """Return a file that is read; its digest enters a job's identity, its path does not."""
         return None
@@ -77,6 +83,18 @@ class SelectionBase(BaseModel):
         """
         raise NotImplementedError
 
+    def select_by(
+        self,
+        statistics: "dict[str, Statistics]",
+        tables: "dict[str, NeuronTable]",
+        weights: "DownProjections",
+    ) -> "pd.DataFrame":
+        """Return the rows of a selection that needs the weights.
+
+        What the frame's `attrs` hold enters the table's metadata.
+        """
+        raise NotImplementedError
+
 
 def rows(lang: str, flat: np.ndarray, d_mlp: int, **columns: np.ndarray) -> "pd.DataFrame":
     """Build table rows of one language from flat indices layer * d_mlp + neuron."""
@@ -96,6 +114,13 @@ def stacked(tables: "list[pd.DataFrame]") -> "pd.DataFrame":
     import pandas as pd
 
     return pd.concat(tables, ignore_index=True)
+
+
+def contrasts(means: np.ndarray) -> np.ndarray:
+    """Return each language's mean minus the mean of the others' means, (languages, ...)."""
+    if len(means) < 2:
+        raise ValueError("there is no other language to compare with")
+    return means - (means.sum(axis=0) - means) / (len(means) - 1)
 
 
 def exclusive(frame: "pd.DataFrame") -> "pd.DataFrame":

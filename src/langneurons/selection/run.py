@@ -13,6 +13,7 @@ from langneurons.selection.methods import Selection
 
 if TYPE_CHECKING:
     from langneurons.activations.statistics import Statistics
+    from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
 
 log = logging.getLogger(__name__)
@@ -23,11 +24,13 @@ def run_selection(
     statistics: "dict[str, Statistics]",
     tables: "Sequence[NeuronTable]" = (),
     mask: str = "none",
+    weights: "DownProjections | None" = None,
 ) -> "NeuronTable":
     """Return the neuron table; languages are taken in sorted order, so a set's order is nothing.
 
     `tables` are those of the selections that it depends on, in the order of `depends_on`; `mask` is
-    the file of published neurons, where it is not at the `path` of the parameters.
+    the file of published neurons, where it is not at the `path` of the parameters; `weights` are
+    read by the methods that need them.
     Statistics of different models, tokenizers or settings are refused.
     """
     from langneurons.selection.table import NeuronTable
@@ -50,7 +53,12 @@ def run_selection(
                 f" {', '.join(table.languages)}; the statistics are of"
                 f" {first.shape[0]} x {first.shape[1]} and of {', '.join(languages)}."
             )
-    frame = selection.select(ordered, others)
+    if selection.needs_weights:
+        if weights is None:
+            raise ValueError(f"{selection.method}: it reads the model's weights; none were given")
+        frame = selection.select_by(ordered, others, weights)
+    else:
+        frame = selection.select(ordered, others)
     metadata = {
         "languages": languages,
         "n_layers": first.shape[0],
@@ -64,6 +72,7 @@ def run_selection(
         "corpora": {lang: ordered[lang].header.get("corpus_hash", "") for lang in languages},
         "statistics": {lang: ordered[lang].digest for lang in languages},
         **{key: first.header.get(key) for key in ("tokenizer_hash", "dtype", "quantization")},
+        **frame.attrs,
     }
     if selection.units == "dimensions":
         metadata |= {"units": "dimensions", "width": first.header["d_model"]}

@@ -6,7 +6,10 @@
 - layer: the number in each layer;
 - frequency: the number in each layer and, neuron by neuron, the activation probability in that
   language: the control is drawn from the `neighbours` unselected neurons of the layer whose
-  probability lies nearest.
+  probability lies nearest;
+- write_norm: also the norm of what a neuron writes, its column of the down projection: nearest in
+  both, where each is divided by its standard deviation over the layer's neurons (of the
+  probability's log odds, of the norm's logarithm).
 
 Neurons of the mirrored selection (in any language) are never drawn.
 """
@@ -24,10 +27,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
+    from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
 
 
 NEEDED = "random selection: give either `like` or `rate`"
+NEAREST = ("frequency", "write_norm")  # ways to match that draw from a neuron's nearest ones
 
 
 class Random(SelectionBase):
@@ -35,27 +40,30 @@ class Random(SelectionBase):
 
     method: Literal["random"]
     like: str | None = Field(None, description="Selection to mirror.")
-    match: Literal["none", "layer", "frequency"] = Field(
+    match: Literal["none", "layer", "frequency", "write_norm"] = Field(
         "layer", description="What the mirrored selection and its control share."
     )
     rate: float | None = Field(
         None, gt=0, le=1, description="Share of neurons per language, where nothing is mirrored."
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the draw.")
-    neighbours: int = Field(20, ge=1, description="Candidates per neuron under frequency.")
+    neighbours: int = Field(
+        20, ge=1, description="Candidates per neuron under frequency and write_norm."
+    )
 
     def model_post_init(self, _context: Any) -> None:
         """Require exactly one of like and rate."""
         if (self.like is None) == (self.rate is None):
             raise ValueError(NEEDED)
-        if self.like is None and self.match == "frequency":
+        if self.like is None and self.match in NEAREST:
             raise ValueError(
-                "match: frequency has no effect without `like`; name the selection to mirror, or"
-                " leave `match` out"
+                f"match: {self.match} has no effect without `like`; name the selection to mirror,"
+                " or leave `match` out"
             )
-        if self.match != "frequency" and self.neighbours != 20:
+        if self.match not in NEAREST and self.neighbours != 20:
             raise ValueError(
-                f"neighbours: has no effect with match: {self.match}; legal with match: frequency"
+                f"neighbours: has no effect with match: {self.match}; legal with match:"
+                f" {', '.join(NEAREST)}"
             )
 
     @property
@@ -66,7 +74,12 @@ class Random(SelectionBase):
     @property
     def needs_sites(self) -> tuple[str, ...]:
         """The activation, where its probability is matched."""
-        return ("act",) if self.match == "frequency" and self.like else ()
+        return ("act",) if self.match in NEAREST else ()
+
+    @property
+    def needs_weights(self) -> bool:
+        """They tell what a neuron writes."""
+        return self.match == "write_norm"
 
     def _generator(self, lang: str) -> np.random.Generator:
         text = f"{self.seed}:{lang}".encode()
@@ -76,11 +89,29 @@ class Random(SelectionBase):
         self, statistics: "dict[str, Statistics]", tables: "dict[str, NeuronTable]"
     ) -> "pd.DataFrame":
         """Return rows with column score (a constant, as nothing ranks)."""
+        return self._drawn(statistics, tables, None)
+
+    def select_by(
+        self,
+        statistics: "dict[str, Statistics]",
+        tables: "dict[str, NeuronTable]",
+        weights: "DownProjections",
+    ) -> "pd.DataFrame":
+        """Return rows with column score, of neurons that write as much as the mirrored ones."""
+        return self._drawn(statistics, tables, weights.norms())
+
+    def _drawn(
+        self,
+        statistics: "dict[str, Statistics]",
+        tables: "dict[str, NeuronTable]",
+        norms: np.ndarray | None,
+    ) -> "pd.DataFrame":
         drawn = []
         for lang, one in statistics.items():
             generator = self._generator(lang)
             if self.like is not None:
-                chosen = self._mirror(one, tables[self.like], lang, generator)
+                near = self._traits(one, norms)
+                chosen = self._mirror(one.shape, near, tables[self.like], lang, generator)
             else:
                 size, rate = int(np.prod(one.shape)), present(self.rate, NEEDED)
                 chosen = generator.choice(size, round(rate * size), replace=False)
@@ -88,17 +119,33 @@ class Random(SelectionBase):
             drawn.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
         return stacked(drawn)
 
+    def _traits(self, one: "Statistics", norms: np.ndarray | None) -> np.ndarray | None:
+        """Return what is matched of each neuron, (traits, n_layers, d_mlp)."""
+        if self.match == "frequency":
+            return one.probability("act")[None]
+        if norms is None:
+            return None
+        positive = one.positive("act")
+        odds = np.log(positive + 0.5) - np.log(one.tokens - positive + 0.5)
+        traits = np.stack([odds, np.log(np.maximum(norms, np.finfo(np.float64).tiny))])
+        spread = traits.std(axis=2, keepdims=True)
+        return traits / np.where(spread > 0, spread, 1.0)
+
     def _mirror(
-        self, one: "Statistics", like: "NeuronTable", lang: str, generator: np.random.Generator
+        self,
+        shape: tuple[int, int],
+        traits: np.ndarray | None,
+        like: "NeuronTable",
+        lang: str,
+        generator: np.random.Generator,
     ) -> np.ndarray:
-        n_layers, d_mlp = one.shape
+        n_layers, d_mlp = shape
         taken = np.zeros((n_layers, d_mlp), dtype=bool)
         taken[like.frame["layer"], like.frame["neuron"]] = True
         wanted = like.indices(lang)
         if self.match == "none":
             free = np.flatnonzero(~taken.ravel())
             return generator.choice(free, sum(map(len, wanted)), replace=False)
-        probability = one.probability("act") if self.match == "frequency" else None
         chosen = []
         for layer, neurons in enumerate(wanted):
             free = np.flatnonzero(~taken[layer])
@@ -107,28 +154,28 @@ class Random(SelectionBase):
                     f"layer {layer}: {len(neurons)} neurons of {lang} to mirror, but only"
                     f" {len(free)} are not selected themselves; lower the rate of the selection."
                 )
-            if probability is None:
+            if traits is None:
                 drawn = generator.choice(free, len(neurons), replace=False)
             else:
-                drawn = np.asarray(self._nearest(probability[layer], neurons, free, generator))
+                drawn = np.asarray(self._nearest(traits[:, layer], neurons, free, generator))
             chosen.append(layer * d_mlp + drawn.astype(np.int64))
         return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
     def _nearest(
         self,
-        probability: np.ndarray,
+        traits: np.ndarray,
         neurons: np.ndarray,
         free: np.ndarray,
         generator: np.random.Generator,
     ) -> list[int]:
-        """Draw for each neuron one of the free ones nearest in activation probability."""
-        values, drawn = probability[free], []
+        """Draw for each neuron one of the free ones nearest in its traits, (traits, d_mlp)."""
+        values, drawn = traits[:, free], []
         for neuron in generator.permutation(neurons):
-            distance = np.abs(values - probability[neuron])
+            distance = np.linalg.norm(values - traits[:, [neuron]], axis=0)
             last = min(self.neighbours, len(free)) - 1
             near = np.flatnonzero(distance <= np.partition(distance, last)[last])
             near = near[np.argsort(distance[near], kind="stable")][: self.neighbours]
             place = int(generator.choice(near))
             drawn.append(free[place])
-            free, values = np.delete(free, place), np.delete(values, place)
+            free, values = np.delete(free, place), np.delete(values, place, axis=1)
         return drawn
