@@ -313,6 +313,15 @@ def test_layers_beyond_the_model(here, layers):
     assert "2 layers; legal: 0 to 1" in said
 
 
+def test_a_row_of_the_residual_stream_beyond_the_model(here):
+    raw = copy.deepcopy(GOOD)
+    raw["statistics"] = {"sites": ["gate", "act", "residual"], "residual_outer": [0, 2]}
+    check_files(build(raw))
+    raw["statistics"]["residual_outer"] = [3]
+    with pytest.raises(ConfigError, match="residual_outer: row 3 is beyond models.tiny, which has"):
+        check_files(build(raw))
+
+
 def test_a_sweep_beyond_the_model(here):
     said = refused(put("interventions.zero.sweep", 500))
     assert "interventions.zero.sweep: layer 499" in said and "Write `sweep: 2`" in said

@@ -15,10 +15,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from test_api import TEXTS, tiny_model
+from test_collect import measure
 from test_encoding import byte_level
 
 import langneurons as ln
 from langneurons.activations.histogram import bin_index
+from langneurons.activations.settings import StatisticsConfig
 from langneurons.api import shared
 from langneurons.api.convert import convert
 from langneurons.base.errors import InputError
@@ -151,6 +153,25 @@ def test_statistics_are_read_by_the_page(saved, statistics):
         assert {k: header[k] for k in own["settings"]} == own["settings"]
 
 
+def test_the_residual_stream_is_read_by_the_page(tmp_path):
+    settings = StatisticsConfig(sites=("act", "residual"), histograms=(), residual_outer=(2, 0))
+    one = measure(tiny_model("llama"), settings)
+    ln.Statistics({"xx": one}).save(tmp_path / "s")
+    own = card_of(tmp_path / "s")["langneurons"]
+    header, arrays = by_the_page(tmp_path / "s" / "xx.safetensors")
+    whole = {k: unpacked(arrays[k], shape) for k, shape in header["packed"].items()}
+    whole |= {name: array for name, array in arrays.items() if name.endswith(".extremes")}
+    assert whole["residual.sum"].shape == (2, 3, 32)
+    assert whole["residual.extremes"].shape == (3, 2, 32)
+    assert whole["residual.outer.2"].shape == (2, 32 * 33 // 2)
+    upper = whole["residual.outer.2"][0] + whole["residual.outer.2"][1] / 2.0**40
+    second = np.zeros((32, 32))
+    second[np.triu_indices(32)] = upper / header["tokens"]
+    np.testing.assert_array_equal(np.triu(one.second_moment(2)), second)
+    assert digest_of(header, whole) == header["digest"] == own["statistics"]["xx"]
+    assert own["settings"]["residual_outer"] == [2, 0] and own["settings"]["d_model"] == 32
+
+
 def counts_of(arrays, whole, d_mlp):
     """Return the counts per bin of the gate, (n_layers, d_mlp, 274), from their frames."""
     raw, ends = arrays["gate.histogram"], whole["gate.histogram_ends"]
@@ -175,9 +196,12 @@ def digest_of(header, whole):
     keys = re.findall(r"`([a-z_]+)`", first)
     assert len(keys) == 19
     given = {key: header[key] for key in keys}
+    given |= {key: header[key] for key in ("d_model", "residual_outer") if key in header}
     found = hashlib.sha256(json.dumps(given, sort_keys=True, ensure_ascii=False).encode())
     for site in sorted(header["sites"]):
-        for name in ("positive", "sum", "square", "absolute", "extremes", "histogram_pooled"):
+        names = ["positive", "sum", "square", "absolute", "extremes", "histogram_pooled"]
+        rows = header["residual_outer"] if site == "residual" else ()
+        for name in [*names, *(f"outer.{row}" for row in rows)]:
             if f"{site}.{name}" in whole:
                 array = whole[f"{site}.{name}"]
                 kind = "<f4" if name == "extremes" else "<i8"

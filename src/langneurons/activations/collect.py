@@ -1,8 +1,9 @@
 """One pass of a model over packed blocks of a corpus, into activation statistics.
 
 A hook on each layer's nonlinearity sees the gate (its input) and the activation (its output); where
-the site `product` is asked for, one on the down projection sees its input. The head is never
-computed. Padding and special tokens are masked out; the number of counted tokens is asserted.
+the site `product` is asked for, one on the down projection sees its input; where `residual` is, one
+before the first block and one after each block see the residual stream. The head is never computed.
+Padding and special tokens are masked out; the number of counted tokens is asserted.
 
 The batches are those of the whole corpus whatever the shard, so a shard computes exactly what a
 single job would have computed there. Full blocks follow their order, `batch_blocks` at a time;
@@ -26,9 +27,17 @@ from torch import nn
 
 from langneurons.activations import histogram as bins
 from langneurons.activations.kernels import LIMB, MOMENTS, accumulate
+from langneurons.activations.outer import add_outer, counted_of, outer_key, square, triangle
 from langneurons.activations.settings import StatisticsConfig
-from langneurons.activations.statistics import SCHEMA, Statistics, histogram_arrays
+from langneurons.activations.statistics import (
+    RESIDUAL,
+    SCHEMA,
+    Statistics,
+    document_unit,
+    histogram_arrays,
+)
 from langneurons.base.batching import batches
+from langneurons.base.errors import InputError
 from langneurons.base.io import read_tensors, write_tensors
 from langneurons.data.corpus import Corpus, Part
 from langneurons.models.encoding import check_length
@@ -69,18 +78,36 @@ class Collector:
         self.added: set[tuple[str, int]] = set()
         self._observed: tuple[torch.Tensor, ...] = ()
         self._on_device: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+        self._counted: dict[torch.device, list[torch.Tensor]] = {}
         self.accumulators: dict[str, Accumulators] = {
             site: self._empty(site) for site in settings.sites
         }
+        self.outer: dict[int, torch.Tensor] = {
+            row: torch.zeros(
+                2,
+                sites.d_model,
+                sites.d_model,
+                dtype=torch.int64,
+                device=self._devices(RESIDUAL)[row],
+            )
+            for row in settings.residual_outer
+        }
+
+    def _devices(self, site: str) -> list[torch.device]:
+        """Return where each row of a site's arrays lies: that of the residual stream has one more.
+
+        Row 0 of the residual stream lies with the first layer, row l + 1 with layer l.
+        """
+        devices = [next(down.parameters()).device for down in self.mlp.down]
+        return [devices[0], *devices] if site == RESIDUAL else devices
 
     def _empty(self, site: str) -> Accumulators:
-        d = self.mlp.d_mlp
+        d = self.mlp.d_model if site == RESIDUAL else self.mlp.d_mlp
         result = Accumulators()
         n_levels = len(self.settings.batch_quantiles) if site == "gate" else 0
         n_bins = d if site in self.settings.histograms else 0
         n_documents = self.n_documents if site in self.settings.document_means else 0
-        for layer in range(self.mlp.n_layers):
-            device = next(self.mlp.down[layer].parameters()).device
+        for device in self._devices(site):
             extremes = torch.stack([torch.full((d,), np.inf), torch.full((d,), -np.inf)])
             result.positive.append(torch.zeros(d, dtype=torch.int64, device=device))
             result.limbs.append(torch.zeros(len(MOMENTS), 2, d, dtype=torch.int64, device=device))
@@ -103,6 +130,9 @@ class Collector:
             if "product" in self.settings.sites:
                 handle = self.mlp.down[layer].register_forward_pre_hook(self._on_down(layer))
                 self._handles.append(handle)
+        if RESIDUAL in self.settings.sites:
+            for row in range(self.mlp.n_layers + 1):
+                self._handles.append(self.mlp.on_stream(row, self._on_stream(row)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,11 +156,30 @@ class Collector:
 
         return hook
 
+    def _on_stream(self, row: int) -> Callable[[torch.Tensor], None]:
+        def function(values: torch.Tensor) -> None:
+            self._add(RESIDUAL, row, values)
+            if row in self.outer:
+                self._add_outer(row, values)
+
+        return function
+
+    def _add_outer(self, row: int, values: torch.Tensor) -> None:
+        if ("outer", row) in self.added:
+            return
+        limbs = self.outer[row]
+        if limbs.device not in self._counted:
+            places = counted_of(*self._observed[:2])
+            self._counted[limbs.device] = [_to(one, limbs.device) for one in places]
+        flat = values.reshape(-1, values.shape[-1]).to(limbs.device)
+        add_outer(flat, self._counted[limbs.device], limbs)
+        self.added.add(("outer", row))
+
     def _add(self, site: str, layer: int, values: torch.Tensor) -> None:
         if (site, layer) in self.added:
             return
-        flat = values.reshape(-1, values.shape[-1])
         kept = self.accumulators[site]
+        flat = values.reshape(-1, values.shape[-1]).to(kept.limbs[layer].device)
         mask, rows, numbers = self._moved(flat.device)
         histogram = kept.histogram[layer]
         levels = self.settings.batch_quantiles if site == "gate" else ()
@@ -138,7 +187,7 @@ class Collector:
         documents = None
         if kept.document_sum[layer].shape[0]:
             chosen = (mask & (numbers >= 0))[:, None]
-            fixed = torch.where(chosen, (flat.double() * LIMB).round(), 0.0).long()
+            fixed = torch.where(chosen, (flat.double() * document_unit(site)).round(), 0.0).long()
             documents = numbers.clamp(min=0), fixed
         if levels:
             # A batch's quantile must not depend on the batches before it: shards start afresh.
@@ -186,8 +235,19 @@ class Collector:
         `added` names sites and layers to which these tokens were added before, by a pass that ran
         out of memory further up; they are passed over.
         """
-        self._observed, self._on_device = (mask, rows, documents), {}
+        self._observed, self._on_device, self._counted = (mask, rows, documents), {}, {}
         self.added = set(added)
+
+    def check_stream(self) -> None:
+        """Refuse a pass in which a border of blocks was not seen."""
+        rows = range(self.mlp.n_layers + 1) if RESIDUAL in self.settings.sites else ()
+        missing = [row for row in rows if (RESIDUAL, row) not in self.added]
+        if missing:
+            raise RuntimeError(
+                f"the residual stream was not seen at rows {missing} of {len(rows)}; is the model"
+                " compiled, or the adapter of its model_type wrong"
+                " (langneurons/models/families.py)?"
+            )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the accumulators as arrays stacked over layers, histograms not yet packed."""
@@ -208,12 +268,14 @@ class Collector:
             if site in self.settings.document_means:
                 stacked["document_sum"] = torch.stack([t.cpu() for t in kept.document_sum], dim=1)
             result |= {f"{site}.{name}": tensor.numpy() for name, tensor in stacked.items()}
-        return result
+        return result | {
+            outer_key(row): triangle(limbs.cpu().numpy()) for row, limbs in self.outer.items()
+        }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from arrays that `arrays` returned."""
         for site, kept in self.accumulators.items():
-            for layer in range(self.mlp.n_layers):
+            for layer in range(len(kept.positive)):
                 _copy(kept.positive[layer], arrays[f"{site}.positive"][layer])
                 _copy(kept.extremes[layer], arrays[f"{site}.extremes"][layer])
                 for i, name in enumerate(MOMENTS):
@@ -226,6 +288,8 @@ class Collector:
                     )
                 if site in self.settings.document_means:
                     _copy(kept.document_sum[layer], arrays[f"{site}.document_sum"][:, layer])
+        for row, limbs in self.outer.items():
+            _copy(limbs, square(arrays[outer_key(row)], self.mlp.d_model))
 
 
 def _copy(tensor: torch.Tensor, array: np.ndarray) -> None:
@@ -275,6 +339,7 @@ def _pass(
                 " compiled, or the adapter of its model_type wrong"
                 " (langneurons/models/families.py)?"
             )
+        collector.check_stream()
         return
     done = frozenset(collector.added)
     log.warning("out of memory with a batch of %d blocks; halved", n_blocks)
@@ -323,6 +388,7 @@ def collect(
     part = corpus.identification
     n_blocks, block_size = part.tokens.shape
     nonlinearity = nonlinearity_name(mlp.config)
+    _check_rows(settings, mlp.n_layers)
     check_length(int(part.lengths.max()), model.max_positions, f"blocks of {corpus.lang}")
     groups = batches_of(part, settings)
     todo = shard_batches(len(groups), shard, n_shards)
@@ -390,11 +456,22 @@ def collect(
         "batches": len(todo),
         "tokens": counted,
     }
+    if RESIDUAL in settings.sites:
+        header |= {"d_model": mlp.d_model, "residual_outer": list(settings.residual_outer)}
     if n_documents:
         arrays["document_tokens"] = document_tokens
         header["documents"] = part.documents[:n_documents]
     progress.finish()
     return Statistics(arrays, header, f"statistics of {corpus.lang}")
+
+
+def _check_rows(settings: StatisticsConfig, n_layers: int) -> None:
+    beyond = max(settings.residual_outer, default=0)
+    if beyond > n_layers:
+        raise InputError(
+            f"statistics.residual_outer: row {beyond} is beyond the model of {n_layers} layers;"
+            f" legal: 0 (before the first block) to {n_layers} (after the last)."
+        )
 
 
 def _check_histogram(histogram: np.ndarray, counted: int, key: str) -> None:
@@ -407,8 +484,11 @@ def _check_finite(arrays: dict[str, np.ndarray], lang: str) -> None:
         if key.endswith(".extremes"):
             bad = np.argwhere(~np.isfinite(array).all(axis=1))
             if len(bad):
-                layer, neuron = bad[0]
+                row, column = bad[0]
+                site, named = key.split(".")[0], ("layer", "neuron")
+                if site == RESIDUAL:
+                    named = ("row", "dimension")
                 raise RuntimeError(
-                    f"{lang}: {key.split('.')[0]} of layer {layer}, neuron {neuron} is not finite"
-                    f" ({len(bad)} neurons in all): overflow in this dtype, or damaged weights."
+                    f"{lang}: {site} of {named[0]} {row}, {named[1]} {column} is not finite"
+                    f" ({len(bad)} {named[1]}s in all): overflow in this dtype, or damaged weights."
                 )

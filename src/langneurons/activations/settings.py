@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from langneurons.base.settings import Frozen, doubled
 
-Site = Literal["gate", "act", "product"]
+MlpSite = Literal["gate", "act", "product"]
+Site = Literal["gate", "act", "product", "residual"]
 
 
 class StatisticsConfig(Frozen):
@@ -15,9 +16,10 @@ class StatisticsConfig(Frozen):
     sites: tuple[Site, ...] = Field(
         ("gate", "act", "product"),
         min_length=1,
-        description="gate: before the nonlinearity; act: after it; product: input of down_proj.",
+        description="gate: before the nonlinearity; act: after it; product: input of down_proj;"
+        " residual: the residual stream before the first block and after each.",
     )
-    histograms: tuple[Site, ...] = Field(
+    histograms: tuple[MlpSite, ...] = Field(
         ("gate",),
         description="Sites with a histogram (quantiles, P(a > t)); act follows from gate.",
     )
@@ -34,6 +36,11 @@ class StatisticsConfig(Frozen):
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
     )
     document_means: tuple[Site, ...] = Field((), description="Sites with means per document.")
+    residual_outer: tuple[int, ...] = Field(
+        (),
+        description="Rows of the site `residual` (0: before the first block, l + 1: after block l)"
+        " whose second moments across dimensions, d_model x d_model, are kept.",
+    )
     max_documents: int = Field(
         2000,
         ge=1,
@@ -43,7 +50,7 @@ class StatisticsConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StatisticsConfig":
-        for key in ("sites", "histograms", "document_means", "batch_quantiles"):
+        for key in ("sites", "histograms", "document_means", "batch_quantiles", "residual_outer"):
             again = doubled(getattr(self, key))
             if again:
                 raise ValueError(f"{key}: {', '.join(again)} listed more than once")
@@ -51,6 +58,16 @@ class StatisticsConfig(Frozen):
             wrong = sorted(set(getattr(self, key)) - set(self.sites))
             if wrong:
                 raise ValueError(f"{key}: {wrong} are not among sites {list(self.sites)}")
+        if self.residual_outer and "residual" not in self.sites:
+            raise ValueError(
+                f"residual_outer: {list(self.residual_outer)}, but `residual` is not among sites"
+                f" {list(self.sites)}; add it there"
+            )
+        if self.residual_outer and min(self.residual_outer) < 0:
+            raise ValueError(
+                f"residual_outer: {min(self.residual_outer)} is not a row; legal: 0 (before the"
+                " first block) to the number of layers (after the last block)"
+            )
         for level in self.batch_quantiles:
             if not 0 < level < 1:
                 raise ValueError(f"batch_quantiles: {level} is not between 0 and 1")

@@ -1,11 +1,13 @@
 """Activation statistics of one model on one language: the file, its reader, its merge.
 
-Per site and neuron (arrays are (n_layers, d_mlp)): the number of positive activations, the sums
-of a, a**2 and |a| as pairs of integers (see `langneurons.activations.kernels`), minimum, maximum
-and, where asked for, a histogram. From these follow LAPE's activation probabilities, P(a > t) for
-any t, any quantile within the bin's width, and every replacement value. Files of disjoint parts of
-a corpus merge by adding integers, so the result does not depend on how the corpus was split into
-shards.
+Per site and neuron (arrays are (n_layers, d_mlp); of the residual stream (n_layers + 1, d_model),
+row 0 before the first block and row l + 1 after block l): the number of positive activations, the
+sums of a, a**2 and |a| as pairs of integers (see `langneurons.activations.kernels`), minimum,
+maximum and, where asked for, a histogram. From these follow LAPE's activation probabilities,
+P(a > t) for any t, any quantile within the bin's width, and every replacement value. Files of
+disjoint parts of a corpus merge by adding integers, so the result does not depend on how the corpus
+was split into shards. Rows of the residual stream that are asked for have second moments across
+dimensions (`langneurons.activations.outer`).
 
 On disk integers are compressed, histograms in frames (`langneurons.activations.frames`), with the
 sum over each layer's neurons beside them. A file is read array by array as they are asked for, sums
@@ -16,8 +18,8 @@ that dozens of languages fit into memory.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,14 @@ from typing import Any
 import numpy as np
 
 from langneurons.activations import histogram as bins
-from langneurons.activations.frames import around, compress, decompress, pack, unpack
+from langneurons.activations.frames import around, compress, pack, unpack
+from langneurons.activations.outer import outer_key, square
+from langneurons.activations.stored import BY_LAYER, StoredArrays
 from langneurons.base.io import MADE, DamagedFile, damaged, expect, read_header, write_tensors
 from langneurons.models.nonlinearities import NONLINEARITIES
 
-SITES = ("gate", "act", "product")
+RESIDUAL = "residual"
+SITES = ("gate", "act", "product", RESIDUAL)
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 MOMENTS = ("mean", "std", "min", "max", "abs_mean", "probability")
 OF_DOCUMENTS = ("document_max", "document_median")
@@ -53,77 +58,26 @@ IDENTITY = (
     "batch_quantiles",
     "schema",
 )
+# The same of files that hold the residual stream; others lack these keys.
+OF_RESIDUAL = ("d_model", "residual_outer")
 SCHEMA = 2
 # What the content digest of statistics covers: header keys, and arrays of each site.
 OF_CONTENT = (*IDENTITY, "lang", "corpus_hash", "tokens", "blocks")
 SUMS = ("positive", "sum", "square", "absolute", "extremes", "histogram_pooled")
 HISTOGRAM = ("histogram", "histogram_ends", "histogram_pooled")
-BY_LAYER = ".document_sum"  # (documents, n_layers, d_mlp); a file holds one array for each layer
+
+
+def document_unit(site: str) -> float:
+    """Return what a sum per document is counted in: 2**-40, of the residual stream 2**-24.
+
+    The residual stream has dimensions of tens of thousands, whose sums over a document would not
+    fit into 64 bits in the smaller unit.
+    """
+    return 2.0**24 if site == RESIDUAL else LIMB
 
 
 class Mismatch(ValueError):
     """Two statistics files that must not be combined."""
-
-
-class _Arrays(Mapping):
-    """The arrays of a file, each read and decompressed at every access, and kept by nobody."""
-
-    def __init__(self, path: str | os.PathLike, packed: Mapping[str, list[int]]):
-        self._path, self._packed = str(path), packed
-        with self._open() as opened:
-            stored = sorted(opened.keys())
-        self._layers: dict[str, int] = {}
-        for key in stored:
-            whole, found, _ = key.partition(f"{BY_LAYER}.")
-            if found:
-                self._layers[whole + BY_LAYER] = self._layers.get(whole + BY_LAYER, 0) + 1
-        self._keys = [key for key in stored if f"{BY_LAYER}." not in key] + sorted(self._layers)
-
-    def _open(self) -> Any:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            return safe_open(self._path, framework="numpy")
-        except (OSError, SafetensorError) as error:
-            raise DamagedFile(damaged(self._path, error)) from error
-
-    def _read(self, key: str) -> np.ndarray:
-        with self._open() as opened:
-            array = opened.get_tensor(key)
-        if key not in self._packed:
-            return array
-        return decompress(array, tuple(self._packed[key]), np.int64, self._path)
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self._keys:
-            raise KeyError(key)
-        if key in self._layers:
-            return np.stack([self.layer(key, i) for i in range(self._layers[key])], axis=1)
-        return self._read(key)
-
-    def layer(self, key: str, layer: int) -> np.ndarray:
-        """Return one layer of sums per document, int64 (documents, d_mlp)."""
-        return self._read(f"{key}.{layer}")
-
-    @contextmanager
-    def sliced(self, key: str) -> Iterator[Callable[[int, int], np.ndarray]]:
-        """Give what reads a part of a 1-d array, from a place to another."""
-        with self._open() as opened:
-            part = opened.get_slice(key)
-            yield lambda start, end: part[start:end]
-
-    def packed_shape(self, key: str) -> tuple[int, ...] | None:
-        """Return the shape of a compressed array without reading it, or None if there is none."""
-        return tuple(self._packed[key]) if key in self._keys and key in self._packed else None
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys  # the default would read the array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
 
 class Statistics:
@@ -134,7 +88,7 @@ class Statistics:
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], header: dict, path: str = "statistics"):
-        self.arrays = arrays if isinstance(arrays, _Arrays) else dict(arrays)
+        self.arrays = arrays if isinstance(arrays, StoredArrays) else dict(arrays)
         self.header = header
         self.path = str(path)
 
@@ -159,6 +113,13 @@ class Statistics:
         """(n_layers, d_mlp)."""
         return self.header["n_layers"], self.header["d_mlp"]
 
+    def shape_of(self, site: str) -> tuple[int, int]:
+        """Return the shape of a site's arrays: of the residual stream (n_layers + 1, d_model)."""
+        if site != RESIDUAL:
+            return self.shape
+        self._measured(site)
+        return self.header["n_layers"] + 1, self.header["d_model"]
+
     @property
     def sites(self) -> list[str]:
         """The sites that were measured."""
@@ -168,10 +129,12 @@ class Statistics:
     def digest(self) -> str:
         """The content digest: SHA-256 of what identifies the statistics and of their sums."""
         identity = {key: self.header.get(key) for key in OF_CONTENT}
+        identity |= {key: self.header[key] for key in OF_RESIDUAL if key in self.header}
         found = hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode())
         for site in sorted(self.sites):
-            for name in SUMS:
-                key = f"{site}.{name}"
+            keys = [f"{site}.{name}" for name in SUMS]
+            keys += map(outer_key, self._outer_rows if site == RESIDUAL else ())
+            for key in keys:
                 if key in self.arrays:
                     array = np.ascontiguousarray(self.arrays[key])
                     found.update(f"{key} {array.dtype.str} {list(array.shape)}\n".encode())
@@ -189,7 +152,8 @@ class Statistics:
         if stated != found:
             raise DamagedFile(damaged(self.path, f"its digest is {found}, the file says {stated}"))
 
-    def _array(self, site: str, name: str) -> np.ndarray:
+    def _measured(self, site: str) -> None:
+        """Refuse a site that is not known or was not measured."""
         if site not in SITES:
             raise ValueError(f"site {site!r} is not one of {', '.join(SITES)}")
         if site not in self.sites:
@@ -197,6 +161,9 @@ class Statistics:
                 f"{self.path}: site {site!r} was not measured, only {', '.join(self.sites)};"
                 " add it to statistics.sites in the configuration."
             )
+
+    def _array(self, site: str, name: str) -> np.ndarray:
+        self._measured(site)
         return self.arrays[f"{site}.{name}"]
 
     def positive(self, site: str = "act") -> np.ndarray:
@@ -206,7 +173,13 @@ class Statistics:
     @property
     def counted_site(self) -> str:
         """The site whose P(a > 0) is shown: act, or where it was not measured, gate or product."""
-        return next(site for site in ("act", "gate", "product") if site in self.header["sites"])
+        for site in ("act", "gate", "product"):
+            if site in self.header["sites"]:
+                return site
+        raise ValueError(
+            f"{self.path}: no activations of neurons were measured, only the residual stream; add"
+            " act, gate or product to statistics.sites in the configuration."
+        )
 
     def probability(self, site: str = "act") -> np.ndarray:
         """Return P(a > 0), float64 (n_layers, d_mlp)."""
@@ -236,6 +209,33 @@ class Statistics:
     def max(self, site: str = "act") -> np.ndarray:
         """Return the largest activation."""
         return self._array(site, "extremes")[:, 1].astype(np.float64)
+
+    @property
+    def _outer_rows(self) -> list[int]:
+        return self.header.get("residual_outer", [])
+
+    def second_moment(self, row: int) -> np.ndarray:
+        """Return the mean of h h^T over tokens, float64 (d_model, d_model).
+
+        row: of the residual stream, 0 before the first block, l + 1 after block l.
+
+        Raises:
+            ValueError: The second moments of this row were not measured.
+        """
+        if row not in self._outer_rows:
+            rows = ", ".join(map(str, self._outer_rows)) or "none"
+            raise ValueError(
+                f"{self.path}: no second moments of row {row} of the residual stream (measured:"
+                f" {rows}); add the row to statistics.residual_outer in the configuration."
+            )
+        whole, fraction = self.arrays[outer_key(row)]
+        sums = whole.astype(np.float64) + fraction.astype(np.float64) / LIMB
+        return square(sums / self.tokens, self.header["d_model"])
+
+    def covariance(self, row: int) -> np.ndarray:
+        """Return the covariance of the dimensions (of the population), as `second_moment`."""
+        mean = self.mean(RESIDUAL)[row]
+        return self.second_moment(row) - np.outer(mean, mean)
 
     def histogram(self, site: str = "act") -> np.ndarray:
         """Return counts per bin, (n_layers, d_mlp, N_BINS).
@@ -307,7 +307,7 @@ class Statistics:
         return above / self.tokens if self.tokens else np.full(self.shape, np.nan)
 
     def _sliced(self, key: str) -> AbstractContextManager[Callable[[int, int], np.ndarray]]:
-        if isinstance(self.arrays, _Arrays):
+        if isinstance(self.arrays, StoredArrays):
             return self.arrays.sliced(key)
         whole = self.arrays[key]
         return nullcontext(lambda start, end: whole[start:end])
@@ -368,13 +368,17 @@ class Statistics:
             )
         if layer is None:
             sums = self.arrays[key]
-        elif isinstance(self.arrays, _Arrays):
+        elif isinstance(self.arrays, StoredArrays):
             sums = self.arrays.layer(key, layer)
         else:
             sums = self.arrays[key][:, layer]
         tokens = self.arrays["document_tokens"]
         counted = tokens > 0
-        return sums[counted] / LIMB / tokens[counted].reshape(-1, *[1] * (sums.ndim - 1))
+        return (
+            sums[counted]
+            / document_unit(site)
+            / tokens[counted].reshape(-1, *[1] * (sums.ndim - 1))
+        )
 
     def document_max(self, site: str = "act") -> np.ndarray:
         """Return the largest mean activation of a document: Rahmanisa et al. 2025, p_max."""
@@ -397,8 +401,8 @@ class Statistics:
         self, name: str, site: str, function: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray:
         if (name, site) not in self._patches:
-            layers = range(self.shape[0])
-            found = [function(self.document_means(site, layer)) for layer in layers]
+            rows = range(self.shape_of(site)[0])
+            found = [function(self.document_means(site, row)) for row in rows]
             self._patches[name, site] = np.stack(found)
         return self._patches[name, site]
 
@@ -420,14 +424,17 @@ class Statistics:
         """Check that a file is whole and its header as `expected`; give access to its arrays."""
         header = read_header(path)
         expect(path, header, expected)
-        arrays, digest = _Arrays(path, header.pop("packed", {})), header.pop("digest", None)
+        arrays, digest = StoredArrays(path, header.pop("packed", {})), header.pop("digest", None)
         missing = [key for key in (*IDENTITY, "lang", "tokens", "blocks") if key not in header]
         if missing:
             raise DamagedFile(damaged(path, f"header lacks {', '.join(missing)}"))
         if header["schema"] != SCHEMA:
             raise DamagedFile(damaged(path, f"schema {header['schema']}, expected {SCHEMA}"))
-        shape = (header["n_layers"], header["d_mlp"])
+        _check_outer(path, header, arrays)
         for site in header["sites"]:
+            shape = (header["n_layers"], header["d_mlp"])
+            if site == RESIDUAL:
+                shape = (header["n_layers"] + 1, header["d_model"])
             positive = arrays.get(f"{site}.positive")
             if positive is None or positive.shape != shape:
                 raise DamagedFile(damaged(path, f"counts of site {site} missing or misshapen"))
@@ -447,6 +454,23 @@ class Statistics:
         if digest is not None:
             found.digest = digest
         return found
+
+
+def _check_outer(path: str | os.PathLike, header: Mapping[str, Any], arrays: StoredArrays) -> None:
+    """Refuse a header that does not fit the residual stream, and second moments of other shapes."""
+    there = RESIDUAL in header["sites"]
+    for name in OF_RESIDUAL:
+        if (name in header) != there:
+            what = "lacks" if there else "has"
+            raise DamagedFile(damaged(path, f"header {what} {name}, sites {header['sites']}"))
+    stored = {key for key in arrays if key.startswith(outer_key(""))}
+    wanted = {outer_key(row) for row in header.get("residual_outer", ())}
+    if stored != wanted:
+        raise DamagedFile(damaged(path, f"second moments of {stored}, header names {wanted}"))
+    d_model = header.get("d_model", 0)
+    for key in sorted(wanted):
+        if arrays.packed_shape(key) != (2, d_model * (d_model + 1) // 2):
+            raise DamagedFile(damaged(path, f"{key} is misshapen"))
 
 
 def histogram_arrays(site: str, histogram: np.ndarray) -> dict[str, np.ndarray]:
@@ -480,6 +504,11 @@ def _histogram(one: Statistics, site: str) -> np.ndarray:
         return _unpacked(one, site)
     if site == "act" and "gate" in one.header["histograms"]:
         return one.histogram("gate") @ _image(one)
+    if site == RESIDUAL:
+        raise ValueError(
+            f"{one.path}: no histogram is kept of the residual stream, so it has no quantiles and"
+            " no P(a > t); its statistics: mean, std, min, max, abs_mean."
+        )
     raise ValueError(
         f"{one.path}: no histogram of site {site!r} (histograms of"
         f" {', '.join(one.header['histograms']) or 'none'}); add it to"
@@ -489,7 +518,7 @@ def _histogram(one: Statistics, site: str) -> np.ndarray:
 
 def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:
     """Refuse files that disagree on a header key, naming files, key and values."""
-    files = list(files)
+    files, keys = list(files), (*keys, *OF_RESIDUAL)
     for other in files[1:]:
         for key in keys:
             first, second = files[0].header.get(key), other.header.get(key)

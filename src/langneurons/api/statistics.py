@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import pandas as pd
 
 from langneurons.activations import collect as collecting
-from langneurons.activations.settings import Site, StatisticsConfig
+from langneurons.activations.settings import MlpSite, Site, StatisticsConfig
 from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible, merge
 from langneurons.activations.statistics import Statistics as LanguageStatistics
 from langneurons.api.shared import Shared
@@ -67,8 +67,9 @@ class Statistics(Shared, Mapping[str, LanguageStatistics]):
 
     A mapping from language to `langneurons.activations.statistics.Statistics`, whose methods give
     arrays (n_layers, d_mlp) in float64: `probability(site)`, `mean(site)`, `std(site)`,
-    `quantile(q, site)`, ...; site is `gate` (before the nonlinearity), `act` (after it) or
-    `product` (input of the down projection).
+    `quantile(q, site)`, ...; site is `gate` (before the nonlinearity), `act` (after it), `product`
+    (input of the down projection) or `residual` (the residual stream: arrays (n_layers + 1,
+    d_model), row 0 before the first block and row l + 1 after block l; no quantiles).
 
     Example:
         >>> import langneurons as ln
@@ -140,8 +141,8 @@ class Statistics(Shared, Mapping[str, LanguageStatistics]):
 
     def _profiles(self) -> tuple[str, pd.DataFrame]:
         """Return a site, and the mean P(a > 0) of each language (rows) and layer there."""
-        sites = next(iter(self.values())).sites
-        site = "act" if "act" in sites else sites[0]
+        first = next(iter(self.values()))
+        site = first.sites[0] if first.sites == ["residual"] else first.counted_site
         rows = {lang: one.probability(site).mean(axis=1) for lang, one in self.items()}
         return site, pd.DataFrame.from_dict(rows, orient="index")
 
@@ -193,7 +194,7 @@ def collect(
     texts: Mapping[str, str | Sequence[str]],
     *,
     sites: Sequence[Site] = ("gate", "act", "product"),
-    histograms: Sequence[Site] = ("gate",),
+    histograms: Sequence[MlpSite] = ("gate",),
     document_means: Sequence[Site] = (),
     block_size: int = 512,
     batch_blocks: int = 8,
@@ -207,7 +208,7 @@ def collect(
         model: The model.
         texts: By language (any code), one text or a list of documents. Give the languages about
             equal amounts of text; 10,000 tokens or more of each give stable neurons.
-        sites: Where activations are measured.
+        sites: Where activations are measured; `residual` is the residual stream.
         histograms: Sites whose distribution is kept, for percentiles and `exceedance`.
         document_means: Sites whose mean per document is kept, for methods that rank documents
             (`average_precision`, `document_sign`, `plnd`).

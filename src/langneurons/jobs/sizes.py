@@ -159,10 +159,17 @@ def _shared_reason(
 
 
 def check_layers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
-    """Yield the layers beyond a model's last one."""
-    if not any(deepest_layers(config, model) for model in config.models):
+    """Yield the layers, and rows of the residual stream, beyond a model's last one."""
+    row, key = max(config.statistics.residual_outer, default=0), "statistics.residual_outer"
+    if not row and not any(deepest_layers(config, model) for model in config.models):
         return
     for model, layers in depths(config, work).items():
+        if row > layers:
+            yield (
+                key,
+                f"{key}: row {row} is beyond models.{model}, which has {layers} layers; legal: 0"
+                f" (before the first block) to {layers} (after the last).",
+            )
         for reason in layer_errors(model, layers, deepest_layers(config, model)):
             yield reason.split(":")[0], reason
 

@@ -1,10 +1,12 @@
 """The MLP modules of a model, layer by layer."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from langneurons.base.errors import present
 from langneurons.models.families import family_for
@@ -17,7 +19,8 @@ class MlpSites:
     adapters that live inside its layers. Hooks go on `act[i]` and `down[i]`; `gate[i]` is the
     projection whose output enters the nonlinearity, in ungated models the same module as `up[i]`.
     Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
-    output embedding; `layers` are the decoder layers. If layers share one nonlinearity
+    output embedding; `layers` are the decoder layers, between which the residual stream of width
+    `d_model` is read and written by `on_stream`. If layers share one nonlinearity
     module, each gets its own copy.
     """
 
@@ -44,6 +47,7 @@ class MlpSites:
                 f" but have {sorted(widths)}"
             )
         self.d_mlp = widths.pop()
+        self.d_model = _input_width(self.up[0])
 
     def _each(self, path: str, whole: nn.Module) -> list[nn.Module]:
         return [_resolve(layer, path, whole) for layer in self.layers]
@@ -66,6 +70,37 @@ class MlpSites:
         """Where hidden states go to be scored."""
         return next(self.head.parameters()).device
 
+    def on_stream(
+        self, row: int, function: Callable[[torch.Tensor], torch.Tensor | None]
+    ) -> RemovableHandle:
+        """Call a function on the residual stream (batch, pos, d_model) at a border of blocks.
+
+        row: 0 is the input of the first block, l + 1 the output of block l, which block l + 1 or
+        the final norm reads. What the function returns, unless it is None, takes the stream's
+        place.
+        """
+        if row == 0:
+
+            def before(module: nn.Module, given: tuple, named: dict[str, Any]) -> Any:
+                stream = _stream(given[0] if given else named["hidden_states"], module)
+                new = function(stream)
+                if new is None:
+                    return None
+                if given:
+                    return (new, *given[1:]), named
+                return given, named | {"hidden_states": new}
+
+            return self.layers[0].register_forward_pre_hook(before, with_kwargs=True)
+
+        def after(module: nn.Module, _given: tuple, output: Any) -> Any:
+            several = isinstance(output, tuple)
+            new = function(_stream(output[0] if several else output, module))
+            if new is None:
+                return None
+            return (new, *output[1:]) if several else new
+
+        return self.layers[row - 1].register_forward_hook(after)
+
     def _separate_activations(self) -> None:
         parent, _, name = self.family.act.rpartition(".")
         seen: set[int] = set()
@@ -74,6 +109,18 @@ class MlpSites:
                 self.act[i] = copy.deepcopy(self.act[i])
                 setattr(layer.get_submodule(parent), name, self.act[i])
             seen.add(id(self.act[i]))
+
+
+def _stream(value: Any, block: nn.Module) -> torch.Tensor:
+    """Return hidden states (batch, pos, d_model); a TypeError where a block has something else."""
+    if isinstance(value, torch.Tensor) and value.dim() == 3:
+        return value
+    shape = tuple(value.shape) if isinstance(value, torch.Tensor) else "no shape"
+    raise TypeError(
+        f"the residual stream at {type(block).__name__} is {type(value).__name__} of {shape}, not"
+        " a tensor (batch, pos, d_model); this version of transformers is not supported at site"
+        " residual"
+    )
 
 
 def _without_peft(model: Any) -> Any:

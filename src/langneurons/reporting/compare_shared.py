@@ -52,7 +52,8 @@ def compare_folders(first: Path, second: Path) -> tuple[dict[str, pd.DataFrame],
         else:
             headers = [cast(StatisticsHeader, one) for one in (header, other)]
             left, right = read_statistics(paths, headers[0]), read_statistics(others, headers[1])
-            sites = [site for site in headers[0].sites if site in headers[1].sites]
+            shared = set(headers[0].sites) & set(headers[1].sites) - {"residual"}
+            sites = [site for site in headers[0].sites if site in shared]
             rows_of = [_probabilities(left[lang], right[lang], sites) for lang in langs]
             tables["statistics"] = pd.DataFrame([row for rows in rows_of for row in rows])
     return tables, remarks

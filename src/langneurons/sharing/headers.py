@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 import langneurons
+from langneurons.activations.settings import Site
 from langneurons.base.errors import InputError, nearest
 from langneurons.base.messages import defined
 from langneurons.base.settings import Frozen, doubled
@@ -24,7 +25,6 @@ KINDS = ("statistics", "neurons", "directions")
 LIBRARY = f"langneurons {langneurons.__version__}"
 # What of a neuron table's metadata is known of every selection, and of no imported mask.
 UNKNOWN = ("revision", "tokenizer_hash", "dtype", "quantization", "tokens", "corpora", "statistics")
-Site = Literal["gate", "act", "product"]
 Stream = Literal["residual_in", "residual_out"]
 
 

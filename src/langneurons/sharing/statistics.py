@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from langneurons.activations.statistics import IDENTITY, Statistics, check_compatible
+from langneurons.activations.statistics import (
+    IDENTITY,
+    OF_RESIDUAL,
+    Statistics,
+    check_compatible,
+)
 from langneurons.base.errors import InputError
 from langneurons.sharing.folder import check_same
 from langneurons.sharing.headers import (
@@ -24,6 +29,7 @@ def statistics_header(by_language: Mapping[str, Statistics]) -> StatisticsHeader
         raise InputError("no statistics: there is not one language among them.")
     first = next(iter(by_language.values())).header
     settings = {key: first[key] for key in IDENTITY if key not in (*COMMON, "sites")}
+    settings |= {key: first[key] for key in OF_RESIDUAL if key in first}
     content = {key: first[key] for key in COMMON} | {
         "format": FORMAT,
         "version": VERSION,

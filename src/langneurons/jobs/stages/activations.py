@@ -46,25 +46,43 @@ class _Collect(Stage):
         return pattern.format(**cell)
 
 
+def _stream(sizes: Sizes) -> tuple[int, int]:
+    """Return the numbers of the residual stream's rows, and of their second moments."""
+    statistics, geometry = sizes.config.statistics, sizes.geometry
+    rows = geometry.layers + 1 if "residual" in statistics.sites else 0
+    return rows * geometry.hidden, len(statistics.residual_outer) * geometry.hidden**2
+
+
 def _documents(sizes: Sizes) -> int:
-    statistics = sizes.config.statistics
-    return len(statistics.document_means) * statistics.max_documents
+    """Return the numbers that are kept of documents."""
+    statistics, stream = sizes.config.statistics, _stream(sizes)[0]
+    widths = [stream if site == "residual" else sizes.neurons for site in statistics.document_means]
+    return sum(widths) * statistics.max_documents
+
+
+def _neuron_sites(sizes: Sizes) -> int:
+    return len([site for site in sizes.config.statistics.sites if site != "residual"])
 
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
     statistics = sizes.config.statistics
     tokens = sizes.config.corpus.tokens / statistics.shards
-    size = sizes.neurons * (len(statistics.histograms) * N_BINS * 1.2 + 3 * 48)
-    size += sizes.neurons * _documents(sizes) * 6
+    stream, outer = _stream(sizes)
+    size = sizes.neurons * (len(statistics.histograms) * N_BINS * 1.2 + _neuron_sites(sizes) * 48)
+    size += stream * 48 + outer * 7  # of a triangle of 16 bytes, compressed
+    size += _documents(sizes) * 6
     return Work(tokens, sizes.load + sizes.seconds(tokens, 2, "statistics"), size)
 
 
 def _need(sizes: Sizes) -> Need:
     statistics, geometry = sizes.config.statistics, sizes.geometry
     block = statistics.batch_blocks * sizes.config.corpus.block_size
-    per_neuron = N_BINS * 4 * len(statistics.histograms) + 3 * 64 + 8 * _documents(sizes)
-    counts = sizes.neurons * per_neuron
+    stream, outer = _stream(sizes)
+    per_neuron = N_BINS * 4 * len(statistics.histograms) + _neuron_sites(sizes) * 64
+    counts = sizes.neurons * per_neuron + stream * 64 + outer * 16 + 8 * _documents(sizes)
     passing = block * (geometry.hidden * 8 + geometry.intermediate * 6) * sizes.wide
+    # A product in float64, its parts and their sums, while they are added.
+    passing += geometry.hidden**2 * 48 if outer else 0
     return Need(sizes.on_each(sizes.held + counts, passing), sizes.host + counts / GB)
 
 
