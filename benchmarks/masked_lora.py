@@ -394,7 +394,7 @@ def _trainer(given, base, route: str, share: float | None, tokens):
     import torch
 
     from langneurons.models.sites import MlpSites
-    from langneurons.training.losses import token_loss
+    from langneurons.scoring.losses import token_loss
 
     chosen = None if share is None else _chosen(given, share, base.config.num_hidden_layers)
     model, gates = _route(base, route, chosen, given.rank)

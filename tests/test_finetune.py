@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from langneurons.evaluation.classification import (
     HEAD,
-    IGNORED,
     Head,
     add_head,
     class_head,
@@ -27,9 +26,9 @@ from langneurons.evaluation.definition import Task
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.reporting.tables.tasks import task_scores
-from langneurons.training import losses
+from langneurons.scoring import losses
+from langneurons.scoring.losses import IGNORED, token_loss
 from langneurons.training.batches import Bucketed, items_of
-from langneurons.training.losses import token_loss
 from langneurons.training.settings import Training
 from langneurons.training.trainer import Folders, head_size, last_checkpoint, train
 

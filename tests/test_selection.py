@@ -412,9 +412,9 @@ CHOICES = {
     "mean_difference": {"rate": 0.2},
     "plnd": {"rate": 0.5, "share": 0.5, "site": "act"},
 }
-# These read a table, a file or weights as well; their tests are tests/test_selection_combined.py
-# and tests/test_selection_written.py.
-OTHERS = {"combined", "published", "write_score"}
+# These read a table, a file, weights or attributions as well; their tests are
+# tests/test_selection_combined.py, tests/test_selection_written.py, tests/test_attribution.py.
+OTHERS = {"combined", "published", "write_score", "attribution"}
 
 
 def test_every_method_is_found_and_tested():

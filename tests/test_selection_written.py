@@ -12,6 +12,7 @@ from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 from langneurons.models.sites import MlpSites
 from langneurons.models.weights import DownProjections, read_weights, weights_of
+from langneurons.selection.method import More
 from langneurons.selection.methods.write_score import carriers
 from langneurons.selection.run import run_selection
 
@@ -92,7 +93,7 @@ def grid(seed: int) -> tuple[dict[str, Statistics], np.ndarray, np.ndarray, Down
 def test_write_score_equals_the_definition(seed, pool, direction):
     statistics, product, stream, weights = grid(seed)
     selection = {"method": "write_score", "rate": 0.25, "pool": pool, "direction": direction}
-    table = run_selection(selection, statistics, weights=weights)
+    table = run_selection(selection, statistics, more=More(weights))
     n_languages, n_layers, d_mlp = product.shape
     for k, lang in enumerate(statistics):
         others = [i for i in range(n_languages) if i != k]
@@ -141,7 +142,7 @@ def test_random_neurons_write_about_as_much_and_fire_about_as_often():
     size = np.exp(rng.normal(size=(2, 400)))
     weights = DownProjections([lambda one=one: one[None].astype(np.float32) for one in size])
     selection = {"method": "random", "like": "x", "match": "write_norm", "neighbours": 5}
-    control = run_selection(selection, statistics, [like], weights=weights)
+    control = run_selection(selection, statistics, [like], more=More(weights))
     pd.testing.assert_frame_equal(control.layer_counts(), like.layer_counts())
     assert not set().union(*as_sets(like).values()) & set().union(*as_sets(control).values())
     free = run("random", statistics, like, like="x", match="layer")

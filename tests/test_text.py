@@ -17,7 +17,7 @@ from test_workflow import save_tiny_model
 from langneurons.base.io import DamagedFile, read_json, write_json
 from langneurons.data.corpus import Corpus, pack_documents
 from langneurons.data.settings import CorpusConfig
-from langneurons.evaluation.classification import IGNORED, collate
+from langneurons.evaluation.classification import collate
 from langneurons.jobs.common import ModelJob
 from langneurons.jobs.evaluation import evaluation_cell
 from langneurons.jobs.training import finetuning_cell
@@ -25,6 +25,7 @@ from langneurons.models.language_model import LanguageModel
 from langneurons.models.load import load_tokenizer, tokenizer_hash
 from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
+from langneurons.scoring.losses import IGNORED
 from langneurons.selection.table import NeuronTable
 from langneurons.training.neuron_weights import attach
 from langneurons.training.settings import Training

@@ -39,7 +39,7 @@ def _loss(wrapped, route: str, tokens):
     import torch
 
     from langneurons.models.sites import MlpSites
-    from langneurons.training.losses import token_loss
+    from langneurons.scoring.losses import token_loss
 
     if route == "PEFT":
         return wrapped(input_ids=tokens, labels=tokens).loss

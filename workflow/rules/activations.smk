@@ -38,6 +38,34 @@ rule collect_statistics:
         "../scripts/collect_statistics.py"
 
 
+rule attribute_neurons:
+    """Attribute the likelihood of a language's corpus to every neuron: a pass with gradients."""
+    input:
+        manifest=weights,
+        corpus="results/{model}/corpora/{lang}.safetensors",
+    output:
+        ensure("results/{model}/attribution/{lang}.safetensors", non_empty=True),
+    log:
+        "logs/attribute_neurons/{model}/{lang}.log",
+    benchmark:
+        "benchmarks/results/attribute_neurons/{model}/{lang}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cfg.runtime.threads
+    resources:
+        gpu=gpus,
+        gres=gres,
+        gres_gpu=gres_gpus,
+        mem_mb=memory,
+        runtime=minutes,
+        checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
+    params:
+        cfg=stage("attribute_neurons"),
+        code=code("attribute_neurons.py"),
+    script:
+        "../scripts/attribute_neurons.py"
+
+
 if SHARDED:
 
     rule merge_statistics:

@@ -45,8 +45,15 @@ def fetched_mask(wc):
 
 def selection_weights(wc):
     """Return the manifest of the weights, for a selection that reads them."""
-    needed = cfg.selections[wc.selection].needs_weights
+    needed = "weights" in cfg.selections[wc.selection].needs_more
     return [f"resources/models/{wc.model}/manifest.json"] if needed else []
+
+
+def selection_attributions(wc):
+    """Return the attributions of every language of a set, for a selection that reads them."""
+    needed = "attributions" in cfg.selections[wc.selection].needs_more
+    langs = SETS[wc.langset] if needed else ()
+    return [f"results/{wc.model}/attribution/{lang}.safetensors" for lang in langs]
 
 
 def selection_code(wc):

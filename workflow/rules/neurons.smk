@@ -37,6 +37,7 @@ rule select_neurons:
         selections=selection_inputs,
         fetched=fetched_mask,
         weights=selection_weights,
+        attributions=selection_attributions,
     output:
         ensure("results/{model}/neurons/{langset}/{selection}.parquet", non_empty=True),
     log:

@@ -1,13 +1,9 @@
 """Select the neurons of every language of a set."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langneurons.activations.statistics import Statistics
-from langneurons.models.weights import read_weights
+from langneurons.jobs.selecting import neuron_table
 from langneurons.runtime.job import start
-from langneurons.selection.run import run_selection
-from langneurons.selection.table import NeuronTable
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,23 +12,12 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    statistics = [
-        Statistics.read(path, lang=Path(path).stem) for path in snakemake.input.statistics
-    ]
-    first = statistics[0].header
-    same = {key: first[key] for key in ("model", "revision", "n_layers", "d_mlp")}
-    tables = [
-        NeuronTable.from_parquet(path, languages=sorted(one.lang for one in statistics), **same)
-        for path in snakemake.input.get("selections", [])
-    ]
-    manifest = snakemake.input.get("weights")
-    table = run_selection(
-        dict(snakemake.params.cfg["selection"]),
-        {one.lang: one for one in statistics},
-        tables,
-        snakemake.input.get("fetched") or snakemake.resources.mask,
-        read_weights(manifest) if manifest else None,
-    )
+    inputs = {
+        name: [paths] if isinstance(paths, str) else list(paths)
+        for name, paths in snakemake.input.items()
+    }
+    mask = next(iter(inputs.get("fetched", [])), snakemake.resources.mask)
+    table = neuron_table(dict(snakemake.params.cfg["selection"]), inputs, mask)
     table.to_parquet(snakemake.output[0])
     job.done(neurons=table.unique, per_language=table.counts().to_dict())
 

@@ -74,3 +74,15 @@ class StatisticsConfig(Frozen):
         if self.batch_quantiles and "gate" not in self.histograms:
             raise ValueError("batch_quantiles: they need `gate` among histograms")
         return self
+
+
+class AttributionConfig(Frozen):
+    """What is attributed, in a pass with gradients over the identification text."""
+
+    site: Literal["act", "product"] = Field(
+        "product", description="Where a is read: after the nonlinearity, or before down_proj."
+    )
+    tokens: int | None = Field(
+        None, ge=1, description="Identification tokens per language, at most; all if left out."
+    )
+    batch_blocks: int = Field(2, ge=1, le=65_536, description="Blocks per pass with gradients.")

@@ -18,6 +18,7 @@ from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import Step
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.weights import weights_of
+from langneurons.selection.method import More
 from langneurons.selection.methods import METHODS
 from langneurons.selection.run import run_selection
 from langneurons.selection.shared import shared_table
@@ -232,19 +233,27 @@ def select(
     selection = defined(kind, given, f"select, method {method}")
     _check_needs(selection, method, statistics)
     others = [tables[name] for name in selection.depends_on]
-    if selection.needs_weights and weights is None:
+    more = _more(selection, method, weights, statistics)
+    table = run_selection(selection.model_dump(mode="json"), dict(statistics), others, more=more)
+    return Neurons(table.frame, table.metadata, statistics)
+
+
+def _more(selection: Any, method: str, model: LanguageModel | None, statistics: Statistics) -> More:
+    """Return what a method reads beside statistics."""
+    if "attributions" in selection.needs_more:
+        raise InputError(
+            f"select: method {method!r} needs a pass with gradients, which the graph makes; put it"
+            " into a configuration (docs/adding.md)."
+        )
+    if "weights" not in selection.needs_more:
+        return More()
+    if model is None:
         raise InputError(
             f"select: method {method!r} reads the model's weights; give weights=model, the model"
             " that the statistics are of."
         )
-    given_weights = None
-    if selection.needs_weights and weights is not None:
-        _check_weights(weights, statistics)
-        given_weights = weights_of(weights.sites)
-    table = run_selection(
-        selection.model_dump(mode="json"), dict(statistics), others, weights=given_weights
-    )
-    return Neurons(table.frame, table.metadata, statistics)
+    _check_weights(model, statistics)
+    return More(weights_of(model.sites))
 
 
 def _check_weights(model: LanguageModel, statistics: Statistics) -> None:

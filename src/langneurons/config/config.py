@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from langneurons.activations.settings import StatisticsConfig
+from langneurons.activations.settings import AttributionConfig, StatisticsConfig
 from langneurons.base.errors import present
 from langneurons.base.languages import KNOWN_LANGUAGES, Language, set_directory
 from langneurons.base.protocols import Protocol
@@ -64,6 +64,10 @@ class Config(Frozen):
     )
     statistics: StatisticsConfig = Field(
         default_factory=StatisticsConfig, description="What is kept of the activations."
+    )
+    attribution: AttributionConfig = Field(
+        default_factory=AttributionConfig,
+        description="The pass with gradients that selections of method attribution read.",
     )
     selections: dict[str, Selection] = Field(
         min_length=1, description="Ways to select neurons, by name."

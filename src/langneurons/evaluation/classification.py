@@ -23,10 +23,10 @@ from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.runtime.halving import Batches
 from langneurons.scoring.head import NOT_FINITE, NotFinite
+from langneurons.scoring.losses import IGNORED
 
 log = logging.getLogger(__name__)
 HEAD = "score"
-IGNORED = -100  # labels of tokens that are not predicted
 
 
 @dataclass(frozen=True)

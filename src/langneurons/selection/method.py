@@ -4,6 +4,8 @@ A method is one module of this package that defines a subclass of `SelectionBase
 `method` and a `select`. Modules are found by name, so adding one file adds a method.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,9 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import pandas as pd
 
+    from langneurons.activations.attribution import Attribution
     from langneurons.activations.statistics import Statistics
     from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
+
+
+@dataclass(frozen=True)
+class More:
+    """What some methods read beside statistics and tables.
+
+    weights: the down projections of the model; attributions: by language.
+    """
+
+    weights: "DownProjections | None" = None
+    attributions: "Mapping[str, Attribution] | None" = None
 
 
 class SelectionBase(BaseModel):
@@ -57,9 +71,9 @@ class SelectionBase(BaseModel):
         return ()
 
     @property
-    def needs_weights(self) -> bool:
-        """Whether the model's down projections are read, and `select_by` is called."""
-        return False
+    def needs_more(self) -> tuple[str, ...]:
+        """What is read beside statistics and tables: `weights`, `attributions`."""
+        return ()
 
     def file_of(self, model: str) -> str | None:
         """Return a file that is read; its digest enters a job's identity, its path does not."""
@@ -87,9 +101,9 @@ class SelectionBase(BaseModel):
         self,
         statistics: "dict[str, Statistics]",
         tables: "dict[str, NeuronTable]",
-        weights: "DownProjections",
+        more: More,
     ) -> "pd.DataFrame":
-        """Return the rows of a selection that needs the weights.
+        """Return the rows of a selection that `needs_more`.
 
         What the frame's `attrs` hold enters the table's metadata.
         """

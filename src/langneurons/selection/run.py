@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible
+from langneurons.selection.method import More
 from langneurons.selection.methods import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from langneurons.activations.attribution import Attribution
     from langneurons.activations.statistics import Statistics
-    from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
 
 log = logging.getLogger(__name__)
+NOTHING_MORE = More()
 
 
 def run_selection(
@@ -24,13 +28,13 @@ def run_selection(
     statistics: "dict[str, Statistics]",
     tables: "Sequence[NeuronTable]" = (),
     mask: str = "none",
-    weights: "DownProjections | None" = None,
+    more: More = NOTHING_MORE,
 ) -> "NeuronTable":
     """Return the neuron table; languages are taken in sorted order, so a set's order is nothing.
 
     `tables` are those of the selections that it depends on, in the order of `depends_on`; `mask` is
-    the file of published neurons, where it is not at the `path` of the parameters; `weights` are
-    read by the methods that need them.
+    the file of published neurons, where it is not at the `path` of the parameters; `more` is read
+    by the methods that need it.
     Statistics of different models, tokenizers or settings are refused.
     """
     from langneurons.selection.table import NeuronTable
@@ -53,12 +57,16 @@ def run_selection(
                 f" {', '.join(table.languages)}; the statistics are of"
                 f" {first.shape[0]} x {first.shape[1]} and of {', '.join(languages)}."
             )
-    if selection.needs_weights:
-        if weights is None:
-            raise ValueError(f"{selection.method}: it reads the model's weights; none were given")
-        frame = selection.select_by(ordered, others, weights)
-    else:
-        frame = selection.select(ordered, others)
+    for name in selection.needs_more:
+        if getattr(more, name) is None:
+            raise ValueError(f"{selection.method}: it reads the model's {name}; none were given")
+    if more.attributions is not None:
+        _check_attributions(more.attributions, ordered)
+    frame = (
+        selection.select_by(ordered, others, more)
+        if selection.needs_more
+        else selection.select(ordered, others)
+    )
     metadata = {
         "languages": languages,
         "n_layers": first.shape[0],
@@ -83,3 +91,16 @@ def run_selection(
         warnings.warn(f"{lang} has no neurons under {selection.method}", stacklevel=2)
         log.warning("NO NEURONS of %s under %s", lang, selection.method)
     return table
+
+
+def _check_attributions(
+    attributions: "Mapping[str, Attribution]", statistics: "Mapping[str, Statistics]"
+) -> None:
+    """Refuse attributions of another model, text or language than the statistics."""
+    for lang, one in statistics.items():
+        if lang not in attributions:
+            raise Mismatch(f"no attributions of {lang}; there are {', '.join(attributions)}")
+        for key in ("model", "revision", "tokenizer_hash", "dtype", "n_layers", "d_mlp", "lang"):
+            found, known = attributions[lang].header.get(key), one.header.get(key)
+            if found != known:
+                raise Mismatch(f"attributions of {lang}: {key} {found!r}, statistics {known!r}")

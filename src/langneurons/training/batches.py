@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from langneurons.evaluation.classification import IGNORED, none_fits
+from langneurons.evaluation.classification import none_fits
 from langneurons.evaluation.definition import Task
 from langneurons.evaluation.examples import build
 from langneurons.models.encoding import controls_of, name_of, plain_text
 from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.losses import IGNORED
 from langneurons.training.settings import Training
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from langneurons.data.corpus import Corpus, Part
-from langneurons.evaluation.classification import IGNORED
 from langneurons.models.encoding import Encoder
 from langneurons.models.language_model import LanguageModel
+from langneurons.scoring.losses import IGNORED
 from langneurons.scoring.nll import token_nll
 
 log = logging.getLogger(__name__)

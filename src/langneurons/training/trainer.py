@@ -27,7 +27,6 @@ from torch import nn
 from langneurons.base.io import read_json, write_json
 from langneurons.evaluation.classification import (
     HEAD,
-    IGNORED,
     add_head,
     class_head,
     class_logits,
@@ -38,9 +37,9 @@ from langneurons.models.encoding import check_length
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.runtime.job import deferred_termination
+from langneurons.scoring.losses import IGNORED, token_loss
 from langneurons.training import lora, neuron_weights
 from langneurons.training.batches import sampler
-from langneurons.training.losses import token_loss
 from langneurons.training.settings import Training
 
 if TYPE_CHECKING:

@@ -103,3 +103,51 @@ MERGE = Stage(
     cells=lambda config: _languages(config) if config.statistics.shards > 1 else [],
     parameters=_merged,
 )
+
+
+def _attributed(config: Config, model: str, lang: str) -> dict[str, Any]:
+    """Return what is attributed, in which numeric format."""
+    settings = config.attribution.model_dump(mode="json")
+    return {"attribution": settings, "model": model_settings(config, model)}
+
+
+def _attributed_languages(config: Config) -> list[Cell]:
+    """Return the languages of the sets on which a selection reads attributions."""
+    found = {
+        (model, lang)
+        for model in config.models
+        for langset, name in config.cells(model)
+        if "attributions" in config.selections[name].needs_more
+        for lang in config.language_sets[langset]
+    }
+    return [dict(zip(("model", "lang"), one, strict=True)) for one in sorted(found)]
+
+
+def _attribution_tokens(sizes: Sizes) -> float:
+    asked = sizes.config.attribution.tokens
+    return min(asked or sizes.config.corpus.tokens, sizes.config.corpus.tokens)
+
+
+def _attribution_work(sizes: Sizes, cell: Cell) -> Work:
+    """A pass with gradients costs about two more; weights get none."""
+    tokens = _attribution_tokens(sizes)
+    return Work(tokens, sizes.load + sizes.seconds(tokens, 4, "training"), sizes.neurons * 16)
+
+
+def _attribution_need(sizes: Sizes) -> Need:
+    geometry, corpus = sizes.geometry, sizes.config.corpus
+    block = sizes.config.attribution.batch_blocks * corpus.block_size
+    kept = geometry.layers * (geometry.hidden * 8 + geometry.intermediate * 4)
+    return Need(sizes.on_each(sizes.held, block * kept * sizes.wide), sizes.host + 2)
+
+
+ATTRIBUTE = Stage(
+    rule="attribute_neurons",
+    order=32,
+    output="results/{model}/attribution/{lang}.safetensors",
+    cells=_attributed_languages,
+    parameters=_attributed,
+    loads_model=True,
+    work=_attribution_work,
+    need=_attribution_need,
+)

@@ -11,7 +11,7 @@ from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model
 from langneurons.training.settings import Adapter, FinetuneEntry, TextRows, Training
 
 DEFAULT_RATE = 0.01  # share of the neurons that a selection without a rate is taken to choose
-MANY_LOGITS = 2**27  # as in langneurons.training.losses, which this module may not import
+MANY_LOGITS = 2**27  # as in langneurons.scoring.losses, which this module may not import
 
 
 def _rows(config: Config, variant: str, finetuning: str) -> dict[str, Any]:

@@ -55,11 +55,34 @@ class LowestEntropy(SelectionBase):
     assign_level: float = Field(
         0.95, gt=0, lt=1, description="Quantile above which a neuron belongs to a language."
     )
-    site: str = Field("act", description="Site of the quantity.")
     ties: Literal["first", "include"] = Field(
         "first", description="At the cut-off: the lower index first, or keep all equal ones."
     )
     exclusive: bool = Field(False, description="Keep only neurons that one language claims.")
+
+    def lowest(self, langs: list[str], quantity: np.ndarray) -> "pd.DataFrame":
+        """Return the rows of a quantity (languages, n_layers, d_mlp)."""
+        scores = entropy(quantity)
+        scores[(quantity <= bar(quantity, self.filter_level)).all(axis=0)] = np.inf
+        number, ties = round(self.rate * scores.size), self.ties == "include"
+        threshold = bar(quantity, self.assign_level)
+        common = None if self.per_language else lowest(scores, number, ties)
+        chosen = []
+        for lang, own in zip(langs, quantity, strict=True):
+            claimed = own > threshold
+            if common is None:
+                kept = lowest(np.where(claimed, scores, np.inf), number, ties)
+            else:
+                kept = common[claimed.ravel()[common]]
+            columns = {"score": scores.ravel()[kept], self.column: own.ravel()[kept]}
+            chosen.append(rows(lang, kept, scores.shape[1], **columns))
+        return exclusive(stacked(chosen)) if self.exclusive else stacked(chosen)
+
+
+class MeasuredEntropy(LowestEntropy):
+    """Neurons of lowest entropy of what the statistics hold of them."""
+
+    site: str = Field("act", description="Site of the quantity.")
     unread_tokens: float = Field(
         0.0,
         ge=0,
@@ -88,24 +111,10 @@ class LowestEntropy(SelectionBase):
     ) -> "pd.DataFrame":
         """Return rows with columns score (entropy) and the quantity that it is taken of."""
         quantity = np.stack([self._divided(one) for one in statistics.values()])
-        scores = entropy(quantity)
-        scores[(quantity <= bar(quantity, self.filter_level)).all(axis=0)] = np.inf
-        number, ties = round(self.rate * scores.size), self.ties == "include"
-        threshold = bar(quantity, self.assign_level)
-        common = None if self.per_language else lowest(scores, number, ties)
-        chosen = []
-        for lang, own in zip(statistics, quantity, strict=True):
-            claimed = own > threshold
-            if common is None:
-                kept = lowest(np.where(claimed, scores, np.inf), number, ties)
-            else:
-                kept = common[claimed.ravel()[common]]
-            columns = {"score": scores.ravel()[kept], self.column: own.ravel()[kept]}
-            chosen.append(rows(lang, kept, scores.shape[1], **columns))
-        return exclusive(stacked(chosen)) if self.exclusive else stacked(chosen)
+        return self.lowest(list(statistics), quantity)
 
 
-class Lape(LowestEntropy):
+class Lape(MeasuredEntropy):
     """Neurons of lowest language activation probability entropy."""
 
     method: Literal["lape"]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from langneurons.selection.methods.lape import LowestEntropy
+from langneurons.selection.methods.lape import MeasuredEntropy
 
 if TYPE_CHECKING:
     from langneurons.activations.statistics import Statistics
 
 
-class Lave(LowestEntropy):
+class Lave(MeasuredEntropy):
     """Neurons of lowest entropy of their mean activations over the languages."""
 
     method: Literal["lave"]

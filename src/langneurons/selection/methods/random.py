@@ -21,13 +21,12 @@ import numpy as np
 from pydantic import Field
 
 from langneurons.base.errors import present
-from langneurons.selection.method import SelectionBase, rows, stacked
+from langneurons.selection.method import More, SelectionBase, rows, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
-    from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
 
 
@@ -77,9 +76,9 @@ class Random(SelectionBase):
         return ("act",) if self.match in NEAREST else ()
 
     @property
-    def needs_weights(self) -> bool:
-        """They tell what a neuron writes."""
-        return self.match == "write_norm"
+    def needs_more(self) -> tuple[str, ...]:
+        """The weights, where what a neuron writes is matched."""
+        return ("weights",) if self.match == "write_norm" else ()
 
     def _generator(self, lang: str) -> np.random.Generator:
         text = f"{self.seed}:{lang}".encode()
@@ -95,10 +94,10 @@ class Random(SelectionBase):
         self,
         statistics: "dict[str, Statistics]",
         tables: "dict[str, NeuronTable]",
-        weights: "DownProjections",
+        more: More,
     ) -> "pd.DataFrame":
         """Return rows with column score, of neurons that write as much as the mirrored ones."""
-        return self._drawn(statistics, tables, weights.norms())
+        return self._drawn(statistics, tables, present(more.weights, "no weights").norms())
 
     def _drawn(
         self,

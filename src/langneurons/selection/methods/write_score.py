@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from langneurons.selection.method import SelectionBase, contrasts, highest, rows, stacked
+from langneurons.base.errors import present
+from langneurons.selection.method import More, SelectionBase, contrasts, highest, rows, stacked
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics
-    from langneurons.models.weights import DownProjections
     from langneurons.selection.table import NeuronTable
 
 SHARES = (50, 90)
@@ -48,18 +48,18 @@ class WriteScore(SelectionBase):
         return ("product",) if self.direction == "mlp" else ("product", "residual")
 
     @property
-    def needs_weights(self) -> bool:
-        """They tell what a neuron writes."""
-        return True
+    def needs_more(self) -> tuple[str, ...]:
+        """The weights, which tell what a neuron writes."""
+        return ("weights",)
 
     def select_by(
         self,
         statistics: "dict[str, Statistics]",
         tables: "dict[str, NeuronTable]",
-        weights: "DownProjections",
+        more: More,
     ) -> "pd.DataFrame":
         """Return rows with columns score (the part) and share (of the length of d)."""
-        langs = list(statistics)
+        langs, weights = list(statistics), present(more.weights, "no weights")
         delta = contrasts(np.stack([one.mean("product") for one in statistics.values()]))
         streams = None
         if self.direction == "residual":

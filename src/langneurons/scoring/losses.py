@@ -1,4 +1,4 @@
-"""The loss of instructions and text.
+"""The loss of instructions and text, with gradients.
 
 The head is taken at the predicted positions only, a block of them at a time, and its gradient is
 computed in the forward pass: logits of a whole batch never exist.
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from langneurons.evaluation.classification import IGNORED
 from langneurons.models.sites import MlpSites
 from langneurons.scoring.head import adjusted
 
+IGNORED = -100  # labels of tokens that are not predicted
 # Logits that exist at a time, by the kind of device; on a CPU they should stay near its cache.
 LOGITS = {"cpu": 2**23}
 MANY_LOGITS = 2**27
