@@ -87,7 +87,7 @@ def grid(seed: int) -> tuple[dict[str, Statistics], np.ndarray, np.ndarray, Down
     return statistics, product, stream, weights
 
 
-@pytest.mark.parametrize("direction", ["mlp"])
+@pytest.mark.parametrize("direction", ["mlp", "residual"])
 @pytest.mark.parametrize("pool", ["layer", "model"])
 @pytest.mark.parametrize("seed", range(20))
 def test_write_score_equals_the_definition(seed, pool, direction):

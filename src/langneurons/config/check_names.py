@@ -10,6 +10,7 @@ from langneurons.base.words import UNTOUCHED
 from langneurons.config.config import Config
 from langneurons.evaluation.settings import TaskSource, source_paths
 from langneurons.reporting.kinds import all_figures, named_figure, named_keys
+from langneurons.selection.direction import OTHERS, DirectionBase, SecondMoments
 
 
 def check_one_set(config: Config) -> None:
@@ -136,8 +137,13 @@ def check_selections(config: Config) -> None:
             key = f"{path}.{selection.depends_key}"
             if other not in config.selections:
                 raise unknown(key, other, "selection", config.selections)
-            if selection.method == config.selections[other].method == "random":
+            if selection.random and config.selections[other].random:
                 raise ConfigError(f"{key}: {other!r} is itself random; name what it mirrors.")
+            if selection.units != config.selections[other].units:
+                raise ConfigError(
+                    f"{key}: {other!r} gives {config.selections[other].units}, and"
+                    f" {selection.method} is of {selection.units}."
+                )
             there = config.selections[other].language_sets or tuple(config.language_sets)
             lacking = [langset for langset in own if langset not in there]
             if lacking:
@@ -166,12 +172,36 @@ def check_selections(config: Config) -> None:
                     f" statistics.document_means:"
                     f" {', '.join(config.statistics.document_means) or 'none'}. Add it there."
                 )
+        if isinstance(selection, DirectionBase):
+            _check_direction(config, path, selection, own)
         for level in selection.needs_batch_quantiles:
             if level not in config.statistics.batch_quantiles:
                 raise ConfigError(
                     f"{path}: needs the batch quantile {level}; statistics.batch_quantiles:"
                     f" {list(config.statistics.batch_quantiles)}. Add it there."
                 )
+
+
+def _check_direction(
+    config: Config, path: str, selection: DirectionBase, sets: Iterable[str]
+) -> None:
+    """Refuse directions away from a language that is not there, or without second moments."""
+    for langset in sets if selection.against != OTHERS else ():
+        members = config.language_sets[langset]
+        if selection.against not in members:
+            what = f"language of the set {langset!r}"
+            raise unknown(f"{path}.against", selection.against, what, [OTHERS, *members])
+    if not isinstance(selection, SecondMoments):
+        return
+    outer, layers = config.statistics.residual_outer, selection.layers
+    wanted = range(layers[0] + 1, layers[1] + 2) if layers else ()
+    lacking = [str(row) for row in wanted if row not in outer]
+    if lacking or not any(outer):
+        raise ConfigError(
+            f"{path}: {selection.method} needs second moments after its layers;"
+            f" statistics.residual_outer (rows: layer + 1): {', '.join(map(str, outer)) or 'none'}."
+            f" Add {lacking[0] if lacking else 'rows'} there, or name other layers."
+        )
 
 
 def check_cycles(config: Config) -> None:

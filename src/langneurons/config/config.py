@@ -304,8 +304,9 @@ class Config(Frozen):
         for langset, selection in self.cells(model):
             if entry.language_sets is not None and langset not in entry.language_sets:
                 continue
-            random = self.selections[selection].method == "random"
-            if (not random) if entry.selections is None else (selection in entry.selections):
+            chosen = self.selections[selection]
+            usual = not chosen.random and chosen.units == "neurons"
+            if usual if entry.selections is None else (selection in entry.selections):
                 found.setdefault(self.directory(langset), []).append(selection)
         return {folder: list(dict.fromkeys(names)) for folder, names in found.items()}
 

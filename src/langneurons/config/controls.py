@@ -7,7 +7,7 @@ from langneurons.config.config import Config
 
 def controls(config: Config) -> dict[str, str | None]:
     """Return of each random selection the one that it mirrors, None if it mirrors none."""
-    random = {name: one for name, one in config.selections.items() if one.method == "random"}
+    random = {name: one for name, one in config.selections.items() if one.random}
     return {name: next(iter(one.depends_on), None) for name, one in random.items()}
 
 

@@ -38,6 +38,7 @@ class SelectionBase(BaseModel):
 
     depends_key: ClassVar[str] = "like"  # where the names of `depends_on` stand
     units: ClassVar[Literal["neurons", "dimensions"]] = "neurons"  # what rows of its tables are
+    random: ClassVar[bool] = False  # whether it is a control that nothing ranks
 
     language_sets: tuple[str, ...] | None = Field(
         None, description="The language sets it is applied to; all if left out."

@@ -86,10 +86,13 @@ def run_selection(
         metadata |= {"units": "dimensions", "width": first.header["d_model"]}
     table = NeuronTable(frame, metadata)
     counts = table.counts()
-    log.info("%s: %d neurons, %d pairs", selection.method, table.unique, int(counts.sum()))
+    found = selection.method, table.unique, table.units, int(counts.sum())
+    log.info("%s: %d %s, %d pairs", *found)
     for lang in counts[counts == 0].index:
-        warnings.warn(f"{lang} has no neurons under {selection.method}", stacklevel=2)
-        log.warning("NO NEURONS of %s under %s", lang, selection.method)
+        if lang == getattr(selection, "against", None):
+            continue
+        warnings.warn(f"{lang} has no {table.units} under {selection.method}", stacklevel=2)
+        log.warning("NO %s of %s under %s", table.units.upper(), lang, selection.method)
     return table
 
 

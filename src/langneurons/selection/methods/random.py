@@ -15,7 +15,7 @@ Neurons of the mirrored selection (in any language) are never drawn.
 """
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -37,6 +37,7 @@ NEAREST = ("frequency", "write_norm")  # ways to match that draw from a neuron's
 class Random(SelectionBase):
     """Seeded random neurons, as many as another selection has, or a rate of the model."""
 
+    random: ClassVar[bool] = True
     method: Literal["random"]
     like: str | None = Field(None, description="Selection to mirror.")
     match: Literal["none", "layer", "frequency", "write_norm"] = Field(
