@@ -13,6 +13,7 @@ EMPTY: dict[str, Any] = {
     "language_sets": {},
     "language_names": {},
     "families": {},
+    "tags": {},
     "languages": [],
     "selections": {},
     "interventions": {},

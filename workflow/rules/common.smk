@@ -8,12 +8,13 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from langneurons.base.errors import ConfigError
+from langneurons.base.languages import parts_of
 from langneurons.base.shipped import project_file
 from langneurons.config import read_configs
 from langneurons.jobs.files import check_files
 from langneurons.jobs.sizes import lora_modules, needed_layers, tight_memory
 from langneurons.base.protocols import STAGES as DEPENDS
-from langneurons.config.config import entry_languages
+from langneurons.config.config import entry_languages, spoken
 from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
 from langneurons.jobs.parameters import stage as stage_parameters
@@ -60,7 +61,7 @@ def alternatives(words):
 wildcard_constraints:
     model=alternatives(cfg.models),
     lang=alternatives(
-        set(cfg.language_names())
+        {*cfg.language_names(), *cfg.fetched(cfg.language_names())}
         | {l for t in cfg.tasks.values() for l in t.languages}
         | {cell["lang"] for cell in STAGES["prepare_facts"].cells(cfg)}
     ),
@@ -73,6 +74,11 @@ wildcard_constraints:
     finetuning=alternatives(cfg.finetunings),
     analysis="forcing|fallback|lens",
     variant=alternatives(variant for name in DEPENDS for variant in cfg.variants(name)),
+
+
+def languages_of(rule):
+    """Return a wildcard constraint that matches the languages of a stage's jobs."""
+    return alternatives({cell["lang"] for cell in STAGES[rule].cells(cfg)})
 
 
 def stage(name, **given):

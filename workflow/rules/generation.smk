@@ -126,7 +126,7 @@ rule read_layers:
         manifest=weights,
         neurons=lens_tables,
         statistics=lens_statistics,
-        corpora=heldout_inputs,
+        corpora=lens_corpora,
         questions=lens_questions,
     output:
         ensure("results/{model}/lens/{variant}/{langset}.parquet", non_empty=True),

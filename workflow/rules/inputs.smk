@@ -81,6 +81,11 @@ def heldout_inputs(wc):
     return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]
 
 
+def lens_corpora(wc):
+    """Return the corpora of the languages of a set whose tokens are told apart."""
+    return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in spoken(SETS[wc.langset])]
+
+
 def fact_inputs(wc):
     """Return the facts of every premise language of a set, in the order of the job."""
     return [f"resources/facts/{lang}.jsonl" for lang in cfg.lss_languages(wc.langset)[0]]
@@ -174,7 +179,7 @@ def lens_statistics(wc):
 
 def about_files():
     """Return the file beside each fetched one that says where its rows come from."""
-    rules = ("fetch_text", "prepare_task", "prepare_facts", "prepare_training")
+    rules = ("fetch_text", "vary_text", "prepare_task", "prepare_facts", "prepare_training")
     fetched = [path for rule in (*rules, "prepare_questions") for path in files(rule)]
     return [path.removesuffix("l") for path in fetched]
 

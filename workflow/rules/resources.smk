@@ -59,6 +59,8 @@ rule fetch_text:
     output:
         text=ensure("resources/text/{lang}.jsonl", non_empty=True),
         about="resources/text/{lang}.json",
+    wildcard_constraints:
+        lang=languages_of("fetch_text"),
     log:
         "logs/fetch_text/{lang}.log",
     benchmark:

@@ -14,8 +14,8 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake, offline=False)
     settings = dict(snakemake.params.cfg)
-    lang = settings.pop("lang")
-    fetch_text(CorpusConfig.model_validate(settings), lang, *snakemake.output)
+    lang, key = settings.pop("lang"), settings.pop("key", "corpus")
+    fetch_text(CorpusConfig.model_validate(settings), lang, *snakemake.output, key)
     job.done()
 
 

@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
 from langneurons.base.io import read_json
 from langneurons.data.corpus import pack_corpus
-from langneurons.data.settings import CorpusConfig
+from langneurons.data.settings import CorpusConfig, Variant
+from langneurons.data.varied_tokens import vary_corpus
 from langneurons.models.load import load_tokenizer, tokenizer_hash
 from langneurons.runtime.job import start
 
@@ -16,7 +19,7 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     settings = dict(snakemake.params.cfg)
-    lang = settings.pop("lang")
+    lang, variant = settings.pop("lang"), settings.pop("variant", None)
     tokenizer = load_tokenizer(snakemake.input.manifest)
     corpus = pack_corpus(
         CorpusConfig.model_validate(settings),
@@ -27,6 +30,8 @@ def main(snakemake) -> None:
         read_json(snakemake.input.manifest)["max_positions"],
         read_json(snakemake.input.about),
     )
+    if variant is not None:
+        corpus = vary_corpus(TypeAdapter(Variant).validate_python(variant), corpus, tokenizer)
     corpus.write(snakemake.output[0])
     job.done(tokens=corpus.header["tokens"])
 

@@ -53,6 +53,12 @@ def _table() -> dict[str, Language]:
 KNOWN_LANGUAGES: dict[str, Language] = _table()
 
 
+def parts_of(code: str) -> tuple[str, str]:
+    """Return the language and the variant of a code: `hi@romanised`; "" of the language itself."""
+    base, _, variant = code.partition("@")
+    return base, variant
+
+
 def set_directory(languages: Iterable[str]) -> str:
     """Name a language set by its content: sorted codes, or their number and a digest if long."""
     return _set_directory(tuple(languages))

@@ -178,6 +178,7 @@ def _rows(text: str) -> Iterable[list[str]]:
             yield row.split()
 
 
+_THREE = {row[0]: row[1] for row in _rows(_LANGUAGES) if len(row) > 1}
 _BASE = {other: row[0] for row in _rows(_LANGUAGES) for other in row}
 _USUAL = {code: script.rstrip(":") for script, *codes in _rows(_SCRIPTS) for code in codes}
 _BLOCKS = sorted(
@@ -219,6 +220,12 @@ def base_language(code: str) -> str:
     A language without one keeps its own code, in lower case and without script and region.
     """
     return _parsed(code)[1]
+
+
+def three_letters(code: str) -> str:
+    """Return the ISO 639-3 code of a language, as far as the table holds it: `hin` of `hi`."""
+    base = base_language(code)
+    return _THREE.get(base, base)
 
 
 def script_of(code: str) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from langneurons.base.errors import ConfigError, unknown
-from langneurons.base.languages import KNOWN_LANGUAGES
+from langneurons.base.languages import parts_of
 from langneurons.base.protocols import Protocol
 from langneurons.base.words import UNTOUCHED
+from langneurons.config.check_languages import check_language, check_spoken
 from langneurons.config.check_names import (
     check_doubled,
     check_histogram,
@@ -138,11 +139,9 @@ def check_lss(config: Config) -> None:
         return
     _check_conditions(config, "lss", entry)
     check_sets(config, "lss", entry.language_sets)
-    known = KNOWN_LANGUAGES | config.languages
     for key in ("bases", "targets"):
         for lang in getattr(entry, key) or ():
-            if lang not in known:
-                raise unknown(f"lss.{key}", lang, "language", known)
+            check_spoken(config, f"lss.{key}", lang)
         check_doubled(f"lss.{key}", getattr(entry, key) or ())
     cells = {model: config.lss_cells(model) for model in config.models}
     if not any(cells.values()):
@@ -217,15 +216,13 @@ def _check_members(config: Config, path: str, folder: str, selection: str, name:
 
 def check_tasks(config: Config) -> None:
     """Refuse tasks in languages, sets or conditions that are not there."""
-    known = KNOWN_LANGUAGES | config.languages
     for name, task in config.tasks.items():
         path = f"tasks.{name}"
         _check_conditions(config, path, task, pairs=task.targets is not None)
         check_sets(config, path, task.language_sets)
         _check_targets(config, path, task)
         for lang in task.languages:
-            if lang not in known:
-                raise unknown(f"{path}.languages", lang, "language", known)
+            check_spoken(config, f"{path}.languages", lang)
             conditions = [
                 condition
                 for model in config.models
@@ -280,12 +277,12 @@ def _sources(path: str, entry: TaskEntry | FinetuneEntry) -> list:
 
 def check_finetunings(config: Config) -> None:
     """Refuse trainings of neurons or languages that are not there."""
-    known = KNOWN_LANGUAGES | config.languages
     for name, entry in config.finetunings.items():
         path = f"finetunings.{name}"
-        for lang in (entry.language, *entry.targets):
-            if lang not in known:
-                raise unknown(path, lang, "language", known)
+        for key, langs in (("language", (entry.language,)), ("targets", entry.targets)):
+            for lang in langs:
+                check = check_language if entry.is_text else check_spoken
+                check(config, f"{path}.{key}", lang)
         for selection in entry.selections or ():
             if selection not in config.selections:
                 raise unknown(f"{path}.selections", selection, "selection", config.selections)
@@ -327,7 +324,6 @@ def check_finetunings(config: Config) -> None:
 
 def check_generation(config: Config) -> None:
     """Refuse forcing, fallback and lens without languages or interventions."""
-    known = KNOWN_LANGUAGES | config.languages
     members = {lang for langs in config.language_sets.values() for lang in langs}
     for path in ("forcing", "fallback", "lens"):
         entry = getattr(config, path)
@@ -342,14 +338,16 @@ def check_generation(config: Config) -> None:
                 raise ConfigError(f"{path}.{key}: empty; leave the key out.")
             check_doubled(f"{path}.{key}", langs or ())
             for lang in langs or ():
-                legal = known if key == "order" else members
-                if lang not in legal:
-                    what = "language" if key == "order" else "language of a set"
-                    raise unknown(f"{path}.{key}", lang, what, sorted(legal))
+                if key == "order":
+                    check_language(config, f"{path}.{key}", lang)
+                elif (path, key) != ("lens", "targets"):
+                    check_spoken(config, f"{path}.{key}", lang, members)
+                elif lang not in members:
+                    raise unknown(f"{path}.{key}", lang, "language of a set", sorted(members))
         if path == "lens" and bool(entry.interventions) != bool(entry.targets):
             raise ConfigError("lens: `interventions` and `targets` go together.")
-        if path == "fallback" and entry.language not in known:
-            raise unknown("fallback.language", entry.language, "language", known)
+        if path == "fallback":
+            check_spoken(config, "fallback.language", entry.language)
         asked: set[str] = set()
         for model in config.models:
             lens = path == "lens"
@@ -437,24 +435,24 @@ def _check_text(config: Config, path: str, entry: FinetuneEntry) -> None:
 
 def check_mini(config: Config) -> None:
     """Refuse languages and tasks that the mini data lacks."""
-    for place in ("source", "heldout_source"):
-        source = getattr(config.corpus, place)
-        if source is None:
-            continue
+    found: dict[str, list[str]] = {}
+    sources = {}
+    for path, source, lang in config.text_sources():
+        base, sources[path] = parts_of(lang)[0], source
+        found.setdefault(path, []).append(base)
+        if source.kind == "mini" and base not in mini_languages(source.texts):
+            sets = config.language_sets.items()
+            name = next(one for one, members in sets if lang in config.fetched(members))
+            what = "language of the mini corpus"
+            raise unknown(f"language_sets.{name}", base, what, mini_languages(source.texts))
+    for path, source in sources.items():
         if source.kind == "mini":
-            for name, members in config.language_sets.items():
-                for lang in members:
-                    if lang not in mini_languages(source.texts):
-                        what = "language of the mini corpus"
-                        known = mini_languages(source.texts)
-                        raise unknown(f"language_sets.{name}", lang, what, known)
             continue
         key = "config" if source.kind == "hub" else "path"
-        text, path = getattr(source, key), f"corpus.{place}"
-        check_template(f"{path}.{key}", text, len(config.language_names()), ("lang", "code"))
+        check_template(f"{path}.{key}", getattr(source, key), len(found[path]), ("lang", "code"))
         for lang in source.codes:
-            if lang not in config.language_names():
-                raise unknown(f"{path}.codes", lang, "language", config.language_names())
+            if lang not in found[path]:
+                raise unknown(f"{path}.codes", lang, "language", found[path])
     for name, task in config.tasks.items():
         check_mini_rows(f"tasks.{name}", task, name, task.languages, "languages")
 

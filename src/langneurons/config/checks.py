@@ -1,8 +1,8 @@
 """The checks across the keys of a configuration, in their order."""
 
 from langneurons.base.errors import ConfigError, unknown
-from langneurons.base.languages import KNOWN_LANGUAGES
 from langneurons.base.words import UNTOUCHED
+from langneurons.config.check_languages import check_language, check_variants
 from langneurons.config.check_names import (
     check_cycles,
     check_directories,
@@ -33,7 +33,6 @@ RESERVED_MODELS = ("tables", "figures")
 
 def check(config: Config) -> None:
     """Raise `ConfigError` for the first name that refers to nothing, or to something unused."""
-    known = KNOWN_LANGUAGES | config.languages
     for code in config.languages:
         if code in RESERVED_LANGUAGES:
             raise ConfigError(
@@ -50,9 +49,9 @@ def check(config: Config) -> None:
                 " against others, so list at least two."
             )
         for lang in members:
-            if lang not in known:
-                raise unknown(path, lang, "language", known)
+            check_language(config, path, lang)
         check_doubled(path, members)
+    check_variants(config)
     check_directories(config)
     for name, model in config.models.items():
         if name in RESERVED_MODELS:

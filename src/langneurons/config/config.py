@@ -7,10 +7,10 @@ from pydantic import Field, field_validator
 
 from langneurons.activations.settings import AttributionConfig, StatisticsConfig
 from langneurons.base.errors import present
-from langneurons.base.languages import KNOWN_LANGUAGES, Language, set_directory
+from langneurons.base.languages import KNOWN_LANGUAGES, Language, parts_of, set_directory
 from langneurons.base.protocols import Protocol
 from langneurons.base.settings import NAME, NAME_LENGTH, Frozen, is_name
-from langneurons.data.settings import CorpusConfig
+from langneurons.data.settings import CorpusConfig, OtherText, TextSource, Variant
 from langneurons.evaluation.generation_settings import (
     Conditioned,
     FallbackConfig,
@@ -123,16 +123,74 @@ class Config(Frozen):
 
     # What follows from the configuration ------------------------------------------------------
 
+    def known_languages(self) -> dict[str, Language]:
+        """Return the built-in languages and those of the configuration, by code."""
+        return KNOWN_LANGUAGES | self.languages
+
+    def variant(self, lang: str) -> Variant | None:
+        """Return the variant that a code names, such as `hi@romanised`; None: a language."""
+        _, name = parts_of(lang)
+        return self.corpus.variants[name] if name else None
+
     def language_names(self) -> dict[str, str]:
         """Return the English name of every language that a set uses, in the sets' order."""
-        known = KNOWN_LANGUAGES | self.languages
+        known = self.known_languages()
         codes = [lang for members in self.language_sets.values() for lang in members]
-        return {code: known[code].name for code in dict.fromkeys(codes)}
+        return {code: self._name(known, code) for code in dict.fromkeys(codes)}
+
+    def _name(self, known: dict[str, Language], lang: str) -> str:
+        base, name = parts_of(lang)
+        one = self.variant(lang)
+        return known[base].name if one is None else f"{known[base].name}, {one.label or name}"
 
     def language_families(self) -> dict[str, str]:
-        """Return the family of every language that a set uses."""
-        known = KNOWN_LANGUAGES | self.languages
-        return {code: known[code].family for code in self.language_names()}
+        """Return the family of every language that a set uses; a variant has its language's."""
+        known = self.known_languages()
+        return {code: known[parts_of(code)[0]].family for code in self.language_names()}
+
+    def language_tags(self) -> dict[str, str]:
+        """Return the BCP 47 tag of every language that a set uses: `hi-Latn` of `hi@romanised`."""
+        found = {}
+        for code in self.language_names():
+            base, one = parts_of(code)[0], self.variant(code)
+            script = getattr(one, "script", None)
+            if one is not None and one.kind == "romanised":
+                script = "Latn"
+            found[code] = f"{base}-{script}" if script else base
+        return found
+
+    def text_of(self, lang: str) -> str:
+        """Return the code whose documents a corpus is packed from: some variants change tokens."""
+        one = self.variant(lang)
+        return parts_of(lang)[0] if one is not None and one.made == "packed" else lang
+
+    def fetched(self, langs: Iterable[str]) -> list[str]:
+        """Return the codes whose documents are fetched for the corpora of languages, each once."""
+        kept = []
+        for lang in langs:
+            one = self.variant(lang)
+            kept.append(lang if one is None or one.made == "fetched" else parts_of(lang)[0])
+        return list(dict.fromkeys(kept))
+
+    def text_sources(self) -> Iterator[tuple[str, TextSource, str]]:
+        """Yield key, source and code of all documents that are fetched."""
+        for lang in self.fetched(self.language_names()):
+            key, block = self.text_block(lang)
+            for part in ("source", "heldout_source"):
+                source = getattr(block, part)
+                if source is not None:
+                    yield f"{key}.{part}", source, lang
+
+    def text_block(self, lang: str) -> tuple[str, CorpusConfig | OtherText]:
+        """Return key and block that name the sources of documents that are fetched."""
+        one = self.variant(lang)
+        if isinstance(one, OtherText):
+            return f"corpus.variants.{parts_of(lang)[1]}", one
+        return "corpus", self.corpus
+
+    def tokens(self, lang: str) -> int:
+        """Return the identification tokens of a language, at most."""
+        return getattr(self.variant(lang), "tokens", self.corpus.tokens)
 
     def model_sets(self, model: str) -> tuple[str, ...]:
         """Return the names of the language sets on which a model is run."""
@@ -243,8 +301,8 @@ class Config(Frozen):
         entry = present(self.lss, "lss: the configuration measures no steering shift")
         bases, targets = entry.bases, entry.targets
         return (
-            tuple(sorted(bases or members)),
-            tuple(lang for lang in members if targets is None or lang in targets),
+            tuple(sorted(bases or spoken(members))),
+            tuple(lang for lang in spoken(members) if targets is None or lang in targets),
         )
 
     def lss_cells(self, model: str) -> list[tuple[str, str, str]]:
@@ -396,17 +454,26 @@ class Config(Frozen):
         )
 
 
+def spoken(members: Iterable[str]) -> tuple[str, ...]:
+    """Return the languages without their variants, which have a corpus and nothing else."""
+    return tuple(lang for lang in members if not parts_of(lang)[1])
+
+
 def entry_languages(
     entry: ForcingConfig | FallbackConfig | LensConfig, members: Iterable[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the languages of the questions and of the neurons that a set takes part with, sorted.
 
-    The order of fallback keeps its own. Either may be empty: then the set takes no part.
+    Variants are left out: none is asked in, answered in or identified. The order of fallback keeps
+    its own. Either may be empty: then the set takes no part.
     """
     members = set(members)
     if isinstance(entry, FallbackConfig):
         return (entry.language,), tuple(lang for lang in entry.order if lang in members)
+    members = set(spoken(members))
     if isinstance(entry, LensConfig):
+        if len(members) < 2:  # one language's tokens would all be its own
+            return (), ()
         asked = members if entry.languages is None else members.intersection(entry.languages)
         return tuple(sorted(asked)), tuple(sorted(members))
     asked = members if entry.sources is None else members.intersection(entry.sources)

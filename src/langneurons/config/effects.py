@@ -86,20 +86,27 @@ def _given(block: BaseModel, keys: Iterable[str]) -> list[str]:
 
 def _check_corpus(config: Config) -> None:
     corpus = config.corpus
-    if corpus.heldout_source is not None and _place(corpus.heldout_source) == _place(corpus.source):
-        raise ConfigError(
-            "corpus.heldout_source: reads the same documents as corpus.source, so that nothing is"
-            " held out; name another file, split or data set, or leave the key out."
-        )
+    blocks = dict(map(config.text_block, config.fetched(config.language_names())))
+    for path, block in blocks.items():
+        given = block.heldout_source
+        if given is None and corpus.heldout_source is not None:
+            raise ConfigError(
+                f"{path}.heldout_source: missing. The held-out documents of languages come from"
+                " corpus.heldout_source, so a variant from a source of its own needs one as well."
+            )
+        if given is not None and _place(given) == _place(block.source):
+            raise ConfigError(
+                f"{path}.heldout_source: reads the same documents as {path}.source, so that"
+                " nothing is held out; name another file, split or data set, or leave the key out."
+            )
     if corpus.heldout_source is not None:
         for key in _given(corpus, ("split", "heldout_fraction", "seed")):
             raise _useless(f"corpus.{key}", "corpus.heldout_source gives the held-out documents")
     if corpus.split == "order":
         if _given(corpus, ("seed",)):
             raise _useless("corpus.seed", "corpus.split: order draws nothing")
-    for key in ("source", "heldout_source"):
-        source, path = getattr(corpus, key), f"corpus.{key}"
-        if source is None or source.kind == "mini":
+    for path, source in {path: source for path, source, _ in config.text_sources()}.items():
+        if source.kind == "mini":
             continue
         template = source.config if source.kind == "hub" else source.path
         if source.codes and "code" not in braces(template):

@@ -65,6 +65,10 @@ def check_labels(config: "Config") -> None:
                 " another name."
             )
     _check_text("title", config.title)
+    for name, variant in config.corpus.variants.items():
+        _check_text(f"corpus.variants.{name}.label", variant.label)
+    variants = {name: one.label or name for name, one in config.corpus.variants.items()}
+    _check_alike("corpus.variants", variants)
     for code, language in config.languages.items():
         _check_text(f"languages.{code}.name", language.name)
         _check_text(f"languages.{code}.family", language.family)

@@ -78,7 +78,7 @@ def _named(path: tuple[str, ...]) -> bool:
     return path[-1:] == ("codes",) or path in {(key,) for key in NAMED} | NAMED_BELOW
 
 
-NAMED_BELOW = {("results", "figures"), ("results", "stand_ins")}
+NAMED_BELOW = {("results", "figures"), ("results", "stand_ins"), ("corpus", "variants")}
 
 
 def _merge(base: dict, over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict:

@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from langneurons.base.settings import NAME, NAME_LENGTH, bare, blocks
 from langneurons.config.config import NAMED, Config
+from langneurons.data.settings import VariantEntry
 from langneurons.evaluation.settings import PaperTask
 from langneurons.interventions import settings as interventions
 from langneurons.models import settings as models
@@ -173,6 +174,9 @@ def _heading(model: type[BaseModel]) -> str:
         return names[model]
     if model in METHODS.values():
         return f"selections.* (method: {get_args(model.model_fields['method'].annotation)[0]})"
+    if issubclass(model, VariantEntry):
+        kind = get_args(model.model_fields["kind"].annotation)[0]
+        return f"corpus.variants.* (kind: {kind})"
     if "kind" in model.model_fields:
         kind = get_args(model.model_fields["kind"].annotation)[0]
         place = {"Source": "models.*.source", "Text": "corpus.source", "Task": "tasks.*.source"}

@@ -128,13 +128,15 @@ def fetch_text(
     lang: str,
     path: str | os.PathLike,
     about: str | os.PathLike | None = None,
+    key: str = "corpus",
 ) -> None:
     """Write the documents of a language as JSONL: id, split, text. Doubled texts are dropped.
 
     With a `heldout_source`, all of it is held out and nothing of `source` is; its identifiers get a
     prefix, since two sources may number their documents alike. Documents are written as they come,
     so that memory does not grow with the text. about: a JSON file for where the documents come
-    from, how many they are and what was dropped.
+    from, how many they are and what was dropped. key: the place of the sources in the
+    configuration, which errors name.
     """
     apart = config.heldout_source is not None
     texts, origins = _Texts(lang), []
@@ -144,15 +146,14 @@ def fetch_text(
         for source, part in ((config.source, PARTS[0]), (config.heldout_source, PARTS[1])):
             if source is None:
                 continue
-            key = "corpus.source" if part == PARTS[0] else "corpus.heldout_source"
-            rows = documents(source, lang, key)
+            rows = documents(source, lang, f"{key}.{'' if part == PARTS[0] else 'heldout_'}source")
             origins.append(rows.origin)
             prefix = "heldout:" if apart and part == PARTS[1] else ""
             for name, text in texts.read(source, rows, prefix):
                 split = part
                 if not apart and not in_order:
                     split = split_of(name, config.heldout_fraction, config.seed)
-                written.write(_line(name, split, text))
+                written.write(line(name, split, text))
                 counts[split] += 1
                 total += len(text)
         if in_order:
@@ -181,7 +182,8 @@ def fetch_text(
     )
 
 
-def _line(name: str, split: str, text: str) -> str:
+def line(name: str, split: str, text: str) -> str:
+    """Return a document as a line of JSONL."""
     row = {"id": name, "split": split, "text": text}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -197,7 +199,7 @@ def _split_in_order(path: Path, total: int, fraction: float) -> dict[str, int]:
             seen += len(row["text"])
             split = PARTS[1] if seen > (1 - fraction) * total else PARTS[0]
             counts[split] += 1
-            written.write(_line(row["id"], split, row["text"]))
+            written.write(line(row["id"], split, row["text"]))
     return counts
 
 
@@ -338,10 +340,10 @@ def pack_documents(
 ) -> Part:
     """Pack (identifier, token ids, bytes) into blocks until `budget` scored tokens are reached.
 
-    A document that would exceed the budget is cut there. `begin` is BOS: per document, it precedes
-    each document; per block, it begins each block; with `none` it is not read. With `packing`
-    document, each document begins a block, without a separator before it. `prefix` stands before
-    each document, unscored.
+    The document or separator that would exceed the budget is cut there. `begin` is BOS: per
+    document, it precedes each document; per block, it begins each block; with `none` it is not
+    read. With `packing` document, each document begins a block, without a separator before it.
+    `prefix` stands before each document, unscored.
     """
     if bos != "none" and not begin:
         raise ValueError(f"bos {bos!r} needs the tokens of BOS, got none")
@@ -362,19 +364,23 @@ def pack_documents(
         if not ids:
             continue
         joint = separator if names and packing == "joined" else []
+        if bos == "document":
+            joint = []
+        if len(joint) >= remaining:  # the budget ends in the separator
+            stream.extend(joint[:remaining])
+            owner.extend([-1] * remaining)
+            scored += b"\1" * remaining
+            break
         if packing == "document" and stream:
             starts.append(len(stream))
         if bos == "document":
             stream.extend(begin)
             owner.extend([-1] * len(begin))
             scored += bytes(len(begin))
-            joint = []
         stream.extend(prefix)
         owner.extend([-1] * len(prefix))
         scored += bytes(len(prefix))
-        take = ids[: max(remaining - len(joint), 0)]
-        if not take:
-            break
+        take = ids[: remaining - len(joint)]
         stream.extend(joint + take)
         owner.extend([-1] * len(joint) + [len(names)] * len(take))
         scored += b"\1" * (len(joint) + len(take))
@@ -462,7 +468,7 @@ def pack_corpus(
         "identification": (config.tokens, config.block_size),
         "heldout": (config.heldout_tokens, config.heldout_block_size),
     }
-    parts, digest = {}, hashlib.sha256()
+    parts = {}
     for name, (budget, block_size) in budgets.items():
         chosen = (row for row in iterate_jsonl(text_path) if row["split"] == name)
         part = pack_documents(
@@ -481,16 +487,13 @@ def pack_corpus(
         log.log(level, "%s: %s has %d tokens of %d asked for", lang, name, total, budget)
         if not total:
             raise ValueError(f"{lang}: the {name} part holds no tokens")
-        for one in (part.tokens, part.lengths, part.scored):
-            digest.update(np.ascontiguousarray(one).tobytes())
-        digest.update(json.dumps(part.documents).encode())
         parts[name] = part
     if overlap := set(parts["identification"].documents) & set(parts["heldout"].documents):
         raise ValueError(f"{lang}: documents {sorted(overlap)[:3]} are in both parts")
     header = {
         "lang": lang,
         "tokenizer_hash": tokenizer_hash,
-        "corpus_hash": digest.hexdigest()[:16],
+        "corpus_hash": corpus_hash(parts.values()),
         "bos": bos,
         "bos_asked": config.bos,
         "bos_tokens": begin,
@@ -502,6 +505,16 @@ def pack_corpus(
         "text": dict(about or {}),
     }
     return Corpus(lang, parts["identification"], parts["heldout"], header)
+
+
+def corpus_hash(parts: Iterable[Part]) -> str:
+    """Return a digest of the tokens of both parts and of the names of their documents."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for one in (part.tokens, part.lengths, part.scored):
+            digest.update(np.ascontiguousarray(one).tobytes())
+        digest.update(json.dumps(part.documents).encode())
+    return digest.hexdigest()[:16]
 
 
 def _encode(

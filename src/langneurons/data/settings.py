@@ -1,10 +1,18 @@
 """Configuration key `corpus`: the text on which neurons are found and perplexity is measured."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from langneurons.base.settings import COMMIT, DATASET, KEPT_COMMIT, Frozen, Seed
+from langneurons.base.settings import (
+    COMMIT,
+    DATASET,
+    KEPT_COMMIT,
+    NAME_LENGTH,
+    Frozen,
+    Seed,
+    is_name,
+)
 
 
 class MiniText(Frozen):
@@ -85,6 +93,75 @@ TextSource = Annotated[
 ]
 
 
+class VariantEntry(Frozen):
+    """What every text control has: where it is made, and what is shown of it."""
+
+    # The job that makes it: of the source, of the base's documents, or of the base's tokens.
+    made: ClassVar[Literal["fetched", "changed", "packed"]]
+    label: str | None = Field(
+        None,
+        min_length=1,
+        description="Shown after the name of the language; the variant's name if left out.",
+    )
+
+
+class Romanised(VariantEntry):
+    """Every letter in Latin script, by uroman (docs/adding.md)."""
+
+    made = "changed"
+    kind: Literal["romanised"]
+
+
+class ShuffledWords(VariantEntry):
+    """The words of each sentence in another order; characters where a script has no spaces."""
+
+    made = "changed"
+    kind: Literal["shuffled_words"]
+    seed: Seed = Field(0, description="Seed of the orders; each document has one of its own.")
+
+
+class RandomTokens(VariantEntry):
+    """Tokens drawn by their frequencies in the identification text; documents keep their length."""
+
+    made = "packed"
+    kind: Literal["random_tokens"]
+    seed: Seed = Field(0, description="Seed of the tokens; each document has one of its own.")
+
+
+class OtherText(VariantEntry):
+    """The same language from another text, such as one in another script."""
+
+    made = "fetched"
+    kind: Literal["source"]
+    source: TextSource = Field(
+        description="Where the documents come from; {lang} and {code} are those of the language."
+    )
+    heldout_source: TextSource | None = Field(
+        None, description="Where the held-out documents come from; left out: a share of `source`."
+    )
+    script: str | None = Field(
+        None,
+        pattern="^[A-Z][a-z]{3}$",
+        description="ISO 15924 code of its script, such as Latn; the language's if left out.",
+    )
+
+
+class EqualTokens(VariantEntry):
+    """Exactly this many identification tokens; the held-out text is the language's."""
+
+    made = "packed"
+    kind: Literal["tokens"]
+    tokens: int = Field(
+        ge=1, description="Identification tokens. A language with fewer is refused."
+    )
+
+
+Variant = Annotated[
+    Romanised | ShuffledWords | RandomTokens | OtherText | EqualTokens,
+    Field(discriminator="kind"),
+]
+
+
 class CorpusConfig(Frozen):
     """The corpus of every language."""
 
@@ -138,3 +215,19 @@ class CorpusConfig(Frozen):
         "newline", description="What stands between two documents of a block."
     )
     seed: Seed = Field(0, description="Seed of the split by document.")
+    variants: dict[str, Variant] = Field(
+        default_factory=dict,
+        description="Changed texts by name. `hi@romanised` in a language set is the variant"
+        " `romanised` of Hindi, with a corpus and statistics of its own.",
+    )
+
+    @field_validator("variants")
+    @classmethod
+    def _names(cls, value: dict) -> dict:
+        for key in value:
+            if not is_name(key):
+                raise ValueError(
+                    f"name {key!r}: names hold letters, digits, '.', '_', '+', '-' and begin with"
+                    f" a letter or digit ({NAME_LENGTH} characters at most)"
+                )
+        return value

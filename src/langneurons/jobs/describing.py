@@ -9,8 +9,9 @@ import pandas as pd
 
 from langneurons.activations.contexts import Wanted, strongest, texts
 from langneurons.base.digests import digest
+from langneurons.base.languages import parts_of
 from langneurons.data.corpus import Corpus
-from langneurons.evaluation.lens import token_languages
+from langneurons.evaluation.lens import NOBODY, token_languages
 from langneurons.evaluation.neurons import most_own, written_tokens, zeroing
 from langneurons.evaluation.perplexity import HeldOut, measure
 from langneurons.evaluation.run import Run
@@ -41,12 +42,16 @@ def described(
         _contexts(run, corpora[lang], chosen, asked, checkpoint_seconds).assign(lang=lang)
         for lang in langs
     ]
-    known = token_languages(corpora, model.vocabulary, PURITY, MIN_COUNT)
-    own = _most_own(tables, statistics, asked["zeroed"])
+    # The tokens of a variant are those of its language, or of none.
+    own = {lang: corpora[lang] for lang in corpora if not parts_of(lang)[1]}
+    known = np.full(model.vocabulary, NOBODY)
+    if len(own) > 1:
+        known = token_languages(own, model.vocabulary, PURITY, MIN_COUNT)
+    zeroed = _most_own(tables, statistics, asked["zeroed"])
     found = {
         "contexts": pd.concat(parts, ignore_index=True),
-        "written": written_tokens(model, chosen, known, sorted(corpora), asked["written"]),
-        "costs": _costs(run, corpora, own, HeldOut(cfg["heldout_tokens"], cfg["documents"])),
+        "written": written_tokens(model, chosen, known, sorted(own), asked["written"]),
+        "costs": _costs(run, corpora, zeroed, HeldOut(cfg["heldout_tokens"], cfg["documents"])),
     }
     more = {
         "languages": langs,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from langneurons.base.errors import ConfigError, InputError, nearest
+from langneurons.base.languages import parts_of
 from langneurons.base.paths import unset, user_path
 from langneurons.base.shipped import PROJECT, definition_file, project_file
 from langneurons.base.yaml import parse_yaml
@@ -20,6 +21,7 @@ from langneurons.config.config import Config
 from langneurons.data import files, typed
 from langneurons.data.mini_data import mini_file
 from langneurons.data.rows import Row
+from langneurons.data.settings import FolderText, HubText, JsonlText, LinesText, MiniText
 from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.examples import build
 from langneurons.evaluation.settings import source_paths
@@ -97,14 +99,13 @@ def named_files(config: Config) -> Iterator[Named]:
         job = ("prepare_model", {"model": name})
         made = f"resources/models/{name}/manifest.json"
         yield Named(key, given, user_path(given), what, None, made, job)
-    for part in ("source", "heldout_source"):
-        source = getattr(config.corpus, part)
-        for lang in config.language_names() if getattr(source, "path", None) else ():
-            names = {"lang": lang, "code": source.codes.get(lang, lang)}
-            what = "folder" if source.kind == "folder" else "file"
-            path, job = user_path(source.path, names), ("fetch_text", {"lang": lang})
-            made = f"resources/text/{lang}.jsonl"
-            yield Named(f"corpus.{part}.path", source.path, path, what, lang, made, job)
+    for key, text, lang in config.text_sources():
+        if isinstance(text, MiniText | HubText):
+            continue
+        what = "folder" if text.kind == "folder" else "file"
+        path, job = user_path(text.path, _names(text, lang)), ("fetch_text", {"lang": lang})
+        made = f"resources/text/{lang}.jsonl"
+        yield Named(f"{key}.path", text.path, path, what, parts_of(lang)[0], made, job)
     for one in row_sources(config):
         what = "folder" if one.source.kind == "folder" else "file"
         names = {"lang": one.lang, "code": one.code}
@@ -120,6 +121,12 @@ def named_files(config: Config) -> Iterator[Named]:
         if identifier is not None and identifier.kind == "fasttext":
             path = user_path(identifier.path)
             yield Named(f"{part}.identifier.path", identifier.path, path)
+
+
+def _names(source: FolderText | JsonlText | LinesText, lang: str) -> dict[str, str]:
+    """Return what stands for the braces of a path of documents."""
+    base = parts_of(lang)[0]
+    return {"lang": base, "code": source.codes.get(base, base)}
 
 
 @dataclass(frozen=True)
@@ -332,18 +339,15 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             )
             continue
         yield from _tried(one.key, place, partial(build, [row], task, one.lang))
-    for part in ("source", "heldout_source"):
-        source = getattr(config.corpus, part)
-        if source is None or source.kind not in ("jsonl", "folder", "text"):
+    for place, source, lang in config.text_sources():
+        if isinstance(source, MiniText | HubText):
             continue
-        for lang in config.language_names():
-            names = {"lang": lang, "code": source.codes.get(lang, lang)}
-            path, key = user_path(source.path, names), f"corpus.{part}"
-            if source.kind == "folder":
-                yield from _fields(key, path, source.text_field, source.id_field)
-                continue
-            read = partial(document, source=source, number=0)
-            yield from _read_first(key, path, read, source.kind)
+        path = user_path(source.path, _names(source, lang))
+        if isinstance(source, FolderText):
+            yield from _fields(place, path, source.text_field, source.id_field)
+            continue
+        read = partial(document, source=source, number=0)
+        yield from _read_first(place, path, read, source.kind)
     for key, template, lang, made, job in _prompts(config):
         path = user_path(template, {"lang": lang})
         named = Named(key, template, path, "file", lang, made, job)
@@ -531,15 +535,15 @@ def number_of_rows(one: RowSource) -> int | None:
 def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield a share of held-out documents that holds none, or all, of the mini corpus."""
     corpus = config.corpus
-    if corpus.source.kind != "mini" or corpus.heldout_source is not None:
+    if corpus.split == "order" or corpus.heldout_source is not None:
         return
     from langneurons.data.corpus import split_of
 
-    for lang in config.language_names():
-        if corpus.split == "order":
-            break
+    for key, source, lang in config.text_sources():
+        if source.kind != "mini" or config.text_block(lang)[1].heldout_source is not None:
+            continue
         try:
-            text = mini_file(corpus.source.texts, lang).read_text(encoding="utf-8")
+            text = mini_file(source.texts, parts_of(lang)[0]).read_text(encoding="utf-8")
         except OSError:
             continue
         names = [json.loads(line)["id"] for line in text.splitlines() if line.strip()]
@@ -549,8 +553,8 @@ def _check_split(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             yield (
                 "corpus.heldout_fraction",
                 f"corpus.heldout_fraction: {corpus.heldout_fraction} of {len(names)} documents"
-                f" ({lang}) with corpus.seed {corpus.seed} holds out {held} document; both parts"
-                " need some. Change heldout_fraction or seed.",
+                f" ({lang}, {key}) with corpus.seed {corpus.seed} holds out {held} document; both"
+                " parts need some. Change heldout_fraction or seed.",
             )
             return
 

@@ -48,6 +48,7 @@ def labels_of(config: Config) -> Labels:
         language_sets={key: list(value) for key, value in config.language_sets.items()},
         language_names=config.language_names(),
         families=config.language_families(),
+        tags=config.language_tags(),
         languages=list(config.language_names()),
         **{section: shown(config, section) for section in sections},
         adapters=adapter_labels(config),

@@ -21,9 +21,10 @@ def quoted(text: str) -> str:
 class Labels:
     """Labels and orders of one configuration, and how its results are summed up.
 
-    `sets` maps the folder of a language set to the set's name; `sequence` holds the names of each
-    section in the configuration's order; `protocols` holds each protocol's points, and its variant
-    of every stage; `roles` says what claims speak of; `adapter_fields` the parts of each adapter.
+    `sets` maps the folder of a language set to the set's name; `tags` languages to BCP 47 tags;
+    `sequence` holds the names of each section in the configuration's order; `protocols` holds each
+    protocol's points, and its variant of every stage; `roles` says what claims speak of;
+    `adapter_fields` the parts of each adapter.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Labels:
     language_sets: Mapping[str, Sequence[str]]
     language_names: Mapping[str, str]
     families: Mapping[str, str]
+    tags: Mapping[str, str]
     languages: Sequence[str]
     selections: Mapping[str, str]
     interventions: Mapping[str, str]

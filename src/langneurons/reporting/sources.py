@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from langneurons.base.io import DamagedFile, damaged, read_header, read_json
+from langneurons.base.languages import parts_of
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.layouts import names_of
 from langneurons.reporting.tables.write import write_table
@@ -77,6 +78,9 @@ def _place(path: str, labels: Labels) -> tuple[str, str, str]:
     kind = next(one for one in KINDS if f"resources/{one}/" in Path(path).as_posix())
     names = names_of(path, kind)
     name = names.get("finetuning") or names.get("analysis") or ""
+    if kind == "text":
+        lang, name = parts_of(names["lang"])
+        return KINDS[kind], name, lang
     if "task" in names:
         name = labels.tasks[names["task"]]
     return KINDS[kind], name, names.get("lang", "")
@@ -117,6 +121,7 @@ def corpus_table(corpora: Sequence[str], labels: Labels) -> pd.DataFrame:
         model, lang = names["model"], names["lang"]
         if header.get("lang") != lang:
             raise DamagedFile(damaged(path, f"lang is {header.get('lang')!r}, expected {lang!r}"))
+        variant = header.get("variant") or header["text"].get("variant")
         bos, begin = header["bos"], " ".join(header["bos_words"])
         if bos != header["bos_asked"]:
             bos = f"{bos} (the tokenizer has none)"
@@ -130,9 +135,23 @@ def corpus_table(corpora: Sequence[str], labels: Labels) -> pd.DataFrame:
                 "heldout_tokens": header["tokens"]["heldout"],
                 "bos": bos,
                 "text": header["corpus_hash"],
+                "variant": _changed(variant) if variant else "",
             }
         )
-    return pd.DataFrame(records)
+    table = pd.DataFrame(records)
+    return table if table["variant"].any() else table.drop(columns="variant")
+
+
+def _changed(variant: Mapping[str, Any]) -> str:
+    """Return what was changed of the text of a language."""
+    counts = variant["counts"]
+    words = {
+        "romanised": "{changed:,} letters romanised, {stayed:,} stayed",
+        "shuffled_words": "{changed:,} words moved, {stayed:,} stayed",
+        "random_tokens": "{changed:,} tokens drawn",
+        "tokens": "exactly {kept:,} tokens",
+    }
+    return words[variant["kind"]].format(**counts)
 
 
 def tabulate_sources(

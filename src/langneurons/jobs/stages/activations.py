@@ -66,7 +66,7 @@ def _neuron_sites(sizes: Sizes) -> int:
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
     statistics = sizes.config.statistics
-    tokens = sizes.config.corpus.tokens / statistics.shards
+    tokens = sizes.config.tokens(cell["lang"]) / statistics.shards
     stream, outer = _stream(sizes)
     size = sizes.neurons * (len(statistics.histograms) * N_BINS * 1.2 + _neuron_sites(sizes) * 48)
     size += stream * 48 + outer * 7  # of a triangle of 16 bytes, compressed

@@ -2,25 +2,31 @@
 
 from typing import Any
 
+from langneurons.base.errors import present
+from langneurons.base.languages import parts_of
 from langneurons.config.config import Config
 from langneurons.data.settings import TextSource
 from langneurons.jobs.estimates import GB, Sizes
 from langneurons.jobs.stage import Cell, Need, Stage, Work
 
 TEXT_BYTES_PER_TOKEN = 5.0
+CHARACTERS_PER_TOKEN = 4.0
+CHARACTERS_PER_SECOND = {"romanised": 5e4, "shuffled_words": 1e6}
 TOKEN_BYTES = 9.0  # identifier, document, flags of a packed token
 
 
 def _documents(config: Config, lang: str) -> dict[str, Any]:
     """Return the source of the documents and their split."""
-    corpus = config.corpus
-    keys = {"heldout_fraction", "seed", "split"} if corpus.heldout_source is None else set()
+    key, block = config.text_block(lang)
+    keys = {"heldout_fraction", "seed", "split"} if block.heldout_source is None else set()
+    base, name = parts_of(lang)
     sources = {
-        name: _text_source(source, lang)
-        for name in ("source", "heldout_source")
-        if (source := getattr(corpus, name)) is not None
+        part: _text_source(source, base)
+        for part in ("source", "heldout_source")
+        if (source := getattr(block, part)) is not None
     }
-    return corpus.model_dump(mode="json", include=keys) | {"lang": lang} | sources
+    found = config.corpus.model_dump(mode="json", include=keys) | {"lang": base} | sources
+    return found | ({"key": key} if name else {})
 
 
 def _text_source(source: TextSource, lang: str) -> dict[str, Any]:
@@ -31,16 +37,39 @@ def _text_source(source: TextSource, lang: str) -> dict[str, Any]:
     return values
 
 
+def _variant(config: Config, lang: str) -> dict[str, Any]:
+    """Return what is changed of a language, without what is only shown."""
+    entry = present(config.variant(lang), f"{lang}: not a variant")
+    return entry.model_dump(mode="json", exclude={"label"})
+
+
+def _changed(config: Config, lang: str) -> dict[str, Any]:
+    """Return the language and what is changed of its documents."""
+    return {"base": parts_of(lang)[0], "lang": lang, "variant": _variant(config, lang)}
+
+
 def _packing(config: Config, model: str, lang: str) -> dict[str, Any]:
-    """Return how documents are packed."""
-    keys = {"tokens", "heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"}
+    """Return how documents are packed, and what is changed of their tokens."""
+    keys = {"heldout_tokens", "block_size", "heldout_block_size", "bos", "separator"}
     keys |= {"packing", "prefix"}
-    return config.corpus.model_dump(mode="json", include=keys) | {"lang": lang}
+    found = config.corpus.model_dump(mode="json", include=keys)
+    found |= {"lang": lang, "tokens": config.tokens(lang)}
+    packed = config.text_of(lang) != lang
+    return found | ({"variant": _variant(config, lang)} if packed else {})
 
 
-def _languages(config: Config) -> list[Cell]:
-    langs = {lang for model in config.models for lang in config.model_languages(model)}
-    return [{"lang": lang} for lang in sorted(langs)]
+def _languages(config: Config) -> set[str]:
+    return {lang for model in config.models for lang in config.model_languages(model)}
+
+
+def _fetched_cells(config: Config) -> list[Cell]:
+    return [{"lang": lang} for lang in sorted(config.fetched(_languages(config)))]
+
+
+def _changed_cells(config: Config) -> list[Cell]:
+    langs = sorted(_languages(config))
+    made = {lang: getattr(config.variant(lang), "made", None) for lang in langs}
+    return [{"lang": lang} for lang in langs if made[lang] == "changed"]
 
 
 def _corpora(config: Config) -> list[Cell]:
@@ -56,15 +85,23 @@ def _tokens(sizes: Sizes) -> int:
 
 
 def _fetched(sizes: Sizes, cell: Cell) -> Work:
-    tokens, source = _tokens(sizes), sizes.config.corpus.source
+    tokens, source = _tokens(sizes), sizes.config.text_block(cell["lang"])[1].source
     size = TEXT_BYTES_PER_TOKEN * tokens
     if source.kind == "hub":
         size = min(size * 1.2, 2.0 * source.characters)
     return Work(tokens, size / 20e6, size)
 
 
-def _packed(sizes: Sizes, cell: Cell) -> Work:
+def _varied(sizes: Sizes, cell: Cell) -> Work:
     tokens = _tokens(sizes)
+    speed = CHARACTERS_PER_SECOND[_variant(sizes.config, cell["lang"])["kind"]]
+    size = TEXT_BYTES_PER_TOKEN * tokens
+    return Work(tokens, tokens * CHARACTERS_PER_TOKEN / speed, size)
+
+
+def _packed(sizes: Sizes, cell: Cell) -> Work:
+    corpus = sizes.config.corpus
+    tokens = sizes.config.tokens(cell["lang"]) + corpus.heldout_tokens
     return Work(tokens, tokens / 1e6, TOKEN_BYTES * tokens)
 
 
@@ -72,10 +109,19 @@ FETCH = Stage(
     rule="fetch_text",
     order=0,
     output="resources/text/{lang}.jsonl",
-    cells=_languages,
+    cells=_fetched_cells,
     parameters=_documents,
     work=_fetched,
     need=lambda sizes: Need(0.0, 4.0),
+)
+VARY = Stage(
+    rule="vary_text",
+    order=5,
+    output="resources/text/{lang}.jsonl",
+    cells=_changed_cells,
+    parameters=_changed,
+    work=_varied,
+    need=lambda sizes: Need(0.0, 1.0),
 )
 PACK = Stage(
     rule="pack_corpus",

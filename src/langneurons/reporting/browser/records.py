@@ -208,7 +208,8 @@ class Browser:
             "code": lang,
             "name": self.labels.language_names.get(lang, lang),
             "family": self.labels.families.get(lang, ""),
-            "direction": direction(lang),
+            "tag": self.labels.tags.get(lang, lang),
+            "direction": direction(self.labels.tags.get(lang, lang)),
             "tokens": one.tokens,
             "common": self._common(lang),
         }

@@ -399,7 +399,7 @@ const LN = (() => {
       for (const tab of tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.code === one.code));
       box.replaceChildren(...found.contexts[one.code].map(([value, peak, pieces, strengths]) => el("div", { class: "context" },
         el("span", { class: "value" }, number(value)),
-        el("p", { lang: one.code, dir: one.direction }, ...pieces.map((piece, i) => i ? piece : piece.trimStart()).map((piece, i) => strengths[i] === "0" && i !== peak ? piece : el("span", { class: i === peak ? "peak" : null, style: `--s:${strengths[i]}` }, piece))))));
+        el("p", { lang: one.tag, dir: one.direction }, ...pieces.map((piece, i) => i ? piece : piece.trimStart()).map((piece, i) => strengths[i] === "0" && i !== peak ? piece : el("span", { class: i === peak ? "peak" : null, style: `--s:${strengths[i]}` }, piece))))));
     };
     for (const k of known) tabs.append(el("button", { type: "button", role: "tab", "data-code": data.languages[k].code, title: data.languages[k].name, onclick: () => { state.tab = data.languages[k].code; write(); show(k); } }, data.languages[k].name));
     show(wanted);
@@ -467,7 +467,7 @@ const LN = (() => {
     const language_ = data.languages[k], own = chosen.neurons[k], shared = data.languages.map(() => 0);
     for (const place of own) for (const other of member.get(place)) if (other !== k) shared[other]++;
     const alone = own.filter(place => member.get(place).length === 1).length, most = Math.max(1, ...shared);
-    const common = (language_.common || []).map(([count, text]) => el("div", { class: "context" }, el("span", { class: "value" }, count), el("p", { lang: language_.code, dir: language_.direction }, text)));
+    const common = (language_.common || []).map(([count, text]) => el("div", { class: "context" }, el("span", { class: "value" }, count), el("p", { lang: language_.tag, dir: language_.direction }, text)));
     return [
       el("h2", {}, language_.name),
       el("p", { class: "lead" }, `${plural(own.length, "neuron")} of ${chosen.label}` + (own.length ? `; ${plural(alone, "neuron")} of this language alone.` : ".")),
