@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 HUB = Hub()
 # Files whose tests run a graph of their own in processes.
 GRAPHS = ("test_chains", "test_lss_workflow", "test_rows_workflow", "test_selection_graph")
+GRAPHS += ("test_variants_workflow",)
 CACHE = tempfile.TemporaryDirectory(prefix="langneurons-hub-")
 os.environ |= {"HF_ENDPOINT": HUB.url, "HF_HOME": CACHE.name, "HF_TOKEN": READER}
 os.environ["HF_HUB_DISABLE_XET"] = "1"

@@ -208,7 +208,7 @@ def packed(fetched, lang="hi@random", **settings):
         **{"tokens": 4000, "heldout_tokens": 900, "block_size": 32, "heldout_block_size": 16}
         | settings
     )
-    return pack_corpus(config, lang, fetched / "en.jsonl", tokenizer, "hash"), tokenizer
+    return pack_corpus(config, lang, fetched / "en.jsonl", tokenizer, "hash")
 
 
 @pytest.fixture
@@ -229,8 +229,9 @@ def english(tmp_path):
 
 @pytest.mark.parametrize("bos", ["block", "document", "none"])
 def test_random_tokens_keep_lengths_exactly_and_frequencies_within_a_bound(english, bos):
-    corpus, tokenizer = packed(english, bos=bos)
-    made = vary_corpus(RandomTokens(kind="random_tokens"), corpus, tokenizer)
+    corpus = packed(english, bos=bos)
+    made = vary_corpus(RandomTokens(kind="random_tokens"), corpus)
+    found = token_frequencies(corpus.identification)
     for name in ("identification", "heldout"):
         one, two = getattr(corpus, name), getattr(made, name)
         for array in ("lengths", "document", "scored"):
@@ -239,10 +240,14 @@ def test_random_tokens_keep_lengths_exactly_and_frequencies_within_a_bound(engli
         assert np.array_equal(one.tokens[same], two.tokens[same])
         assert not np.array_equal(one.tokens, two.tokens)
         assert two.documents == one.documents and two.fault() is None
-    known, share = token_frequencies(corpus.identification)
+        sizes = np.bincount(one.document[one.document >= 0])
+        assert two.document_bytes == [round(size * found.bytes) for size in sizes]
+    known, share = found.tokens, found.shares
     drawn = made.identification.tokens[made.identification.document >= 0]
     counts = np.array([(drawn == token).sum() for token in known])
     assert counts.sum() == len(drawn)
+    total = sum(corpus.identification.document_bytes)
+    assert sum(made.identification.document_bytes) == pytest.approx(total, rel=0.02)
     # Six standard deviations of a binomial count, for every token.
     assert (np.abs(counts - len(drawn) * share) <= 6 * np.sqrt(len(drawn) * share) + 1).all()
     assert set(made.heldout.tokens[made.heldout.document >= 0]) <= set(known)
@@ -253,16 +258,15 @@ def test_random_tokens_keep_lengths_exactly_and_frequencies_within_a_bound(engli
 
 
 def test_random_tokens_follow_from_seed_and_identifier(english):
-    corpus, tokenizer = packed(english)
+    corpus = packed(english)
     draw = [
-        vary_corpus(RandomTokens(kind="random_tokens", seed=seed), corpus, tokenizer)
-        for seed in (0, 0, 1)
+        vary_corpus(RandomTokens(kind="random_tokens", seed=seed), corpus) for seed in (0, 0, 1)
     ]
     first, second, other = (one.identification.tokens for one in draw)
     assert np.array_equal(first, second) and not np.array_equal(first, other)
     # Another packing of the same documents: each gets the same tokens.
-    wide, _ = packed(english, block_size=48)
-    again = vary_corpus(RandomTokens(kind="random_tokens"), wide, tokenizer).identification
+    wide = packed(english, block_size=48)
+    again = vary_corpus(RandomTokens(kind="random_tokens"), wide).identification
     for number in range(5):
         own = draw[0].identification
         assert np.array_equal(
@@ -272,18 +276,18 @@ def test_random_tokens_follow_from_seed_and_identifier(english):
 
 def test_equal_tokens_are_exact_and_fewer_are_refused(english):
     for tokens in (1, 31, 250, 251, 252, 777):
-        corpus, tokenizer = packed(english, "en@equal", tokens=tokens)
+        corpus = packed(english, "en@equal", tokens=tokens)
         variant = EqualTokens(kind="tokens", tokens=tokens)
-        made = vary_corpus(variant, corpus, tokenizer)
+        made = vary_corpus(variant, corpus)
         assert (
             int(made.identification.scored.sum())
             == tokens
             == made.header["tokens"]["identification"]
         )
-    corpus, tokenizer = packed(english, "en@equal", tokens=10**6)
+    corpus = packed(english, "en@equal", tokens=10**6)
     found = int(corpus.identification.scored.sum())
     with pytest.raises(InputError, match=rf"en@equal: 'en' has {found} identification tokens,"):
-        vary_corpus(EqualTokens(kind="tokens", tokens=10**6), corpus, tokenizer)
+        vary_corpus(EqualTokens(kind="tokens", tokens=10**6), corpus)
 
 
 def test_a_budget_is_met_wherever_it_ends():

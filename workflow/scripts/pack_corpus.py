@@ -31,7 +31,7 @@ def main(snakemake) -> None:
         read_json(snakemake.input.about),
     )
     if variant is not None:
-        corpus = vary_corpus(TypeAdapter(Variant).validate_python(variant), corpus, tokenizer)
+        corpus = vary_corpus(TypeAdapter(Variant).validate_python(variant), corpus)
     corpus.write(snakemake.output[0])
     job.done(tokens=corpus.header["tokens"])
 

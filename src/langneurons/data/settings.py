@@ -106,7 +106,7 @@ class VariantEntry(Frozen):
 
 
 class Romanised(VariantEntry):
-    """Every letter in Latin script, by uroman (docs/adding.md)."""
+    """Every letter in Latin script, by uroman (docs/languages.md)."""
 
     made = "changed"
     kind: Literal["romanised"]

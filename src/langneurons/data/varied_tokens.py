@@ -1,7 +1,7 @@
 """Text controls that change packed tokens: random tokens, and equal numbers of tokens."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +11,10 @@ from langneurons.base.languages import parts_of
 from langneurons.data.corpus import Corpus, Part, corpus_hash
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from langneurons.data.settings import EqualTokens, RandomTokens
 
 
-def vary_corpus(
-    variant: "RandomTokens | EqualTokens", corpus: Corpus, tokenizer: "PreTrainedTokenizerBase"
-) -> Corpus:
+def vary_corpus(variant: "RandomTokens | EqualTokens", corpus: Corpus) -> Corpus:
     """Return the corpus of a variant, given that of its language.
 
     Of `tokens`, the corpus is packed with that budget already, and only checked here.
@@ -37,7 +33,7 @@ def vary_corpus(
         return replace(corpus, header=header)
     frequencies = token_frequencies(corpus.identification)
     parts = [
-        random_tokens(part, frequencies, variant.seed, tokenizer)
+        random_tokens(part, frequencies, variant.seed)
         for part in (corpus.identification, corpus.heldout)
     ]
     changed = sum(int((part.document >= 0).sum()) for part in parts)
@@ -46,25 +42,30 @@ def vary_corpus(
     return replace(corpus, identification=parts[0], heldout=parts[1], header=header)
 
 
-def token_frequencies(part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tokens of documents, ascending, and their frequencies (float64, sum 1)."""
+@dataclass(frozen=True)
+class Frequencies:
+    """The tokens of documents, ascending, their shares (sum 1), and the bytes of one on average."""
+
+    tokens: np.ndarray
+    shares: np.ndarray
+    bytes: float
+
+
+def token_frequencies(part: Part) -> Frequencies:
+    """Return how frequent the tokens of the documents of a part are."""
     tokens, counts = np.unique(part.tokens[part.document >= 0], return_counts=True)
-    return tokens, counts / counts.sum()
+    total = counts.sum()
+    return Frequencies(tokens, counts / total, sum(part.document_bytes) / total)
 
 
-def random_tokens(
-    part: Part,
-    frequencies: tuple[np.ndarray, np.ndarray],
-    seed: int,
-    tokenizer: "PreTrainedTokenizerBase",
-) -> Part:
+def random_tokens(part: Part, frequencies: Frequencies, seed: int) -> Part:
     """Return a part whose documents hold tokens drawn by their frequencies, one by one.
 
     BOS, separators, pads and all lengths stay. Draws follow from seed and identifier of a document
-    alone. The bytes of a document are those of its drawn tokens, decoded.
+    alone. The bytes of a document are those of its number of tokens in expectation: drawn tokens
+    need not be text.
     """
-    known, share = frequencies
-    bounds = np.cumsum(share)[:-1]
+    bounds = np.cumsum(frequencies.shares)[:-1]
     drawn, sizes = part.tokens.copy(), []
     places = np.flatnonzero(part.document.ravel() >= 0)
     owner = part.document.ravel()[places]  # ascending, as documents lie one after another
@@ -74,7 +75,6 @@ def random_tokens(
         own = places[cuts[number] : cuts[number + 1]]
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         values = np.random.default_rng(int.from_bytes(digest)).random(len(own))
-        chosen = known[np.searchsorted(bounds, values, side="right")]
-        flat[own] = chosen
-        sizes.append(len(str(tokenizer.decode(chosen.tolist())).encode()))
+        flat[own] = frequencies.tokens[np.searchsorted(bounds, values, side="right")]
+        sizes.append(round(len(own) * frequencies.bytes))
     return Part(drawn, part.lengths, part.document, part.scored, part.documents, sizes)

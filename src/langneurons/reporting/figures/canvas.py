@@ -35,6 +35,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from langneurons.base.errors import present
 from langneurons.base.io import atomic
+from langneurons.base.languages import parts_of
 from langneurons.reporting.lettering import FAMILY, letter, one_line
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -164,9 +165,19 @@ def add_panels(figure: Figure, rows: int, columns: int, used: int, **options: An
 
 
 def name_of(lang: str, names: Mapping[str, str] | None) -> str:
-    """Return name and code of a language; long ones in lines, so that panels keep their room."""
+    """Return name and code of a language; long ones in lines, so that panels keep their room.
+
+    The name of a variant says which one it is, so its code is that of the language.
+    """
     name = one_line((names or {}).get(lang) or "")
-    return textwrap.fill(f"{name} ({lang})" if name and name != lang else lang, 24)
+    text = f"{name} ({parts_of(lang)[0]})" if name and name != lang else lang
+    return textwrap.fill(text, 28)
+
+
+def lines_in(labels: Iterable[str]) -> float:
+    """Return how much higher rows are than those with labels of one line, by the longest label."""
+    most = max((label.count("\n") + 1 for label in labels), default=1)
+    return max(1.0, 0.75 * most)
 
 
 def extra_width(labels: Iterable[object], most: int = 40, usual: int = 8) -> float:

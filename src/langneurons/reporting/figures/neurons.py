@@ -29,6 +29,7 @@ from langneurons.reporting.figures.canvas import (
     draw_cells,
     is_numbered,
     layout_of,
+    lines_in,
     name_of,
     plain_axes,
     rows_and_columns,
@@ -69,7 +70,9 @@ def draw_neurons(
     langs = [lang for lang in order if lang in set(counts["lang"])]
     rows, columns = rows_and_columns(len(selections), 3)
     heads = max(wrapped(selection, 28).count("\n") for selection in selections)
-    width, height = 1.2 + 2.0 * columns, rows * (0.65 + 0.14 * heads + 0.18 * len(langs))
+    shown = [name_of(lang, names) for lang in langs]
+    below = 0.18 * lines_in(shown) * len(langs)
+    width, height = 1.2 + 2.0 * columns, rows * (0.65 + 0.14 * heads + below)
     with canvas(stem, max(4.5, width), height, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(selections), sharey=True)
         for number, (axis, selection) in enumerate(zip(axes, selections, strict=True)):
@@ -88,7 +91,7 @@ def draw_neurons(
             axis.set_xlim(0, 1.3 * top)
             whole_ticks(axis.xaxis, top, 3)
             axis.set_title(wrapped(selection, 28))
-            axis.set_yticks(places, [name_of(lang, names) for lang in langs])
+            axis.set_yticks(places, shown)
             axis.set_xlabel("neurons")
             axis.tick_params(axis="y", length=0)
             axis.spines[["top", "right"]].set_visible(False)
@@ -220,8 +223,8 @@ def draw_layers(
     numbered = is_numbered(counts)
     room = PAGE - NAMES - 0.7
     across = min(room, table.n_layers * (CELL if numbered else 0.2))
-    below = max(0.9, len(langs) * 0.21)
     counts.index = [name_of(lang, names) for lang in langs]
+    below = max(0.9, len(langs) * 0.21 * lines_in(counts.index))
     width = NAMES + 0.7 + max(2.0, across)
     with canvas(stem, width, below + 1.5, title, read_on(table)) as figure:
         profile, axis = figure.subplots(2, 1, sharex=True, height_ratios=[1.0, below])
@@ -317,7 +320,9 @@ def draw_activations(
     shades = ("#56B4E9", "#0072B2", "#003B5C")
     handles: list[Line2D] = []
     rows, columns = rows_and_columns(len(models), 3)
-    size = (max(4.8, 1.8 + 1.8 * columns), rows * (0.7 + 0.18 * len(langs)) + 0.1)
+    shown = [name_of(lang, names) for lang in langs]
+    below = 0.18 * lines_in(shown) * len(langs)
+    size = (max(4.8, 1.8 + 1.8 * columns), rows * (0.7 + below) + 0.1)
     tokens = count_of(frame["tokens"], "tokens") if "tokens" in frame else ""
     note = f"Per neuron over {tokens} of a language, then averaged over neurons." if tokens else ""
     with canvas(stem, *size, title, note) as figure:
@@ -337,7 +342,7 @@ def draw_activations(
                 own["mean"], places, "o", color="#E69F00", markeredgecolor="white", markersize=5.5
             )
             axis.axvline(0, color="0.3", linewidth=0.8, zorder=0)
-            axis.set_yticks(places, [name_of(lang, names) for lang in langs])
+            axis.set_yticks(places, shown)
             axis.tick_params(axis="y", length=0)
             axis.xaxis.set_major_locator(MaxNLocator(5))
             axis.set_xlabel(f"{site}, averaged over neurons")
