@@ -9,12 +9,12 @@ rule vary_text:
     output:
         text=ensure("resources/text/{lang}.jsonl", non_empty=True),
         about="resources/text/{lang}.json",
-    wildcard_constraints:
-        lang=languages_of("vary_text"),
     log:
         "logs/vary_text/{lang}.log",
     benchmark:
         "benchmarks/results/vary_text/{lang}.tsv"
+    wildcard_constraints:
+        lang=languages_of("vary_text"),
     conda:
         "../../environment.yml"
     threads: 1

@@ -59,12 +59,12 @@ rule fetch_text:
     output:
         text=ensure("resources/text/{lang}.jsonl", non_empty=True),
         about="resources/text/{lang}.json",
-    wildcard_constraints:
-        lang=languages_of("fetch_text"),
     log:
         "logs/fetch_text/{lang}.log",
     benchmark:
         "benchmarks/results/fetch_text/{lang}.tsv"
+    wildcard_constraints:
+        lang=languages_of("fetch_text"),
     conda:
         "../../environment.yml"
     threads: 1

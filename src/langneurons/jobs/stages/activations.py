@@ -123,14 +123,14 @@ def _attributed_languages(config: Config) -> list[Cell]:
     return [dict(zip(("model", "lang"), one, strict=True)) for one in sorted(found)]
 
 
-def _attribution_tokens(sizes: Sizes) -> float:
-    asked = sizes.config.attribution.tokens
-    return min(asked or sizes.config.corpus.tokens, sizes.config.corpus.tokens)
+def _attribution_tokens(sizes: Sizes, lang: str) -> float:
+    asked, there = sizes.config.attribution.tokens, sizes.config.tokens(lang)
+    return min(asked or there, there)
 
 
 def _attribution_work(sizes: Sizes, cell: Cell) -> Work:
     """A pass with gradients costs about two more; weights get none."""
-    tokens = _attribution_tokens(sizes)
+    tokens = _attribution_tokens(sizes, cell["lang"])
     return Work(tokens, sizes.load + sizes.seconds(tokens, 4, "training"), sizes.neurons * 16)
 
 
