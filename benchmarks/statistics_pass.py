@@ -6,10 +6,13 @@ Both run the decoder body (no head) on the packed mini corpus, in the batches of
 packing of the histogram (a fixed cost per file, so a corpus of real size has a lower ratio). "bare
 prefill, again" shows the noise.
 
+The last line divides the seconds with the site `residual` by those without it, round by round.
+
 Before that, counts, sums and extremes of one block must be those of the same activations in
 float64 (sums to 1e-9 of their terms), or the script ends with an error.
 """
 
+import statistics
 import time
 
 from common import (
@@ -59,10 +62,15 @@ def main() -> None:
         return lambda: collect(LanguageModel(model, identity=IDENTITY), corpus, asked)
 
     _check(model, sites, packed_corpus(given.model, 1, given.lang))
+    without = "three sites, gate histogram (config.yaml)"
+    stream, outer = "the same and residual", "the same and second moments of one row"
+    four = (*settings.sites, "residual")
     variants = {
         "bare prefill": bare,
         "bare prefill, again": bare,
-        "three sites, gate histogram (config.yaml)": measured(),
+        without: measured(),
+        stream: measured(sites=four),
+        outer: measured(sites=four, residual_outer=(sites.n_layers // 2,)),
         "gate and act, gate histogram": measured(sites=("gate", "act")),
         "act only, no histogram": measured(sites=("act",), histograms=()),
     }
@@ -78,6 +86,12 @@ def main() -> None:
         f" Packing the histogram, once per file, is {fixed:.2f} s of it."
         + (" Seconds are those of the processor, all threads together." * given.processor_time)
     )
+    for variant in (stream, outer):
+        apart = sorted(b / a for a, b in zip(times[without], times[variant], strict=True))
+        note += (
+            f" With {variant.removeprefix('the same and ')}: {statistics.median(apart):.3f} times"
+            f" the seconds without the residual stream ({apart[0]:.3f}-{apart[-1]:.3f})."
+        )
     rows = timing_rows(times, "bare prefill", corpus.identification.tokens.size)
     publish("statistics_pass", table("Statistics pass", TIMING_HEADER, rows, note))
 
@@ -108,6 +122,8 @@ def _check(model, sites, corpus) -> None:
                 lambda _m, inputs, layer=layer: keep("product", layer, inputs[0])
             )
         )
+    for row in range(sites.n_layers + 1):
+        handles.append(sites.on_stream(row, lambda values, row=row: keep("residual", row, values)))
     part = corpus.identification
     device = next(sites.backbone.parameters()).device
     with torch.inference_mode():
@@ -116,7 +132,9 @@ def _check(model, sites, corpus) -> None:
         )
     for handle in handles:
         handle.remove()
-    found = collect(LanguageModel(model, identity=IDENTITY), corpus, demo_settings())
+    asked = demo_settings()
+    asked = demo_settings(sites=(*asked.sites, "residual"))
+    found = collect(LanguageModel(model, identity=IDENTITY), corpus, asked)
     scored = part.scored.reshape(-1)
     for (site, layer), values in kept.items():
         values = values[scored]
