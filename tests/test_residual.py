@@ -51,10 +51,10 @@ def streams_by_hand(model, part) -> list[np.ndarray]:
         ids = torch.from_numpy(tokens[None, :length].astype(np.int64))
         states = model(input_ids=ids, output_hidden_states=True).hidden_states
         rows = torch.cat(seen)
-        assert len(rows) == len(states) == 3
-        for row in range(2):  # the last of `states` is behind the final norm
+        assert len(rows) == len(states) == len(blocks) + 1
+        for row in range(len(blocks)):  # the last of `states` is behind the final norm
             torch.testing.assert_close(rows[row], states[row][0])
-        assert not torch.allclose(rows[2], states[2][0])
+        assert not torch.allclose(rows[-1], states[-1][0])
         found.append(rows.transpose(0, 1)[scored[:length]].double().numpy())
     return found
 

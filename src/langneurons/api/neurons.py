@@ -329,12 +329,15 @@ def plan(
         neurons: The neurons, of which those of `lang` are written.
         lang: A language of the neurons.
         operation: A registered operation on an activation a and a value v: `set` (a = v), `add`,
-            `scale`, `at_least`, `at_most`.
+            `scale`, `at_least`, `at_most`; `project_out` takes a direction out of the residual
+            stream.
         value: A number; or a statistic of each neuron in `lang`: mean, std, min, max, p01 ... p99,
-            probability, ...; or a value of the layer as it runs: layer_mean, layer_p90, ...
+            probability, ...; or a value of the layer as it runs: layer_mean, layer_p90, ...; of
+            dimensions of the residual stream also `direction` and `unit_direction`.
         statistics: What the neurons were selected by; needed where the value is a statistic.
         step: More of a step, as in the configuration (docs/configuration.md, `interventions`):
-            site (`act`), coefficient, layers, tokens (`all`, `prompt` or `generated`), without, ...
+            site (`act`; of dimensions `residual`), coefficient, layers, tokens (`all`, `prompt` or
+            `generated`), without, ...
 
     Raises:
         ValueError: The language, operation, value or a key is unknown, or statistics are needed.
@@ -352,6 +355,8 @@ def plan(
     """
     if lang not in neurons.languages:
         raise unknown("plan", lang, "language of these neurons", neurons.languages)
+    if neurons.units == "dimensions":
+        step = {"site": "residual"} | step
     made = defined(Step, {"operation": operation, "value": value, **step}, "plan")
     known: Mapping[str, LanguageStatistics] = {}
     if made.statistic is not None:

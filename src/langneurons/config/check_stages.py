@@ -199,6 +199,39 @@ def _check_conditions(
         if name not in config.selections:
             raise unknown(f"{path}.selections", name, "selection", config.selections)
     check_doubled(f"{path}.selections", entry.selections or ())
+    _check_units(config, path, entry)
+
+
+def _check_units(config: Config, path: str, entry: Conditioned) -> None:
+    """Refuse interventions and selections of a stage that fit none of the others."""
+    used = {name: config.selections[name].units for name in entry.selections or config.selections}
+    for name in entry.interventions:
+        written = config.interventions[name].units
+        if written not in used.values():
+            site = "residual" if written == "neurons" else "gate, act or product"
+            raise ConfigError(
+                f"{path}.interventions: {name!r} writes {written}, and its selections"
+                f" ({', '.join(used) or 'none'}) hold no {written}. Write at site {site}, or name a"
+                f" selection of {written}."
+            )
+    written_here = {config.interventions[name].units for name in entry.interventions}
+    for name in entry.selections or () if written_here else ():
+        if used[name] not in written_here:
+            site = "residual" if used[name] == "dimensions" else "gate, act or product"
+            raise ConfigError(
+                f"{path}.selections: {name!r} holds {used[name]}, and none of its interventions"
+                f" ({', '.join(entry.interventions)}) writes them. Name one at site {site}."
+            )
+
+
+def check_neurons_only(config: Config, path: str, names: Iterable[str] | None, what: str) -> None:
+    """Refuse selections of dimensions of the residual stream where neurons are needed."""
+    for name in names or ():
+        if name in config.selections and config.selections[name].units != "neurons":
+            raise ConfigError(
+                f"{path}.selections: {name!r} holds dimensions of the residual stream, and {what}"
+                " neurons. Name selections of neurons."
+            )
 
 
 def _check_members(config: Config, path: str, folder: str, selection: str, name: str) -> None:
@@ -286,6 +319,7 @@ def check_finetunings(config: Config) -> None:
         for selection in entry.selections or ():
             if selection not in config.selections:
                 raise unknown(f"{path}.selections", selection, "selection", config.selections)
+        check_neurons_only(config, path, entry.selections, "a fine-tuning trains")
         check_sets(config, path, entry.language_sets)
         for key in ("neurons", "targets", "selections"):
             check_doubled(f"{path}.{key}", getattr(entry, key) or ())
@@ -346,6 +380,13 @@ def check_generation(config: Config) -> None:
                     raise unknown(f"{path}.{key}", lang, "language of a set", sorted(members))
         if path == "lens" and bool(entry.interventions) != bool(entry.targets):
             raise ConfigError("lens: `interventions` and `targets` go together.")
+        for name in entry.interventions if path == "fallback" else ():
+            if any(step.direction for step in config.interventions[name].steps):
+                raise ConfigError(
+                    f"fallback.interventions: {name!r} writes the direction of a language, and"
+                    " fallback adds up languages neuron by neuron. Name one that writes numbers or"
+                    " statistics."
+                )
         if path == "fallback":
             check_spoken(config, "fallback.language", entry.language)
         asked: set[str] = set()
@@ -397,6 +438,7 @@ def check_browser(config: Config) -> None:
         if name not in config.selections:
             raise unknown("browser.selections", name, "selection", config.selections)
     check_doubled("browser.selections", entry.selections or ())
+    check_neurons_only(config, "browser", entry.selections, "its pages show")
     check_sets(config, "browser", entry.language_sets)
     if not any(config.browsed(model) for model in config.models):
         pairs = {pair for model in config.models for pair in config.cells(model)}

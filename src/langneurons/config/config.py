@@ -252,6 +252,11 @@ class Config(Frozen):
         }
         return tuple(name for name in entry.interventions if meant.get(name, True))
 
+    def fits(self, selection: str, intervention: str) -> bool:
+        """Return whether what a selection holds, neurons or dimensions, is what is written."""
+        entry = self.interventions.get(intervention)
+        return entry is None or self.selections[selection].units == entry.units
+
     def sweeps(self) -> dict[str, dict[str, str]]:
         """Return, by the name of a sweep, its interventions by layer or range of layers."""
         found: dict[str, dict[str, str]] = {}
@@ -274,9 +279,10 @@ class Config(Frozen):
             cells = (
                 (langset, intervention)
                 for lang in entry.languages
-                for langset, _, targets in self._written_sets(model, entry, lang)
+                for langset, selection, targets in self._written_sets(model, entry, lang)
                 if targets
                 for intervention in self.usable(entry, model)
+                if self.fits(selection, intervention)
             )
             labels = self.labels()
             found += [(task, labels[langset], name) for langset, name in dict.fromkeys(cells)]
@@ -292,6 +298,7 @@ class Config(Frozen):
             for langset, selection in self.cells(model)
             if chosen is None or selection in chosen
             for intervention in self.usable(self.perplexity, model)
+            if self.fits(selection, intervention)
         )
         return list(dict.fromkeys(cells))
 
@@ -315,6 +322,7 @@ class Config(Frozen):
             for langset, selection in self.cells(model)
             if (chosen is None or selection in chosen) and (sets is None or langset in sets)
             for intervention in self.usable(self.lss, model)
+            if self.fits(selection, intervention)
         )
         return list(dict.fromkeys(cells))
 
@@ -329,6 +337,7 @@ class Config(Frozen):
             if entry.selections is None or selection in entry.selections
             if all(entry_languages(entry, self.language_sets[langset]))
             for intervention in self.usable(entry, model)
+            if self.fits(selection, intervention)
         )
         return list(dict.fromkeys(cells))
 
@@ -346,6 +355,7 @@ class Config(Frozen):
                 conditions += [
                     (selection, intervention, target)
                     for intervention in self.usable(self.lens, model)
+                    if self.fits(selection, intervention)
                     for target in self.lens.targets
                     if target in members
                 ]
@@ -383,6 +393,7 @@ class Config(Frozen):
             if adapter is None or adapter.selection in (None, selection)
             if adapter is None or adapter.langset in (None, langset)
             for intervention in names
+            if self.fits(selection, intervention)
             for target in targets
         )
         return list(dict.fromkeys(cells))
@@ -407,6 +418,7 @@ class Config(Frozen):
                 for langset, selection in self.cells(model)
                 if entry.selections is None or selection in entry.selections
                 if entry.language_sets is None or langset in entry.language_sets
+                if self.selections[selection].units == "neurons"
             ]
             for choice in entry.neurons:
                 made = []

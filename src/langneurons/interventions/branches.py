@@ -161,11 +161,11 @@ class Branched(Hooked):
             return {k: self._repeated(each, rows, count) for k, each in value.items()}
         return value
 
-    def _hook(self, layer: int, operations: list[tuple[int, HookedWrite]]) -> Callable:
+    def _hook(self, layer: int, site: str, operations: list[tuple[int, HookedWrite]]) -> Callable:
         def apply(values: torch.Tensor) -> torch.Tensor:
             if not self.active:
                 return values
-            self.fired[layer] = self.fired.get(layer, 0) + 1
+            self._fire(layer, site)
             if values.requires_grad:
                 values = values.clone()
             size = len(values) // self.layout.counts[layer]

@@ -72,14 +72,16 @@ class Hooked:
         self, sites: MlpSites, plans: Sequence[Plan], operations: Mapping[tuple[int, str], list]
     ):
         self.plans, self.operations = list(plans), operations
-        self.fired: dict[int, int] = {}
+        self.fired: dict[tuple[int, str], int] = {}
         self.changed: set[int] = set()
         self.active, self.begun = True, False
         self._forward: Forward | None = None
         self._handles = []
         for (layer, site), group in sorted(operations.items(), key=lambda item: item[0]):
-            hook = self._hook(layer, group)
-            if site == "act":
+            hook = self._hook(layer, site, group)
+            if site == "residual":
+                handle = sites.on_stream(layer + 1, hook)
+            elif site == "act":
                 handle = sites.act[layer].register_forward_hook(
                     lambda _m, _i, output, hook=hook: hook(output)
                 )
@@ -147,13 +149,16 @@ class Hooked:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: int, operations: list) -> Callable:
+    def _fire(self, layer: int, site: str) -> None:
+        self.fired[layer, site] = self.fired.get((layer, site), 0) + 1
+
+    def _hook(self, layer: int, site: str, operations: list) -> Callable:
         factors = list(dict.fromkeys(one for each in operations for one in each.factors))
 
         def apply(values: torch.Tensor) -> torch.Tensor:
             if not self.active:
                 return values
-            self.fired[layer] = self.fired.get(layer, 0) + 1
+            self._fire(layer, site)
             if values.requires_grad:
                 values = values.clone()
             given = self._measured(factors, values)
@@ -263,12 +268,15 @@ class HookedWrite:
     """One write on a layer's values, in place on the last axis."""
 
     def __init__(self, write: Write, device: torch.device):
-        self.operation, self.tokens = write.operation, write.tokens
+        self.operation, self.tokens = OPERATIONS[write.operation], write.tokens
+        self.amount = write.amount
         self.factor = write.factor
         self.factors = () if write.factor is None else (write.factor,)
         self.index = torch.from_numpy(write.index).to(device)
         self.value = torch.from_numpy(write.value).to(device=device, dtype=torch.float32)
         self._cast = self.value
+        if self.operation.along:
+            self.unit = torch.from_numpy(write.value).to(device=device, dtype=torch.float64)
 
     def _as(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the values in the activations' dtype, cast once."""
@@ -286,11 +294,14 @@ class HookedWrite:
             batch, length = announced(forward).unpadded.shape
             value = self.value * factors[self.factor][:, None]
             value = value[:, None].expand(batch, length, -1).reshape(shape).to(values.dtype)
-        if self.operation == "set":
+        if self.operation.name == "set":
             new = value.expand(shape)
         else:
             old = values.index_select(-1, self.index)
-            new = OPERATIONS[self.operation].function(old, value)
+            if self.operation.along:
+                new = self.operation.function(old.double(), self.unit, self.amount).to(old.dtype)
+            else:
+                new = self.operation.function(old, value)
         if self.tokens != "all":
             prompt = announced(forward).prompt
             chosen = prompt if self.tokens == "prompt" else ~prompt
@@ -329,11 +340,15 @@ class _RowOperation:
         replaced, scope = np.zeros(shape, bool), np.zeros(len(distinct) + 1, np.int64)
         self.factors = tuple(dict.fromkeys(w.factor for w in distinct if w.factor is not None))
         others = dict.fromkeys(w.operation for w in distinct if w.operation not in AFFINE)
-        self.others = [OPERATIONS[name].function for name in others]
+        self.others = [OPERATIONS[name] for name in others]
+        self.amount = torch.tensor([1.0, *(write.amount for write in distinct)], device=device)
+        units = np.zeros(shape)
         source, other = np.full(len(distinct) + 1, -1), np.full(shape, -1)
         for row, write in enumerate(distinct, start=1):
             column = np.searchsorted(index, write.index)
             (scale if write.operation == "scale" else added)[row, column] = write.value
+            if OPERATIONS[write.operation].along:
+                units[row, column] = write.value
             replaced[row, column] = write.operation == "set"
             scope[row] = SCOPES.index(write.tokens)
             if write.operation in others:
@@ -344,8 +359,8 @@ class _RowOperation:
         self.index, self.which, self.added, self.scale, self.replaced = (
             torch.from_numpy(array).to(device) for array in (index, which, added, scale, replaced)
         )
-        self.scope, self.source, self.other = (
-            torch.from_numpy(array).to(device) for array in (scope, source, other)
+        self.scope, self.source, self.other, self.units = (
+            torch.from_numpy(array).to(device) for array in (scope, source, other, units)
         )
 
     def __call__(self, values: torch.Tensor, forward: Forward, factors: dict) -> torch.Tensor:
@@ -361,9 +376,15 @@ class _RowOperation:
         value = value.to(values.dtype)[:, None]
         scale = self.scale[which].to(values.dtype)[:, None]
         new = torch.where(self.replaced[which][:, None], value, old * scale + value)
-        for number, function in enumerate(self.others):
+        for number, operation in enumerate(self.others):
             own = (self.other[which] == number)[:, None]
-            new = torch.where(own, function(old, value.expand_as(old)), new)
+            if operation.along:
+                amount = self.amount[which][:, None, None].double()
+                found = operation.function(old.double(), self.units[which][:, None], amount)
+                found = found.to(old.dtype)
+            else:
+                found = operation.function(old, value.expand_as(old))
+            new = torch.where(own, found, new)
         if self.limited:
             scope = self.scope[which][:, None]
             prompt = forward.prompt.to(values.device)
@@ -373,16 +394,16 @@ class _RowOperation:
         return ((new != old).any(dim=-1) & valid).any(dim=1)
 
 
-def check_effect(plan: Plan, fired: Mapping[int, int], changed: bool) -> None:
+def check_effect(plan: Plan, fired: Mapping[tuple[int, str], int], changed: bool) -> None:
     """Refuse a plan with writes that did not fire in a layer, or changed nothing."""
-    layers = {write.layer for write in plan.writes}
-    silent = sorted(layers - set(fired))
+    places = {(write.layer, write.site) for write in plan.writes}
+    silent = sorted({layer for layer, _ in places - set(fired)})
     if silent:
         raise NoEffect(
             f"intervention {plan.name!r}: no hook fired in layers {silent}; is the model"
             " compiled, or its adapter wrong (langneurons/models/families.py)?"
         )
-    if layers and not changed:
+    if places and not changed:
         raise NoEffect(
             f"intervention {plan.name!r}: {plan.neurons} neurons were written, and every value"
             " was already there; the result would equal the untouched model's."

@@ -1,7 +1,8 @@
 """Operations of an intervention: what becomes of an activation a and a value v, element by element.
 
 An operation is a function of two tensors of one shape, found by its name in configurations. It
-may use methods of its arguments only, so that reading a configuration loads no torch.
+may use methods of its arguments only, so that reading a configuration loads no torch. An operation
+`along` a direction acts on the whole vector h of the residual stream at a token.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Operation:
-    """A named operation: its meaning as a formula, and the function (a, v) -> new a."""
+    """A named operation: its meaning as a formula, and the function (a, v) -> new a.
+
+    along: whether the function is (h, u, c) -> new h, in float64, of vectors (..., dimensions), a
+    unit vector u and a coefficient c.
+    """
 
     name: str
     meaning: str
-    function: "Callable[[Tensor, Tensor], Tensor]"
+    function: "Callable[..., Tensor]"
+    along: bool = False
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -26,13 +32,13 @@ OPERATIONS: dict[str, Operation] = {}
 AFFINE = ("set", "add", "scale")
 
 
-def operation(name: str, meaning: str) -> Callable:
+def operation(name: str, meaning: str, along: bool = False) -> Callable:
     """Register a function as the operation of a name."""
 
     def register(function: Callable) -> Callable:
         if name in OPERATIONS:
             raise ValueError(f"operation {name!r} is there already: {OPERATIONS[name].meaning}")
-        OPERATIONS[name] = Operation(name, meaning, function)
+        OPERATIONS[name] = Operation(name, meaning, function, along)
         return function
 
     return register
@@ -61,3 +67,13 @@ def _at_least(activation: "Tensor", value: "Tensor") -> "Tensor":
 @operation("at_most", "a = min(a, v)")
 def _at_most(activation: "Tensor", value: "Tensor") -> "Tensor":
     return activation.minimum(value)
+
+
+@operation(
+    "project_out",
+    "h = h - c (h . u) u, of a vector h of the residual stream, with c the coefficient and u the"
+    " direction at length 1",
+    along=True,
+)
+def _project_out(stream: "Tensor", unit: "Tensor", coefficient: "Tensor | float") -> "Tensor":
+    return stream - coefficient * (stream * unit).sum(-1, keepdim=True) * unit

@@ -15,7 +15,9 @@ SCOPES = ("all", "prompt", "generated")
 class Write:
     """One operation (`langneurons.interventions.operations`) on neurons of one layer, at `index`.
 
-    With a `factor`, v is `value` times the factor of the row's sequence.
+    With a `factor`, v is `value` times the factor of the row's sequence. At site `residual` the
+    layer's output is written, and `index` are dimensions; an operation along a direction takes
+    `value` as the unit vector u and `amount` as the coefficient c.
     """
 
     layer: int
@@ -25,6 +27,7 @@ class Write:
     value: np.ndarray
     tokens: str = "all"
     factor: Factor | None = None
+    amount: float = 1.0
 
     @property
     def content(self) -> bytes:
@@ -32,6 +35,7 @@ class Write:
         name = "" if self.factor is None else f"{self.factor.name}:{self.factor.ranks}"
         index, value = np.asarray(self.index, np.int64), np.asarray(self.value, np.float64)
         start = f"{self.operation}:{self.tokens}:{name}:{index.size}:{value.size}:"
+        start += f"{self.amount}:" if self.amount != 1.0 else ""
         return start.encode() + index.tobytes() + value.tobytes()
 
 

@@ -8,16 +8,22 @@ Steps act in their order, also on neurons that they share: arithmetic such as "d
 source, then add the target's mean" (Gurgurov et al. 2025) gives a shared neuron 0 + mean. The
 policy `shared` leaves such neurons to the steps of one group, or to none. Values are numbers,
 statistics of each neuron, or taken from the layer as it runs (`langneurons.interventions.factors`).
+
+At site `residual` the units of the table are dimensions of the residual stream, layer l of the
+table is the output of block l, and a value may also be the direction that the table gives a
+language: its scores by dimension.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from langneurons.base.errors import InputError
 from langneurons.interventions.factors import Factor
+from langneurons.interventions.operations import OPERATIONS
 from langneurons.interventions.plan import Plan, Write
 from langneurons.interventions.settings import percentile, several
 from langneurons.models.nonlinearities import minimum
@@ -62,6 +68,7 @@ def resolve(
     quantiles = intervention.quantiles
     plan = Plan(name)
     roles = {"target": target} | ({} if source is None else {"source": source})
+    _check_units(intervention, table)
     masks = [_neurons(name, step, roles, table) for step in steps]
     whom = target if source is None else f"{source} to {target}"
     for number, (step, mask) in enumerate(
@@ -81,6 +88,11 @@ def resolve(
             if not np.isfinite(value).all():
                 raise ValueError(f"intervention {name!r}: value in layer {layer} not finite")
             write = Write(layer, step.site, step.operation, index, value, step.tokens, factor)
+            if OPERATIONS[step.operation].along:
+                length = float(np.linalg.norm(value))
+                if length == 0.0:
+                    continue  # no direction of the language in this layer
+                write = replace(write, value=value / length, amount=step.coefficient)
             plan.writes.append(write)
     if plan.empty:
         log.warning(
@@ -90,6 +102,17 @@ def resolve(
         )
     _warn_unreachable(plan, whom, statistics)
     return plan
+
+
+def _check_units(intervention: Intervention, table: "NeuronTable") -> None:
+    """Refuse a step on dimensions of the residual stream with a table of neurons, and inversely."""
+    for step in intervention.steps:
+        if step.units != table.units:
+            own = "residual" if table.units == "dimensions" else "gate, act or product"
+            raise InputError(
+                f"intervention {intervention.name!r}: site {step.site} writes {step.units}, and the"
+                f" selection holds {table.units}; legal with it: site {own}."
+            )
 
 
 def _languages(
@@ -119,8 +142,8 @@ def _mask(name: str, lang: str, table: "NeuronTable") -> np.ndarray:
 
 
 def _neurons(name: str, step: "Step", roles: Mapping[str, str], table: "NeuronTable") -> np.ndarray:
-    """Return the neurons of a step, bool (n_layers, d_mlp)."""
-    mask = np.zeros((table.n_layers, table.d_mlp), bool)
+    """Return the neurons, or dimensions, of a step, bool (n_layers, width)."""
+    mask = np.zeros((table.n_layers, table.width), bool)
     for lang in _languages(name, step.neurons, roles, table):
         mask |= _mask(name, lang, table)
     for lang in _languages(name, step.without, roles, table):
@@ -160,16 +183,20 @@ def _values(
 ) -> float | np.ndarray:
     if step.factor is not None:
         return step.coefficient
-    if step.statistic is None:
-        return float(step.value) * step.coefficient
+    if isinstance(step.value, float):
+        return step.value * step.coefficient
     named = step.neurons if step.statistic_language == "neurons" else step.statistic_language
     lang = _languages(intervention.name, named, roles, table)[0]
+    if step.direction is not None:
+        return _direction(intervention.name, step, lang, table)
     site = step.statistic_site or step.site
     if lang not in statistics:
         raise ValueError(f"no activation statistics of {lang!r} are among the inputs")
     one = statistics[lang]
-    if one.shape != (table.n_layers, table.d_mlp):
-        raise ValueError(f"{one.path}: shape {one.shape}, neuron table of another model")
+    before = 1 if site == "residual" else 0  # the row before the first layer is no layer's output
+    if one.shape_of(site) != (table.n_layers + before, table.width):
+        shape = one.shape_of(site)
+        raise ValueError(f"{one.path}: shape {shape}, neuron table of another model")
     level = percentile(step.statistic)
     if step.statistic in ("mean_difference", "mean_of_others"):
         others = [statistics[k].mean(site) for k in table.languages if k != lang]
@@ -181,7 +208,19 @@ def _values(
     elif level is not None and intervention.quantiles == "paper":
         values = one.batch_quantile(level / 100, site)
     else:
-        values = one.value(step.statistic, site)
+        values = one.value(step.value, site)
+    return values[before:] * step.coefficient
+
+
+def _direction(name: str, step: "Step", lang: str, table: "NeuronTable") -> np.ndarray:
+    """Return the direction of a language in each layer, float64 (n_layers, d_model)."""
+    _mask(name, lang, table)  # says which languages there are
+    values = table.values(lang)
+    if OPERATIONS[step.operation].along:
+        return values  # at length 1 later, over the dimensions that are written
+    if step.direction == "unit_direction":
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        values = values / np.where(length > 0, length, 1.0)
     return values * step.coefficient
 
 

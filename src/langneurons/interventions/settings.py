@@ -21,11 +21,16 @@ STATISTIC = re.compile(
     + LEVEL
 )
 FACTOR = re.compile(rf"layer_(max|mean|median|std|{LEVEL})")
+# What of a language's direction in the residual stream is written.
+DIRECTIONS = ("direction", "unit_direction")
+# Statistics of a dimension of the residual stream.
+OF_DIMENSIONS = ("mean", "std", "min", "max", "abs_mean", "mean_difference", "mean_of_others")
 EXAMPLES = (
     *("mean", "std", "min", "max", "abs_mean", "probability", "normal", "mean_difference"),
     "mean_of_others",
     *("document_max", "document_median", "p05", "p10", "p90", "p95"),
     *("layer_max", "layer_mean", "layer_median", "layer_std", "layer_p10"),
+    *DIRECTIONS,
 )
 Words = str | tuple[str, ...]
 LARGEST = 1e6  # of a written number, and of what multiplies a statistic
@@ -66,15 +71,25 @@ class Step(Frozen):
         " document_max, document_median (of the means per document; the lower median),"
         " p01 ... p99. Or a value of the layer in this forward pass (not scale): layer_max,"
         " layer_mean, layer_median, layer_std, layer_p01 ... layer_p99, per sequence over its"
-        " tokens, without padding, and all neurons."
+        " tokens, without padding, and all neurons. At site `residual`: a number; or mean, std,"
+        " min, max, abs_mean, mean_difference or mean_of_others of each dimension; or `direction`"
+        " (the scores of the language's dimensions in the layer), or `unit_direction` (the same"
+        " at length 1)."
     )
-    coefficient: float = Field(1.0, description="Multiplies the value.")
+    coefficient: float = Field(
+        1.0, description="Multiplies the value; of project_out, the share that is taken out."
+    )
     statistic_language: str = Field(
         "neurons",
         description="Language of the statistic: `neurons` (that of the neurons), `target`,"
         " `source`, or a language code.",
     )
-    site: Site = Field("act", description="Where the value is written.")
+    site: Site = Field(
+        "act",
+        description="Where the value is written. `residual`: over the output of the layer, with"
+        " selections whose units are dimensions of the residual stream; the other sites, with"
+        " selections of neurons.",
+    )
     statistic_site: Site | None = Field(
         None,
         description="Where the statistic was measured; left out: at `site`, or as the protocol"
@@ -99,7 +114,7 @@ class Step(Frozen):
     @classmethod
     def _known_statistic(cls, value: float | str) -> float | str:
         known = not isinstance(value, str) or STATISTIC.fullmatch(value) or FACTOR.fullmatch(value)
-        if not known:
+        if not known and value not in DIRECTIONS:
             raise ValueError(
                 f"{value!r} is neither a number nor a statistic ({', '.join(EXAMPLES)},"
                 f" p01-p99, layer_p01-layer_p99).{nearest(value, EXAMPLES)}"
@@ -134,13 +149,15 @@ class Step(Frozen):
                 )
             if (self.operation, amount) in {("add", 0.0), ("scale", 1.0)}:
                 raise ValueError(f"{self.operation} {amount:g} changes nothing")
-        elif self.coefficient == 0.0 and self.operation == "add":
-            raise ValueError("add with coefficient 0 changes nothing")
+        elif self.coefficient == 0.0 and self.operation in ("add", "project_out"):
+            raise ValueError(f"{self.operation} with coefficient 0 changes nothing")
+        self._check_site()
         if self.statistic is None:
             what = "a number" if self.factor is None else "the layer's own"
+            what = "a direction" if self.direction else what
             if self.statistic_site is not None:
                 raise ValueError(f"statistic_site: the value is {what}, not a statistic")
-            if self.statistic_language != "neurons":
+            if not self.direction and self.statistic_language != "neurons":
                 raise ValueError(f"statistic_language: the value is {what}, not a statistic")
         if self.factor is not None and self.operation == "scale":
             raise ValueError(
@@ -154,14 +171,56 @@ class Step(Frozen):
             )
         own = several(self.neurons)
         many = len(own) > 1 or "others" in own
-        if self.statistic and self.statistic_language == "neurons" and many:
+        if (self.statistic or self.direction) and self.statistic_language == "neurons" and many:
             raise ValueError(
                 f"statistic_language: neurons of {', '.join(own)} are of more than one language;"
-                " name the one whose statistic is written: target, source or a language code"
+                f" name the one whose {'direction' if self.direction else 'statistic'} is written:"
+                " target, source or a language code"
             )
         if set(own) <= set(several(self.without or ())):
             raise ValueError("without: names all whose neurons are written; none are left")
         return self
+
+    def _check_site(self) -> None:
+        """Refuse what the residual stream does not have, and what it alone has."""
+        residual, along = self.site == "residual", OPERATIONS[self.operation].along
+        if self.statistic_site is not None and (self.statistic_site == "residual") != residual:
+            raise ValueError(
+                f"statistic_site: a statistic of site {self.statistic_site!r} is of other units"
+                f" than what is written at site {self.site!r}; leave the key out"
+            )
+        if not residual:
+            if along or self.direction:
+                key, word = ("operation", self.operation) if along else ("value", self.value)
+                raise ValueError(
+                    f"{key}: {word} is of the residual stream; legal with it: site: residual"
+                )
+            return
+        if along and not self.direction:
+            raise ValueError(
+                f"value: {self.value} is not a direction to project out; legal with"
+                f" {self.operation}: {', '.join(DIRECTIONS)}"
+            )
+        if self.factor is not None:
+            raise ValueError(
+                f"value: {self.value} is a value of a layer's neurons; legal at site residual: a"
+                f" number, {', '.join((*DIRECTIONS, *OF_DIMENSIONS))}"
+            )
+        if self.statistic is not None and self.statistic not in OF_DIMENSIONS:
+            raise ValueError(
+                f"value: {self.value} is not known of dimensions of the residual stream; legal at"
+                f" site residual: a number, {', '.join((*DIRECTIONS, *OF_DIMENSIONS))}"
+            )
+
+    @property
+    def direction(self) -> str | None:
+        """What of the language's direction the value names, if it names that."""
+        return self.value if isinstance(self.value, str) and self.value in DIRECTIONS else None
+
+    @property
+    def units(self) -> str:
+        """What is written: `neurons`, or `dimensions` of the residual stream."""
+        return "dimensions" if self.site == "residual" else "neurons"
 
     @property
     def statistic(self) -> str | None:
@@ -227,6 +286,13 @@ class InterventionEntry(Frozen):
 
     @model_validator(mode="after")
     def _meaningful(self) -> "InterventionEntry":
+        sites = list(dict.fromkeys(step.site for step in self.steps))
+        if len({step.units for step in self.steps}) > 1:
+            raise ValueError(
+                f"steps: they write at sites {', '.join(sites)}, of which residual has dimensions"
+                " and the others have neurons; a selection has one of the two. Make two"
+                " interventions."
+            )
         groups = list(dict.fromkeys(step.group for step in self.steps))
         legal = [*POLICIES, *(group[0] for group in groups if len(group) == 1)]
         if self.shared not in legal:
@@ -255,6 +321,11 @@ class InterventionEntry(Frozen):
         again = doubled(list(pair) for pair in sweep)
         if again:
             raise ValueError(f"sweep: {', '.join(again)} listed more than once")
+
+    @property
+    def units(self) -> str:
+        """What its steps write: `neurons`, or `dimensions` of the residual stream."""
+        return self.steps[0].units
 
     @property
     def roles(self) -> set[str]:
