@@ -6,7 +6,8 @@ Both run the decoder body (no head) on the packed mini corpus, in the batches of
 packing of the histogram (a fixed cost per file, so a corpus of real size has a lower ratio). "bare
 prefill, again" shows the noise.
 
-The last line divides the seconds with the site `residual` by those without it, round by round.
+The note divides the seconds with the site `residual` by those without it, round by round, and says
+what share of a pass each site's counting takes on the processor (median of three passes).
 
 Before that, counts, sums and extremes of one block must be those of the same activations in
 float64 (sums to 1e-9 of their terms), or the script ends with an error.
@@ -14,6 +15,7 @@ float64 (sums to 1e-9 of their terms), or the script ends with an error.
 
 import statistics
 import time
+from collections.abc import Callable
 
 from common import (
     IDENTITY,
@@ -92,8 +94,34 @@ def main() -> None:
             f" With {variant.removeprefix('the same and ')}: {statistics.median(apart):.3f} times"
             f" the seconds without the residual stream ({apart[0]:.3f}-{apart[-1]:.3f})."
         )
+    shares = _shares(measured(sites=four))
+    note += " Counting, of a pass: " + ", ".join(f"{k} {v:.2%}" for k, v in shares.items()) + "."
     rows = timing_rows(times, "bare prefill", corpus.identification.tokens.size)
     publish("statistics_pass", table("Statistics pass", TIMING_HEADER, rows, note))
+
+
+def _shares(run: Callable[[], object]) -> dict[str, float]:
+    """Return the share of a pass that the counting of each site takes, in processor time."""
+    from langneurons.activations.collect import Collector
+
+    plain, passes = Collector._add, []
+
+    def timed(self, site, row, values) -> None:
+        begin = time.process_time()
+        plain(self, site, row, values)
+        passes[-1][site] = passes[-1].get(site, 0.0) + time.process_time() - begin
+
+    Collector._add = timed
+    try:
+        for _ in range(3):
+            passes.append({})
+            begin = time.process_time()
+            run()
+            total = time.process_time() - begin
+            passes[-1] = {site: seconds / total for site, seconds in passes[-1].items()}
+    finally:
+        Collector._add = plain
+    return {site: statistics.median(one[site] for one in passes) for site in passes[0]}
 
 
 def _check(model, sites, corpus) -> None:

@@ -1,5 +1,6 @@
 """Writes into the residual stream, against blocks whose output is edited by hand."""
 
+import copy
 from contextlib import contextmanager
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from test_collect import IDENTITY, tiny_corpus
+from test_config import GOOD, put
 from test_prefixes import many_requests, naive, words
 from test_residual import FIVE, streams_by_hand
 from test_scoring import naive_generate
@@ -15,7 +17,8 @@ from tiny import HIDDEN, encoded_pair, tiny_model, tiny_tokenizer
 import langneurons as ln
 from langneurons.activations.collect import collect
 from langneurons.activations.settings import StatisticsConfig
-from langneurons.base.errors import InputError
+from langneurons.base.errors import ConfigError, InputError
+from langneurons.config import build
 from langneurons.interventions.apply import applied
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import PerRequest, Plan, Write
@@ -603,3 +606,77 @@ def test_plans_of_directions_are_made_by_name(measured):
     np.testing.assert_allclose(value_of(plan, 2), statistics["aa"].mean("residual")[3])
     lm = LanguageModel(model_of("llama"), tiny_tokenizer())
     assert len(ln.generate(lm, [words(np.random.default_rng(0), 3)], under=plan)) == 1
+
+
+# In a configuration -------------------------------------------------------------------------------
+
+
+def both() -> dict:
+    """Return a configuration with neurons and directions, and an intervention on each."""
+    raw = copy.deepcopy(GOOD)
+    raw["statistics"] = {"sites": ["gate", "act", "residual"]}
+    raw["selections"]["diffmean"] = {"method": "diffmean"}
+    raw["interventions"]["project"] = {
+        "operation": "project_out",
+        "value": "direction",
+        "site": "residual",
+    }
+    raw["perplexity"]["interventions"] = ["zero", "project"]
+    raw["tasks"]["xnli"]["interventions"] = ["zero", "project"]
+    return raw
+
+
+def test_each_intervention_meets_the_selections_of_its_units():
+    config = build(both())
+    cells = [cell[1:] for cell in config.perplexity_cells("tiny")]
+    assert set(cells) == {
+        ("lape", "zero"),
+        ("prob", "zero"),
+        ("control", "zero"),
+        ("diffmean", "project"),
+    }
+    found = {(one[1], one[2]) for one in config.task_conditions("tiny", "xnli", "vi")}
+    assert found == set(cells)
+
+
+@pytest.mark.parametrize(
+    "path, value, words",
+    [
+        (
+            "perplexity.selections",
+            ["lape"],
+            r"perplexity.interventions: 'project' writes dimensions, and its selections \(lape\)",
+        ),
+        (
+            "perplexity.selections",
+            ["diffmean"],
+            "'zero' writes neurons, and its selections .* Write at site residual",
+        ),
+        (
+            "perplexity",
+            {"interventions": ["zero"], "selections": ["lape", "diffmean"]},
+            "perplexity.selections: 'diffmean' holds dimensions, and none of its interventions",
+        ),
+        ("statistics.sites", ["gate", "act"], "statistics.sites"),
+        (
+            "browser",
+            {"selections": ["lape", "diffmean"]},
+            "browser.selections: 'diffmean' holds dimensions of the residual stream",
+        ),
+        (
+            "fallback",
+            {"interventions": ["zero", "project"], "language": "en", "order": ["vi"]},
+            "fallback.interventions: 'project' writes the direction of a language",
+        ),
+        (
+            "interventions.mean",
+            {"operation": "set", "value": "p90", "site": "residual"},
+            "interventions.mean.*p90 is not known of dimensions",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_job(path, value, words):
+    raw = both()
+    put(path, value)(raw)
+    with pytest.raises(ConfigError, match=words):
+        build(raw)
