@@ -19,6 +19,7 @@ EMPTY: dict[str, Any] = {
     "interventions": {},
     "tasks": {},
     "finetunings": {},
+    "methods": {},
     "adapters": {},
     "adapter_fields": {},
     "sweeps": {},

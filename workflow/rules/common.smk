@@ -69,6 +69,7 @@ wildcard_constraints:
     langset=alternatives(SETS),
     selection=alternatives(cfg.selections),
     intervention=alternatives(cfg.interventions),
+    method=alternatives(cfg.trials.methods if cfg.trials else ()),
     task=alternatives(cfg.tasks),
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),

@@ -76,6 +76,18 @@ def set_tables(wc):
     ]
 
 
+def tried_tables(wc):
+    """Return the neuron tables of a method's settings."""
+    names = cfg.trials.methods[wc.method].selections
+    return [f"results/{wc.model}/neurons/{wc.langset}/{name}.parquet" for name in names]
+
+
+def tried_corpora(wc):
+    """Return the corpora of every language that is read in a trial."""
+    langs = [*SETS[wc.langset], *cfg.trials.evaluated]
+    return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in langs]
+
+
 def heldout_inputs(wc):
     """Return the corpora of every language of a set."""
     return [f"results/{wc.model}/corpora/{lang}.safetensors" for lang in SETS[wc.langset]]
@@ -222,6 +234,7 @@ def read_files(kind):
         "neurons": "select_neurons",
         "perplexity": "measure_perplexity",
         "steering": "measure_lss",
+        "trials": "try_method",
         "evaluation": "evaluate_task",
         "lens": "read_layers",
         "manifests": "prepare_model",

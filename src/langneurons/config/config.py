@@ -24,6 +24,7 @@ from langneurons.evaluation.settings import (
     RuntimeConfig,
     TaskEntry,
 )
+from langneurons.evaluation.trial_settings import TrialsConfig
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.settings import ModelEntry
 from langneurons.reporting.settings import ResultsConfig
@@ -92,6 +93,7 @@ class Config(Frozen):
         None, description="Left out: no fallback under cumulative deactivation."
     )
     lens: LensConfig | None = Field(None, description="Left out: no logit lens.")
+    trials: TrialsConfig | None = Field(None, description="Left out: no methods on trial.")
     browser: BrowserConfig | None = Field(None, description="Left out: no pages of single neurons.")
     results: ResultsConfig = Field(
         default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."
@@ -360,6 +362,20 @@ class Config(Frozen):
                     if target in members
                 ]
         return {folder: list(dict.fromkeys(rows)) for folder, rows in found.items()}
+
+    def trial_sets(self, model: str) -> tuple[str, ...]:
+        """Return the folders of the sets on whose languages a model's methods are on trial."""
+        if self.trials is None:
+            return ()
+        wanted = self.trials.language_sets or tuple(self.language_sets)
+        needed = {name for one in self.trials.methods.values() for name in one.selections}
+        cells = set(self.cells(model))
+        found = [
+            self.directory(langset)
+            for langset in self.model_sets(model)
+            if langset in wanted and all((langset, name) in cells for name in needed)
+        ]
+        return tuple(dict.fromkeys(found))
 
     def browsed(self, model: str) -> dict[str, list[str]]:
         """Return, by set folder, the selections whose neurons get pages.

@@ -60,6 +60,9 @@ def count_jobs(config: Config) -> dict[str, int]:
         for analysis in ("forcing", "fallback"):
             add(analysis, "generation", len(config.generation_cells(model, analysis)))
         add("lens", "generation", len(config.lens_cells(model)))
+        methods = len(config.trials.methods) if config.trials else 0
+        if trials := methods * len(config.trial_sets(model)):
+            found["trials"] = found.get("trials", 0) + trials
     return found
 
 

@@ -27,6 +27,12 @@ def shown(config: "Config", section: str) -> dict[str, str]:
     return {key: entry.label or key for key, entry in getattr(config, section).items()}
 
 
+def method_labels(config: "Config") -> dict[str, str]:
+    """Return what is shown of each method on trial."""
+    methods = config.trials.methods if config.trials else {}
+    return {name: entry.label or name for name, entry in methods.items()}
+
+
 def adapter_labels(config: "Config") -> dict[str, str]:
     """Return what is shown of each adapter: fine-tuning, neurons, their selection and set."""
     labels = {UNTRAINED: UNTRAINED}
@@ -51,6 +57,9 @@ def check_labels(config: "Config") -> None:
         for key, entry in entries.items():
             _check_text(f"{section}.{key}.label", entry.label)
         _check_alike(section, shown(config, section))
+    for name, label in (methods := method_labels(config)).items():
+        _check_text(f"trials.methods.{name}.label", label)
+    _check_alike("trials.methods", methods)
     for section in ("selections", "interventions"):
         for key, label in shown(config, section).items():
             if looks(label) == UNTOUCHED:

@@ -275,6 +275,22 @@ class Part:
         part.scored = part.scored & inside
         return part
 
+    def only(self, chosen: np.ndarray) -> "Part":
+        """Return the blocks that hold chosen documents, in which only these are scored.
+
+        chosen: bool (documents,). What stands before a document in its block is read as before.
+        """
+        kept = (self.document >= 0) & chosen[np.maximum(self.document, 0)]
+        blocks = np.flatnonzero((kept & self.scored).any(axis=1))
+        return Part(
+            self.tokens[blocks],
+            self.lengths[blocks],
+            self.document[blocks],
+            (self.scored & kept)[blocks],
+            self.documents,
+            self.document_bytes,
+        )
+
     def _cut(self, n_blocks: int) -> "Part":
         return Part(
             self.tokens[:n_blocks],

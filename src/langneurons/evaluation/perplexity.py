@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from langneurons.scoring.nll import token_nll
 
 log = logging.getLogger(__name__)
 SAMPLED = "HeldOut: blocks drawn at random need the number of tokens"
+K = TypeVar("K")
 Row = tuple[str, str]  # intervention, and the language whose neurons are overwritten
 LEVEL = 0.05  # of the warning alone: the level of the tests changes no record
 
@@ -63,15 +65,15 @@ def document_nll(
         else corpus.heldout.sample(present(heldout.tokens, SAMPLED), seed)
     )
     nll = token_nll(model, part.tokens, part.lengths, _scored(part), batch_tokens, under)
-    return each(under, lambda own: _documents(corpus, part, own), nll)
+    return each(under, lambda own: by_document(corpus, part, own), nll)
 
 
 def _scored(part: Part) -> np.ndarray:
     return part.scored & (part.document >= 0)
 
 
-def _documents(corpus: Corpus, part: Part, nll: np.ndarray) -> pd.DataFrame:
-    """Sum the NLL of tokens over their documents."""
+def by_document(corpus: Corpus, part: Part, nll: np.ndarray) -> pd.DataFrame:
+    """Return document, nll (sum), tokens, bytes of the held-out documents that were read."""
     scored = _scored(part)
     predicted = scored.copy()
     predicted[:, 0] = False
@@ -168,10 +170,18 @@ def _portions(
     run: Run, corpus: Corpus, plans: Mapping[Row, Plan], sampled: bool
 ) -> list[list[Row]]:
     """Return which plans to read the text under together: those that share layers."""
+    if sampled:  # every cell has its own text
+        return [[row] for row in plans]
+    return portions_of(run, int(corpus.heldout.lengths.max()), plans)
+
+
+def portions_of(run: Run, longest: int, plans: Mapping[K, Plan]) -> list[list[K]]:
+    """Return which plans to read a text under together, by their keys; longest: of its rows."""
     rows = list(plans)
-    if sampled or len(rows) < 2:  # every cell has its own text, or there is one
+    if len(rows) < 2:
         return [[row] for row in rows]
     n_layers = run.model.n_layers
     first = [plans[row].begins(n_layers, of_prompts=True) for row in rows]
-    limit = run.batch_tokens // int(corpus.heldout.lengths.max())
-    return [[rows[k] for k in one] for one in portions(first, n_layers, limit)]
+    return [
+        [rows[k] for k in one] for one in portions(first, n_layers, run.batch_tokens // longest)
+    ]

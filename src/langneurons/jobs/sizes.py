@@ -62,6 +62,8 @@ def _used_interventions(config: Config, model: str) -> set[str]:
         used |= {name for _, name, _ in rows}
     for task in config.tasks.values():
         used |= set(config.usable(task, model))
+    for method in config.trials.methods.values() if config.trials else ():
+        used |= set(method.interventions)
     return used
 
 

@@ -129,6 +129,12 @@ FAMILIES: Mapping[str, Family] = {
         "tables.steering_shift:tabulate_shift",
         "results",
     ),
+    "trials": Family(
+        _if("trials", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
+        _files("trials"),
+        "tables.trials:tabulate_trials",
+        "results",
+    ),
     "tasks": Family(
         _if("tasks", "tasks"), _files("scores"), "tables.tasks:tabulate_tasks", "results"
     ),

@@ -41,6 +41,7 @@ class Labels:
     interventions: Mapping[str, str]
     tasks: Mapping[str, str]
     finetunings: Mapping[str, str]
+    methods: Mapping[str, str]
     adapters: Mapping[str, str]
     adapter_fields: Mapping[str, Mapping[str, str | None]]
     sweeps: Mapping[str, Mapping[str, str]]
@@ -91,4 +92,5 @@ COLUMNS = {
     "intervention": "interventions",
     "task": "tasks",
     "adapter": "adapters",
+    "method": "methods",
 }

@@ -15,6 +15,7 @@ LAYOUTS = {
     "activations": "results/{model}/activations/{lang}.safetensors",
     "neurons": "results/{model}/neurons/{langset}/{selection}.parquet",
     "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",
+    "trials": "results/{model}/trials/{langset}/{method}.parquet",
     "steering": "results/{model}/lss/{variant}/{langset}/{selection}.parquet",
     "contexts": "results/{model}/browser/{langset}/contexts.parquet",
     "written": "results/{model}/browser/{langset}/written.parquet",

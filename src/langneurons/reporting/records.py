@@ -17,6 +17,10 @@ from langneurons.reporting.layouts import in_sequence, names_of
 from langneurons.selection.table import NeuronTable
 
 Names = dict[str, str]
+TRIAL_COLUMNS = (
+    *("phase", "target", "evaluated", "selection", "intervention", "asked", "strength", "dose"),
+    *("reached", "match", "draw", "document", "nll", "tokens"),
+)
 Read = tuple[Path, pd.DataFrame, dict[str, Any]]
 
 
@@ -145,6 +149,19 @@ def perplexity_matrices(
     """
     found = _matrices(paths, "perplexity", labels, protocol, interventions)
     return [(names, frame, metadata["sampled"]) for names, frame, metadata in found]
+
+
+def trial_records(
+    paths: Iterable[str], labels: Labels
+) -> Iterator[tuple[Names, pd.DataFrame, dict[str, Any]]]:
+    """Read the trials of methods, in the configuration's order."""
+    order = list(labels.methods)
+    for path in sorted(paths, key=lambda one: order.index(names_of(one, "trials")["method"])):
+        names = names_of(path, "trials")
+        same = _named(path, "trials", "model", "langset", "method")
+        frame, metadata = read_records(path, TRIAL_COLUMNS, (), **same)
+        cell = {"model": names["model"], "languages": names["langset"], "method": names["method"]}
+        yield cell, frame, metadata
 
 
 def _conditions(

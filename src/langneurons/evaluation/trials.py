@@ -1,0 +1,308 @@
+"""A method on trial: tuned on some documents, tested on others, beside random controls.
+
+For each target language every setting (selection, intervention, dose) is brought to its dose on the
+target's identification text. On the development documents one setting is chosen at each dose, and
+of these the best; on the test documents the chosen ones are read in every language. The random
+controls of the best one are brought to the same dose and read in the target's test documents.
+
+Documents are split by the hash of their identifiers, so translations fall on the same side.
+Strengths and what was read are kept in the store, so a killed job goes on where it was.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from langneurons.base.errors import present
+from langneurons.base.words import UNTOUCHED
+from langneurons.data.corpus import Corpus, Part
+from langneurons.evaluation.dose import Solved, doses, solve
+from langneurons.evaluation.perplexity import by_document, portions_of
+from langneurons.evaluation.run import Run
+from langneurons.interventions.plan import Plan, untouched
+from langneurons.interventions.strength import at_strength
+from langneurons.runtime.progress import Progress
+from langneurons.scoring.nll import token_nll
+
+log = logging.getLogger(__name__)
+DEVELOPMENT, TEST, CONTROL = "development", "test", "control"
+AS_IT_IS = 0.0  # in place of a dose: the intervention as it is configured
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method can be set to; dose: `AS_IT_IS` or the one asked for."""
+
+    selection: str
+    intervention: str
+    dose: float
+
+
+@dataclass(frozen=True)
+class Dosed:
+    """A plan at the strength that gives it a dose."""
+
+    plan: Plan
+    solved: Solved
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random control: what it shares with the selection, and its number."""
+
+    match: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a trial is run; see the configuration key `trials`."""
+
+    dose_tokens: int
+    documents: int | None
+    development: float
+    choose: str
+    seed: int
+
+
+class Texts:
+    """The held-out documents of every language in two parts, and what is read of them."""
+
+    def __init__(self, run: Run, corpora: Mapping[str, Corpus], protocol: Protocol):
+        self.run, self.corpora, self.protocol = run, corpora, protocol
+        self.parts: dict[tuple[str, str], Part] = {}
+        for lang, corpus in corpora.items():
+            part = corpus.heldout.first(None, protocol.documents)
+            for side in (DEVELOPMENT, TEST):
+                chosen = [self._side(name) == side for name in part.documents]
+                self.parts[lang, side] = part.only(np.array(chosen, bool))
+
+    def _side(self, document: object) -> str:
+        text = f"{self.protocol.seed}:{document}".encode()
+        share = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
+        return DEVELOPMENT if share < self.protocol.development else TEST
+
+    def tokens(self, lang: str, side: str) -> int:
+        """Return the number of tokens that are read."""
+        return int(self.parts[lang, side].scored.sum())
+
+    def nll(self, lang: str, side: str, plans: Sequence[Plan]) -> list[pd.DataFrame]:
+        """Return per plan the NLL, tokens and bytes of each document; equal plans are read once."""
+        corpus, part, run = self.corpora[lang], self.parts[lang, side], self.run
+        shared = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"], "side": side}
+        shared |= {"documents": self.protocol.documents, "seed": self.protocol.seed}
+        shared |= {"development": self.protocol.development}
+        keys = {plan.digest: run.key | shared | {"plan": plan.digest} for plan in plans}
+        found = {digest: run.store.get(key) for digest, key in keys.items()}
+        waiting = {plan.digest: plan for plan in plans if found[plan.digest] is None}
+        longest = int(part.lengths.max(initial=1))
+        for portion in portions_of(run, longest, waiting):
+            together = [waiting[digest] for digest in portion]
+            nll = token_nll(
+                run.model,
+                part.tokens,
+                part.lengths,
+                part.scored & (part.document >= 0),
+                run.batch_tokens,
+                together,
+            )
+            for digest, own in zip(portion, nll, strict=True):
+                frame = by_document(corpus, part, own)
+                if not np.isfinite(frame["nll"]).all():
+                    raise RuntimeError(f"NLL of {lang} is not finite under {waiting[digest].name}")
+                run.store.put(keys[digest], frame)
+                found[digest] = frame
+        return [present(found[plan.digest], "trial: a text was not read") for plan in plans]
+
+    def dosed(self, lang: str, plans: Sequence[Plan], asked: float) -> list[Dosed]:
+        """Return plans at the strength of a dose on the language's identification text."""
+        run, corpus = self.run, self.corpora[lang]
+        part = corpus.identification.first(self.protocol.dose_tokens)
+        shared = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"], "dose": asked}
+        shared["tokens"] = self.protocol.dose_tokens
+        keys = [run.key | shared | {"of": plan.digest} for plan in plans]
+        kept = [run.store.get(key) for key in keys]
+        found = [None if one is None else Solved(*one.iloc[0].tolist()) for one in kept]
+        waiting = [number for number, one in enumerate(found) if one is None]
+        some = [plans[number] for number in waiting]
+        if asked == AS_IT_IS:
+            measured = doses(run.model, some, part, run.batch_tokens) if some else []
+            solved = [Solved(1.0, dose, True) for dose in measured]
+        else:
+            solved = solve(run.model, some, asked, part, run.batch_tokens) if some else []
+        for number, new in zip(waiting, solved, strict=True):
+            columns = {"strength": [new.strength], "dose": [new.dose], "reached": [new.reached]}
+            run.store.put(keys[number], pd.DataFrame(columns))
+            found[number] = new
+        return [
+            Dosed(at_strength(plan, one.strength) if one.strength > 0 else Plan(plan.name), one)
+            for plan, one in zip(plans, found, strict=True)
+            if one is not None
+        ]
+
+
+def run_trial(
+    texts: Texts,
+    targets: Sequence[str],
+    settings: Sequence[Setting],
+    plan_of: Callable[[Setting, str], Plan],
+    controls: Callable[[Setting, str], Iterable[tuple[Draw, Plan]]],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the records of a method, and which setting was chosen for each target and dose.
+
+    plan_of: what a setting writes for a target, at strength 1; controls: the random draws of a
+    setting, likewise.
+    """
+    langs = list(texts.corpora)
+    records, choices = [], []
+    for side in (DEVELOPMENT, TEST):
+        for lang in langs:
+            (frame,) = texts.nll(lang, side, [untouched()])
+            records.append(_record(frame, side, UNTOUCHED, lang))
+    base = {
+        (side, lang): texts.nll(lang, side, [untouched()])[0]
+        for side in (DEVELOPMENT, TEST)
+        for lang in langs
+    }
+    progress = Progress("trial", len(targets), "targets")
+    for target in targets:
+        dosed = _all_dosed(texts, target, settings, plan_of)
+        scores = _development(texts, target, settings, dosed, base, records)
+        chosen = _choose(texts.protocol, target, settings, dosed, scores)
+        choices.append(chosen)
+        numbers = chosen["number"].tolist()
+        for lang in langs:
+            plans = [dosed[number].plan for number in numbers]
+            for number, frame in zip(numbers, texts.nll(lang, TEST, plans), strict=True):
+                records.append(_of(frame, TEST, target, lang, settings[number], dosed[number]))
+        best = int(chosen.loc[chosen["best"], "number"].iloc[0])
+        _controls(texts, target, settings[best], controls, records)
+        progress.update(1)
+    progress.finish()
+    return pd.concat(records, ignore_index=True), pd.concat(choices, ignore_index=True)
+
+
+def _all_dosed(
+    texts: Texts,
+    target: str,
+    settings: Sequence[Setting],
+    plan_of: Callable[[Setting, str], Plan],
+) -> list[Dosed]:
+    """Return every setting at its dose; those of one dose are solved for together."""
+    found: dict[int, Dosed] = {}
+    for dose in dict.fromkeys(setting.dose for setting in settings):
+        numbers = [n for n, setting in enumerate(settings) if setting.dose == dose]
+        plans = [plan_of(settings[n], target) for n in numbers]
+        found |= dict(zip(numbers, texts.dosed(target, plans, dose), strict=True))
+    return [found[number] for number in range(len(settings))]
+
+
+def _development(
+    texts: Texts,
+    target: str,
+    settings: Sequence[Setting],
+    dosed: Sequence[Dosed],
+    base: Mapping[tuple[str, str], pd.DataFrame],
+    records: list[pd.DataFrame],
+) -> pd.DataFrame:
+    """Read the development documents; return each setting's change by language, nats per token."""
+    change = {}
+    for lang in texts.corpora:
+        frames = texts.nll(lang, DEVELOPMENT, [one.plan for one in dosed])
+        before = per_token(base[DEVELOPMENT, lang])
+        change[lang] = [per_token(frame) - before for frame in frames]
+        for number, frame in enumerate(frames):
+            records.append(_of(frame, DEVELOPMENT, target, lang, settings[number], dosed[number]))
+    return pd.DataFrame(change)
+
+
+def per_token(frame: pd.DataFrame) -> float:
+    """Return the NLL per token of some documents."""
+    return float(frame["nll"].sum() / max(int(frame["tokens"].sum()), 1))
+
+
+def _choose(
+    protocol: Protocol,
+    target: str,
+    settings: Sequence[Setting],
+    dosed: Sequence[Dosed],
+    change: pd.DataFrame,
+) -> pd.DataFrame:
+    """Return the setting chosen at each dose; ties go to the first. A dose not reached is out.
+
+    Where no setting reaches a dose, all of it stay in.
+    """
+    own = change[target].to_numpy()
+    others = change.drop(columns=target)
+    worse = others.mean(axis=1).to_numpy() if protocol.choose == "specificity" else 0.0
+    score = own - (worse if others.shape[1] else 0.0)
+    rows = []
+    for dose in dict.fromkeys(setting.dose for setting in settings):
+        numbers = [n for n, setting in enumerate(settings) if setting.dose == dose]
+        reached = [n for n in numbers if dosed[n].solved.reached]
+        best = max(reached or numbers, key=lambda n: (score[n], -n))
+        rows.append(
+            {
+                "target": target,
+                "number": best,
+                "selection": settings[best].selection,
+                "intervention": settings[best].intervention,
+                "asked": dose,
+                "strength": dosed[best].solved.strength,
+                "dose": dosed[best].solved.dose,
+                "reached": dosed[best].solved.reached,
+                "settings": len(settings),
+                "score": float(score[best]),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    return frame.assign(best=np.arange(len(frame)) == int(frame["score"].to_numpy().argmax()))
+
+
+def _controls(
+    texts: Texts,
+    target: str,
+    setting: Setting,
+    controls: Callable[[Setting, str], Iterable[tuple[Draw, Plan]]],
+    records: list[pd.DataFrame],
+) -> None:
+    """Read the target's test documents under each random draw at the setting's dose."""
+    drawn = list(controls(setting, target))
+    dosed = texts.dosed(target, [plan for _, plan in drawn], setting.dose)
+    frames = texts.nll(target, TEST, [one.plan for one in dosed])
+    for (draw, _), one, frame in zip(drawn, dosed, frames, strict=True):
+        records.append(_of(frame, CONTROL, target, target, setting, one, draw))
+
+
+def _record(frame: pd.DataFrame, phase: str, target: str, lang: str) -> pd.DataFrame:
+    empty = {"selection": "", "intervention": UNTOUCHED, "asked": AS_IT_IS, "strength": 0.0}
+    empty |= {"dose": 0.0, "reached": True, "match": "", "draw": -1}
+    return frame.assign(phase=phase, target=target, evaluated=lang, **empty)
+
+
+def _of(
+    frame: pd.DataFrame,
+    phase: str,
+    target: str,
+    lang: str,
+    setting: Setting,
+    dosed: Dosed,
+    draw: Draw | None = None,
+) -> pd.DataFrame:
+    return frame.assign(
+        phase=phase,
+        target=target,
+        evaluated=lang,
+        selection=setting.selection,
+        intervention=setting.intervention,
+        asked=setting.dose,
+        strength=dosed.solved.strength,
+        dose=dosed.solved.dose,
+        reached=dosed.solved.reached,
+        match="" if draw is None else draw.match,
+        draw=-1 if draw is None else draw.number,
+    )

@@ -1,0 +1,178 @@
+"""What trials say of a method: own change, that of others, controls, with intervals.
+
+Changes are of the negative log-likelihood, nats per token, on test documents. Intervals come from a
+bootstrap: documents are drawn again, the same in every language where all languages have the same
+documents; for what is said of a method, its target languages are drawn again as well.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from langneurons.base.words import UNTOUCHED
+from langneurons.reporting.uncertainty import from_draws, resampling_counts
+
+POWER = 0.8  # of the smallest detectable difference
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its replicates, and how many units they are drawn from."""
+
+    value: float
+    draws: np.ndarray
+    units: int
+
+    def interval(self, confidence: float, tested: bool = True) -> tuple[float, float, float]:
+        """Return low, high and the two-sided p against 0."""
+        found = from_draws(np.float64(self.value), self.draws, self.units, confidence, None, tested)
+        low, high, p = (float(one) for one in found)
+        return low, high, p
+
+    def detectable(self, alpha: float) -> float:
+        """Return the smallest change that a test at this level finds in four of five samples."""
+        if self.units < 2:
+            return math.nan
+        error = float(np.std(self.draws)) * math.sqrt(self.units / (self.units - 1))
+        normal = NormalDist()
+        return error * (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER))
+
+    def columns(self, name: str, confidence: float, p: bool = False) -> dict[str, float]:
+        """Return the number and its interval as columns of a table."""
+        low, high, value = self.interval(confidence)
+        found = {name: self.value, f"{name}_low": low, f"{name}_high": high}
+        return found | ({"p": value} if p else {})
+
+
+class Trial:
+    """The records of one method on one set."""
+
+    def __init__(self, frame: pd.DataFrame, metadata: Mapping[str, Any], results: Mapping):
+        self.frame, self.metadata, self.results = frame, metadata, results
+        self.targets: list[str] = list(metadata["languages"])
+        self.chosen = pd.DataFrame(metadata["chosen"])
+        test = frame[frame["phase"] == "test"]
+        self._test = {key: part for key, part in test.groupby(["target", "asked", "evaluated"])}
+        control = frame[frame["phase"] == "control"]
+        self._control = {
+            key: part for key, part in control.groupby(["target", "match", "draw"], sort=True)
+        }
+        self._base = {
+            lang: part.set_index("document")
+            for lang, part in test[test["target"] == UNTOUCHED].groupby("evaluated")
+        }
+
+    @cached_property
+    def weights(self) -> dict[str, np.ndarray]:
+        """How often each document of a language is drawn in each replicate, (replicates, n)."""
+        documents = {lang: tuple(part.index) for lang, part in self._base.items()}
+        number, seed = self.results["bootstrap"], self.results["seed"]
+        same = len(set(documents.values())) == 1
+
+        def drawn(n: int, own: int) -> np.ndarray:
+            return np.concatenate(list(resampling_counts(n, number, own)))
+
+        first = drawn(len(next(iter(documents.values()))), seed) if same else None
+        found = {}
+        for place, (lang, names) in enumerate(sorted(documents.items())):
+            found[lang] = first if first is not None else drawn(len(names), seed + place)
+        return found
+
+    def best(self, target: str) -> pd.Series:
+        """Return the setting that was chosen for a target."""
+        own = self.chosen[(self.chosen["target"] == target) & self.chosen["best"]]
+        return own.iloc[0]
+
+    def change(self, target: str, evaluated: str, asked: float) -> Estimate:
+        """Return the change of a language's NLL under a target's chosen setting at a dose."""
+        return self._of(self._test[target, asked, evaluated], evaluated)
+
+    def _of(self, part: pd.DataFrame, evaluated: str) -> Estimate:
+        base = self._base[evaluated]
+        after = part.set_index("document").loc[base.index]
+        difference = (after["nll"] - base["nll"]).to_numpy()
+        tokens = base["tokens"].to_numpy(np.float64)
+        weights = self.weights[evaluated]
+        draws = (weights @ difference) / np.maximum(weights @ tokens, 1.0)
+        return Estimate(float(difference.sum() / tokens.sum()), draws, len(base))
+
+    def others(self, target: str, asked: float) -> dict[str, Estimate]:
+        """Return the changes of the set's other languages."""
+        return {
+            lang: self.change(target, lang, asked) for lang in self.targets if lang != target
+        }
+
+    def evaluated(self) -> list[str]:
+        """Return every language that was read."""
+        return list(self.metadata["evaluated"])
+
+    def controls(self, target: str) -> dict[str, list[Estimate]]:
+        """Return, by what the controls share with the selection, the target's change per draw."""
+        found: dict[str, list[Estimate]] = {}
+        for (own, match, _), part in self._control.items():
+            if own == target:
+                found.setdefault(match, []).append(self._of(part, target))
+        return found
+
+    def doses(self) -> list[float]:
+        """Return the doses, ascending."""
+        return sorted(self.chosen["asked"].unique().tolist())
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of estimates whose replicates belong together."""
+    return Estimate(
+        float(np.mean([one.value for one in estimates])),
+        np.mean([one.draws for one in estimates], axis=0),
+        min(one.units for one in estimates),
+    )
+
+
+def minus(one: Estimate, other: Estimate) -> Estimate:
+    """Return the difference of two estimates whose replicates belong together."""
+    return Estimate(
+        one.value - other.value, one.draws - other.draws, min(one.units, other.units)
+    )
+
+
+def ratio(one: Estimate, other: Estimate, confidence: float) -> tuple[float, float, float]:
+    """Return a ratio of changes and its percentile interval.
+
+    NaN where the denominator is not above 0; the interval is NaN where more than a twentieth of
+    its replicates are not.
+    """
+    if other.value <= 0:
+        return math.nan, math.nan, math.nan
+    value, usable = one.value / other.value, other.draws > 0
+    if usable.mean() < 0.95:
+        return value, math.nan, math.nan
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(one.draws[usable] / other.draws[usable], [tail, 100 - tail])
+    return value, float(low), float(high)
+
+
+def over_targets(estimates: Sequence[Estimate], seed: int) -> Estimate:
+    """Return the mean over target languages, which are drawn again with their documents."""
+    values = np.array([one.value for one in estimates])
+    draws = np.stack([one.draws for one in estimates], axis=1)
+    counts = np.concatenate(list(resampling_counts(len(values), len(draws), seed + 1)))
+    return Estimate(
+        float(values.mean()), (draws * counts).sum(axis=1) / len(values), len(values)
+    )
+
+
+def rank_p(own: float, draws: Sequence[float]) -> float:
+    """Return the share of random draws, the selected neurons among them, that do as much."""
+    return (1 + sum(one >= own for one in draws)) / (len(draws) + 1)
+
+
+def area(doses: Sequence[float], changes: Sequence[float]) -> float:
+    """Return the mean change over doses from 0 to the largest: the area below the curve."""
+    x, y = [0.0, *doses], [0.0, *changes]
+    return float(np.trapezoid(y, x) / x[-1]) if x[-1] > 0 else math.nan
