@@ -4,7 +4,7 @@ from langneurons.base.errors import ConfigError, unknown
 from langneurons.config.check_names import check_doubled
 from langneurons.config.config import Config
 from langneurons.evaluation.trial_settings import MethodEntry, TrialsConfig
-from langneurons.interventions.strength import LINES
+from langneurons.interventions.operations import LINES
 
 
 def check_trials(config: Config) -> None:

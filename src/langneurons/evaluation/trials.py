@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from langneurons.base.errors import present
+from langneurons.base.errors import InputError, present
 from langneurons.base.words import UNTOUCHED
 from langneurons.data.corpus import Corpus, Part
 from langneurons.evaluation.dose import Solved, doses, solve
@@ -30,6 +30,7 @@ from langneurons.scoring.nll import token_nll
 
 log = logging.getLogger(__name__)
 DEVELOPMENT, TEST, CONTROL = "development", "test", "control"
+LEAST = 2  # documents on each side
 AS_IT_IS = 0.0  # in place of a dose: the intervention as it is configured
 
 
@@ -79,10 +80,18 @@ class Texts:
             part = corpus.heldout.first(None, protocol.documents)
             for side in (DEVELOPMENT, TEST):
                 chosen = [self._side(name) == side for name in part.documents]
-                self.parts[lang, side] = part.only(np.array(chosen, bool))
+                own = self.parts[lang, side] = part.only(np.array(chosen, bool))
+                number = len(np.unique(own.document[own.scored]))
+                if number < LEAST:
+                    raise InputError(
+                        f"trials: {number} held-out documents of {lang} fall to the {side} side;"
+                        f" at least {LEAST} are needed. Raise corpus.heldout_tokens or"
+                        " trials.documents, or change trials.development."
+                    )
 
     def _side(self, document: object) -> str:
-        text = f"{self.protocol.seed}:{document}".encode()
+        # Another hash than that of the held-out split, which chose these documents.
+        text = f"trial:{self.protocol.seed}:{document}".encode()
         share = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
         return DEVELOPMENT if share < self.protocol.development else TEST
 

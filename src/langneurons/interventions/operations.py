@@ -30,6 +30,8 @@ class Operation:
 OPERATIONS: dict[str, Operation] = {}
 # a * scale + added: what several plans do to one layer's neurons at once.
 AFFINE = ("set", "add", "scale")
+# Those that have strengths other than 1 (`langneurons.interventions.strength`).
+LINES = (*AFFINE, "project_out")
 
 
 def operation(name: str, meaning: str, along: bool = False) -> Callable:

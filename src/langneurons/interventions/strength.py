@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from langneurons.base.errors import InputError
+from langneurons.interventions.operations import LINES
 from langneurons.interventions.plan import Plan, Write
-
-LINES = ("set", "add", "scale", "project_out")
 
 
 def at_strength(plan: Plan, strength: float) -> Plan:

@@ -31,7 +31,7 @@ class Estimate:
 
     def interval(self, confidence: float, tested: bool = True) -> tuple[float, float, float]:
         """Return low, high and the two-sided p against 0."""
-        found = from_draws(np.float64(self.value), self.draws, self.units, confidence, None, tested)
+        found = from_draws(np.asarray(self.value), self.draws, self.units, confidence, None, tested)
         low, high, p = (float(one) for one in found)
         return low, high, p
 
@@ -104,9 +104,7 @@ class Trial:
 
     def others(self, target: str, asked: float) -> dict[str, Estimate]:
         """Return the changes of the set's other languages."""
-        return {
-            lang: self.change(target, lang, asked) for lang in self.targets if lang != target
-        }
+        return {lang: self.change(target, lang, asked) for lang in self.targets if lang != target}
 
     def evaluated(self) -> list[str]:
         """Return every language that was read."""
@@ -136,9 +134,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 
 def minus(one: Estimate, other: Estimate) -> Estimate:
     """Return the difference of two estimates whose replicates belong together."""
-    return Estimate(
-        one.value - other.value, one.draws - other.draws, min(one.units, other.units)
-    )
+    return Estimate(one.value - other.value, one.draws - other.draws, min(one.units, other.units))
 
 
 def ratio(one: Estimate, other: Estimate, confidence: float) -> tuple[float, float, float]:
@@ -162,9 +158,7 @@ def over_targets(estimates: Sequence[Estimate], seed: int) -> Estimate:
     values = np.array([one.value for one in estimates])
     draws = np.stack([one.draws for one in estimates], axis=1)
     counts = np.concatenate(list(resampling_counts(len(values), len(draws), seed + 1)))
-    return Estimate(
-        float(values.mean()), (draws * counts).sum(axis=1) / len(values), len(values)
-    )
+    return Estimate(float(values.mean()), (draws * counts).sum(axis=1) / len(values), len(values))
 
 
 def rank_p(own: float, draws: Sequence[float]) -> float:

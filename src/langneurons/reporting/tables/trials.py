@@ -112,7 +112,8 @@ def method_row(trial: Trial) -> dict[str, Any]:
     specific = over_targets([minus(a, b) for a, b in zip(own, others, strict=True)], seed)
     together, rest = over_targets(own, seed), over_targets(others, seed)
     value, low, high = ratio(together, rest, confidence)
-    row: dict[str, Any] = {"targets": len(trial.targets), "settings": int(trial.metadata["settings"])}
+    settings = int(trial.metadata["settings"])
+    row: dict[str, Any] = {"targets": len(trial.targets), "settings": settings}
     row |= {"dose": float(np.mean([one["dose"] for one in best.values()]))}
     row |= together.columns("own", confidence) | rest.columns("others", confidence)
     row |= specific.columns("specificity", confidence, p=True)
@@ -121,7 +122,7 @@ def method_row(trial: Trial) -> dict[str, Any]:
     row |= _against_controls(trial, together, seed)
     doses = trial.doses()
     curve = [
-        np.mean([trial.change(t, t, dose).value for t in trial.targets]) for dose in doses
+        float(np.mean([trial.change(t, t, dose).value for t in trial.targets])) for dose in doses
     ]
     return row | {"area": area(doses, curve)}
 
@@ -141,12 +142,12 @@ def _against_controls(trial: Trial, own: Estimate, seed: int) -> dict[str, Any]:
         if worst and mean.value <= worst["control_change"]:
             continue
         number = min(map(len, by_target))
-        draws = [np.mean([one[k].value for one in by_target]) for k in range(number)]
+        means = [float(np.mean([one[k].value for one in by_target])) for k in range(number)]
         left = _left(own, mean)
         worst = {"strongest_control": match, "control_change": mean.value}
         worst |= {"left": math.nan, "left_low": math.nan, "left_high": math.nan}
         worst |= left.columns("left", confidence) if left is not None else {}
-        worst |= {"p_control": rank_p(own.value, draws)}
+        worst |= {"p_control": rank_p(own.value, means)}
     return worst
 
 
@@ -162,12 +163,12 @@ NOTES = {
     " random neurons or directions at the same dose; left: 1 - control / own; p: share of the"
     " draws, the method among them, that change the target as much.",
     "trial_doses": "asked: dose that strengths were solved for; dose: that they have.",
-    "trial_cells": "Every language under the setting chosen for each target; p_holm over the table.",
+    "trial_cells": "Every language under the setting chosen for each target; p_holm over the rows.",
     "leaderboard": "Means over target languages, which are drawn again with their documents."
-    " specificity: own change minus the mean of the others'. strongest_control: the random control that"
-    " changes targets most; left: what of the own change is not its doing. detectable: smallest"
-    " specificity that a test finds in four of five samples. area: mean own change over doses from"
-    " 0 to the largest. p_holm over both tests of all rows.",
+    " specificity: own change minus the mean of the others'. strongest_control: the random control"
+    " that changes targets most; left: what of the own change is not its doing. detectable: the"
+    " smallest specificity that a test finds in four of five samples. area: mean own change over"
+    " doses from 0 to the largest. p_holm over both tests of all rows.",
 }
 TITLES = {
     "trials": "Methods on trial, by target language",
