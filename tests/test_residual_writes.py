@@ -26,10 +26,15 @@ from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry, Step
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
+from langneurons.reporting.tables.neurons import expected_overlap, selection_overlap
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
+from langneurons.selection.run import run_selection
 from langneurons.selection.table import NeuronTable
+from langneurons.sharing.check import described
+from langneurons.sharing.headers import header_of
+from langneurons.sharing.neurons import NAME, read_neurons, write_neurons
 
 LAYERS = 3
 DEPTH = {"bloom": "n_layer", "xglm": "num_layers"}
@@ -680,3 +685,59 @@ def test_what_does_not_fit_is_refused_before_any_job(path, value, words):
     put(path, value)(raw)
     with pytest.raises(ConfigError, match=words):
         build(raw)
+
+
+# Tables of dimensions elsewhere -------------------------------------------------------------------
+
+
+def test_directions_are_shared_as_what_they_are(tmp_path):
+    table = dimensions(kept=20)
+    given = table.metadata | {"method": "diffmean"}
+    mine = ln.Neurons(table.frame, given)
+    mine.save(tmp_path / "shared")
+    assert "dimensions: aa 40, bb 60, cc 0" in described(tmp_path / "shared")
+    assert (
+        f"{LAYERS} layers, {HIDDEN} dimensions each" in (tmp_path / "shared/README.md").read_text()
+    )
+    back = ln.Neurons.from_pretrained(tmp_path / "shared")
+    assert (back.units, back.width) == ("dimensions", HIDDEN)
+    np.testing.assert_array_equal(back.values("bb"), table.values("bb"))
+    plans = [ln.plan(one, "aa", "project_out", "direction") for one in (back, table)]
+    assert plans[0].digest == plans[1].digest
+    with pytest.raises(ValueError, match="these are dimensions of the residual stream"):
+        back.to_pth(tmp_path / "mask.pth")
+    frame, header = read_neurons(tmp_path / "shared" / NAME)
+    beyond = frame.assign(neuron=frame["neuron"] + HIDDEN - 1)
+    write_neurons(tmp_path / "wrong.safetensors", beyond, header)
+    with pytest.raises(InputError, match=f"outside the {LAYERS} layers x {HIDDEN} dimensions"):
+        read_neurons(tmp_path / "wrong.safetensors")
+    with pytest.raises(ValueError, match="d_model: None with units dimensions"):
+        header_of(header.plain() | {"d_model": None}, "test")
+
+
+def test_a_published_selection_takes_neurons_only(measured, tmp_path):
+    table, (statistics, _) = dimensions(), measured
+    frame = table.frame[table.frame["lang"] == "aa"]
+    ln.Neurons(frame, table.metadata | {"model": "tiny", "revision": "0"}).save(tmp_path / "d")
+    path = str(tmp_path / "d")
+    with pytest.raises(ValueError, match="holds dimensions of the residual stream, not neurons"):
+        run_selection({"method": "published", "path": path}, statistics)
+
+
+def test_selections_of_other_units_are_not_set_side_by_side():
+    table, labels = dimensions(), {"model": "m", "languages": "three"}
+    drawn = [(i, j) for i in range(LAYERS) for j in range(0, 48, 7)]
+    frame = pd.DataFrame(
+        [("aa", i, j, 1.0) for i, j in drawn], columns=["lang", "layer", "neuron", "score"]
+    )
+    plain = {k: v for k, v in table.metadata.items() if k not in ("units", "width")}
+    neurons = NeuronTable(frame.astype({"layer": np.int32, "neuron": np.int32}), plain)
+    tables = [
+        (labels | {"selection": name}, one)
+        for name, one in (("lape", neurons), ("diffmean", table), ("again", dimensions(2)))
+    ]
+    found = selection_overlap(tables)
+    assert set(zip(found["selection"], found["other"], strict=True)) == {("diffmean", "again")}
+    # All dimensions of a layer in both: what chance gives is what they share.
+    expected = expected_overlap(table)
+    assert expected.loc["aa", "bb"] == table.overlap().loc["aa", "bb"] == 2 * HIDDEN

@@ -41,7 +41,9 @@ class Neurons(Shared, NeuronTable):
 
     `frame` has a row per language and neuron: lang, layer, neuron, score, ...; `languages` names
     every language, also one without neurons. `indices(lang)` are ascending int64 arrays, one per
-    layer; `mask(lang)` is bool (n_layers, d_mlp); `counts()` numbers the neurons of each language.
+    layer; `mask(lang)` is bool (n_layers, width); `counts()` numbers the neurons of each language.
+    Of a method that finds directions, such as `diffmean`, a row is a dimension of the residual
+    stream after the layer, and `score` the direction's component.
 
     Example:
         >>> import langneurons as ln
@@ -156,17 +158,17 @@ class Neurons(Shared, NeuronTable):
     def _body(self, header: Origin, drawn: bool) -> list[str]:
         own = self.frame.drop_duplicates(["layer", "neuron"], keep=False)
         alone = own.groupby("lang").size().reindex(self.languages, fill_value=0)
-        sizes = {"neurons": self.counts().tolist(), "of no other language": alone.tolist()}
+        sizes = {self.units: self.counts().tolist(), "of no other language": alone.tolist()}
         if header.tokens is not None:
             sizes["tokens"] = [header.tokens[lang] for lang in header.languages]
         shared = self.overlap()
         rows = [[lang, *shared.loc[lang].tolist()] for lang in self.languages]
-        more = ["", f"Distinct neurons: {self.unique:,} of {self.n_layers * self.d_mlp:,}."]
+        more = ["", f"Distinct {self.units}: {self.unique:,} of {self.n_layers * self.width:,}."]
         more += [
             "",
             "## Overlap",
             "",
-            "Neurons that two languages share; the diagonal is their own.",
+            f"{self.units.capitalize()} that two languages share; the diagonal is their own.",
         ]
         more += ["", *markdown(["", *self.languages], rows)]
         return body_of(header, sizes, more, drawn)

@@ -34,6 +34,8 @@ def prepare_mask(settings: Mapping[str, Any], manifest: str | Path, target: str 
     own["model"] = source_name(entry.source)
     what = f"{chosen.repo} at {chosen.revision}"
     table = _mask(chosen, own, what) if chosen.file else _shared(chosen, own, what)
+    if table.units != "neurons":
+        raise InputError(f"{what}: it holds {table.units} of the residual stream, not neurons.")
     if (table.n_layers, table.d_mlp) != (own["n_layers"], own["d_mlp"]):
         raise InputError(
             f"{what}: neurons of {table.n_layers} layers x {table.d_mlp}; the model"

@@ -152,6 +152,8 @@ def _shared_reason(
         )
     size = geometry.read(model, source, known_sizes().get("models", {}), Path())
     assert isinstance(header, NeuronsHeader)
+    if header.units != "neurons":
+        return f"{path}: it holds {header.units} of the residual stream, not neurons."
     if size is not None and (size.layers, size.intermediate) != (header.n_layers, header.d_mlp):
         return (
             f"{path}: neurons of {header.n_layers} layers x {header.d_mlp}, and models.{model} has"

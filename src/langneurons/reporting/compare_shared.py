@@ -120,7 +120,8 @@ def mask_rows(first: NeuronTable, second: NeuronTable) -> Iterator[dict[str, Any
 
     Two languages without neurons are equal: 1. Of models of different sizes there is no index.
     """
-    same = (first.n_layers, first.d_mlp) == (second.n_layers, second.d_mlp)
+    sizes = [(one.n_layers, one.d_mlp, one.units, one.width) for one in (first, second)]
+    same = sizes[0] == sizes[1]
     for lang in [one for one in first.languages if one in second.languages]:
         yield {"lang": lang} | _jaccard(first.mask(lang), second.mask(lang), same)
     if len(first.languages) > 1:

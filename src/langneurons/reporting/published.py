@@ -219,7 +219,7 @@ def own_neurons(
         row = {"mask": mask["mask"], **who, "run": table is not None}
         if table is not None:
             own = Counts.of(table)
-            n = table.n_layers * table.d_mlp
+            n = table.n_layers * table.width
             rows += [
                 _neuron_cell(**who, cell=cell)
                 | {"n": n, "ours": cell["value"], "low": np.nan, "high": np.nan}

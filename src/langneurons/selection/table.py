@@ -162,6 +162,12 @@ class NeuronTable:
 
         from langneurons.base.io import atomic
 
+        if self.units != "neurons":
+            raise ValueError(
+                f"{path}: masks of this layout hold neurons, and these are {self.units} of the"
+                " residual stream; save them as a shared folder or a .parquet file"
+            )
+
         nested = [
             [torch.from_numpy(layer.copy()) for layer in self.indices(lang)]
             for lang in self.languages

@@ -163,7 +163,9 @@ def how_to_load(header: Origin, loaded: str, place: str | None) -> list[str]:
 
 
 def _width(header: Origin) -> str:
-    what = "neurons each" if header.NAMED == "d_mlp" else "numbers in the residual stream"
+    what = "numbers in the residual stream"
+    if header.NAMED == "d_mlp":
+        what = f"{getattr(header, 'units', 'neurons')} each"
     return f"{header.width} {what}"
 
 

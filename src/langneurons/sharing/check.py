@@ -9,7 +9,12 @@ from langneurons.base.io import damaged, read_header, read_parquet
 from langneurons.sharing import directions, neurons
 from langneurons.sharing.card import CARD
 from langneurons.sharing.folder import check_same, read_folder
-from langneurons.sharing.headers import KINDS, Origin, StatisticsHeader, header_of
+from langneurons.sharing.headers import (
+    KINDS,
+    Origin,
+    StatisticsHeader,
+    header_of,
+)
 from langneurons.sharing.statistics import read_statistics, statistics_header
 from langneurons.sharing.tensors import check_start
 
@@ -65,11 +70,12 @@ def _folder(path: Path) -> str:
 def _file(path: Path, header: Origin, shown: Path | None = None) -> str:
     """Return the lines of a file of neurons or directions, compared with the header."""
     own: Origin
+    unit: str
     if header.kind == "neurons":
-        frame, own = neurons.read_neurons(path)
+        frame, found = neurons.read_neurons(path)
+        own, unit = found, found.units
         counts = frame.groupby("lang").size().reindex(header.languages, fill_value=0)
         sizes = {lang: int(number) for lang, number in counts.items()}
-        unit = "neurons"
     else:
         arrays, own = directions.read_directions(path)
         sizes, unit = {lang: len(one) for lang, one in arrays.items()}, "layers"
@@ -94,7 +100,7 @@ def _table(path: Path) -> str:
         columns = {name: own[name].to_numpy() for name in (*neurons.PLACE, *header.columns)}
         neurons.check_neurons(f"{path}: {lang}", columns, header)
     sizes = {lang: int(number) for lang, number in counts.items()}
-    return _lines(path, header, sizes, "neurons", by="")
+    return _lines(path, header, sizes, header.units, by="")
 
 
 def _lines(

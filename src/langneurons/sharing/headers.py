@@ -86,10 +86,30 @@ class NeuronsHeader(Origin):
 
     kind: Literal["neurons"]
     d_mlp: int = Field(ge=1, description="Neurons of a layer.")
+    units: Literal["neurons", "dimensions"] = Field(
+        description="neurons of the MLP, or dimensions of the residual stream after the layer."
+    )
+    d_model: int | None = Field(
+        ge=1, description="Dimensions of the residual stream; null where units are neurons."
+    )
     sites: tuple[Site, ...] = Field(description="Sites whose statistics the method read.")
     method: str = Field(min_length=1, description="How the neurons were chosen.")
     parameters: dict[str, Any] = Field(description="Parameters of the method.")
     columns: tuple[str, ...] = Field(description="Numbers kept of each neuron; score is one.")
+
+    @property
+    def width(self) -> int:
+        """Units of a layer."""
+        return self.d_mlp if self.d_model is None else self.d_model
+
+    @model_validator(mode="after")
+    def _of_units(self) -> "NeuronsHeader":
+        if (self.units == "dimensions") != (self.d_model is not None):
+            raise ValueError(
+                f"d_model: {self.d_model} with units {self.units}; dimensions have a d_model,"
+                " neurons have null"
+            )
+        return self
 
     @field_validator("columns")
     @classmethod
@@ -170,15 +190,12 @@ def check_model(header: Origin, model: "LanguageModel | str | None", shown: str)
             raise InputError(f"{shown}: {header.kind} of model {header.model!r}, not {model!r}.")
         return
     known: dict[str, Any] = dict(model.known_as) | {"n_layers": model.n_layers}
-    if header.kind == "directions":
-        known["d_model"] = model.config.hidden_size
-    else:
-        known["d_mlp"] = model.d_mlp
+    known |= {"d_model": model.sites.d_model, "d_mlp": model.d_mlp}
     given = header.plain()
     with suppress(ValueError):  # a model without a tokenizer
         known["tokenizer_hash"] = model.tokenizer_hash
-    for key in ("model", "n_layers", header.NAMED, "revision", "tokenizer_hash"):
-        if key in known and given[key] is not None and given[key] != known[key]:
+    for key in ("model", "n_layers", "d_mlp", "d_model", "revision", "tokenizer_hash"):
+        if key in known and given.get(key) is not None and given[key] != known[key]:
             raise InputError(
                 f"{shown}: {header.kind} of {_words(key)} {given[key]!r}; the loaded model has"
                 f" {known[key]!r}. Load the model that they were made from:"

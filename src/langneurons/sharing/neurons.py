@@ -47,6 +47,8 @@ def neurons_header(frame: pd.DataFrame, metadata: Mapping[str, Any], shown: str)
         "model": metadata["model"],
         "n_layers": metadata["n_layers"],
         "d_mlp": metadata["d_mlp"],
+        "units": metadata.get("units", "neurons"),
+        "d_model": metadata.get("width"),
         "languages": list(metadata["languages"]),
         "sites": list(metadata.get("sites", ())),
         "method": metadata.get("method", "not known"),
@@ -98,14 +100,14 @@ def check_neurons(where: str, own: Mapping[str, np.ndarray], header: NeuronsHead
         raise InputError(f"{where}: arrays of different shapes: {sizes}; expected (neurons,) each.")
     if not len(layer):
         return
-    outside = (layer < 0) | (layer >= header.n_layers) | (neuron < 0) | (neuron >= header.d_mlp)
+    outside = (layer < 0) | (layer >= header.n_layers) | (neuron < 0) | (neuron >= header.width)
     if outside.any():
         place = int(np.flatnonzero(outside)[0])
         raise InputError(
             f"{where}: neuron {neuron[place]} of layer {layer[place]} is outside the"
-            f" {header.n_layers} layers x {header.d_mlp} neurons of the model."
+            f" {header.n_layers} layers x {header.width} {header.units} of the model."
         )
-    steps = np.diff(layer * header.d_mlp + neuron)
+    steps = np.diff(layer * header.width + neuron)
     if (steps <= 0).any():
         place = int(np.flatnonzero(steps <= 0)[0])
         reason = "is listed twice" if steps[place] == 0 else "is followed by an earlier one"
@@ -128,4 +130,9 @@ def metadata_of(header: NeuronsHeader) -> dict[str, Any]:
     for key in ("format", "version", "kind", "library", "columns"):
         del kept[key]
     kept["parameters"] = json.dumps(kept["parameters"], sort_keys=True)
+    width = kept.pop("d_model")
+    if width is None:
+        del kept["units"]  # a table of neurons does not name them
+    else:
+        kept["width"] = width
     return {key: value for key, value in kept.items() if value is not None}

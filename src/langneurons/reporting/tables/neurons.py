@@ -60,12 +60,12 @@ def overlap_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFr
 def expected_overlap(table: "NeuronTable") -> pd.DataFrame:
     """Return how many neurons two languages share if each draws its own number in each layer."""
     counts = table.layer_counts().to_numpy(np.float64)
-    chance = counts @ counts.T / table.d_mlp
+    chance = counts @ counts.T / table.width
     return pd.DataFrame(chance, table.languages, table.languages)
 
 
 def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
-    """Return one row per model, language and pair of selections on one language set.
+    """Return one row per model, language and pair of selections, of the same units, on one set.
 
     shared: neurons that both assign to the language; chance: how many they would share on average
     if both were random sets of these sizes, or, of a random selection, if it were drawn again: of
@@ -78,6 +78,8 @@ def selection_overlap(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.Dat
     for (model, languages), members in groups.items():
         named = {names["selection"]: table for names, table in members}
         for (first, one), (second, other) in itertools.combinations(members, 2):
+            if one.units != other.units:
+                continue
             for lang in one.languages:
                 masks = one.mask(lang), other.mask(lang)
                 sizes = [int(mask.sum()) for mask in masks]

@@ -165,6 +165,8 @@ class Published(SelectionBase):
                 raise ValueError(f"{path}: its SHA-256 is {found}, not {self.sha256}")
         first = next(iter(statistics.values()))
         table = self._table(path, first)
+        if table.units != "neurons":
+            raise ValueError(f"{path}: it holds {table.units} of the residual stream, not neurons")
         if (table.n_layers, table.d_mlp) != first.shape:
             raise ValueError(
                 f"{path}: a mask of {table.n_layers} layers x {table.d_mlp} neurons; the model has"
