@@ -3,12 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from test_collect import Killed, assert_same, kill_at, measure, one_thread, tiny_corpus  # noqa: F401
+from test_collect import (
+    Copies,
+    Killed,
+    assert_same,
+    kill_at,
+    measure,
+    one_thread,  # noqa: F401
+    tiny_corpus,
+)
 from test_memory import little_memory
 from tiny import HIDDEN, tiny_model
+from transformers import masking_utils
 
 import langneurons as ln
-from langneurons.activations.collect import batches_of
+from langneurons.activations.collect import Collector, _pass, batches_of
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import Mismatch, Statistics, merge
 from langneurons.base.errors import InputError
@@ -180,6 +189,24 @@ def test_memory_that_ends_within_a_product_adds_no_token_twice(whole, monkeypatc
 
     monkeypatch.setattr(module, "add_outer", once)
     assert_same(measure(tiny_model("llama"), STREAM), whole)
+
+
+def test_the_device_is_asked_for_nothing_during_a_pass(monkeypatch):
+    """Meta tensors have no values: whatever waited for one, or for a size, would fail."""
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: None)
+    copies = []
+    for layers in (2, 5):
+        sites = MlpSites(tiny_model("llama", num_hidden_layers=layers).to("meta"))
+        collector = Collector(sites, STREAM, n_documents=4)
+        tokens = torch.zeros(2, 12, dtype=torch.int64, device="meta")
+        with torch.inference_mode(), collector, Copies() as seen:
+            for _ in range(3):
+                mask = torch.ones(2, 12, dtype=torch.bool)
+                _pass(collector, tokens, mask, torch.zeros(2, 12, dtype=torch.int64))
+        expected = {("residual", row) for row in range(layers + 1)} | {("outer", 0), ("outer", 2)}
+        assert collector.added == expected | {("gate", layer) for layer in range(layers)}
+        copies.append(seen.number)
+    assert copies[0] == copies[1] <= 3 * (3 + 2) + 1  # the places of two blocks' tokens
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
