@@ -282,7 +282,18 @@ def test_the_mini_texts():
 # Neurons ------------------------------------------------------------------------------------------
 
 
-def test_every_method_runs_or_says_what_it_needs(statistics, neurons):
+def test_every_method_runs_or_says_what_it_needs(model, neurons):
+    with pytest.warns(UserWarning, match="few"):
+        statistics = ln.collect(
+            model,
+            TEXTS,
+            sites=("gate", "act", "product", "residual"),
+            document_means=("act", "residual"),
+            block_size=64,
+            residual_outer=(2,),
+        )
+    assert statistics["aa"].covariance(2).shape == (32, 32)
+    diffmean = ln.select(statistics, "diffmean")
     more = {
         "random": {"rate": 0.1},
         "combined": {"selections": [neurons, neurons], "operation": "union"},
@@ -291,8 +302,13 @@ def test_every_method_runs_or_says_what_it_needs(statistics, neurons):
         "lap": {"bar": 0.1},
         "document_sign": {"share": 0.5},
         "plnd": {"site": "act", "rate": 0.1},
+        "random_direction": {"like": diffmean},
+        "sparse_dimensions": {"number": 5},
+        "write_score": {"weights": model},
     }
-    for method in sorted(set(METHODS) - {"published"}):
+    with pytest.raises(InputError, match="'attribution' needs a pass with gradients"):
+        ln.select(statistics, "attribution")
+    for method in sorted(set(METHODS) - {"published", "attribution"}):
         found = ln.select(statistics, method, **more.get(method, {}))
         assert found.languages == ["aa", "bb"] and found.statistics is statistics
 

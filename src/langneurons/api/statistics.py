@@ -198,6 +198,7 @@ def collect(
     document_means: Sequence[Site] = (),
     block_size: int = 512,
     batch_blocks: int = 8,
+    **settings: Any,
 ) -> Statistics:
     """Measure every neuron of a model on texts of several languages, in one pass.
 
@@ -214,6 +215,8 @@ def collect(
             (`average_precision`, `document_sign`, `plnd`).
         block_size: Tokens of a block, at most what the model reads.
         batch_blocks: Blocks of a forward pass. Does not change results.
+        settings: More of the key `statistics`, as in the configuration (docs/configuration.md),
+            such as `residual_outer`: rows of the residual stream with a covariance.
 
     Raises:
         ValueError: A language has no text.
@@ -237,11 +240,11 @@ def collect(
         "batch_blocks": batch_blocks,
         "max_documents": max(len(_documents(lang, given)) for lang, given in texts.items()),
     }
-    settings = defined(StatisticsConfig, content, "collect")
+    asked = defined(StatisticsConfig, content | settings, "collect")
     found = {}
     for lang, given in texts.items():
         corpus = corpus_of(model, lang, _documents(lang, given), block_size)
-        found[lang] = collecting.collect(model, corpus, settings)
+        found[lang] = collecting.collect(model, corpus, asked)
         _warn_of_few(lang, found[lang].tokens)
     return Statistics(found)
 
