@@ -32,6 +32,7 @@ from langneurons.interventions.operations import OPERATIONS
 from langneurons.interventions.plan import Plan, Write
 from langneurons.interventions.strength import at_strength
 from langneurons.models.language_model import LanguageModel
+from langneurons.reporting.hypotheses import Evidence, judged, verdict
 from langneurons.reporting.tables.trials import (
     control_rows,
     dose_rows,
@@ -39,6 +40,8 @@ from langneurons.reporting.tables.trials import (
     target_rows,
 )
 from langneurons.reporting.trials import Trial, area, rank_p
+from langneurons.reporting.uncertainty import holm
+from langneurons.selection.table import NeuronTable
 
 RESULTS = {"bootstrap": 400, "confidence": 0.95, "seed": 0, "alpha": 0.05}
 INDEX = np.array([3, 5, 40])
@@ -350,6 +353,65 @@ def test_small_measures():
     assert area([1.0, 3.0], [2.0, 2.0]) == pytest.approx((1.0 + 4.0) / 3.0)
 
 
+# -------------------------------------------------------------------------------------- hypotheses
+
+EMPTY = dict.fromkeys(("method", "over", "variant", "selection", "comparison", "language_set"))
+
+
+def evidence(**trials: Trial) -> Evidence:
+    frame = pd.DataFrame(
+        {"lang": ["aa", "aa", "aa", "bb"], "layer": 0, "neuron": [1, 2, 3, 3], "score": 0.0}
+    )
+    table = NeuronTable(frame, {"languages": ["aa", "bb"], "n_layers": 1, "d_mlp": 5})
+    of = {("m", "set", name): trial for name, trial in trials.items()}
+    return Evidence(of, {("m", "set", "lape"): table}, RESULTS)
+
+
+def judge(measure: str, direction: str, threshold: float, trials=None, **of) -> pd.Series:
+    trials = trials or {"x": made(1.0, 0.25, 0.4), "y": made(0.5, 0.1, 0.1)}
+    entry = {"says": "x", "measure": measure, "direction": direction, "threshold": threshold}
+    hypotheses = {"h": EMPTY | entry | of}
+    return judged(hypotheses, evidence(**trials), {"set": "set"}).iloc[0]
+
+
+@pytest.mark.parametrize(
+    "measure, of, value",
+    [
+        ("own", {"method": "x"}, 1.0),
+        ("specificity", {"method": "x"}, 0.75),
+        ("ratio", {"method": "x"}, 4.0),
+        ("left", {"method": "x"}, 0.6),
+        ("advantage", {"method": "x", "over": "y"}, 0.75 - 0.4),
+        ("exclusive", {"selection": "lape"}, (2 / 3 + 0.0) / 2),
+    ],
+)
+def test_measures_of_hypotheses(measure, of, value):
+    row = judge(measure, "above", value - 0.3, **of)
+    assert row["value"] == pytest.approx(value, abs=1e-6) and row["units"] == 2
+    assert row["hypothesis"] == "h" and row["of"] == " / ".join(of.values())
+
+
+def test_the_verdict_follows_side_and_p():
+    assert verdict("above", 0.1, 0.01, 0.05) == verdict("below", -0.1, 0.01, 0.05) == "supported"
+    assert verdict("above", -0.1, 0.01, 0.05) == verdict("below", 0.1, 0.01, 0.05) == "refuted"
+    assert verdict("above", 0.1, 0.05, 0.05) == verdict("above", float("nan"), 0.0, 0.05)
+    assert verdict("above", 0.1, 0.05, 0.05) == "undecided"
+
+
+def test_verdicts_are_corrected_together():
+    trials = {"x": made(1.0, 0.25, 0.4)}
+    entry = {"says": "x", "direction": "above", "method": "x", "measure": "own"}
+    many = {f"h{k}": EMPTY | entry | {"threshold": 0.9 + 0.02 * k} for k in range(8)}
+    frame = judged(many, evidence(**trials), {"set": "set"})
+    np.testing.assert_allclose(frame["p_holm"], holm(frame["p"].to_numpy()))
+    assert (frame["p_holm"] >= frame["p"]).all() and len(frame) == 8
+
+
+def test_a_hypothesis_of_what_was_not_read_is_undecided():
+    row = judge("transfer", "above", 0.5, method="x", variant="romanised")
+    assert np.isnan(row["value"]) and row["verdict"] == "undecided" and np.isnan(row["p_holm"])
+
+
 # ------------------------------------------------------------------------------------- the graph
 
 TRIALS = {
@@ -380,6 +442,8 @@ def configured(**changes) -> dict:
         "zero": {"operation": "set", "value": 0},
         "out": {"operation": "project_out", "value": "direction", "site": "residual"},
     }
+    claim = {"says": "Neurons are specific.", "measure": "specificity", "method": "lape"}
+    config["hypotheses"] = {"specific": claim | {"direction": "above", "threshold": 0.5}}
     return config | {"trials": TRIALS | changes}
 
 
@@ -387,12 +451,15 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     save_tiny_model(tmp_path / "tiny-model")
     (tmp_path / "tiny.yaml").write_text(json.dumps(configured()))
     tables = tmp_path / "results/tables/tiny"
-    wanted = (f"{tables.relative_to(tmp_path)}/leaderboard.csv",)
+    folder = tables.relative_to(tmp_path)
+    wanted = (f"{folder}/leaderboard.csv", f"{folder}/hypotheses.csv")
     done = run(tmp_path, tmp_path / "tiny.yaml", wanted)
     assert done.count("try_method") == 2 and "collect_statistics" in done
     board = pd.read_csv(tables / "leaderboard.csv")
     assert set(board["method"]) == {"LAPE", "diff"} and (board["targets"] == 3).all()
     assert (board["settings"] == 2).all()
+    claims = pd.read_csv(tables / "hypotheses.csv")
+    assert claims["verdict"].isin(["supported", "refuted", "undecided"]).all() and len(claims) == 1
     cells = pd.read_csv(tables / "trial_cells.csv")
     assert set(cells["evaluated"]) == {"en", "vi", "hi", "zh"}
     matches = pd.read_csv(tables / "trial_controls.csv").groupby("method")["match"].unique()
@@ -423,3 +490,22 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
 def test_trials_that_cannot_be_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         build(configured(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"method": "lap"}, "hypotheses.h.method: .*'lap'.*lape"),
+        ({"measure": "advantage"}, "over: missing"),
+        ({"measure": "advantage", "over": "lape"}, "`method` itself"),
+        ({"variant": "romanised"}, "variant: has no effect with measure specificity"),
+        ({"measure": "transfer", "variant": "nope"}, "variant.*'nope'"),
+        ({"measure": "exclusive", "method": None, "selection": "diff"}, "gives dimensions"),
+        ({"language_set": "four"}, "language_set.*four"),
+    ],
+)
+def test_hypotheses_that_cannot_be_judged_are_refused(changes, said):
+    config = configured()
+    config["hypotheses"]["h"] = config["hypotheses"].pop("specific") | changes
+    with pytest.raises(ConfigError, match=said):
+        build(config)

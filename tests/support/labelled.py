@@ -28,6 +28,7 @@ EMPTY: dict[str, Any] = {
     "results": {},
     "site": None,
     "sequence": {},
+    "hypotheses": {},
 }
 
 

@@ -87,3 +87,37 @@ def _check_sets(config: Config, entry: TrialsConfig) -> None:
             "trials: no model has a language set on which all selections of its methods are made"
             f" ({', '.join(needed)})."
         )
+
+
+def check_hypotheses(config: Config) -> None:
+    """Refuse hypotheses about what is not there, or is not measured."""
+    for name, entry in config.hypotheses.items():
+        path = f"hypotheses.{name}"
+        methods = config.trials.methods if config.trials else {}
+        for key in ("method", "over"):
+            own = getattr(entry, key)
+            if own is not None and own not in methods:
+                raise unknown(f"{path}.{key}", own, "method of `trials`", methods)
+        if entry.method is not None and entry.method == entry.over:
+            raise ConfigError(f"{path}.over: {entry.over!r} is `method` itself; name another.")
+        if entry.selection is not None:
+            if entry.selection not in config.selections:
+                raise unknown(f"{path}.selection", entry.selection, "selection", config.selections)
+            if config.selections[entry.selection].units != "neurons":
+                raise ConfigError(
+                    f"{path}.selection: {entry.selection!r} gives dimensions; name neurons."
+                )
+        if entry.language_set is not None and entry.language_set not in config.language_sets:
+            raise unknown(
+                f"{path}.language_set", entry.language_set, "language set", config.language_sets
+            )
+        if entry.variant is not None:
+            if entry.variant not in config.corpus.variants:
+                raise unknown(f"{path}.variant", entry.variant, "variant", config.corpus.variants)
+            read = config.trials.evaluated if config.trials else ()
+            if not any(lang.endswith(f"@{entry.variant}") for lang in read):
+                raise ConfigError(
+                    f"{path}.variant: no language of trials.evaluated is of the variant"
+                    f" {entry.variant!r}, so nothing would be measured. Evaluated:"
+                    f" {', '.join(read) or 'none'}."
+                )

@@ -22,7 +22,7 @@ from langneurons.config.check_stages import (
     check_tasks,
     check_use,
 )
-from langneurons.config.check_trials import check_trials
+from langneurons.config.check_trials import check_hypotheses, check_trials
 from langneurons.config.config import Config
 from langneurons.config.labels import check_labels
 from langneurons.interventions.settings import ROLES
@@ -92,6 +92,7 @@ def check(config: Config) -> None:
     check_finetunings(config)
     check_generation(config)
     check_trials(config)
+    check_hypotheses(config)
     check_browser(config)
     check_mini(config)
     check_use(config)

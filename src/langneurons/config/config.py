@@ -27,6 +27,7 @@ from langneurons.evaluation.settings import (
 from langneurons.evaluation.trial_settings import TrialsConfig
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.settings import ModelEntry
+from langneurons.reporting.hypothesis_settings import HypothesisEntry
 from langneurons.reporting.settings import ResultsConfig
 from langneurons.selection.methods import Selection
 from langneurons.training.settings import Adapter, FinetuneEntry
@@ -40,6 +41,7 @@ NAMED = (
     "interventions",
     "tasks",
     "finetunings",
+    "hypotheses",
     "protocols",
 )
 
@@ -94,6 +96,9 @@ class Config(Frozen):
     )
     lens: LensConfig | None = Field(None, description="Left out: no logit lens.")
     trials: TrialsConfig | None = Field(None, description="Left out: no methods on trial.")
+    hypotheses: dict[str, HypothesisEntry] = Field(
+        default_factory=dict, description="What is claimed before the run, by name."
+    )
     browser: BrowserConfig | None = Field(None, description="Left out: no pages of single neurons.")
     results: ResultsConfig = Field(
         default_factory=ResultsConfig, description="Intervals, tests, Venn diagrams."

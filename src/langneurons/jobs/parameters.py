@@ -63,6 +63,7 @@ def labels_of(config: Config) -> Labels:
         results=config.results.model_dump(mode="json"),
         site=config.statistics.histograms[0] if config.statistics.histograms else None,
         sequence={section: list(getattr(config, section)) for section in sequenced},
+        hypotheses={name: one.model_dump(mode="json") for name, one in config.hypotheses.items()},
     )
 
 

@@ -97,6 +97,12 @@ def _quantiles(config: "Config") -> tuple[str, ...]:
     return ("activations",) if config.statistics.histograms else ()
 
 
+def _judged_by(config: "Config") -> Mapping[str, str]:
+    """Return what hypotheses are judged by."""
+    tried = {"trials": "trials"} if config.trials else {}
+    return tried | {"neurons": "neurons"}
+
+
 def _claims(config: "Config") -> tuple[str, ...]:
     return ("claims",) if config.results.claims else ()
 
@@ -133,6 +139,12 @@ FAMILIES: Mapping[str, Family] = {
         _if("trials", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
         _files("trials"),
         "tables.trials:tabulate_trials",
+        "results",
+    ),
+    "hypotheses": Family(
+        _if("hypotheses", "hypotheses"),
+        _judged_by,
+        "tables.hypotheses:tabulate_hypotheses",
         "results",
     ),
     "tasks": Family(

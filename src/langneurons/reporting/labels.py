@@ -50,6 +50,7 @@ class Labels:
     results: Mapping[str, Any]
     site: str | None
     sequence: Mapping[str, Sequence[str]]
+    hypotheses: Mapping[str, Mapping[str, Any]]
 
     def order(self, languages: str | None = None) -> list[str]:
         """Return languages in the order of a set, or of all sets."""

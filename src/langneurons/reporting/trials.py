@@ -153,6 +153,15 @@ def ratio(one: Estimate, other: Estimate, confidence: float) -> tuple[float, flo
     return value, float(low), float(high)
 
 
+def ratio_estimate(one: Estimate, other: Estimate) -> Estimate | None:
+    """Return a ratio with its replicates; None where the denominator is not surely above 0."""
+    if other.value <= 0 or (other.draws <= 0).mean() > 0.05:
+        return None
+    draws = one.draws / np.where(other.draws > 0, other.draws, math.nan)
+    kept = np.where(np.isnan(draws), np.nanmedian(draws), draws)
+    return Estimate(one.value / other.value, kept, min(one.units, other.units))
+
+
 def over_targets(estimates: Sequence[Estimate], seed: int) -> Estimate:
     """Return the mean over target languages, which are drawn again with their documents."""
     values = np.array([one.value for one in estimates])

@@ -20,6 +20,7 @@ from langneurons.reporting.trials import (
     over_targets,
     rank_p,
     ratio,
+    ratio_estimate,
 )
 from langneurons.reporting.uncertainty import holm
 
@@ -71,11 +72,8 @@ def control_rows(trial: Trial) -> list[dict[str, Any]]:
 
 def _left(own: Estimate, control: Estimate) -> Estimate | None:
     """Return 1 - control / own, None where the effect is not above 0."""
-    if own.value <= 0 or (own.draws <= 0).mean() > 0.05:
-        return None
-    draws = 1 - control.draws / np.where(own.draws > 0, own.draws, math.nan)
-    kept = np.where(np.isnan(draws), np.nanmedian(draws), draws)
-    return Estimate(1 - control.value / own.value, kept, own.units)
+    share = ratio_estimate(control, own)
+    return None if share is None else Estimate(1 - share.value, 1 - share.draws, own.units)
 
 
 def dose_rows(trial: Trial) -> list[dict[str, Any]]:

@@ -1,0 +1,222 @@
+"""The verdict on each hypothesis of a configuration: supported, refuted or undecided.
+
+A measure comes with an interval and a p against the hypothesis's threshold; the p of all hypotheses
+are corrected together (Holm). A hypothesis is supported where the measure lies on the side that it
+claims and the corrected p is below the level, refuted where it lies on the other side and p is
+below it, and undecided else.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from langneurons.reporting.trials import (
+    Estimate,
+    Trial,
+    mean_of,
+    minus,
+    over_targets,
+    ratio_estimate,
+)
+from langneurons.reporting.uncertainty import holm, resampling_counts
+
+if TYPE_CHECKING:
+    from langneurons.selection.table import NeuronTable
+
+SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+Place = tuple[str, str]  # model and language set
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What hypotheses are judged by.
+
+    trials: by model, set and method; tables: by model, set and selection; stability: records.
+    """
+
+    trials: Mapping[tuple[str, str, str], Trial]
+    tables: "Mapping[tuple[str, str, str], NeuronTable]"
+    results: Mapping[str, Any]
+
+    def places(self, of: Mapping[tuple[str, str, str], Any], name: str) -> list[Place]:
+        """Return the models and sets on which a method or selection is there."""
+        return [(model, langset) for model, langset, own in of if own == name]
+
+
+def own_changes(trial: Trial) -> list[Estimate]:
+    """Return the change of each target under its chosen setting."""
+    return [trial.change(t, t, trial.best(t)["asked"]) for t in trial.targets]
+
+
+def other_changes(trial: Trial) -> list[Estimate]:
+    """Return the mean change of the other languages under each target's setting."""
+    return [mean_of(list(trial.others(t, trial.best(t)["asked"]).values())) for t in trial.targets]
+
+
+def specificities(trial: Trial) -> list[Estimate]:
+    """Return own change minus the mean of the others', by target."""
+    pairs = zip(own_changes(trial), other_changes(trial), strict=True)
+    return [minus(own, others) for own, others in pairs]
+
+
+def _own(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    return _over(evidence, own_changes(evidence.trials[*place, entry["method"]]))
+
+
+def _specificity(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    return _over(evidence, specificities(evidence.trials[*place, entry["method"]]))
+
+
+def _ratio(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    trial = evidence.trials[*place, entry["method"]]
+    own, others = (_over(evidence, one(trial)) for one in (own_changes, other_changes))
+    return ratio_estimate(own, others)
+
+
+def _left(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    trial, strongest = evidence.trials[*place, entry["method"]], None
+    by_match: dict[str, list[Estimate]] = {}
+    for target in trial.targets:
+        for match, draws in trial.controls(target).items():
+            by_match.setdefault(match, []).append(mean_of(draws))
+    for draws in by_match.values():
+        control = _over(evidence, draws)
+        if strongest is None or control.value > strongest.value:
+            strongest = control
+    if strongest is None:
+        return None
+    share = ratio_estimate(strongest, _over(evidence, own_changes(trial)))
+    return None if share is None else Estimate(1 - share.value, 1 - share.draws, share.units)
+
+
+def _advantage(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    over = evidence.trials.get((*place, entry["over"]))
+    if over is None:
+        return None
+    pair = (evidence.trials[*place, entry["method"]], over)
+    mine, theirs = (specificities(trial) for trial in pair)
+    return _over(evidence, [minus(a, b) for a, b in zip(mine, theirs, strict=True)])
+
+
+def _transfer(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    trial = evidence.trials[*place, entry["method"]]
+    pairs = [
+        (trial.change(t, t, asked), trial.change(t, f"{t}@{entry['variant']}", asked))
+        for t in trial.targets
+        if f"{t}@{entry['variant']}" in trial.evaluated()
+        for asked in [trial.best(t)["asked"]]
+    ]
+    if not pairs:
+        return None
+    own, moved = (_over(evidence, list(one)) for one in zip(*pairs, strict=True))
+    return ratio_estimate(moved, own)
+
+
+def _exclusive(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    table = evidence.tables[*place, entry["selection"]]
+    shares = [one for one in exclusive_shares(table).tolist() if not math.isnan(one)]
+    return _of_languages(evidence, shares)
+
+
+def exclusive_shares(table: "NeuronTable") -> pd.Series:
+    """Return the share of each language's neurons that belong to no other; NaN without any."""
+    alone = ~table.frame.duplicated(["layer", "neuron"], keep=False)
+    own = table.frame["lang"][alone].value_counts()
+    counts = table.counts()
+    return (own.reindex(counts.index, fill_value=0) / counts.where(counts > 0)).astype(float)
+
+
+def _of_languages(evidence: Evidence, values: Sequence[float]) -> Estimate | None:
+    """Return a mean over languages, which are drawn again."""
+    if not values:
+        return None
+    number, seed = evidence.results["bootstrap"], evidence.results["seed"]
+    counts = np.concatenate(list(resampling_counts(len(values), number, seed + 1)))
+    own = np.asarray(values, float)
+    return Estimate(float(own.mean()), counts @ own / len(own), len(own))
+
+
+def _over(evidence: Evidence, estimates: Sequence[Estimate]) -> Estimate:
+    return over_targets(estimates, evidence.results["seed"])
+
+
+MEASURES: Mapping[str, Callable[[Evidence, Mapping[str, Any], Place], Estimate | None]] = {
+    "own": _own,
+    "specificity": _specificity,
+    "ratio": _ratio,
+    "left": _left,
+    "advantage": _advantage,
+    "transfer": _transfer,
+    "exclusive": _exclusive,
+}
+
+
+def _places(evidence: Evidence, entry: Mapping[str, Any]) -> list[Place]:
+    if entry["method"] is not None:
+        return evidence.places(evidence.trials, entry["method"])
+    return evidence.places(evidence.tables, entry["selection"])
+
+
+def judged(
+    hypotheses: Mapping[str, Mapping[str, Any]],
+    evidence: Evidence,
+    folders: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return a row per hypothesis, model and set: measure, interval, p, verdict.
+
+    folders: the folder of each language set by name.
+    """
+    rows = list(_rows(hypotheses, evidence, folders))
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame = frame.assign(p_holm=holm(frame["p"].to_numpy()))
+    alpha = evidence.results["alpha"]
+    frame["verdict"] = [
+        verdict(row["direction"], row["value"] - row["threshold"], row["p_holm"], alpha)
+        for row in frame.to_dict("records")
+    ]
+    return frame
+
+
+def verdict(direction: str, beyond: float, p: float, alpha: float) -> str:
+    """Return the verdict on a measure that lies `beyond` the threshold."""
+    if math.isnan(beyond) or math.isnan(p) or p >= alpha:
+        return UNDECIDED
+    return SUPPORTED if (beyond > 0) == (direction == "above") else REFUTED
+
+
+def _rows(
+    hypotheses: Mapping[str, Mapping[str, Any]],
+    evidence: Evidence,
+    folders: Mapping[str, str],
+) -> Iterator[dict[str, Any]]:
+    confidence, alpha = evidence.results["confidence"], evidence.results["alpha"]
+    for name, entry in hypotheses.items():
+        wanted = entry["language_set"]
+        for place in _places(evidence, entry):
+            if wanted is not None and place[1] != folders[wanted]:
+                continue
+            found = MEASURES[entry["measure"]](evidence, entry, place)
+            row: dict[str, Any] = {"model": place[0], "languages": place[1], "hypothesis": name}
+            row |= {key: entry[key] for key in ("says", "measure")}
+            of = [entry[key] for key in OF if entry[key] is not None]
+            row |= {"of": " / ".join(of), "direction": entry["direction"]}
+            row |= {"threshold": entry["threshold"], "value": math.nan, "low": math.nan}
+            row |= {"high": math.nan, "units": 0, "detectable": math.nan, "p": math.nan}
+            if found is not None:
+                shifted = Estimate(
+                    found.value - entry["threshold"], found.draws - entry["threshold"], found.units
+                )
+                low, high, p = shifted.interval(confidence)
+                ends = {"low": low + entry["threshold"], "high": high + entry["threshold"]}
+                row |= {"value": found.value, "units": found.units, "p": p} | ends
+                row |= {"detectable": found.detectable(alpha)}
+            yield row
+
+
+OF = ("method", "over", "variant", "selection", "comparison")

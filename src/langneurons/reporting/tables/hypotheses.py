@@ -1,0 +1,43 @@
+"""The table of hypotheses: what was claimed, what was measured, the verdict."""
+
+from pathlib import Path
+
+from langneurons.base.digests import digest
+from langneurons.reporting.hypotheses import Evidence, judged
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import Names, neuron_tables
+from langneurons.reporting.tables.trials import trials_of
+from langneurons.reporting.tables.write import write_table
+
+
+def tabulate_hypotheses(
+    labels: Labels, folder: Path, neurons: list[str], trials: list[str] | None = None
+) -> None:
+    """Write the table of hypotheses."""
+    evidence = Evidence(
+        {_place(names, "method"): trial for names, trial in trials_of(trials or [], labels)},
+        {_place(names, "selection"): table for names, table in neuron_tables(neurons, labels)},
+        labels.results,
+    )
+    folders = {name: place for place, name in labels.sets.items()}
+    frame = judged(labels.hypotheses, evidence, folders)
+    alpha = labels.results["alpha"]
+    notes = (
+        "value: the measure of the method or selection `of`, with its interval; p: against the"
+        " threshold; p_holm: corrected over the rows; units: target languages, which are drawn"
+        " again with their documents. detectable: the smallest distance from the threshold that a"
+        " test finds in four of five samples.",
+        f"supported: on the side that is claimed, p_holm below {alpha:g}; refuted: on the other"
+        " side; undecided: else.",
+        f"Digest of the hypotheses: {hypotheses_digest(labels)}.",
+    )
+    write_table(labels.shown(frame), folder / "hypotheses", "Hypotheses", notes)
+
+
+def _place(names: Names, key: str) -> tuple[str, str, str]:
+    return names["model"], names["languages"], names[key]
+
+
+def hypotheses_digest(labels: Labels) -> str:
+    """Return a digest of the hypotheses of a configuration, written down before the run."""
+    return digest(dict(labels.hypotheses), 16)
