@@ -1,5 +1,8 @@
 """Statistics of the residual stream against the hidden states themselves."""
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from test_collect import (
     one_thread,  # noqa: F401
     tiny_corpus,
 )
+from test_config import GOOD
 from test_memory import little_memory
 from tiny import HIDDEN, tiny_model
 from transformers import masking_utils
@@ -22,6 +26,10 @@ from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import Mismatch, Statistics, merge
 from langneurons.base.errors import InputError
 from langneurons.base.io import DamagedFile, read_tensors, write_tensors
+from langneurons.config import build
+from langneurons.jobs.estimates import Sizes
+from langneurons.jobs.sizes import known_sizes
+from langneurons.jobs.stages.activations import COLLECT
 from langneurons.models.sites import MlpSites
 from langneurons.sharing.check import described
 
@@ -311,3 +319,33 @@ def test_statistics_of_the_stream_alone_are_shared_too(tmp_path):
     assert "whole" in described(tmp_path / "shared")
     with pytest.raises(ValueError, match="only the residual stream; add act, gate or product"):
         alone.counted_site  # noqa: B018
+
+
+def test_the_cost_plan_knows_what_the_stream_takes():
+    """What a job asks for grows by what the accumulators hold, and by one product at a time."""
+    sites = MlpSites(tiny_model("llama"))
+    settings = StatisticsConfig(sites=("residual",), histograms=(), residual_outer=(0, 2))
+    collector = Collector(sites, settings)
+    kept = collector.accumulators["residual"]
+    tensors = [*kept.positive, *kept.limbs, *kept.extremes]
+    assert sum(one.nbytes for one in tensors) == 3 * HIDDEN * 64
+    assert sum(one.nbytes for one in collector.outer.values()) == 2 * HIDDEN**2 * 16
+
+    def asked(**statistics):
+        raw = copy.deepcopy(GOOD)
+        hub = {"kind": "hub", "repo": "google/gemma-2-2b-it", "revision": "0" * 40}
+        raw["models"]["tiny"]["source"] = hub
+        raw["statistics"] = statistics
+        sizes = Sizes(build(raw), known_sizes(), Path(), "tiny", 1)
+        cell = {"model": "tiny", "lang": "en"}
+        return COLLECT.need(sizes), COLLECT.work(sizes, cell)
+
+    three = ["gate", "act", "product"]
+    (plain, work), (more, larger) = asked(sites=three), asked(sites=[*three, "residual"])
+    grown = (more.gpu - plain.gpu) * 1e9
+    assert grown == pytest.approx(27 * 2304 * 64, rel=1e-4)
+    assert larger.disk > work.disk and larger.seconds == work.seconds
+    outer, _ = asked(sites=[*three, "residual"], residual_outer=[5, 9])
+    assert (outer.gpu - more.gpu) * 1e9 == pytest.approx(2304**2 * (2 * 16 + 48), rel=1e-4)
+    two, _ = asked(sites=["gate", "act"])
+    assert (plain.gpu - two.gpu) * 1e9 == pytest.approx(26 * 9216 * 64, rel=1e-4)

@@ -271,14 +271,15 @@ def _check_weights(model: LanguageModel, statistics: Statistics) -> None:
 
 def _check_needs(selection: Any, method: str, statistics: Statistics) -> None:
     """Refuse statistics that lack what a method reads."""
-    header = next(iter(statistics.values())).header
+    first = next(iter(statistics.values()))
+    header = first.header
     for what, needed, there in (
         ("sites", selection.needs_sites, header["sites"]),
         ("histograms", selection.needs_histograms, header["histograms"]),
         (
             "document_means",
             selection.needs_document_means,
-            [site for site in header["sites"] if "documents" in header],
+            [site for site in header["sites"] if f"{site}.document_sum" in first.arrays],
         ),
     ):
         lacking = sorted(set(needed) - set(there))
