@@ -19,6 +19,7 @@ from langneurons.activations.collect import collect
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.base.errors import ConfigError, InputError
 from langneurons.config import build
+from langneurons.evaluation.lens import layer_states
 from langneurons.interventions.apply import applied
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import PerRequest, Plan, Write
@@ -741,3 +742,20 @@ def test_selections_of_other_units_are_not_set_side_by_side():
     # All dimensions of a layer in both: what chance gives is what they share.
     expected = expected_overlap(table)
     assert expected.loc["aa", "bb"] == table.overlap().loc["aa", "bb"] == 2 * HIDDEN
+
+
+@pytest.mark.parametrize("family", ("llama", "gemma3_text", "bloom"))
+def test_the_lens_reads_what_was_written(family):
+    """The output of a layer, as the lens keeps it, is the one behind the write."""
+    table, model = dimensions(), model_of(family)
+    lm = LanguageModel(model, tiny_tokenizer())
+    encoded = [[1, 5, 9, 30], [1, 7], [1, 8, 8, 50, 60, 70]]
+    for name in ("project", "add"):
+        found = layer_states(lm, encoded, 9000, planned(table, STEPS[name][0]))
+        for place, ids in enumerate(encoded):
+            with edited(model, edit_of(name, table)):
+                wanted = states(model, ids=torch.tensor([ids]))
+            for layer in range(LAYERS):
+                torch.testing.assert_close(
+                    found[place][layer].double(), wanted[layer, -1], atol=1e-4, rtol=1e-4
+                )
