@@ -78,6 +78,24 @@ def score_files(config: "Config", cell: Cell) -> list[str]:
     return [place("scores", paper=config.name, **cell)]
 
 
+def trial_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the trials of every method on a set."""
+    where = {"model": cell["model"], "langset": config.directory(cell["languages"])}
+    methods = config.trials.methods if config.trials else ()
+    return [place("trials", **where, method=method) for method in methods]
+
+
+def trial_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the sets on which methods are on trial."""
+    yield from with_set_names(config, ((folder,) for folder in config.trial_sets(model)))
+
+
+def dose_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the sets on which methods are tried at several doses."""
+    if config.trials and len(config.trials.doses) > 1:
+        yield from trial_cells(config, model)
+
+
 def lens_files(config: "Config", cell: Cell) -> list[str]:
     """Return the records of the logit lens on a set."""
     variant, folder = _variant(config, cell, "generation"), config.directory(cell["languages"])

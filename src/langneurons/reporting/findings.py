@@ -1,4 +1,4 @@
-"""What was found, in sentences made from the tables by rules: effect, control, tasks, weakness.
+"""What was found, in sentences made from the tables: hypotheses, effect, control, tasks, weakness.
 
 A sentence holds its number, interval and n, and points at the figure or table that shows it. No
 sentence is written where the tables lack what it needs.
@@ -27,13 +27,14 @@ class Finding:
 
 
 def findings(frames: Mapping[str, pd.DataFrame], labels: Labels) -> list[Finding]:
-    """Return at most `MOST` findings, the most important first.
+    """Return every hypothesis with its verdict, then at most `MOST` findings.
 
     `frames` are the tables by name with numbers as numbers; `labels` are those
     of the tables.
     """
     groups = [
         _claims(frames.get("claims"), labels),
+        _trials(frames.get("leaderboard"), labels),
         _effects(frames.get("perplexity"), labels),
         _tasks(frames.get("tasks"), labels),
         _overlap(frames.get("overlap"), labels),
@@ -41,7 +42,8 @@ def findings(frames: Mapping[str, pd.DataFrame], labels: Labels) -> list[Finding
     ]
     # One of each kind first, then the others in turn: no kind crowds out another.
     turns = itertools.zip_longest(*groups)
-    return [one for turn in turns for one in turn if one is not None][:MOST]
+    found = [one for turn in turns for one in turn if one is not None][:MOST]
+    return [*_hypotheses(frames.get("hypotheses"), labels), *found]
 
 
 def _name(lang: str, labels: Labels) -> str:
@@ -76,6 +78,48 @@ def _controls(labels: Labels) -> dict[str, str | None]:
 def _ordered(values: Sequence[str], labels: Labels, section: str) -> list[str]:
     order = labels.listed(section)
     return sorted(set(values), key=lambda one: order.index(one) if one in order else len(order))
+
+
+# What was claimed before the run -----------------------------------------------------------------
+
+
+def _hypotheses(rows: pd.DataFrame | None, labels: Labels) -> list[Finding]:
+    """Say the verdict on each hypothesis, its measure and the threshold."""
+    found = []
+    for row in [] if rows is None else rows.to_dict("records"):
+        said = str(row["says"]).rstrip(".")
+        if pd.isna(row["value"]):
+            text = f"Undecided: {said}. Its measure ({row['measure']}) could not be taken"
+        else:
+            limits = _limits(pd.Series(row), "low", "high")
+            text = (
+                f"{str(row['verdict']).capitalize()}: {said}. {row['measure'].capitalize()} is"
+                f" {_number(row['value'])}{limits}, claimed {row['direction']}"
+                f" {_number(row['threshold'])}; n = {int(row['units'])} languages"
+            )
+        text += _of(pd.DataFrame([row]), ["model", "languages"], rows)
+        found.append(Finding(f"{text}.", "hypotheses"))
+    return found
+
+
+def _trials(board: pd.DataFrame | None, labels: Labels) -> list[Finding]:
+    """Say which method is the most specific, beside its control."""
+    if board is None or board.empty:
+        return []
+    found = []
+    for _, part in board.groupby(["model", "languages"], sort=False):
+        best = part.loc[part["specificity"].idxmax()]
+        text = (
+            f"Of {len(part)} methods, {best['method']} takes out a language most specifically: it"
+            f" costs the language {_number(best['own'])}{_limits(best, 'own_low', 'own_high')} nats"
+            f" per token and the others {_number(best['others'])}"
+            f"{_limits(best, 'others_low', 'others_high')}; random controls at the same dose cost"
+            f" {_number(best['control_change'])} (means over {int(best['targets'])} languages, test"
+            f" documents)"
+        )
+        text += _of(part, ["model", "languages"], board)
+        found.append(Finding(f"{text}.", "methods"))
+    return found
 
 
 # Kinds -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from langneurons.reporting.cells import (
     Cells,
     Reads,
     curve_files,
+    dose_cells,
     drawn_triples,
     fallback_cells,
     forcing_cells,
@@ -31,6 +32,8 @@ from langneurons.reporting.cells import (
     shift_files,
     statistics_files,
     target_cells,
+    trial_cells,
+    trial_files,
 )
 from langneurons.reporting.labels import Labels, quoted
 
@@ -245,6 +248,15 @@ LENS = (
     " leaves out the logit scale.{% endif %}"
 )
 
+TRIALS = (
+    "Methods on trial, {{ model }}. A language is taken out by each method at its chosen setting;"
+    " held-out test documents are read in that language and in the others. Changes are of the"
+    " negative log-likelihood per token against the untouched model, on the same documents."
+    " Settings were chosen on other documents, from the same number for every method. Random"
+    " controls mirror the selected neurons or directions and are brought to the same dose: the mean"
+    " change of the residual stream after the last block, as a share of its length."
+)
+
 KINDS: Mapping[str, Kind] = {
     "neurons": Kind(
         title="Neurons per language",
@@ -339,6 +351,26 @@ KINDS: Mapping[str, Kind] = {
         reads=matrix_files("perplexity", "perplexity", perplexity_cells),
         drawn_by="perplexity:change_of_cross_entropy",
         caption=PERPLEXITY,
+    ),
+    "methods": Kind(
+        title="Methods compared",
+        category="Trials",
+        keys=("languages",),
+        cells=trial_cells,
+        reads=trial_files,
+        drawn_by="trials:methods_compared",
+        by_protocol=False,
+        caption=TRIALS,
+    ),
+    "doses": Kind(
+        title="Changes by dose",
+        category="Trials",
+        keys=("languages",),
+        cells=dose_cells,
+        reads=trial_files,
+        drawn_by="trials:changes_by_dose",
+        by_protocol=False,
+        caption=TRIALS,
     ),
     "lss": Kind(
         title="Language Steering Shift",

@@ -29,10 +29,17 @@ PACKAGES = ("langneurons", "torch", "transformers", "peft", "bitsandbytes", "sna
 SUMMARIES = ("claims", "published_summary")
 # The order of tables on the page, and what stands first in each.
 ORDER = (
+    *("hypotheses", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
     *("perplexity_summary", "perplexity", "tasks", "lss_summary", "lss", "forcing_summary"),
     *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "layers", "activations"),
 )
 MAIN = {
+    "hypotheses": ("verdict", "value", "low", "high", "direction", "threshold", "p_holm", "units"),
+    "leaderboard": ("own", "others", "specificity", "p_holm", "control_change", "left", "dose"),
+    "trials": ("selection", "dose", "own", "others", "specificity", "p_holm", "ratio_of_mean"),
+    "trial_controls": ("own", "control", "lowest", "highest", "left", "p_holm"),
+    "trial_doses": ("own", "own_low", "own_high", "others", "dose", "reached"),
+    "trial_cells": ("change", "change_low", "change_high", "p_holm"),
     "perplexity": ("nll_change", "low", "high", "p_holm", "documents"),
     "tasks": ("difference", "difference_low", "difference_high", "p_holm", "baseline", "mean", "n"),
     "perplexity_summary": ("mean_own", "own_low", "own_high", "mean_others"),
@@ -126,6 +133,8 @@ def _found(
         "overlap": ("overlap", "overlap"),
         "lss_factors": ("lss_factors", "lss_summary"),
         "claims": ("", "claims"),
+        "hypotheses": ("", "hypotheses"),
+        "methods": ("methods", "leaderboard"),
     }
     anchors = {one.anchor for one in tables}
     result = []
