@@ -168,19 +168,14 @@ def run_trial(
     """
     langs = list(texts.corpora)
     records, choices = [], []
-    for side in (DEVELOPMENT, TEST):
-        for lang in langs:
+    for side, read in ((DEVELOPMENT, targets), (TEST, langs)):
+        for lang in read:
             (frame,) = texts.nll(lang, side, [untouched()])
             records.append(_record(frame, side, UNTOUCHED, lang))
-    base = {
-        (side, lang): texts.nll(lang, side, [untouched()])[0]
-        for side in (DEVELOPMENT, TEST)
-        for lang in langs
-    }
     progress = Progress("trial", len(targets), "targets")
     for target in targets:
         dosed = _all_dosed(texts, target, settings, plan_of)
-        scores = _development(texts, target, settings, dosed, base, records)
+        scores = _development(texts, target, targets, settings, dosed, records)
         chosen = _choose(texts.protocol, target, settings, dosed, scores)
         choices.append(chosen)
         numbers = chosen["number"].tolist()
@@ -213,16 +208,19 @@ def _all_dosed(
 def _development(
     texts: Texts,
     target: str,
+    targets: Sequence[str],
     settings: Sequence[Setting],
     dosed: Sequence[Dosed],
-    base: Mapping[tuple[str, str], pd.DataFrame],
     records: list[pd.DataFrame],
 ) -> pd.DataFrame:
-    """Read the development documents; return each setting's change by language, nats per token."""
+    """Read the development documents of the set's languages.
+
+    Returns each setting's change by language, nats per token.
+    """
     change = {}
-    for lang in texts.corpora:
+    for lang in targets:
         frames = texts.nll(lang, DEVELOPMENT, [one.plan for one in dosed])
-        before = per_token(base[DEVELOPMENT, lang])
+        before = per_token(texts.nll(lang, DEVELOPMENT, [untouched()])[0])
         change[lang] = [per_token(frame) - before for frame in frames]
         for number, frame in enumerate(frames):
             records.append(_of(frame, DEVELOPMENT, target, lang, settings[number], dosed[number]))

@@ -63,7 +63,7 @@ def _work(sizes: Sizes, cell: Cell) -> Work:
     draws, settings = kinds * entry.controls.draws, entry.settings(cell["method"])
     chosen = max(len(entry.doses), 1)
     test = heldout * (1 - entry.development)
-    read = langs * heldout + targets * langs * heldout * entry.development * settings
+    read = langs * heldout + targets * targets * heldout * entry.development * settings
     read += targets * test * (langs * chosen + draws)
     if entry.doses:
         read += targets * entry.dose_tokens * SOLVING * (settings + draws)
