@@ -7,6 +7,7 @@ from test_selection_written import grid
 
 from langneurons.activations.statistics import Statistics
 from langneurons.base.errors import InputError
+from langneurons.reporting.tables.neurons import carrier_counts, direction_cosines
 from langneurons.selection.method import More
 from langneurons.selection.methods.probe import logistic
 from langneurons.selection.methods.random_direction import mirror
@@ -213,3 +214,31 @@ def test_what_cannot_be_is_said():
         one.header["residual_outer"] = [0]
     with pytest.raises(InputError, match="lda: no second moments after a layer"):
         run_selection({"method": "lda"}, statistics)
+
+
+def test_the_table_of_directions_holds_cosines_and_lengths():
+    states = streams(0)
+    found = table("diffmean", states, against="en")
+    rows = direction_cosines([({"selection": "diff"}, found)])
+    assert list(zip(rows["lang"], rows["other"], strict=True)) == [
+        ("de", "en"),
+        ("de", "hi"),
+        ("en", "hi"),
+    ]
+    assert rows["layers"].tolist() == [0, N_LAYERS, 0] and np.isnan(rows["cosine"][0])
+    one, other = found.values("de"), found.values("hi")
+    cosines = [
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(one, other, strict=True)
+    ]
+    assert rows["cosine"][1] == pytest.approx(np.mean(cosines))
+    assert rows["length"][1] == pytest.approx(np.linalg.norm(one, axis=1).mean())
+
+
+def test_the_table_of_carriers_holds_median_least_and_most():
+    statistics, _, _, weights = grid(1)
+    found = run_selection({"method": "write_score"}, statistics, more=More(weights))
+    rows = carrier_counts([({"selection": "write"}, found)])
+    for row in rows.to_dict("records"):
+        counts = found.metadata["carriers"][row["lang"]]["90"]
+        assert row["carry_90"] == np.median(counts)
+        assert (row["carry_90_least"], row["carry_90_most"]) == (min(counts), max(counts))

@@ -215,6 +215,10 @@ class Config(Frozen):
         )
         return list(dict.fromkeys(pairs))
 
+    def neuron_cells(self, model: str) -> list[tuple[str, str]]:
+        """Return the cells of a model whose selection gives neurons, not dimensions."""
+        return [cell for cell in self.cells(model) if self.selections[cell[1]].units == "neurons"]
+
     def model_languages(self, model: str) -> tuple[str, ...]:
         """Return every language whose activations a model needs."""
         return tuple(

@@ -39,7 +39,7 @@ def neuron_files(config: "Config", cell: Cell) -> list[str]:
     folder = config.directory(cell["languages"])
     return [
         place("neurons", model=cell["model"], langset=folder, selection=selection)
-        for languages, selection in config.cells(cell["model"])
+        for languages, selection in config.neuron_cells(cell["model"])
         if languages == cell["languages"] and cell.get("selection", selection) == selection
     ]
 
@@ -117,7 +117,7 @@ def curve_files(config: "Config", cell: Cell) -> list[str]:
 
 def drawn_triples(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
     """Yield (set, selection) of which three languages are drawn together."""
-    for languages, selection in config.cells(model):
+    for languages, selection in config.neuron_cells(model):
         members = set(config.language_sets[languages])
         if any(members.issuperset(triple) for triple in config.results.venn):
             yield languages, selection

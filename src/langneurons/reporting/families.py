@@ -97,6 +97,18 @@ def _quantiles(config: "Config") -> tuple[str, ...]:
     return ("activations",) if config.statistics.histograms else ()
 
 
+def _neuron_tables(config: "Config") -> tuple[str, ...]:
+    """Return the tables of neurons; those of directions and write scores where there are any."""
+    made = {name for model in config.models for _, name in config.cells(model)}
+    chosen = [config.selections[name] for name in made]
+    found = ["neurons", "overlap", "selections", "layers"]
+    if any(one.units == "dimensions" for one in chosen):
+        found.append("directions")
+    if any(one.method == "write_score" for one in chosen):
+        found.append("carriers")
+    return tuple(found)
+
+
 def _judged_by(config: "Config") -> Mapping[str, str]:
     """Return what hypotheses are judged by."""
     tried = {"trials": "trials"} if config.trials else {}
@@ -109,7 +121,7 @@ def _claims(config: "Config") -> tuple[str, ...]:
 
 FAMILIES: Mapping[str, Family] = {
     "neurons": Family(
-        _always("neurons", "overlap", "selections", "layers"),
+        _neuron_tables,
         _files("neurons"),
         "tables.neurons:tabulate_neurons",
         "statistics",

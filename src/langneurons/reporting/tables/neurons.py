@@ -12,7 +12,7 @@ import pandas as pd
 
 from langneurons.base.errors import present
 from langneurons.reporting.labels import Labels
-from langneurons.reporting.records import neuron_tables, statistics
+from langneurons.reporting.records import Names, neuron_tables, statistics
 from langneurons.reporting.tables.write import write_table
 
 if TYPE_CHECKING:
@@ -154,8 +154,19 @@ def activation_statistics(
 
 
 def tabulate_neurons(files: list[str], labels: Labels, folder: Path) -> None:
-    """Write the tables of neurons, overlap and layers."""
-    tables = neuron_tables(files, labels)
+    """Write the tables of neurons, overlap and layers, of directions, and of what neurons carry."""
+    every = neuron_tables(files, labels)
+    tables = [one for one in every if one[1].units == "neurons"]
+    if len(tables) < len(every):
+        _tabulate_directions([one for one in every if one[1].units != "neurons"], labels, folder)
+    if any("carriers" in table.metadata for _, table in tables):
+        write_table(
+            labels.shown(carrier_counts(tables)),
+            folder / "carriers",
+            "How many neurons carry a language's direction",
+            "Neurons of a layer whose parts along the direction, the largest first, add up to 50"
+            " and 90 per cent of its length: median, least and most over layers.",
+        )
     write_table(
         labels.shown(neuron_counts(tables)),
         folder / "neurons",
@@ -178,6 +189,53 @@ def tabulate_neurons(files: list[str], labels: Labels, folder: Path) -> None:
     )
     layers = labels.shown(layer_counts(tables))
     write_table(layers, folder / "layers", "Neurons per language and layer")
+
+
+def carrier_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return a row per table with write scores and language: neurons that carry its direction."""
+    rows = []
+    for names, table in tables:
+        for lang, levels in table.metadata.get("carriers", {}).items():
+            row = {**names, "lang": lang, "of": table.d_mlp}
+            for level, counts in levels.items():
+                row |= {f"carry_{level}": float(np.median(counts))}
+                row |= {f"carry_{level}_least": min(counts), f"carry_{level}_most": max(counts)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def direction_cosines(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
+    """Return a row per table and pair of languages: cosine of their directions, mean over layers.
+
+    Layers in which one of the two has no direction are left out; length: mean of the first's.
+    """
+    rows = []
+    for names, table in tables:
+        values = {lang: table.values(lang) for lang in table.languages}
+        for first, other in itertools.combinations(table.languages, 2):
+            pair = values[first], values[other]
+            lengths = [np.linalg.norm(one, axis=1) for one in pair]
+            both = (lengths[0] > 0) & (lengths[1] > 0)
+            dots = (pair[0] * pair[1]).sum(axis=1)[both]
+            cosines = dots / (lengths[0] * lengths[1])[both]
+            row = {**names, "lang": first, "other": other, "layers": int(both.sum())}
+            row |= {"cosine": float(cosines.mean()) if both.any() else math.nan}
+            for key, one in zip(("length", "other_length"), lengths, strict=True):
+                row[key] = float(one[both].mean()) if both.any() else math.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _tabulate_directions(
+    tables: "list[tuple[Names, NeuronTable]]", labels: Labels, folder: Path
+) -> None:
+    write_table(
+        labels.shown(direction_cosines(tables)),
+        folder / "directions",
+        "Directions of two languages",
+        "cosine: mean over layers in which both languages have a direction; length: mean of the"
+        " Euclidean length, in units of the residual stream.",
+    )
 
 
 def tabulate_activations(files: list[str], labels: Labels, folder: Path) -> None:
