@@ -675,6 +675,18 @@ def test_each_intervention_meets_the_selections_of_its_units():
             "fallback.interventions: 'project' writes the direction of a language",
         ),
         (
+            "finetunings.nli",
+            {
+                "definition": "config/tasks/xnli_head.yaml",
+                "source": {"kind": "mini", "name": "xnli"},
+                "language": "en",
+                "neurons": ["target"],
+                "targets": ["vi"],
+                "selections": ["diffmean"],
+            },
+            "finetunings.nli.selections: 'diffmean' holds dimensions .* a fine-tuning trains",
+        ),
+        (
             "interventions.mean",
             {"operation": "set", "value": "p90", "site": "residual"},
             "interventions.mean.*p90 is not known of dimensions",
