@@ -21,7 +21,7 @@ from langneurons.base.errors import ConfigError, InputError
 from langneurons.config import build
 from langneurons.evaluation.lens import layer_states
 from langneurons.interventions.apply import applied
-from langneurons.interventions.hooks import NoEffect
+from langneurons.interventions.hooks import NoEffect, OnePlan, PlanPerRow
 from langneurons.interventions.plan import PerRequest, Plan, Write
 from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry, Step
@@ -771,3 +771,33 @@ def test_the_lens_reads_what_was_written(family):
                 torch.testing.assert_close(
                     found[place][layer].double(), wanted[layer, -1], atol=1e-4, rtol=1e-4
                 )
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_rows_under_their_own_plans_equal_each_plan_alone_to_the_bit(dtype):
+    table, sparse = dimensions(), dimensions(1, kept=9)
+    plans = [planned(table if n in ("project", "add") else sparse, STEPS[n][0]) for n in STEPS]
+    sites = MlpSites(model_of("llama").to(dtype))
+    ids = torch.arange(4, 4 + 8 * len(plans)).reshape(len(plans), 8)
+    with torch.inference_mode():
+        running = PlanPerRow(sites, plans)
+        whole = torch.ones_like(ids, dtype=torch.bool)
+        running.announce(whole, whole, torch.arange(len(plans)))
+        together = sites.backbone(input_ids=ids).last_hidden_state
+        running.check()
+        running.remove()
+        for row, plan in enumerate(plans):
+            alone = OnePlan(sites, plan)
+            expected = sites.backbone(input_ids=ids).last_hidden_state[row]
+            alone.check()
+            alone.remove()
+            assert torch.equal(together[row], expected)
+
+
+def test_little_of_the_direction_is_left_in_bfloat16():
+    model, table = model_of("gemma3_text").to(torch.bfloat16), dimensions()
+    step = {"operation": "project_out", "value": "direction", "layers": [2, 2]}
+    unit = torch.from_numpy(table.values("aa")[2] / np.linalg.norm(table.values("aa")[2]))
+    plain, found = states(model), states(model, planned(table, step))
+    left = (found[2] @ unit).abs() / plain[2].norm(dim=-1)
+    assert left.max() < 2**-8  # what rounding each dimension to 8 bits leaves
