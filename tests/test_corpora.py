@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from labelled import labels
+from pydantic import ValidationError
 from tiny import WORDS, tiny_tokenizer
 from tokenizers import processors
 
@@ -17,6 +18,7 @@ from langneurons.data.corpus import (
     Corpus,
     documents,
     fetch_text,
+    of_language,
     pack_corpus,
     pack_documents,
     split_of,
@@ -482,3 +484,13 @@ def test_blocks_longer_than_the_model_reads_are_refused_before_anything_is_packe
     config = CorpusConfig(source={"kind": "mini"}, block_size=512, heldout_block_size=128)
     with pytest.raises(ValueError, match=r"corpus.block_size: 512 tokens; the model reads 128"):
         pack_corpus(config, "en", tmp_path / "none.jsonl", tiny_tokenizer(), "hash", 128)
+
+
+def test_a_field_per_language_is_read_by_its_code():
+    entry = {"kind": "hub", "dataset": "owner/text", "config": "default", "revision": "0" * 40}
+    entry |= {"text_field": "{code}", "id_field": None, "codes": {"vi": "vie_Latn"}}
+    source = CorpusConfig.model_validate({"source": entry}).source
+    assert of_language(source, "vi").text_field == "vie_Latn"
+    assert of_language(source, "hi").text_field == "hi"
+    with pytest.raises(ValidationError, match="name.*is not filled in; legal: lang, code"):
+        CorpusConfig.model_validate({"source": entry | {"text_field": "{name}"}})

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.languages import parts_of
+from langneurons.base.paths import braces
 from langneurons.base.protocols import Protocol
 from langneurons.base.words import UNTOUCHED
 from langneurons.config.check_languages import check_language, check_spoken
@@ -491,7 +492,9 @@ def check_mini(config: Config) -> None:
         if source.kind == "mini":
             continue
         key = "config" if source.kind == "hub" else "path"
-        check_template(f"{path}.{key}", getattr(source, key), len(found[path]), ("lang", "code"))
+        # A field per language tells them apart as well.
+        number = 1 if source.kind == "hub" and braces(source.text_field) else len(found[path])
+        check_template(f"{path}.{key}", getattr(source, key), number, ("lang", "code"))
         for lang in source.codes:
             if lang not in found[path]:
                 raise unknown(f"{path}.codes", lang, "language", found[path])

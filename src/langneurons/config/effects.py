@@ -112,7 +112,8 @@ def _check_corpus(config: Config) -> None:
         if source.kind == "mini":
             continue
         template = source.config if source.kind == "hub" else source.path
-        if source.codes and "code" not in braces(template):
+        field = source.text_field if source.kind == "hub" else ""
+        if source.codes and "code" not in braces(template) | braces(field):
             name = "config" if source.kind == "hub" else "path"
             raise _useless(
                 f"{path}.codes",

@@ -63,6 +63,14 @@ def documents(source: "TextSource", lang: str, key: str = "corpus.source") -> Ro
     return sources.read(source.model_dump(), key, lang, code, fields=fields, needed=fields)
 
 
+def of_language(source: "TextSource", lang: str) -> "TextSource":
+    """Return the source with the language's code in the name of its text field."""
+    if source.kind != "hub":
+        return source
+    code = source.codes.get(lang, lang)
+    return source.model_copy(update={"text_field": source.text_field.format(lang=lang, code=code)})
+
+
 def _fields(source: "TextSource") -> tuple[str, str | None]:
     """Return the fields of text and identifier; None: a document is named by its position."""
     if source.kind == "mini":
@@ -146,6 +154,7 @@ def fetch_text(
         for source, part in ((config.source, PARTS[0]), (config.heldout_source, PARTS[1])):
             if source is None:
                 continue
+            source = of_language(source, lang)
             rows = documents(source, lang, f"{key}.{'' if part == PARTS[0] else 'heldout_'}source")
             origins.append(rows.origin)
             prefix = "heldout:" if apart and part == PARTS[1] else ""

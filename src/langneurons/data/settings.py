@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from langneurons.base.paths import braces
 from langneurons.base.settings import (
     COMMIT,
     DATASET,
@@ -42,7 +43,22 @@ class HubText(Frozen):
         pattern=COMMIT,
         description=f"The commit of the data set (40 hexadecimal digits); or {KEPT_COMMIT}.",
     )
-    text_field: str = Field("text", description="Field with the document's text.")
+    text_field: str = Field(
+        "text",
+        description="Field with the document's text; with {lang} or {code} where a data set has a"
+        " field per language.",
+    )
+
+    @field_validator("text_field")
+    @classmethod
+    def _braces(cls, value: str) -> str:
+        for name in braces(value):
+            if name not in ("lang", "code"):
+                raise ValueError(
+                    f"{value!r}: {{{name}}} is not filled in; legal: {{lang}}, {{code}}"
+                )
+        return value
+
     id_field: str | None = Field("id", description="Field with its identifier; null: the position.")
     seed: Seed | None = Field(
         42, description="Seed of the shuffle; null: the data set's own order."
