@@ -274,8 +274,9 @@ def test_the_default_of_the_project_is_planned_before_anything_runs(tmp_path, ca
 
 
 def test_every_shipped_model_has_a_size():
-    papers = sorted((ROOT / "config/papers").glob("*.yaml"))
-    for path in [ROOT / "config/config.yaml", *papers]:
+    names = ("papers", "studies")
+    others = [path for name in names for path in sorted((ROOT / "config" / name).glob("*.yaml"))]
+    for path in [ROOT / "config/config.yaml", *others]:
         planner = Planner(read_configs([path]), ASSUMED, Path("nowhere"))
         for model in planner.config.models:
             assert planner.geometry(model).layers > 0
