@@ -8,11 +8,13 @@ from torch import nn
 
 from langneurons.base.batching import batches
 from langneurons.interventions import hooks
-from langneurons.interventions.plan import PerRequest, Plan, untouched
+from langneurons.interventions.apply import applied
+from langneurons.interventions.plan import PerRequest, Plan, Write, untouched
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.scoring import head as scoring
 from langneurons.scoring import reading
+from langneurons.scoring.divergence import token_kl
 from langneurons.scoring.generation import Decoding, generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
@@ -95,6 +97,62 @@ def test_blocked_head_equals_log_softmax(monkeypatch, size, bias):
     expected = table[torch.arange(13), targets]
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
     assert greedy.tolist() == (table.argmax(1) == targets).tolist()
+
+
+@pytest.mark.parametrize("size", (7, 64, 1000))
+def test_blocked_divergence_equals_that_of_log_softmax(monkeypatch, size):
+    monkeypatch.setattr(scoring, "CPU_VOCABULARY_BLOCK", size)
+    monkeypatch.setattr(scoring, "TOKEN_BLOCK", 5)
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(16, 301)
+    nn.init.normal_(head.weight, std=2.0, generator=generator)
+    hidden = torch.randn(4, 13, 16, generator=generator)
+    hidden[2] = hidden[0]
+    hidden[3] = hidden[0] + 0.01 * hidden[1]
+    with torch.inference_mode():
+        found = scoring.divergences(head, hidden, type("Config", (), {})())
+        tables = torch.log_softmax(head(hidden).double(), -1)
+    expected = (tables[0].exp() * (tables[0] - tables[1:])).sum(-1)
+    torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=1e-4)
+    assert (found[1] < 1e-5).all() and (found >= 0).all() and (found[0] > 0.1).all()
+
+
+@pytest.mark.parametrize("family", ("llama", "gemma2", "gpt2"))
+def test_token_kl_equals_the_models_own_distributions(family):
+    model = tiny_model(family, **({"final_logit_softcapping": 2.0} if family == "gemma2" else {}))
+    lm, generator = LanguageModel(model), np.random.default_rng(0)
+    lengths = np.array([9, 4, 12, 1])
+    tokens = np.zeros((4, 12), np.int32)
+    for row, size in enumerate(lengths):
+        tokens[row, :size] = random_ids(generator, size)
+    scored = np.arange(12) < lengths[:, None]
+    scored[0, 3] = False
+    index, value = np.arange(0, 40, 3), np.full(14, 3.0)
+    plans = [
+        Plan("set", [Write(1, "act", "set", index, value)]),
+        Plan("nothing"),
+        Plan("add", [Write(0, "product", "add", index, value)]),
+    ]
+    found = token_kl(lm, tokens, lengths, scored, 16, plans)
+    for row, size in enumerate(lengths):
+        ids, tables = torch.from_numpy(tokens[row : row + 1, :size].astype(np.int64)), []
+        for plan in (None, *plans):
+            with torch.inference_mode(), applied(lm, plan or untouched(), strict=False):
+                tables.append(torch.log_softmax(model(ids).logits[0].double(), -1))
+        for number, changed in enumerate(tables[1:]):
+            expected = (tables[0].exp() * (tables[0] - changed)).sum(-1).numpy()
+            own, wanted = found[number, row], scored[row].copy()
+            wanted[0] = False
+            places = np.flatnonzero(wanted)
+            np.testing.assert_allclose(own[places], expected[places - 1], atol=2e-5, rtol=1e-3)
+            assert np.isnan(own[~wanted]).all()
+    assert np.nanmax(found[1]) < 1e-5 and min(np.nanmean(found[0]), np.nanmean(found[2])) > 1e-3
+    for budget in (1, 30, 10_000):
+        again = token_kl(lm, tokens, lengths, scored, budget, plans)
+        np.testing.assert_allclose(again, found, atol=2e-5)
+    alone = [token_kl(lm, tokens, lengths, scored, 100, [plan])[0] for plan in plans]
+    np.testing.assert_allclose(alone, found, atol=2e-5)
+    assert token_kl(lm, tokens, lengths, scored, 100, []).shape == (0, 4, 12)
 
 
 PAIRS = [

@@ -34,6 +34,7 @@ from langneurons.interventions.strength import at_strength
 from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.hypotheses import Evidence, judged, verdict
 from langneurons.reporting.tables.trials import (
+    cell_rows,
     control_rows,
     dose_rows,
     method_row,
@@ -41,6 +42,7 @@ from langneurons.reporting.tables.trials import (
 )
 from langneurons.reporting.trials import Trial, area, rank_p
 from langneurons.reporting.uncertainty import holm
+from langneurons.scoring.divergence import token_kl
 from langneurons.selection.table import NeuronTable
 
 RESULTS = {"bootstrap": 400, "confidence": 0.95, "seed": 0, "alpha": 0.05}
@@ -260,6 +262,28 @@ def test_tests_and_controls_are_read_as_one_by_one(tmp_path):
         assert set(rows["document"]) == set(test["document"])
 
 
+def test_divergences_are_measured_on_test_documents_under_the_chosen_settings(tmp_path):
+    one = texts(tmp_path)
+    plain, chosen = trial(tmp_path)
+    records, _ = trial(tmp_path, kl=True)
+    pd.testing.assert_frame_equal(records.drop(columns="kl"), plain.drop(columns="kl"))
+    assert plain["kl"].isna().all()
+    measured = (records["phase"] == TEST) & (records["target"] != "none")
+    assert (records["kl"].notna() == measured).all() and (records["kl"][measured] > 0).all()
+    for row in chosen.to_dict("records"):
+        plan = at_strength(plan_of(SETTINGS[row["number"]], row["target"]), row["strength"])
+        for lang in LANGS:
+            own = records[(records["target"] == row["target"]) & (records["evaluated"] == lang)]
+            own = own[(own["asked"] == row["asked"]) & (own["phase"] == TEST)]
+            part = one.parts[lang, TEST]
+            kl = token_kl(one.run.model, part.tokens, part.lengths, part.scored, 300, [plan])[0]
+            by_name = own.set_index("document")["kl"]
+            for number, name in enumerate(part.documents):
+                if name in by_name:
+                    expected = np.nansum(kl[part.document == number])
+                    assert by_name[name] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
 def test_a_killed_trial_goes_on_and_reads_nothing_twice(tmp_path):
     expected, chosen = trial(tmp_path / "whole")
     model, calls = tiny_model("llama"), [0]
@@ -298,7 +322,8 @@ def made(own: float, others: float, control: float, documents: int = 40) -> Tria
         nll = tokens * (3.0 + change + (noise if change else 0.0))
         frame = pd.DataFrame(base | more)
         frame = frame.assign(phase=phase, target=target, evaluated=evaluated, asked=asked)
-        frames.append(frame.assign(nll=nll, dose=asked))
+        kl = tokens * np.abs(change) / 10 if phase == "test" and target != "none" else np.nan
+        frames.append(frame.assign(nll=nll, dose=asked, kl=kl))
 
     for lang in LANGS:
         add("test", "none", lang, 0.0, 0.0)
@@ -316,6 +341,7 @@ def made(own: float, others: float, control: float, documents: int = 40) -> Tria
         for a in (0.1, 0.2)
     ]
     metadata = {"languages": ["aa", "bb"], "evaluated": list(LANGS), "chosen": rows, "settings": 2}
+    metadata["protocol"] = {"kl": True}
     return Trial(pd.concat(frames, ignore_index=True), metadata, RESULTS)
 
 
@@ -326,6 +352,9 @@ def test_tables_say_what_was_put_in():
         assert row["specificity"] == pytest.approx(0.75)
         assert row["ratio_of_mean"] == pytest.approx(4.0) and row["p"] < 1e-3
         assert row["own_low"] < 1.0 < row["own_high"] < 1.2
+        assert row["kl"] == pytest.approx(0.1) and row["kl_others"] == pytest.approx(0.025)
+    kl = {row["evaluated"]: row["kl"] for row in cell_rows(trial) if row["target"] == "aa"}
+    assert kl == pytest.approx({"aa": 0.1, "bb": 0.025, "cc": 0.025})
     for row in control_rows(trial):
         assert row["draws"] == 19 and row["control"] == pytest.approx(0.4, abs=1e-6)
         assert row["left"] == pytest.approx(0.6) and row["p"] == pytest.approx(1 / 20)
@@ -333,6 +362,7 @@ def test_tables_say_what_was_put_in():
         assert row["left_low"] < 0.6 < row["left_high"]
     assert [row["own"] for row in dose_rows(trial)] == pytest.approx([0.5, 1.0, 0.5, 1.0])
     row = method_row(trial)
+    assert row["kl"] == pytest.approx(0.1) and row["kl_others"] == pytest.approx(0.025)
     assert row["own"] == pytest.approx(1.0) and row["left"] == pytest.approx(0.6)
     assert row["area"] == pytest.approx((0.25 * 0.1 + 0.75 * 0.1) / 0.2)
     assert row["p_control"] == pytest.approx(1 / 20) and row["detectable"] > 0
@@ -423,6 +453,7 @@ TRIALS = {
     "doses": [0.02, 0.1],
     "dose_tokens": 60,
     "documents": 9,
+    "kl": True,
     "development": 0.4,
     "controls": {"draws": 2, "matches": ["layer", "write_norm"]},
     "language_sets": ["three"],
@@ -457,6 +488,8 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     done = run(tmp_path, tmp_path / "tiny.yaml", wanted)
     assert done.count("try_method") == 2 and "collect_statistics" in done
     board = pd.read_csv(tables / "leaderboard.csv")
+    assert (board["kl_low"] < board["kl"]).all() and (board["kl"] > 0).all()
+    assert "kl: Kullback-Leibler" in (tables / "leaderboard.md").read_text()
     assert set(board["method"]) == {"LAPE", "diff"} and (board["targets"] == 3).all()
     assert (board["settings"] == 2).all()
     claims = pd.read_csv(tables / "hypotheses.csv")

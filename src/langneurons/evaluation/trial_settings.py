@@ -67,6 +67,11 @@ class TrialsConfig(Frozen):
         description="What a setting is chosen by, in nats per token: the change of the target's NLL"
         " minus the mean of the other languages', or the target's alone.",
     )
+    kl: bool = Field(
+        False,
+        description="Whether to measure KL(untouched || under the plan) of next-token distributions"
+        " under the chosen settings, in every language, on test documents.",
+    )
     controls: ControlsEntry = Field(default_factory=ControlsEntry, description="Random controls.")
     seed: Seed = Field(0, description="Seed of the split into development and test documents.")
 

@@ -2,7 +2,8 @@
 
 For each target language every setting (selection, intervention, dose) is brought to its dose on the
 target's identification text. On the development documents one setting is chosen at each dose, and
-of these the best; on the test documents the chosen ones are read in every language. The random
+of these the best; on the test documents the chosen ones are read in every language, and how far
+they move next-token distributions (KL divergence) is measured where it is asked for. The random
 controls of the best one are brought to the same dose and read in the target's test documents.
 
 Documents are split by the hash of their identifiers, so translations fall on the same side.
@@ -26,6 +27,7 @@ from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, untouched
 from langneurons.interventions.strength import at_strength
 from langneurons.runtime.progress import Progress
+from langneurons.scoring.divergence import token_kl
 from langneurons.scoring.nll import token_nll
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class Protocol:
     development: float
     choose: str
     seed: int
+    kl: bool = False
 
 
 class Texts:
@@ -101,17 +104,31 @@ class Texts:
 
     def nll(self, lang: str, side: str, plans: Sequence[Plan]) -> list[pd.DataFrame]:
         """Return per plan the NLL, tokens and bytes of each document; equal plans are read once."""
+        return self._read("nll", token_nll, lang, side, plans)
+
+    def kl(self, lang: str, side: str, plans: Sequence[Plan]) -> list[pd.DataFrame]:
+        """Return per plan the summed KL(untouched || under the plan) of each document, likewise."""
+        return self._read("kl", token_kl, lang, side, plans)
+
+    def _read(
+        self,
+        measure: str,
+        primitive: Callable[..., np.ndarray],
+        lang: str,
+        side: str,
+        plans: Sequence[Plan],
+    ) -> list[pd.DataFrame]:
         corpus, part, run = self.corpora[lang], self.parts[lang, side], self.run
         shared = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"], "side": side}
         shared |= {"documents": self.protocol.documents, "seed": self.protocol.seed}
-        shared |= {"development": self.protocol.development}
+        shared |= {"development": self.protocol.development, "measure": measure}
         keys = {plan.digest: run.key | shared | {"plan": plan.digest} for plan in plans}
         found = {digest: run.store.get(key) for digest, key in keys.items()}
         waiting = {plan.digest: plan for plan in plans if found[plan.digest] is None}
         longest = int(part.lengths.max(initial=1))
         for portion in portions_of(run, longest, waiting):
             together = [waiting[digest] for digest in portion]
-            nll = token_nll(
+            values = primitive(
                 run.model,
                 part.tokens,
                 part.lengths,
@@ -119,10 +136,11 @@ class Texts:
                 run.batch_tokens,
                 together,
             )
-            for digest, own in zip(portion, nll, strict=True):
-                frame = by_document(corpus, part, own)
-                if not np.isfinite(frame["nll"]).all():
-                    raise RuntimeError(f"NLL of {lang} is not finite under {waiting[digest].name}")
+            for digest, own in zip(portion, values, strict=True):
+                frame = by_document(corpus, part, own).rename(columns={"nll": measure})
+                if not np.isfinite(frame[measure]).all():
+                    name = waiting[digest].name
+                    raise RuntimeError(f"{measure.upper()} of {lang} is not finite under {name}")
                 run.store.put(keys[digest], frame)
                 found[digest] = frame
         return [present(found[plan.digest], "trial: a text was not read") for plan in plans]
@@ -181,7 +199,11 @@ def run_trial(
         numbers = chosen["number"].tolist()
         for lang in langs:
             plans = [dosed[number].plan for number in numbers]
-            for number, frame in zip(numbers, texts.nll(lang, TEST, plans), strict=True):
+            frames = texts.nll(lang, TEST, plans)
+            if texts.protocol.kl:
+                moved = texts.kl(lang, TEST, plans)
+                frames = [a.assign(kl=b["kl"]) for a, b in zip(frames, moved, strict=True)]
+            for number, frame in zip(numbers, frames, strict=True):
                 records.append(_of(frame, TEST, target, lang, settings[number], dosed[number]))
         best = int(chosen.loc[chosen["best"], "number"].iloc[0])
         _controls(texts, target, settings[best], controls, records)
@@ -288,7 +310,7 @@ def _controls(
 def _record(frame: pd.DataFrame, phase: str, target: str, lang: str) -> pd.DataFrame:
     empty = {"selection": "", "intervention": UNTOUCHED, "asked": AS_IT_IS, "strength": 0.0}
     empty |= {"dose": 0.0, "reached": True, "match": "", "draw": -1}
-    return frame.assign(phase=phase, target=target, evaluated=lang, **empty)
+    return frame.assign(phase=phase, target=target, evaluated=lang, kl=np.nan, **empty)
 
 
 def _of(
@@ -300,6 +322,7 @@ def _of(
     dosed: Dosed,
     draw: Draw | None = None,
 ) -> pd.DataFrame:
+    frame = frame if "kl" in frame else frame.assign(kl=np.nan)
     return frame.assign(
         phase=phase,
         target=target,

@@ -19,7 +19,7 @@ from langneurons.selection.table import NeuronTable
 Names = dict[str, str]
 TRIAL_COLUMNS = (
     *("phase", "target", "evaluated", "selection", "intervention", "asked", "strength", "dose"),
-    *("reached", "match", "draw", "document", "nll", "tokens"),
+    *("reached", "match", "draw", "document", "nll", "kl", "tokens"),
 )
 Read = tuple[Path, pd.DataFrame, dict[str, Any]]
 

@@ -57,6 +57,7 @@ class Trial:
         self.frame, self.metadata, self.results = frame, metadata, results
         self.targets: list[str] = list(metadata["languages"])
         self.chosen = pd.DataFrame(metadata["chosen"])
+        self.has_kl = bool(metadata["protocol"].get("kl"))
         test = frame[frame["phase"] == "test"]
         self._test = {key: part for key, part in test.groupby(["target", "asked", "evaluated"])}
         control = frame[frame["phase"] == "control"]
@@ -93,10 +94,19 @@ class Trial:
         """Return the change of a language's NLL under a target's chosen setting at a dose."""
         return self._of(self._test[target, asked, evaluated], evaluated)
 
-    def _of(self, part: pd.DataFrame, evaluated: str) -> Estimate:
+    def kl(self, target: str, evaluated: str, asked: float) -> Estimate:
+        """Return KL(untouched || under a target's chosen setting at a dose), nats per token."""
+        return self._of(self._test[target, asked, evaluated], evaluated, "kl")
+
+    def other_kl(self, target: str, asked: float) -> Estimate:
+        """Return the mean KL divergence of the set's other languages."""
+        return mean_of([self.kl(target, k, asked) for k in self.targets if k != target])
+
+    def _of(self, part: pd.DataFrame, evaluated: str, measure: str = "nll") -> Estimate:
         base = self._base[evaluated]
         after = part.set_index("document").loc[base.index]
-        difference = (after["nll"] - base["nll"]).to_numpy()
+        before = base["nll"] if measure == "nll" else 0.0
+        difference = (after[measure] - before).to_numpy()
         tokens = base["tokens"].to_numpy(np.float64)
         weights = self.weights[evaluated]
         draws = (weights @ difference) / np.maximum(weights @ tokens, 1.0)

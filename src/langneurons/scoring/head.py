@@ -83,3 +83,34 @@ def _target_logprobs(
         total = total * torch.exp(highest - new) + (logits - new[:, None]).exp_().sum(1)
         highest = new
     return own - highest - total.log(), own >= highest
+
+
+def divergences(head: nn.Module, hidden: torch.Tensor, config: Any) -> torch.Tensor:
+    """Return KL(first || other) of next-token distributions in nats, (states - 1, tokens).
+
+    hidden: (states, tokens, d_model).
+    """
+    hidden = hidden.to(next(head.parameters()).device)
+    size = max(1, TOKEN_BLOCK // len(hidden))
+    pieces = [_divergences(head, part, config) for part in hidden.split(size, dim=1)]
+    return torch.cat(pieces, dim=1)
+
+
+def _divergences(head: nn.Module, hidden: torch.Tensor, config: Any) -> torch.Tensor:
+    """Return the mean of log p - log q under p = exp(log p): logits, then both log-sum-exps."""
+    states, tokens = hidden.shape[:2]
+    highest = torch.full((states, tokens), -torch.inf, device=hidden.device)
+    total = torch.zeros_like(highest)
+    weighted = torch.zeros_like(highest[1:])  # sum of exp(p - highest) (p - q)
+    for _, block in logit_blocks(head, hidden.flatten(0, 1), config):
+        logits = block.unflatten(0, (states, tokens))
+        new = torch.maximum(highest, logits.amax(2))
+        kept = torch.exp(highest - new)
+        shares = torch.exp(logits[0] - new[0][:, None])
+        weighted = weighted * kept[0] + (shares * (logits[0] - logits[1:])).sum(2)
+        others = (logits[1:] - new[1:, :, None]).exp_().sum(2)
+        total = total * kept + torch.cat([shares.sum(1)[None], others])
+        highest = new
+    normal = highest + total.log()
+    # Rounding can leave less than 0 where two distributions are the same.
+    return (weighted / total[0] - normal[0] + normal[1:]).clamp_min(0.0)

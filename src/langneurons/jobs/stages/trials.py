@@ -44,7 +44,8 @@ def _tried(config: Config, model: str, langset: str, method: str) -> dict[str, A
             "development": entry.development,
             "choose": entry.choose,
             "seed": entry.seed,
-        },
+        }
+        | ({"kl": True} if entry.kl else {}),
         "evaluated": list(entry.evaluated),
         "model": model_settings(config, model),
     }
@@ -64,7 +65,8 @@ def _work(sizes: Sizes, cell: Cell) -> Work:
     chosen = max(len(entry.doses), 1)
     test = heldout * (1 - entry.development)
     read = langs * heldout + targets * targets * heldout * entry.development * settings
-    read += targets * test * (langs * chosen + draws)
+    # A divergence takes a pass of its own, and the untouched model beside each plan.
+    read += targets * test * (langs * chosen * (1 + 2 * entry.kl) + draws)
     if entry.doses:
         read += targets * entry.dose_tokens * SOLVING * (settings + draws)
     seconds = sizes.load + sizes.seconds(read, 2, "perplexity")

@@ -46,6 +46,9 @@ def target_rows(trial: Trial) -> list[dict[str, Any]]:
         row |= mean.columns("others", confidence)
         row |= {"largest_other": largest, "largest": others[largest].value}
         row |= minus(own, mean).columns("specificity", confidence, p=True)
+        if trial.has_kl:
+            row |= trial.kl(target, target, best["asked"]).columns("kl", confidence)
+            row |= trial.other_kl(target, best["asked"]).columns("kl_others", confidence)
         for name, below in (("of_mean", mean), ("of_largest", others[largest])):
             value, low, high = ratio(own, below, confidence)
             row |= {f"ratio_{name}": value, f"ratio_{name}_low": low, f"ratio_{name}_high": high}
@@ -96,7 +99,10 @@ def cell_rows(trial: Trial) -> list[dict[str, Any]]:
         for lang in trial.evaluated():
             change = trial.change(target, lang, asked)
             row = {"target": target, "evaluated": lang, "documents": change.units}
-            rows.append(row | change.columns("change", confidence, p=True))
+            row |= change.columns("change", confidence, p=True)
+            if trial.has_kl:
+                row |= trial.kl(target, lang, asked).columns("kl", confidence)
+            rows.append(row)
     return rows
 
 
@@ -115,6 +121,11 @@ def method_row(trial: Trial) -> dict[str, Any]:
     row |= {"dose": float(np.mean([one["dose"] for one in best.values()]))}
     row |= together.columns("own", confidence) | rest.columns("others", confidence)
     row |= specific.columns("specificity", confidence, p=True)
+    if trial.has_kl:
+        kl = [trial.kl(t, t, best[t]["asked"]) for t in trial.targets]
+        row |= over_targets(kl, seed).columns("kl", confidence)
+        kl = [trial.other_kl(t, best[t]["asked"]) for t in trial.targets]
+        row |= over_targets(kl, seed).columns("kl_others", confidence)
     row |= {"ratio": value, "ratio_low": low, "ratio_high": high}
     row |= {"detectable": specific.detectable(results["alpha"])}
     row |= _against_controls(trial, together, seed)
@@ -168,6 +179,10 @@ NOTES = {
     " smallest specificity that a test finds in four of five samples. area: mean own change over"
     " doses from 0 to the largest. p_holm over both tests of all rows.",
 }
+KL = (
+    "kl: Kullback-Leibler divergence of the next-token distributions, untouched model first, nats"
+    " per token; kl_others: mean of the other languages of the set."
+)
 TITLES = {
     "trials": "Methods on trial, by target language",
     "trial_controls": "Methods beside their random controls",
@@ -197,5 +212,7 @@ def tabulate_trials(files: list[str], labels: Labels, folder: Path) -> None:
             frame = frame.sort_values("specificity", ascending=False, kind="stable")
         elif "p" in frame:
             frame = frame.assign(p_holm=holm(frame["p"].to_numpy()))
-        lines = (f"{SHORT}{' and target languages' if name == 'leaderboard' else ''}.", NOTES[name])
+        lines = [f"{SHORT}{' and target languages' if name == 'leaderboard' else ''}.", NOTES[name]]
+        if "kl" in frame:
+            lines.append(KL)
         write_table(labels.shown(frame), folder / name, TITLES[name], lines)
