@@ -20,8 +20,9 @@ from langneurons.activations.collect import (
     collect,
     shard_batches,
 )
+from langneurons.activations.merging import merge
 from langneurons.activations.settings import StatisticsConfig
-from langneurons.activations.statistics import Mismatch, Statistics, merge
+from langneurons.activations.statistics import Mismatch, Statistics
 from langneurons.data.corpus import Corpus, Part
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import NONLINEARITIES, nonlinearity_name

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from langneurons.activations.statistics import Mismatch, Statistics, merge
+from langneurons.activations.merging import merge
+from langneurons.activations.statistics import Mismatch, Statistics
 from langneurons.base.io import (
     DamagedFile,
     read_json,

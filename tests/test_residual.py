@@ -22,8 +22,9 @@ from transformers import masking_utils
 
 import langneurons as ln
 from langneurons.activations.collect import Collector, _pass, batches_of
+from langneurons.activations.merging import merge
 from langneurons.activations.settings import StatisticsConfig
-from langneurons.activations.statistics import Mismatch, Statistics, merge
+from langneurons.activations.statistics import Mismatch, Statistics
 from langneurons.base.errors import InputError
 from langneurons.base.io import DamagedFile, read_tensors, write_tensors
 from langneurons.config import build

@@ -4,10 +4,13 @@ import json
 
 import pandas as pd
 import pytest
+from test_collect import assert_same
 from test_workflow import CONFIG, SHOWING, Checkout, save_tiny_model
 
+from langneurons.activations.merging import merge
 from langneurons.activations.statistics import Statistics
 from langneurons.base.io import read_header, read_jsonl
+from langneurons.selection.table import NeuronTable
 
 OWN = {
     **{key: CONFIG[key] for key in ("name", "models")},
@@ -21,7 +24,8 @@ OWN = {
             "other": {"kind": "source", "source": {"kind": "mini", "texts": "parallel"}},
         },
     },
-    "statistics": {"batch_blocks": 4},
+    "statistics": {"batch_blocks": 4, "slices": 3},
+    "stability": {"selections": ["prob"], "draws": 2, "budgets": [1.0]},
     "selections": {"prob": {"method": "exceedance", "rate": 0.05}},
     "interventions": {"zero": {"operation": "set", "value": 0}},
     "perplexity": {"interventions": ["zero"], "tokens": 120},
@@ -31,7 +35,8 @@ OWN = {
 CODES = OWN["language_sets"]["all"]
 SET = "en-hi-hi@other-hi@random-hi@romanised-hi@shuffled"
 PAGE = f"results/browser/tiny/tiny/{SET}/index.html"
-MADE = ["--", "results/tables/tiny/perplexity.csv", "results/tables/tiny/corpora.csv", PAGE]
+TABLES = [f"results/tables/tiny/{name}.csv" for name in ("perplexity", "corpora", "stability")]
+MADE = ["--", *TABLES, PAGE]
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +101,32 @@ def test_a_variant_goes_from_the_set_to_the_perplexity_table(varied):
 
 def test_an_edit_of_a_variant_reruns_its_own_jobs(changed):
     after = {"select_neurons": 1, "measure_perplexity": 1, "describe_neurons": 1}
+    after |= {"measure_stability": 1}
     own = {"pack_corpus": 1, "collect_statistics": 1} | after
     seed = {"kind": "shuffled_words", "seed": 1}
     assert computing(changed, shuffled=seed) == {"vary_text": 1} | own
     assert computing(changed, random={"kind": "random_tokens", "seed": 1}) == own
     parallel = {**OWN["corpus"]["variants"]["other"], "label": "parallel sentences"}
     assert computing(changed, other=parallel) == {}
+
+
+def test_slices_of_every_language_make_its_statistics_and_the_stability(varied):
+    results = varied.path / "results"
+    for lang in CODES:
+        paths = [results / f"tiny/slices/{lang}/{number}.safetensors" for number in range(3)]
+        slices = [Statistics.read(path, lang=lang) for path in paths]
+        whole = Statistics.read(results / f"tiny/activations/{lang}.safetensors", lang=lang)
+        assert_same(merge(slices), merge([whole]))
+        sizes = [one.blocks for one in slices]
+        assert max(sizes) - min(sizes) <= 4 and sum(sizes) == whole.blocks
+    frame = pd.read_parquet(results / f"tiny/stability/{SET}/prob.parquet")
+    table = NeuronTable.from_parquet(results / f"tiny/neurons/{SET}/prob.parquet")
+    last = frame[frame["kind"] == "budget"].set_index("lang")
+    assert last["neurons"].to_dict() == table.counts().to_dict()
+    assert (last["jaccard"] == 1).all()
+    written = pd.read_csv(results / "tables/tiny/stability.csv")
+    assert set(written["kind"]) == {"halves", "budget", "bootstrap"}
+    assert not list((varied.path / "results/.work/statistics").glob("*"))
 
 
 def test_a_language_with_fewer_tokens_than_asked_for_is_refused(changed):

@@ -9,6 +9,11 @@ COLLECTED = (
     else "results/{model}/activations/{lang}.safetensors"
 )
 
+# Files of the slices that a shard holds.
+SLICES = [
+    f"results/{{model}}/slices/{{lang}}/{name}.safetensors" for name in slice_names(cfg, "{shard}")
+]
+
 
 rule collect_statistics:
     """Measure every neuron on one shard of a language's corpus."""
@@ -17,6 +22,7 @@ rule collect_statistics:
         corpus="results/{model}/corpora/{lang}.safetensors",
     output:
         ensure(COLLECTED, non_empty=True),
+        ensure(SLICES, non_empty=True),
     log:
         f"logs/collect_statistics/{PART}.log",
     benchmark:

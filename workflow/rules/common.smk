@@ -19,6 +19,7 @@ from langneurons.runtime.failures import describe, watch
 from langneurons.jobs.code import SOURCES, code_digests
 from langneurons.jobs.parameters import stage as stage_parameters
 from langneurons.jobs.stages import STAGES
+from langneurons.jobs.stages.activations import slice_files, slice_names
 from langneurons.reporting.families import FAMILIES, table_families, table_jobs
 from langneurons.reporting.kinds import KINDS, drawing_jobs, drawn_together
 from langneurons.reporting.kinds import named_figure, report_labels

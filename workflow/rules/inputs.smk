@@ -62,6 +62,24 @@ def selection_code(wc):
     return code("select_neurons.py", own)
 
 
+def set_slices(wc):
+    """Return the slices of the statistics of every language of a set."""
+    return slice_files(cfg, wc.model, SETS[wc.langset])
+
+
+def stability_weights(wc):
+    """Return the manifest of the weights, for selections that read them."""
+    names = cfg.with_dependencies(wc.selection)
+    needed = any("weights" in cfg.selections[name].needs_more for name in names)
+    return [f"resources/models/{wc.model}/manifest.json"] if needed else []
+
+
+def stability_code(wc):
+    """Return the digests of the script and of the modules of the selections that it makes."""
+    names = cfg.with_dependencies(wc.selection)
+    return code("measure_stability.py", *(type(cfg.selections[one]).__module__ for one in names))
+
+
 def browsed_tables(wc):
     """Return the neuron tables whose neurons get pages, in the configuration's order."""
     names = cfg.browsed(wc.model)[wc.langset]
@@ -237,6 +255,7 @@ def read_files(kind):
         "trials": "try_method",
         "evaluation": "evaluate_task",
         "lens": "read_layers",
+        "stability": "measure_stability",
         "manifests": "prepare_model",
         "corpora": "pack_corpus",
     }

@@ -1,5 +1,6 @@
 """Measure every neuron on one shard of a corpus."""
 
+import shutil
 from typing import TYPE_CHECKING
 
 from langneurons.jobs.common import ModelJob
@@ -14,10 +15,13 @@ def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
     seconds = snakemake.resources.checkpoint_seconds
-    statistics, state = statistics_cell(ModelJob.of(snakemake), seconds)
-    statistics.write(snakemake.output[0])
-    state.unlink(missing_ok=True)
-    job.done(tokens=statistics.tokens)
+    found = statistics_cell(ModelJob.of(snakemake), seconds)
+    found.whole.write(snakemake.output[0])
+    for kept, path in zip(found.slices, snakemake.output[1:], strict=True):
+        shutil.move(kept, path)
+    for state in found.states:
+        state.unlink(missing_ok=True)
+    job.done(tokens=found.whole.tokens)
 
 
 if __name__ == "__main__":

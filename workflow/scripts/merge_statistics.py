@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from langneurons.activations.statistics import Statistics, merge
+from langneurons.activations.merging import merge
+from langneurons.activations.statistics import Statistics
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:

@@ -32,6 +32,14 @@ class StatisticsConfig(Frozen):
     shards: int = Field(
         1, ge=1, le=9999, description="Number of jobs per language. Does not change results."
     )
+    slices: int = Field(
+        1,
+        ge=1,
+        le=9999,
+        description="Parts of equal size of which statistics are kept beside the whole, for"
+        " `stability`; a multiple of `shards`. A part is whole batches, so there are at most as"
+        " many as batches.",
+    )
     batch_quantiles: tuple[float, ...] = Field(
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
     )
@@ -67,6 +75,11 @@ class StatisticsConfig(Frozen):
             raise ValueError(
                 f"residual_outer: {min(self.residual_outer)} is not a row; legal: 0 (before the"
                 " first block) to the number of layers (after the last block)"
+            )
+        if self.slices > 1 and self.slices % self.shards:
+            raise ValueError(
+                f"slices: {self.slices}; each of the {self.shards} shards holds whole slices, so"
+                f" legal are 1 and the multiples of {self.shards}"
             )
         for level in self.batch_quantiles:
             if not 0 < level < 1:

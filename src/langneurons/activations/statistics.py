@@ -88,7 +88,9 @@ class Statistics:
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], header: dict, path: str = "statistics"):
-        self.arrays = arrays if isinstance(arrays, StoredArrays) else dict(arrays)
+        self.arrays: Mapping[str, np.ndarray] = (
+            arrays if isinstance(arrays, StoredArrays) else dict(arrays)
+        )
         self.header = header
         self.path = str(path)
 
@@ -255,6 +257,9 @@ class Statistics:
             return self.layer_histogram(layer, "gate") @ _image(self)
         if site not in self.header["histograms"]:
             return self.histogram(site)[layer]  # says what is missing
+        return self._layer_counts(layer, site)
+
+    def _layer_counts(self, layer: int, site: str) -> np.ndarray:
         ends = self._array(site, "histogram_ends")
         start, end = int(ends[layer - 1, -1]) if layer else 0, int(ends[layer, -1])
         with self._sliced(f"{site}.histogram") as read:
@@ -293,9 +298,7 @@ class Statistics:
         """Return `exceedance` for one threshold per layer, (n_layers, 1), from a frame each."""
         number = np.searchsorted(bins.EDGES, threshold[:, 0], side="right") - 1
         number = number.clip(0, bins.N_BINS - 1)
-        ends = self._array(site, "histogram_ends")
-        with self._sliced(f"{site}.histogram") as read:
-            below, within = around(read, ends, number, self.shape[1], self.path)
+        below, within = self._around(site, number)
         low, high = self.min(site), self.max(site)
         lower = bins.EDGES[number][:, None].clip(low, high)
         upper = bins.EDGES[number + 1][:, None].clip(low, high)
@@ -305,6 +308,17 @@ class Statistics:
         above = (self.tokens - below - within) + share * within
         above = np.where(low > threshold, self.tokens, np.where(high > threshold, above, 0.0))
         return above / self.tokens if self.tokens else np.full(self.shape, np.nan)
+
+    def _around(self, site: str, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the counts below a bin of each layer, and in it (`frames.around`)."""
+        ends = self._array(site, "histogram_ends")
+        with self._sliced(f"{site}.histogram") as read:
+            return around(read, ends, number, self.shape[1], self.path)
+
+    def _counts(self, site: str) -> np.ndarray:
+        """Return the counts per bin of a site that has its own histogram."""
+        packed, ends = (self._array(site, name) for name in HISTOGRAM[:2])
+        return unpack(packed, ends, (*self.shape, bins.N_BINS), self.path)
 
     def _sliced(self, key: str) -> AbstractContextManager[Callable[[int, int], np.ndarray]]:
         if isinstance(self.arrays, StoredArrays):
@@ -479,11 +493,6 @@ def histogram_arrays(site: str, histogram: np.ndarray) -> dict[str, np.ndarray]:
     return {f"{site}.{name}": value for name, value in zip(HISTOGRAM, values, strict=True)}
 
 
-def _unpacked(one: Statistics, site: str) -> np.ndarray:
-    packed, ends = (one.arrays[f"{site}.{name}"] for name in HISTOGRAM[:2])
-    return unpack(packed, ends, (*one.shape, bins.N_BINS), one.path)
-
-
 def _pooled(one: Statistics, site: str) -> np.ndarray:
     """Return the counts per bin of all of a layer's neurons, (n_layers, N_BINS)."""
     if site == "act" and site not in one.header["histograms"]:
@@ -501,7 +510,7 @@ def _image(one: Statistics) -> np.ndarray:
 def _histogram(one: Statistics, site: str) -> np.ndarray:
     # At 8B an unpacked histogram has half a gigabyte, and a set may have dozens of languages.
     if site in one.header["histograms"]:
-        return _unpacked(one, site)
+        return one._counts(site)
     if site == "act" and "gate" in one.header["histograms"]:
         return one.histogram("gate") @ _image(one)
     if site == RESIDUAL:
@@ -530,51 +539,3 @@ def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY
                     f" {second!r}. They must come from the same model, tokenizer and settings."
                     f"{rebuild}"
                 )
-
-
-def merge(parts: Iterable[Statistics]) -> Statistics:
-    """Merge the shards of one corpus; exact and independent of their order.
-
-    The shards must cover the blocks 0..n without gap or overlap.
-    """
-    parts = sorted(parts, key=lambda part: part.header["blocks"])
-    check_compatible(parts, (*IDENTITY, "lang", "corpus_hash", "corpus_blocks"))
-    expected = 0
-    for part in parts:
-        start, stop = part.header["blocks"]
-        if start != expected:
-            raise Mismatch(
-                f"{part.path} covers blocks {start}..{stop}, expected {expected}..; remove this"
-                " language's shards and run snakemake again."
-            )
-        expected = stop
-    if expected != parts[0].header["corpus_blocks"]:
-        raise Mismatch(
-            f"the shards cover {expected} of {parts[0].header['corpus_blocks']} blocks of"
-            f" {parts[0].lang}; remove them and run snakemake again."
-        )
-    header: dict[str, Any] = dict(parts[0].header)
-    header["blocks"] = [0, expected]
-    for key in ("tokens", "batches"):
-        header[key] = sum(part.header[key] for part in parts)
-    arrays = {}
-    for key in parts[0].arrays:
-        if key.endswith(tuple(f".{name}" for name in HISTOGRAM)):
-            continue
-        values = [part.arrays[key] for part in parts]
-        if key.endswith(".extremes"):
-            low = np.minimum.reduce([value[:, 0] for value in values])
-            high = np.maximum.reduce([value[:, 1] for value in values])
-            arrays[key] = np.stack([low, high], axis=1)
-        else:
-            arrays[key] = np.add.reduce(values) if len(values) > 1 else values[0]
-    for site in header["histograms"]:
-        if len(parts) == 1:
-            names = [f"{site}.{name}" for name in HISTOGRAM]
-            arrays |= {name: parts[0].arrays[name] for name in names}
-            continue
-        total = np.zeros((*parts[0].shape, bins.N_BINS), np.int32)
-        for part in parts:
-            total += _unpacked(part, site)
-        arrays |= histogram_arrays(site, total)
-    return Statistics(arrays, header, f"merged {parts[0].lang}")

@@ -10,6 +10,7 @@ import numpy as np
 from langneurons.activations.frames import decompress
 from langneurons.base.io import DamagedFile, damaged
 
+FRAMES = (".histogram", ".histogram_ends")
 BY_LAYER = ".document_sum"  # (documents, n_layers, d_mlp); a file holds one array for each layer
 
 
@@ -72,3 +73,19 @@ class StoredArrays(Mapping):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+class KeptArrays(StoredArrays):
+    """The arrays of a file, of which those that are not frames stay in memory once read."""
+
+    def __init__(self, stored: StoredArrays):
+        self.__dict__ |= stored.__dict__
+        self._kept: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        if key in self._kept:
+            return self._kept[key]
+        array = super().__getitem__(key)
+        if not key.endswith((*FRAMES, BY_LAYER)):
+            self._kept[key] = array
+        return array

@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 import pandas as pd
 
 from langneurons.activations import collect as collecting
+from langneurons.activations.merging import merge
 from langneurons.activations.settings import MlpSite, Site, StatisticsConfig
-from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible, merge
+from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible
 from langneurons.activations.statistics import Statistics as LanguageStatistics
 from langneurons.api.shared import Shared
 from langneurons.base.digests import digest

@@ -30,6 +30,7 @@ from langneurons.models.settings import ModelEntry
 from langneurons.reporting.hypothesis_settings import HypothesisEntry
 from langneurons.reporting.settings import ResultsConfig
 from langneurons.selection.methods import Selection
+from langneurons.selection.stability_settings import StabilityConfig
 from langneurons.training.settings import Adapter, FinetuneEntry
 
 # Keys whose own keys are names that the user chooses.
@@ -83,6 +84,9 @@ class Config(Frozen):
         min_length=1,
         description="How the papers' own ways are treated: by name `paper`, `corrected`, or point"
         " by point. Also a word or a list of these two. Results are made under each.",
+    )
+    stability: StabilityConfig | None = Field(
+        None, description="Left out: selections are not made again on other parts of the text."
     )
     perplexity: PerplexityConfig | None = Field(None, description="Left out: no such matrix.")
     lss: LssConfig | None = Field(None, description="Left out: no Language Steering Shift.")
@@ -254,6 +258,26 @@ class Config(Frozen):
         for name, members in self.language_sets.items():
             result.setdefault(set_directory(members), name)
         return result
+
+    def with_dependencies(self, selection: str) -> list[str]:
+        """Return a selection after those that it depends on, and they after theirs."""
+        found: dict[str, None] = {}
+        for other in self.selections[selection].depends_on:
+            found |= dict.fromkeys(self.with_dependencies(other))
+        return [*found, selection]
+
+    def stability_cells(self, model: str) -> list[tuple[str, str]]:
+        """Return (set folder, selection) of each measured stability of a model."""
+        entry = self.stability
+        if entry is None:
+            return []
+        cells = (
+            (self.directory(langset), selection)
+            for langset, selection in self.cells(model)
+            if selection in entry.selections
+            if entry.language_sets is None or langset in entry.language_sets
+        )
+        return list(dict.fromkeys(cells))
 
     def usable(self, entry: Conditioned, model: str) -> tuple[str, ...]:
         """Return the interventions that a stage lists and that are meant for a model."""

@@ -44,6 +44,21 @@ def neuron_files(config: "Config", cell: Cell) -> list[str]:
     ]
 
 
+def stability_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the stability of every selection on a set."""
+    folder = config.directory(cell["languages"])
+    return [
+        place("stability", model=cell["model"], langset=langset, selection=selection)
+        for langset, selection in config.stability_cells(cell["model"])
+        if langset == folder
+    ]
+
+
+def stability_sets(config: "Config", model: str) -> Iterable[tuple[str, ...]]:
+    """Yield the language sets on which stability is measured."""
+    return with_set_names(config, ((folder,) for folder, _ in config.stability_cells(model)))
+
+
 def matrix_files(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
     """Return the files of one set that hold one intervention."""
 

@@ -135,6 +135,14 @@ FAMILIES: Mapping[str, Family] = {
         "statistics",
         mem_mb=16000,
     ),
+    "stability": Family(
+        _if("stability", "stability"),
+        _files("stability"),
+        "tables.stability:tabulate_stability",
+        "statistics",
+        mem_mb=2000,
+        runtime=15,
+    ),
     "perplexity": Family(
         _if("perplexity", "perplexity", "perplexity_summary"),
         _files("perplexity"),

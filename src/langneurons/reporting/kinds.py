@@ -30,6 +30,8 @@ from langneurons.reporting.cells import (
     scored_tasks,
     shift_cells,
     shift_files,
+    stability_files,
+    stability_sets,
     statistics_files,
     target_cells,
     trial_cells,
@@ -304,6 +306,22 @@ KINDS: Mapping[str, Kind] = {
         " several languages counts once there, and once per language in the cells."
         "{% if paper == 'Mondal et al. 2025' %} Corresponds to figures 14-19 of the paper; the"
         " profile of the distinct neurons is added.{% endif %}",
+    ),
+    "stability": Kind(
+        title="Stability of selections",
+        category="Neurons",
+        keys=("languages",),
+        cells=stability_sets,
+        reads=stability_files,
+        drawn_by="stability:stability_of_selections",
+        by_protocol=False,
+        caption="Stability of selections, {{ model }}, language set {{ languages }}. The text of"
+        " each language lies in slices of equal size, and a selection is made again on some of"
+        " them. Lines: on the beginning of the text, compared with all of it, so a line ends at 1."
+        " Strip on the right: two random halves, compared with each other; a bar holds"
+        " {{ results.confidence }} of the draws. The same slices are drawn of every language."
+        " Compared are a language's neurons by the Jaccard index, shared over union; of directions"
+        " the cosine, averaged over layers.",
     ),
     "venn": Kind(
         title="Three languages at a time",

@@ -13,7 +13,9 @@ from pathlib import Path
 LAYOUTS = {
     "corpora": "results/{model}/corpora/{lang}.safetensors",
     "activations": "results/{model}/activations/{lang}.safetensors",
+    "slices": "results/{model}/slices/{lang}/{slice}.safetensors",
     "neurons": "results/{model}/neurons/{langset}/{selection}.parquet",
+    "stability": "results/{model}/stability/{langset}/{selection}.parquet",
     "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",
     "trials": "results/{model}/trials/{langset}/{method}.parquet",
     "steering": "results/{model}/lss/{variant}/{langset}/{selection}.parquet",

@@ -37,19 +37,41 @@ def run_selection(
     by the methods that need it.
     Statistics of different models, tokenizers or settings are refused.
     """
-    from langneurons.selection.table import NeuronTable
-
     fetched = parameters.get("repo") is not None
     if mask != "none" and not fetched:
         parameters = parameters | {"path": mask}
     selection = TypeAdapter(Selection).validate_python(parameters)
     if mask != "none" and fetched:
         selection = selection.model_copy(update={"path": mask})
+    others = dict(zip(selection.depends_on, tables, strict=True))
+    table = selected(selection, statistics, others, more)
+    counts = table.counts()
+    found = selection.method, table.unique, table.units, int(counts.sum())
+    log.info("%s: %d %s, %d pairs", *found)
+    for lang in counts[counts == 0].index:
+        if lang == getattr(selection, "against", None):
+            continue
+        warnings.warn(f"{lang} has no {table.units} under {selection.method}", stacklevel=2)
+        log.warning("NO %s of %s under %s", table.units.upper(), lang, selection.method)
+    return table
+
+
+def selected(
+    selection: Selection,
+    statistics: "Mapping[str, Statistics]",
+    others: "Mapping[str, NeuronTable]",
+    more: More = NOTHING_MORE,
+) -> "NeuronTable":
+    """Return the neuron table of a selection, whatever it holds.
+
+    others: the tables of the selections that it depends on, by name.
+    """
+    from langneurons.selection.table import NeuronTable
+
     check_compatible(statistics.values(), IDENTITY)
     languages = sorted(statistics)
     ordered = {lang: statistics[lang] for lang in languages}
     first = ordered[languages[0]]
-    others = dict(zip(selection.depends_on, tables, strict=True))
     for name, table in others.items():
         if (table.n_layers, table.d_mlp) != first.shape or set(languages) - set(table.languages):
             raise Mismatch(
@@ -63,9 +85,9 @@ def run_selection(
     if more.attributions is not None:
         _check_attributions(more.attributions, ordered)
     frame = (
-        selection.select_by(ordered, others, more)
+        selection.select_by(ordered, dict(others), more)
         if selection.needs_more
-        else selection.select(ordered, others)
+        else selection.select(ordered, dict(others))
     )
     metadata = {
         "languages": languages,
@@ -84,16 +106,7 @@ def run_selection(
     }
     if selection.units == "dimensions":
         metadata |= {"units": "dimensions", "width": first.header["d_model"]}
-    table = NeuronTable(frame, metadata)
-    counts = table.counts()
-    found = selection.method, table.unique, table.units, int(counts.sum())
-    log.info("%s: %d %s, %d pairs", *found)
-    for lang in counts[counts == 0].index:
-        if lang == getattr(selection, "against", None):
-            continue
-        warnings.warn(f"{lang} has no {table.units} under {selection.method}", stacklevel=2)
-        log.warning("NO %s of %s under %s", table.units.upper(), lang, selection.method)
-    return table
+    return NeuronTable(frame, metadata)
 
 
 def _check_attributions(

@@ -1,5 +1,6 @@
 """Statistics of activations: measured, and where there are several shards, added."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from langneurons.activations.histogram import N_BINS
@@ -37,6 +38,26 @@ def _shards(config: Config) -> list[Cell]:
     return [cell | {"shard": str(number)} for cell in _languages(config) for number in numbers]
 
 
+def slice_names(config: Config, shard: str = "0") -> list[str]:
+    """Return the names of the files of the slices that a shard holds; none of a single slice."""
+    statistics = config.statistics
+    if statistics.slices == 1:
+        return []
+    own = range(statistics.slices // statistics.shards)
+    return [str(number) if statistics.shards == 1 else f"{shard}.{number}" for number in own]
+
+
+def slice_files(config: Config, model: str, langs: Iterable[str]) -> list[str]:
+    """Return the slices of languages."""
+    shards = range(config.statistics.shards)
+    names = [name for shard in shards for name in slice_names(config, str(shard))]
+    return [
+        LAYOUTS["slices"].format(model=model, lang=lang, slice=name)
+        for lang in langs
+        for name in names
+    ]
+
+
 class _Collect(Stage):
     """Shards, or the statistics themselves."""
 
@@ -71,6 +92,7 @@ def _work(sizes: Sizes, cell: Cell) -> Work:
     size = sizes.neurons * (len(statistics.histograms) * N_BINS * 1.2 + _neuron_sites(sizes) * 48)
     size += stream * 48 + outer * 7  # of a triangle of 16 bytes, compressed
     size += _documents(sizes) * 6
+    size *= 1 + len(slice_names(sizes.config))
     return Work(tokens, sizes.load + sizes.seconds(tokens, 2, "statistics"), size)
 
 

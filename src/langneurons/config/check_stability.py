@@ -1,0 +1,59 @@
+"""Checks of the key `stability`: what slices of statistics can answer."""
+
+from langneurons.base.errors import ConfigError, unknown
+from langneurons.config.check_names import check_doubled, check_sets
+from langneurons.config.config import Config
+
+
+def check_stability(config: Config) -> None:
+    """Refuse selections that do not follow from slices, and budgets that end within one."""
+    entry, slices = config.stability, config.statistics.slices
+    if entry is None:
+        return
+    if slices < 2:
+        raise ConfigError(
+            f"stability: statistics.slices is {slices}; halves need 2 or more, budgets and"
+            " bootstrap draws some ten."
+        )
+    for name in entry.selections:
+        if name not in config.selections:
+            raise unknown("stability.selections", name, "selection", config.selections)
+        for one in config.with_dependencies(name):
+            reason = _not_measurable(config, one)
+            if reason:
+                through = "" if one == name else f", which reads {one!r}"
+                raise ConfigError(
+                    f"stability.selections: {name!r}{through}: {reason}. Leave it out."
+                )
+    check_doubled("stability.selections", entry.selections)
+    check_sets(config, "stability", entry.language_sets)
+    for share in entry.budgets:
+        if abs(share * slices - round(share * slices)) > 1e-6 or round(share * slices) < 1:
+            legal = ", ".join(f"{number / slices:g}" for number in range(1, min(slices, 12) + 1))
+            raise ConfigError(
+                f"stability.budgets: {share:g} of {slices} slices is not whole slices; legal:"
+                f" multiples of 1/{slices} ({legal}{', ...' if slices > 12 else ''}), or change"
+                " statistics.slices."
+            )
+    if not any(config.stability_cells(model) for model in config.models):
+        raise ConfigError(
+            "stability: none of its selections is made on one of its language sets, so nothing"
+            f" would be measured; language sets: {', '.join(config.language_sets)}."
+        )
+
+
+def _not_measurable(config: Config, name: str) -> str | None:
+    """Return why a selection cannot be made again on slices, if it cannot."""
+    one = config.selections[name]
+    if one.random:
+        return "it is drawn, and follows from no statistics"
+    if one.method == "published":
+        return "its neurons are given, and follow from no statistics"
+    if one.needs_document_means:
+        return (
+            f"{one.method} reads means per document, and a document of a slice that is drawn twice"
+            " would count once"
+        )
+    if "attributions" in one.needs_more:
+        return f"{one.method} reads attributions, of which no slices are kept"
+    return None

@@ -1,0 +1,38 @@
+"""How stable selections are when they are made again on other parts of the text."""
+
+from typing import Any
+
+from langneurons.base.errors import present
+from langneurons.config.config import Config
+from langneurons.jobs.stage import Cell, Stage
+from langneurons.reporting.layouts import LAYOUTS
+
+
+def _drawn(config: Config, model: str, langset: str, selection: str) -> dict[str, Any]:
+    """Return the draws, and the selection after those that it depends on."""
+    entry = present(config.stability, "stability: left out of the configuration")
+    names = config.with_dependencies(selection)
+    return {
+        "stability": entry.model_dump(mode="json", exclude={"selections", "language_sets"})
+        | {"selections": [selection]},
+        "selections": [[name, config.selections[name].identity()] for name in names],
+        "languages": list(config.directory_languages()[langset]),
+        "slices": config.statistics.slices,
+    }
+
+
+def _cells(config: Config) -> list[Cell]:
+    return [
+        {"model": model, "langset": folder, "selection": selection}
+        for model in config.models
+        for folder, selection in config.stability_cells(model)
+    ]
+
+
+STABILITY = Stage(
+    rule="measure_stability",
+    order=41,
+    output=LAYOUTS["stability"],
+    cells=_cells,
+    parameters=_drawn,
+)
