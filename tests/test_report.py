@@ -59,6 +59,8 @@ def everything(paper):
             "models": {"m_": {"source": {"kind": "local", "path": "m"}, "label": f"M {SIGNS}"}},
             "language_sets": {"two_": ["en", "vi", "hi"]},
             "corpus": {"source": mini},
+            "statistics": {"slices": 10},
+            "stability": {"selections": ["s_"]},
             "selections": {"s_": {"method": "lape", "label": f"S {SIGNS}"}},
             "interventions": {"z_": step, "s": swept},
             "protocols": {"corrected": {}, "paper": {"intervention_site": "paper"}},
