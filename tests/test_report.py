@@ -65,6 +65,10 @@ def everything(paper):
             "interventions": {"z_": step, "s": swept},
             "protocols": {"corrected": {}, "paper": {"intervention_site": "paper"}},
             "perplexity": {"interventions": ["z_"]},
+            "trials": {
+                "methods": {"t_": {"selections": ["s_"], "interventions": ["z_"]}},
+                "doses": [0.1, 0.2],
+            },
             "lss": {"source": mini, "interventions": ["z_", "s"]},
             "tasks": {"xnli": task, "head": head},
             "finetunings": {
