@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import peft
 import pytest
 import torch
 from test_collect import IDENTITY, tiny_corpus
@@ -429,6 +430,91 @@ def down_weight(down) -> torch.Tensor:
     """Return W_down as (d_model, d_mlp)."""
     weight = down.weight.double()
     return weight.T if type(down).__name__ == "Conv1D" else weight
+
+
+def logits_of(model, plan=None):
+    lm, ids = LanguageModel(model), torch.arange(4, 24).reshape(2, 10)
+    with applied(lm, plan or Plan("none")), torch.inference_mode():
+        return model(input_ids=ids).logits.double()
+
+
+@pytest.mark.parametrize("strength", (0.0, 0.4, -2.0))
+@pytest.mark.parametrize("family", (*FIVE, "gemma2", "gpt2", "olmo2"))
+def test_scaling_the_product_is_a_low_rank_adapter_of_the_down_projection(family, strength):
+    """Identity a: A = rows of the identity at S, B = (s - 1) W[:, S], as PEFT applies them."""
+    model, layer = tiny_model("gpt2", n_layer=LAYERS) if family == "gpt2" else model_of(family), 1
+    chosen = np.array([1, 5, 30, 31])
+    value = np.full(len(chosen), strength)
+    plain = logits_of(model)
+    scaled = logits_of(model, Plan("scale", [Write(layer, "product", "scale", chosen, value)]))
+    assert (scaled - plain).abs().max() > 1e-3
+    down = MlpSites(model).down[layer]
+    (name,) = (name for name, module in model.named_modules() if module is down)
+    columns = down_weight(down)[:, chosen].float()
+    rank = len(chosen)
+    settings = {"r": rank, "lora_alpha": rank, "target_modules": [name]}
+    if family == "gpt2":
+        settings["fan_in_fan_out"] = True
+    adapted = peft.get_peft_model(model, peft.LoraConfig(**settings)).eval()
+    ((a, b),) = (
+        (module.lora_A["default"].weight, module.lora_B["default"].weight)
+        for module in adapted.modules()
+        if isinstance(module, peft.tuners.lora.LoraLayer)
+    )
+    with torch.no_grad():
+        a.copy_(torch.eye(a.shape[1])[chosen])
+        b.copy_((strength - 1.0) * columns)
+    found = logits_of(model)
+    torch.testing.assert_close(found, scaled, atol=1e-5, rtol=1e-5)
+
+
+def seen_in_mlp(model, layer, plan=None) -> dict[str, torch.Tensor]:
+    """Return what the modules of an MLP give, and the product, float64 (tokens, width)."""
+    lm, found = LanguageModel(model), {}
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(4, 100, (30, 20)))
+
+    def keep(name):
+        def hook(_module, given, output):
+            found[name] = output.double().flatten(0, 1)
+            if name == "down":
+                found["product"] = given[0].double().flatten(0, 1)
+
+        return hook
+
+    with applied(lm, plan or Plan("none")), torch.inference_mode():
+        places = (("down", lm.sites.down), ("up", lm.sites.up), ("act", lm.sites.act))
+        handles = [modules[layer].register_forward_hook(keep(name)) for name, modules in places]
+        lm.sites.backbone(input_ids=tokens)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def left_by_the_best_map(products: torch.Tensor, change: torch.Tensor) -> float:
+    """Return the share of a change that no linear map of the products gives, over many tokens."""
+    assert len(products) > 10 * products.shape[1]
+    best = torch.linalg.lstsq(products, change).solution
+    return float((products @ best - change).norm() / change.norm())
+
+
+@pytest.mark.parametrize("family", ("llama", "gemma2", "gemma3_text", "olmo2"))
+def test_setting_the_activation_of_a_gated_mlp_depends_on_its_input(family):
+    """Identity d: it adds (v - act_i) (W_up x)_i W_down[:, i], which no map of the product gives.
+
+    A LoRA of the down projection is such a map. At v = 0 the change is -product_i W_down[:, i], so
+    there it is one.
+    """
+    model, layer, chosen = model_of(family), 1, np.array([1, 5, 30])
+    plain = seen_in_mlp(model, layer)
+    weight = down_weight(MlpSites(model).down[layer])[:, chosen]
+    shares = {}
+    for value in (0.0, 1.5):
+        plan = Plan("set", [Write(layer, "act", "set", chosen, np.full(3, value))])
+        change = seen_in_mlp(model, layer, plan)["down"] - plain["down"]
+        expected = ((value - plain["act"]) * plain["up"])[:, chosen] @ weight.T
+        torch.testing.assert_close(change, expected, atol=1e-5, rtol=1e-4)
+        shares[value] = left_by_the_best_map(plain["product"], change)
+    assert shares[0.0] < 1e-4 and shares[1.5] > 0.5
 
 
 @pytest.mark.parametrize("family", (*FIVE, "gemma2", "gpt2", "olmo2"))
