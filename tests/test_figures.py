@@ -17,6 +17,7 @@ from langneurons.reporting.figures.canvas import (
     luminance,
     short_number,
 )
+from langneurons.reporting.figures.carriers import draw_carriers
 from langneurons.reporting.figures.neurons import (
     draw_activations,
     draw_layers,
@@ -446,3 +447,22 @@ def test_perplexity_and_cross_entropy_are_two_figures(tmp_path):
         draw_perplexity(panels, ["en", "vi", "hi"], "title", tmp_path / value, RESULTS, value)
     first, second = ((tmp_path / f"{v}.svg").read_bytes() for v in ("nll_change", "ppl_change"))
     assert first != second
+
+
+@pytest.mark.parametrize("n_langs, n_layers", [(2, 3), (9, 18), (21, 80)])
+def test_carriers_say_median_and_extremes_of_each_layer(tmp_path, n_langs, n_layers):
+    generator, langs = np.random.default_rng(0), [f"l{k}" for k in range(n_langs)]
+    counts = generator.integers(1, 90, (n_langs, 2, n_layers))
+    carriers = {
+        lang: {"50": own[0].tolist(), "90": own[1].tolist()}
+        for lang, own in zip(langs, counts, strict=True)
+    }
+    names = {"l0": "First"}
+    draw_carriers(carriers, 90, "title", tmp_path / "a", names)
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    for panel in range(2):
+        own = counts[:, panel, 1]
+        said = [names.get(langs[k], langs[k]) for k in (own.argmin(), own.argmax())]
+        low, high = f"{own.min():,} ({said[0]})", f"{own.max():,} ({said[1]})"
+        assert f"layer 1: median {np.median(own):,g}, from {low} to {high}" in svg
+    assert ("Thin lines" in svg) == (n_langs * n_layers <= 400)

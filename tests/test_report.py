@@ -61,7 +61,10 @@ def everything(paper):
             "corpus": {"source": mini},
             "statistics": {"slices": 10},
             "stability": {"selections": ["s_"]},
-            "selections": {"s_": {"method": "lape", "label": f"S {SIGNS}"}},
+            "selections": {
+                "s_": {"method": "lape", "label": f"S {SIGNS}"},
+                "w_": {"method": "write_score", "label": f"W {SIGNS}"},
+            },
             "interventions": {"z_": step, "s": swept},
             "protocols": {"corrected": {}, "paper": {"intervention_site": "paper"}},
             "perplexity": {"interventions": ["z_"]},

@@ -59,6 +59,13 @@ def stability_sets(config: "Config", model: str) -> Iterable[tuple[str, ...]]:
     return with_set_names(config, ((folder,) for folder, _ in config.stability_cells(model)))
 
 
+def carrier_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the sets and selections by write score, which hold how many neurons carry what."""
+    for languages, selection in config.neuron_cells(model):
+        if config.selections[selection].method == "write_score":
+            yield languages, selection
+
+
 def matrix_files(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
     """Return the files of one set that hold one intervention."""
 

@@ -14,6 +14,7 @@ from langneurons.reporting.cells import (
     Cell,
     Cells,
     Reads,
+    carrier_cells,
     curve_files,
     dose_cells,
     drawn_triples,
@@ -322,6 +323,20 @@ KINDS: Mapping[str, Kind] = {
         " {{ results.confidence }} of the draws. The same slices are drawn of every language."
         " Compared are a language's neurons by the Jaccard index, shared over union; of directions"
         " the cosine, averaged over layers.",
+    ),
+    "carriers": Kind(
+        title="Neurons that carry a direction",
+        category="Layers",
+        keys=("languages", "selection"),
+        cells=carrier_cells,
+        reads=neuron_files,
+        drawn_by="carriers:neurons_that_carry",
+        by_protocol=False,
+        caption="How many neurons carry a language's direction, {{ model }}, selection"
+        " {{ selection }}. The direction of a layer is the difference of means between the language"
+        " and the others of the set. Each neuron writes a part of it; the parts add up to its"
+        " length where the direction is that of the MLP's output. Shown is the fewest neurons of a"
+        " layer whose parts reach 50 and 90 per cent of the length.",
     ),
     "venn": Kind(
         title="Three languages at a time",
