@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import re
 from math import exp, log
@@ -23,6 +24,7 @@ from langneurons.reporting.tables.perplexity import (
     perplexity_summary,
 )
 from langneurons.reporting.tables.tasks import CONDITION, task_scores
+from langneurons.reporting.tables.votes import votes
 from langneurons.reporting.tables.write import (
     escape_latex,
     escape_markdown,
@@ -49,10 +51,56 @@ LABELS = {"model": "m", "langset": "s", "selection": "lape"}
 def test_neuron_counts():
     counts = neuron_counts([(LABELS, small_table())])
     assert list(counts) == [
-        *LABELS, "lang", "neurons", "unique", "pairs", "exactly_one_language", "max_languages",
+        *LABELS, "lang", "neurons", "exclusive", "unique", "pairs",
+        "exactly_one_language", "max_languages",
     ]  # fmt: skip
     assert counts["neurons"].tolist() == [2, 3, 0]
-    assert counts.iloc[0, 5:].tolist() == [4, 5, 3, 2]
+    assert counts["exclusive"].tolist()[:2] == [1 / 2, 2 / 3] and np.isnan(counts["exclusive"][2])
+    assert counts.iloc[0, 6:].tolist() == [4, 5, 3, 2]
+
+
+def voting(seed: int, shares: list[float], n_layers: int = 3, width: int = 400):
+    """Return the masks of two languages by selections that draw independently, and their tables."""
+    rng, masks, tables = np.random.default_rng(seed), [], []
+    for number, share in enumerate(shares):
+        own = rng.random((2, n_layers, width)) < share * np.array([1.0, 0.5])[:, None, None]
+        masks.append(own)
+        lang, layer, neuron = np.nonzero(own)
+        frame = pd.DataFrame({"lang": np.array(["en", "fr"])[lang], "layer": layer})
+        frame = frame.assign(neuron=neuron, score=1.0)
+        metadata = {"languages": ["en", "fr"], "n_layers": n_layers, "d_mlp": width}
+        names = {"model": "m", "languages": "s", "selection": f"s{number}"}
+        tables.append((names, NeuronTable(frame, metadata | {"method": "lape"})))
+    return np.stack(masks), tables
+
+
+def test_votes_count_selections_and_say_what_chance_gives():
+    masks, tables = voting(0, [0.1, 0.3, 0.6])
+    found = votes(tables)
+    assert len(found) == 2 * 3 and (found["selections"] == 3).all()
+    for row in found.to_dict("records"):
+        own = masks[:, ["en", "fr"].index(row["lang"])]
+        assert row["neurons"] == (own.sum(axis=0) == row["votes"]).sum()
+        expected = 0.0
+        for layer in range(3):  # by hand: over which selections give the vote
+            p = own[:, layer].mean(axis=1)
+            for given in itertools.product((0, 1), repeat=3):
+                if sum(given) == row["votes"]:
+                    each = [one if yes else 1 - one for one, yes in zip(p, given, strict=True)]
+                    expected += 400 * np.prod(each)
+        assert row["chance"] == pytest.approx(expected)
+        assert abs(row["neurons"] - expected) < 5 * np.sqrt(expected + 1)
+
+
+def test_random_selections_and_directions_do_not_vote():
+    masks, tables = voting(1, [0.2, 0.2, 0.2, 0.2])
+    for metadata in ({"method": "random"}, {"units": "dimensions", "width": 400}):
+        tables[3][1].metadata.update(metadata)
+        found = votes(tables)
+        assert (found["selections"] == 3).all() and found["votes"].max() == 3
+        expected = (masks[:3, 0].sum(axis=0) == 3).sum()
+        assert found["neurons"][2] == expected
+        assert votes(tables[1:]).empty
 
 
 def test_overlap_counts():

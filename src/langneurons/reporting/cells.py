@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 Cell = dict[str, str]
 Cells = Callable[["Config", str], Iterable[tuple[str, ...]]]
 Reads = Callable[["Config", Cell], list[str]]
+VOTERS = 3  # selections of neurons on a set, from which on they vote
 
 
 # What they read -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 A job writes the tables of several families. This module loads no library that computes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from langneurons.base.errors import present
 from langneurons.base.shipped import project_file
+from langneurons.reporting.cells import VOTERS
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.printed import Printed, read_printed
 
@@ -106,7 +108,19 @@ def _neuron_tables(config: "Config") -> tuple[str, ...]:
         found.append("directions")
     if any(one.method == "write_score" for one in chosen):
         found.append("carriers")
+    if any(number >= VOTERS for number in _voters(config).values()):
+        found.append("votes")
     return tuple(found)
+
+
+def _voters(config: "Config") -> Counter[tuple[str, str]]:
+    """Return the number of selections of neurons, random ones aside, of each model and set."""
+    return Counter(
+        (model, langset)
+        for model in config.models
+        for langset, name in config.neuron_cells(model)
+        if not config.selections[name].random
+    )
 
 
 def _judged_by(config: "Config") -> Mapping[str, str]:

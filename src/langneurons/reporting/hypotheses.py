@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from langneurons.reporting.tables.neurons import exclusive_shares
 from langneurons.reporting.trials import (
     Estimate,
     Trial,
@@ -120,14 +121,6 @@ def _exclusive(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Es
     table = evidence.tables[*place, entry["selection"]]
     shares = [one for one in exclusive_shares(table).tolist() if not math.isnan(one)]
     return _of_languages(evidence, shares)
-
-
-def exclusive_shares(table: "NeuronTable") -> pd.Series:
-    """Return the share of each language's neurons that belong to no other; NaN without any."""
-    alone = ~table.frame.duplicated(["layer", "neuron"], keep=False)
-    own = table.frame["lang"][alone].value_counts()
-    counts = table.counts()
-    return (own.reindex(counts.index, fill_value=0) / counts.where(counts > 0)).astype(float)
 
 
 def _of_languages(evidence: Evidence, values: Sequence[float]) -> Estimate | None:

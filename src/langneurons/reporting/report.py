@@ -31,7 +31,8 @@ SUMMARIES = ("claims", "published_summary")
 ORDER = (
     *("hypotheses", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
     *("perplexity_summary", "perplexity", "tasks", "lss_summary", "lss", "forcing_summary"),
-    *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "layers", "activations"),
+    *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "votes", "layers"),
+    "activations",
 )
 MAIN = {
     "hypotheses": ("verdict", "value", "low", "high", "direction", "threshold", "p_holm", "units"),
@@ -49,7 +50,8 @@ MAIN = {
     "forcing": ("success", "low", "high", "n", "intact"),
     "overlap": ("shared", "chance", "jaccard"),
     "selections": ("shared", "chance", "jaccard"),
-    "neurons": ("neurons",),
+    "votes": ("votes", "neurons", "chance"),
+    "neurons": ("neurons", "exclusive"),
 }
 
 

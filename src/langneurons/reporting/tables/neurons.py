@@ -13,6 +13,7 @@ import pandas as pd
 from langneurons.base.errors import present
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import Names, neuron_tables, statistics
+from langneurons.reporting.tables.votes import votes
 from langneurons.reporting.tables.write import write_table
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def neuron_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFra
     """Return one row per table and language; what describes a whole table repeats in its rows."""
     rows = []
     for labels, table in tables:
-        multiplicity = table.multiplicity()
+        multiplicity, alone = table.multiplicity(), exclusive_shares(table)
         whole = {
             "unique": table.unique,
             "pairs": len(table.frame),
@@ -35,8 +36,17 @@ def neuron_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFra
             "max_languages": int(multiplicity.index.max()) if len(multiplicity) else 0,
         }
         for lang, number in table.counts().items():
-            rows.append({**labels, "lang": lang, "neurons": int(number), **whole})
+            own = {"neurons": int(number), "exclusive": alone[lang]}
+            rows.append({**labels, "lang": lang, **own, **whole})
     return pd.DataFrame(rows)
+
+
+def exclusive_shares(table: "NeuronTable") -> pd.Series:
+    """Return the share of each language's neurons that belong to no other; NaN without any."""
+    alone = ~table.frame.duplicated(["layer", "neuron"], keep=False)
+    own = table.frame["lang"][alone].value_counts()
+    counts = table.counts()
+    return (own.reindex(counts.index, fill_value=0) / counts.where(counts > 0)).astype(float)
 
 
 def overlap_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFrame:
@@ -171,7 +181,8 @@ def tabulate_neurons(files: list[str], labels: Labels, folder: Path) -> None:
         labels.shown(neuron_counts(tables)),
         folder / "neurons",
         "Neurons per language",
-        "unique: distinct neurons; pairs: (language, neuron) pairs, as a neuron may have several.",
+        "exclusive: share of the language's neurons that belong to no other language of the set."
+        " unique: distinct neurons; pairs: (language, neuron) pairs, as a neuron may have several.",
     )
     write_table(
         labels.shown(overlap_counts(tables)),
@@ -187,6 +198,16 @@ def tabulate_neurons(files: list[str], labels: Labels, folder: Path) -> None:
         "Of one language, on one language set; chance: shared on average by two random sets of"
         " these sizes, or with a control drawn anew from the neurons that it may contain.",
     )
+    agreed = votes(tables)
+    if len(agreed):
+        write_table(
+            labels.shown(agreed),
+            folder / "votes",
+            "Neurons by the number of selections that give them to a language",
+            "Every selection of neurons votes, random ones aside, on sets with at least three."
+            " chance: if each drew as many neurons in each layer, independently of the others."
+            " Selections that read the same statistics agree beyond chance: compare methods.",
+        )
     layers = labels.shown(layer_counts(tables))
     write_table(layers, folder / "layers", "Neurons per language and layer")
 
