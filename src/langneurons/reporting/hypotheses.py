@@ -91,7 +91,7 @@ def _left(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimat
     if strongest is None:
         return None
     share = ratio_estimate(strongest, _over(evidence, own_changes(trial)))
-    return None if share is None else Estimate(1 - share.value, 1 - share.draws, share.units)
+    return None if share is None else share.line(-1.0, 1.0)
 
 
 def _advantage(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
@@ -130,7 +130,7 @@ def _of_languages(evidence: Evidence, values: Sequence[float]) -> Estimate | Non
     number, seed = evidence.results["bootstrap"], evidence.results["seed"]
     counts = np.concatenate(list(resampling_counts(len(values), number, seed + 1)))
     own = np.asarray(values, float)
-    return Estimate(float(own.mean()), counts @ own / len(own), len(own))
+    return Estimate(float(own.mean()), counts @ own / len(own), len(own), "languages")
 
 
 def _over(evidence: Evidence, estimates: Sequence[Estimate]) -> Estimate:
@@ -202,9 +202,7 @@ def _rows(
             row |= {"threshold": entry["threshold"], "value": math.nan, "low": math.nan}
             row |= {"high": math.nan, "units": 0, "detectable": math.nan, "p": math.nan}
             if found is not None:
-                shifted = Estimate(
-                    found.value - entry["threshold"], found.draws - entry["threshold"], found.units
-                )
+                shifted = found.line(1.0, -entry["threshold"])
                 low, high, p = shifted.interval(confidence)
                 ends = {"low": low + entry["threshold"], "high": high + entry["threshold"]}
                 row |= {"value": found.value, "units": found.units, "p": p} | ends

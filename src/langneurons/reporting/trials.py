@@ -7,10 +7,10 @@ documents; for what is said of a method, its target languages are drawn again as
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,14 +23,25 @@ POWER = 0.8  # of the smallest detectable difference
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its replicates, and how many units they are drawn from."""
+    """A number, its replicates, and how many units of what they are drawn from."""
 
     value: float
     draws: np.ndarray
     units: int
+    of: Literal["documents", "languages"] = "documents"
 
-    def interval(self, confidence: float, tested: bool = True) -> tuple[float, float, float]:
-        """Return low, high and the two-sided p against 0."""
+    def line(self, slope: float, start: float) -> "Estimate":
+        """Return start + slope x the estimate."""
+        value, draws = start + slope * self.value, start + slope * self.draws
+        return replace(self, value=value, draws=draws)
+
+    def interval(self, confidence: float) -> tuple[float, float, float]:
+        """Return low, high and the two-sided p against 0, of Student's t with units - 1 degrees.
+
+        Of documents, p is not below what a test of signs over as many can give. Languages are few:
+        there the t distribution is taken at its word.
+        """
+        tested = self.of == "documents"
         found = from_draws(np.asarray(self.value), self.draws, self.units, confidence, None, tested)
         low, high, p = (float(one) for one in found)
         return low, high, p
@@ -144,7 +155,8 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 
 def minus(one: Estimate, other: Estimate) -> Estimate:
     """Return the difference of two estimates whose replicates belong together."""
-    return Estimate(one.value - other.value, one.draws - other.draws, min(one.units, other.units))
+    units = min(one.units, other.units)
+    return Estimate(one.value - other.value, one.draws - other.draws, units, one.of)
 
 
 def ratio(one: Estimate, other: Estimate, confidence: float) -> tuple[float, float, float]:
@@ -169,7 +181,7 @@ def ratio_estimate(one: Estimate, other: Estimate) -> Estimate | None:
         return None
     draws = one.draws / np.where(other.draws > 0, other.draws, math.nan)
     kept = np.where(np.isnan(draws), np.nanmedian(draws), draws)
-    return Estimate(one.value / other.value, kept, min(one.units, other.units))
+    return Estimate(one.value / other.value, kept, min(one.units, other.units), one.of)
 
 
 def over_targets(estimates: Sequence[Estimate], seed: int) -> Estimate:
@@ -177,7 +189,8 @@ def over_targets(estimates: Sequence[Estimate], seed: int) -> Estimate:
     values = np.array([one.value for one in estimates])
     draws = np.stack([one.draws for one in estimates], axis=1)
     counts = np.concatenate(list(resampling_counts(len(values), len(draws), seed + 1)))
-    return Estimate(float(values.mean()), (draws * counts).sum(axis=1) / len(values), len(values))
+    drawn = (draws * counts).sum(axis=1) / len(values)
+    return Estimate(float(values.mean()), drawn, len(values), "languages")
 
 
 def rank_p(own: float, draws: Sequence[float]) -> float:

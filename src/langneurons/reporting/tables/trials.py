@@ -76,7 +76,7 @@ def control_rows(trial: Trial) -> list[dict[str, Any]]:
 def _left(own: Estimate, control: Estimate) -> Estimate | None:
     """Return 1 - control / own, None where the effect is not above 0."""
     share = ratio_estimate(control, own)
-    return None if share is None else Estimate(1 - share.value, 1 - share.draws, own.units)
+    return None if share is None else share.line(-1.0, 1.0)
 
 
 def dose_rows(trial: Trial) -> list[dict[str, Any]]:
