@@ -37,10 +37,11 @@ def draw_stability(
     title: str,
     stem: str | os.PathLike,
     names: Mapping[str, str] | None = None,
+    confidence: float = 0.95,
 ) -> None:
     """Draw agreement against tokens, a panel per selection, a line per language.
 
-    `summary` is what `stability_summary` returns, of one model and language set. In the strip on
+    `summary` is what `stability_summary` returns, of one model and language set, for `confidence`. In the strip on
     the right stand two halves against each other, with the range of the draws.
     """
     selections = list(dict.fromkeys(summary["selection"]))
@@ -50,7 +51,8 @@ def draw_stability(
     halves = summary[summary["kind"] == "halves"]
     note = (
         "Lines: the beginning of the text against all of it. Strip on the right: two random halves"
-        f" against each other, mean and range over {count_of(halves['draws'], 'draws')}."
+        f" against each other, mean and middle {confidence:.0%} of the draws"
+        f" ({count_of(halves['draws'], 'draws')})."
     )
     size = (min(PAGE, 3.0 * columns + 1.3 + extra_width(shown, usual=14)), 2.3 * rows + 0.4)
     with canvas(stem, *size, title, note) as figure:
@@ -68,6 +70,8 @@ def draw_stability(
                     "color": OKABE_ITO[number % 7],
                     "marker": MARKERS[number % 7],
                 }
+                if number >= 7:  # colours and marks begin again
+                    style["markerfacecolor"] = "white"
                 curve = own[own["kind"] == "budget"].sort_values("tokens")
                 (line,) = axis.plot(
                     curve["tokens"],
@@ -104,9 +108,9 @@ def stability_of_selections(
     files: list[str], cell: dict[str, str], labels: Labels, stem: str
 ) -> None:
     """Draw the stability of every selection on one language set."""
-    summary = stability_summary(
-        stability_records(files, labels), labels.results["confidence"]
-    ).pipe(labels.shown)
+    confidence = labels.results["confidence"]
+    summary = labels.shown(stability_summary(stability_records(files, labels), confidence))
     of = labels.of("models", cell["model"])
     title = f"{of}: selections on parts of the text"
-    draw_stability(summary, labels.order(cell["languages"]), title, stem, labels.language_names)
+    names = labels.language_names
+    draw_stability(summary, labels.order(cell["languages"]), title, stem, names, confidence)
