@@ -41,8 +41,8 @@ def draw_stability(
 ) -> None:
     """Draw agreement against tokens, a panel per selection, a line per language.
 
-    `summary` is what `stability_summary` returns, of one model and language set, for `confidence`. In the strip on
-    the right stand two halves against each other, with the range of the draws.
+    `summary` is what `stability_summary` returns for `confidence`, of one model and language set.
+    In the strip on the right stand two halves against each other, with the range of the draws.
     """
     selections = list(dict.fromkeys(summary["selection"]))
     langs = [lang for lang in order if lang in set(summary["lang"])]
