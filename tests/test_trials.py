@@ -254,8 +254,9 @@ def test_tests_and_controls_are_read_as_one_by_one(tmp_path):
             whole = whole.set_index("document").loc[rows["document"]]
             np.testing.assert_allclose(rows["nll"], whole["nll"], rtol=1e-5)
     control = records[records["phase"] == "control"]
-    assert set(control["draw"]) == {0, 1, 2} and (control["evaluated"] == control["target"]).all()
-    for (target, _), rows in control.groupby(["target", "draw"]):
+    assert set(control["draw"]) == {0, 1, 2}
+    for (target, _, lang), rows in control.groupby(["target", "draw", "evaluated"]):
+        assert lang in ("aa", "bb")  # the target, and of two languages the only other one
         best = chosen[(chosen["target"] == target) & chosen["best"]].iloc[0]
         assert (rows["asked"] == best["asked"]).all()
         assert rows["dose"].iloc[0] == pytest.approx(best["asked"], rel=0.02)
@@ -309,9 +310,9 @@ def test_a_killed_trial_goes_on_and_reads_nothing_twice(tmp_path):
 # ------------------------------------------------------------------------------------------ tables
 
 
-def made(own: float, others: float, control: float, documents: int = 40) -> Trial:
+def made(own: float, others: float, control: float, elsewhere: float = 0.1) -> Trial:
     """A trial of two targets whose changes per token are known, up to noise of mean 0."""
-    rng, frames = np.random.default_rng(0), []
+    rng, frames, documents = np.random.default_rng(0), [], 40
     tokens = rng.integers(5, 30, documents)
     noise = rng.normal(size=documents) * 0.1
     noise -= (noise * tokens).sum() / tokens.sum()
@@ -334,6 +335,8 @@ def made(own: float, others: float, control: float, documents: int = 40) -> Tria
         for draw in range(19):
             shift = control + 0.001 * (draw - 9)
             add("control", target, target, 0.2, shift, match="layer", draw=draw)
+            other = "bb" if target == "aa" else "aa"
+            add("control", target, other, 0.2, elsewhere, match="layer", draw=draw)
     rows = [
         {"target": t, "asked": a, "dose": a, "reached": True, "strength": 1.0, "selection": "s"}
         | {"intervention": "zero", "settings": 2, "best": a == 0.2, "number": 0}
@@ -360,6 +363,8 @@ def test_tables_say_what_was_put_in():
         assert row["left"] == pytest.approx(0.6) and row["p"] == pytest.approx(1 / 20)
         assert row["lowest"] == pytest.approx(0.391) and row["highest"] == pytest.approx(0.409)
         assert row["left_low"] < 0.6 < row["left_high"]
+        assert row["control_specificity"] == pytest.approx(0.3, abs=1e-6)
+        assert row["specificity_left"] == pytest.approx(1 - 0.3 / 0.75, abs=1e-6)
     assert [row["own"] for row in dose_rows(trial)] == pytest.approx([0.5, 1.0, 0.5, 1.0])
     row = method_row(trial)
     assert row["kl"] == pytest.approx(0.1) and row["kl_others"] == pytest.approx(0.025)
@@ -412,6 +417,7 @@ def judge(measure: str, direction: str, threshold: float, trials=None, **of) -> 
         ("specificity", {"method": "x"}, 0.75),
         ("ratio", {"method": "x"}, 4.0),
         ("left", {"method": "x"}, 0.6),
+        ("specificity_left", {"method": "x"}, 1 - 0.3 / 0.75),
         ("advantage", {"method": "x", "over": "y"}, 0.75 - 0.4),
         ("exclusive", {"selection": "lape"}, (2 / 3 + 0.0) / 2),
     ],

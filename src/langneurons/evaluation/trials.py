@@ -4,7 +4,8 @@ For each target language every setting (selection, intervention, dose) is brough
 target's identification text. On the development documents one setting is chosen at each dose, and
 of these the best; on the test documents the chosen ones are read in every language, and how far
 they move next-token distributions (KL divergence) is measured where it is asked for. The random
-controls of the best one are brought to the same dose and read in the target's test documents.
+controls of the best one are brought to the same dose and read in test documents of the target and
+of one other language each, these in turn.
 
 Documents are split by the hash of their identifiers, so translations fall on the same side.
 Strengths and what was read are kept in the store, so a killed job goes on where it was.
@@ -206,7 +207,8 @@ def run_trial(
             for number, frame in zip(numbers, frames, strict=True):
                 records.append(_of(frame, TEST, target, lang, settings[number], dosed[number]))
         best = int(chosen.loc[chosen["best"], "number"].iloc[0])
-        _controls(texts, target, settings[best], controls, records)
+        others = [lang for lang in targets if lang != target]
+        _controls(texts, target, others, settings[best], controls, records)
         progress.update(1)
     progress.finish()
     return pd.concat(records, ignore_index=True), pd.concat(choices, ignore_index=True)
@@ -295,16 +297,23 @@ def _choose(
 def _controls(
     texts: Texts,
     target: str,
+    others: Sequence[str],
     setting: Setting,
     controls: Callable[[Setting, str], Iterable[tuple[Draw, Plan]]],
     records: list[pd.DataFrame],
 ) -> None:
-    """Read the target's test documents under each random draw at the setting's dose."""
+    """Read test documents under each random draw at the setting's dose.
+
+    Those of the target, and of one of the others: draw n reads the n-th of them, in turns.
+    """
     drawn = list(controls(setting, target))
     dosed = texts.dosed(target, [plan for _, plan in drawn], setting.dose)
-    frames = texts.nll(target, TEST, [one.plan for one in dosed])
-    for (draw, _), one, frame in zip(drawn, dosed, frames, strict=True):
-        records.append(_of(frame, CONTROL, target, target, setting, one, draw))
+    of_draw = [others[draw.number % len(others)] for draw, _ in drawn]
+    for lang in (target, *others):
+        chosen = [n for n in range(len(drawn)) if lang in (target, of_draw[n])]
+        frames = texts.nll(lang, TEST, [dosed[n].plan for n in chosen])
+        for n, frame in zip(chosen, frames, strict=True):
+            records.append(_of(frame, CONTROL, target, lang, setting, dosed[n], drawn[n][0]))
 
 
 def _record(frame: pd.DataFrame, phase: str, target: str, lang: str) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from langneurons.reporting.tables.neurons import exclusive_shares
 from langneurons.reporting.trials import (
     Estimate,
     Trial,
+    control_changes,
     mean_of,
     minus,
     over_targets,
@@ -79,18 +80,24 @@ def _ratio(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estima
 
 
 def _left(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
-    trial, strongest = evidence.trials[*place, entry["method"]], None
-    by_match: dict[str, list[Estimate]] = {}
-    for target in trial.targets:
-        for match, draws in trial.controls(target).items():
-            by_match.setdefault(match, []).append(mean_of(draws))
-    for draws in by_match.values():
-        control = _over(evidence, draws)
-        if strongest is None or control.value > strongest.value:
-            strongest = control
-    if strongest is None:
-        return None
-    share = ratio_estimate(strongest, _over(evidence, own_changes(trial)))
+    trial = evidence.trials[*place, entry["method"]]
+    found = control_changes(trial, evidence.results["seed"]).values()
+    strongest = max((own for own, _ in found), key=lambda one: one.value, default=None)
+    return _remainder(strongest, _over(evidence, own_changes(trial)))
+
+
+def _specificity_left(
+    evidence: Evidence, entry: Mapping[str, Any], place: Place
+) -> Estimate | None:
+    trial = evidence.trials[*place, entry["method"]]
+    found = control_changes(trial, evidence.results["seed"]).values()
+    strongest = max((rest for _, rest in found), key=lambda one: one.value, default=None)
+    return _remainder(strongest, _over(evidence, specificities(trial)))
+
+
+def _remainder(control: Estimate | None, own: Estimate) -> Estimate | None:
+    """Return 1 - control / own."""
+    share = None if control is None else ratio_estimate(control, own)
     return None if share is None else share.line(-1.0, 1.0)
 
 
@@ -142,6 +149,7 @@ MEASURES: Mapping[str, Callable[[Evidence, Mapping[str, Any], Place], Estimate |
     "specificity": _specificity,
     "ratio": _ratio,
     "left": _left,
+    "specificity_left": _specificity_left,
     "advantage": _advantage,
     "transfer": _transfer,
     "exclusive": _exclusive,

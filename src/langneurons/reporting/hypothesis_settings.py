@@ -11,6 +11,7 @@ Measure = Literal[
     "specificity",
     "ratio",
     "left",
+    "specificity_left",
     "advantage",
     "transfer",
     "exclusive",
@@ -22,6 +23,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "specificity": ("method",),
     "ratio": ("method",),
     "left": ("method",),
+    "specificity_left": ("method",),
     "advantage": ("method", "over"),
     "transfer": ("method", "variant"),
     "exclusive": ("selection",),
@@ -36,7 +38,8 @@ class HypothesisEntry(Frozen):
     measure: Measure = Field(
         description="Means over target languages. own: change of the target's NLL (nats per token);"
         " specificity: own minus the mean of the others'; ratio: own over the mean of the others';"
-        " left: share of own that the strongest random control does not have; advantage:"
+        " left, specificity_left: share of own, of specificity, that the strongest random control"
+        " does not have; advantage:"
         " specificity of `method` minus that of `over`; transfer: change of the target's `variant`"
         " under the target's setting, over own; exclusive: share of a language's neurons that"
         " belong to no other; jaccard: of the neurons of a `comparison` of the key `stability`."

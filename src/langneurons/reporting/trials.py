@@ -73,7 +73,8 @@ class Trial:
         self._test = {key: part for key, part in test.groupby(["target", "asked", "evaluated"])}
         control = frame[frame["phase"] == "control"]
         self._control = {
-            key: part for key, part in control.groupby(["target", "match", "draw"], sort=True)
+            key: part
+            for key, part in control.groupby(["target", "match", "draw", "evaluated"], sort=True)
         }
         self._base = {
             lang: part.set_index("document")
@@ -131,12 +132,15 @@ class Trial:
         """Return every language that was read."""
         return list(self.metadata["evaluated"])
 
-    def controls(self, target: str) -> dict[str, list[Estimate]]:
-        """Return, by what the controls share with the selection, the target's change per draw."""
+    def controls(self, target: str, others: bool = False) -> dict[str, list[Estimate]]:
+        """Return, by what the controls share with the selection, the target's change per draw.
+
+        others: the change of the other language that each draw was read in.
+        """
         found: dict[str, list[Estimate]] = {}
-        for (own, match, _), part in self._control.items():
-            if own == target:
-                found.setdefault(match, []).append(self._of(part, target))
+        for (own, match, _, lang), part in self._control.items():
+            if own == target and (lang != target) == others:
+                found.setdefault(match, []).append(self._of(part, lang))
         return found
 
     def doses(self) -> list[float]:
@@ -191,6 +195,35 @@ def over_targets(estimates: Sequence[Estimate], seed: int) -> Estimate:
     counts = np.concatenate(list(resampling_counts(len(values), len(draws), seed + 1)))
     drawn = (draws * counts).sum(axis=1) / len(values)
     return Estimate(float(values.mean()), drawn, len(values), "languages")
+
+
+def control_changes(trial: Trial, seed: int) -> dict[str, tuple[Estimate, Estimate]]:
+    """Return, by control, the mean change of targets over draws, and its specificity."""
+    found: dict[str, list[tuple[Estimate, Estimate]]] = {}
+    for target in trial.targets:
+        elsewhere = trial.controls(target, others=True)
+        for match, draws in trial.controls(target).items():
+            pair = mean_of(draws), mean_of(elsewhere[match])
+            found.setdefault(match, []).append(pair)
+    return {
+        match: (
+            over_targets([own for own, _ in pairs], seed),
+            over_targets([minus(own, rest) for own, rest in pairs], seed),
+        )
+        for match, pairs in found.items()
+    }
+
+
+def draw_means(trial: Trial) -> dict[str, list[float]]:
+    """Return, by control, the mean over targets of the change under each draw."""
+    found: dict[str, list[list[float]]] = {}
+    for target in trial.targets:
+        for match, draws in trial.controls(target).items():
+            found.setdefault(match, []).append([one.value for one in draws])
+    return {
+        match: [float(np.mean(values)) for values in zip(*by_target, strict=True)]
+        for match, by_target in found.items()
+    }
 
 
 def rank_p(own: float, draws: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from langneurons.reporting.hypotheses import other_changes, own_changes
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.lettering import one_line
 from langneurons.reporting.tables.trials import trials_of
-from langneurons.reporting.trials import Trial, mean_of, over_targets
+from langneurons.reporting.trials import Trial, draw_means, mean_of, over_targets
 
 OWN, OTHERS = "the language that is taken out", "the other languages"
 CONTROL = "the same, under random controls"
@@ -50,20 +50,14 @@ def row_of(name: str, trial: Trial) -> Row:
     rest = over_targets(other_changes(trial), results["seed"])
     ends = [one.interval(results["confidence"])[:2] for one in (mean, rest)]
     targets = dict(zip(trial.targets, (one.value for one in own_changes(trial)), strict=True))
-    return Row(name, (mean.value, *ends[0]), (rest.value, *ends[1]), targets, _draws(trial))
-
-
-def _draws(trial: Trial) -> list[float]:
-    """Return the mean over targets of each draw of each control."""
-    by_match: dict[str, list[list[float]]] = {}
-    for target in trial.targets:
-        for match, draws in trial.controls(target).items():
-            by_match.setdefault(match, []).append([one.value for one in draws])
-    return [
-        float(np.mean(values))
-        for by_target in by_match.values()
-        for values in zip(*by_target, strict=False)
-    ]
+    draws = [one for means in draw_means(trial).values() for one in means]
+    return Row(
+        name,
+        (mean.value, *ends[0]),
+        (rest.value, *ends[1]),
+        targets,
+        draws,
+    )
 
 
 def _keys(*names: str) -> list[Line2D]:

@@ -15,6 +15,8 @@ from langneurons.reporting.trials import (
     Estimate,
     Trial,
     area,
+    control_changes,
+    draw_means,
     mean_of,
     minus,
     over_targets,
@@ -57,20 +59,29 @@ def target_rows(trial: Trial) -> list[dict[str, Any]]:
 
 
 def control_rows(trial: Trial) -> list[dict[str, Any]]:
-    """Return a row per target and control: the draws, and the share of the effect that is left."""
+    """Return a row per target and control: the draws, and the shares of effects that are left."""
     confidence, rows = trial.results["confidence"], []
     for target in trial.targets:
-        own = trial.change(target, target, trial.best(target)["asked"])
+        asked = trial.best(target)["asked"]
+        own = trial.change(target, target, asked)
+        specific = minus(own, mean_of(list(trial.others(target, asked).values())))
+        elsewhere = trial.controls(target, others=True)
         for match, draws in trial.controls(target).items():
             mean, values = mean_of(draws), [one.value for one in draws]
-            left = _left(own, mean)
             row = {"target": target, "match": match, "draws": len(draws), "own": own.value}
             row |= {"control": mean.value, "lowest": min(values), "highest": max(values)}
-            row |= {"left": math.nan, "left_low": math.nan, "left_high": math.nan}
-            if left is not None:
-                row |= left.columns("left", confidence)
-            rows.append(row | {"p": rank_p(own.value, values)})
+            row |= _share("left", _left(own, mean), confidence) | {"p": rank_p(own.value, values)}
+            rest = minus(mean, mean_of(elsewhere[match]))
+            row |= {"specificity": specific.value, "control_specificity": rest.value}
+            rows.append(row | _share("specificity_left", _left(specific, rest), confidence))
     return rows
+
+
+def _share(name: str, share: Estimate | None, confidence: float) -> dict[str, float]:
+    """Return a share with its interval as columns, empty where there is none."""
+    if share is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
+    return share.columns(name, confidence)
 
 
 def _left(own: Estimate, control: Estimate) -> Estimate | None:
@@ -128,7 +139,7 @@ def method_row(trial: Trial) -> dict[str, Any]:
         row |= over_targets(kl, seed).columns("kl_others", confidence)
     row |= {"ratio": value, "ratio_low": low, "ratio_high": high}
     row |= {"detectable": specific.detectable(results["alpha"])}
-    row |= _against_controls(trial, together, seed)
+    row |= _against_controls(trial, together, specific, seed)
     doses = trial.doses()
     curve = [
         float(np.mean([trial.change(t, t, dose).value for t in trial.targets])) for dose in doses
@@ -136,28 +147,23 @@ def method_row(trial: Trial) -> dict[str, Any]:
     return row | {"area": area(doses, curve)}
 
 
-def _against_controls(trial: Trial, own: Estimate, seed: int) -> dict[str, Any]:
-    """Return the strongest control, and what is left of the effect beside it.
+def _against_controls(trial: Trial, own: Estimate, specific: Estimate, seed: int) -> dict[str, Any]:
+    """Return the strongest control, and what is left of effects beside it.
 
-    A draw of a method is the mean over targets of the draws of one number.
+    The control that changes targets most, and the most specific one. A draw of a method is the
+    mean over targets of the draws of one number.
     """
-    confidence, found = trial.results["confidence"], dict[str, list[list[Estimate]]]()
-    for target in trial.targets:
-        for match, draws in trial.controls(target).items():
-            found.setdefault(match, []).append(draws)
-    worst: dict[str, Any] = {}
-    for match, by_target in found.items():
-        mean = over_targets([mean_of(draws) for draws in by_target], seed)
-        if worst and mean.value <= worst["control_change"]:
-            continue
-        number = min(map(len, by_target))
-        means = [float(np.mean([one[k].value for one in by_target])) for k in range(number)]
-        left = _left(own, mean)
-        worst = {"strongest_control": match, "control_change": mean.value}
-        worst |= {"left": math.nan, "left_low": math.nan, "left_high": math.nan}
-        worst |= left.columns("left", confidence) if left is not None else {}
-        worst |= {"p_control": rank_p(own.value, means)}
-    return worst
+    confidence, found = trial.results["confidence"], control_changes(trial, seed)
+    if not found:
+        return {}
+    strongest = max(found, key=lambda match: found[match][0].value)
+    control = found[strongest][0]
+    most = max((rest for _, rest in found.values()), key=lambda one: one.value)
+    row = {"strongest_control": strongest, "control_change": control.value}
+    row |= _share("left", _left(own, control), confidence)
+    row |= {"p_control": rank_p(own.value, draw_means(trial)[strongest])}
+    row |= {"control_specificity": most.value}
+    return row | _share("specificity_left", _left(specific, most), confidence)
 
 
 SHORT = (
@@ -170,7 +176,9 @@ NOTES = {
     " change of the residual stream after the last block, as a share of its length.",
     "trial_controls": "own: change of the target under the method; control: mean over draws of"
     " random neurons or directions at the same dose; left: 1 - control / own; p: share of the"
-    " draws, the method among them, that change the target as much.",
+    " draws, the method among them, that change the target as much. control_specificity: of the"
+    " draws, each read in one other language, these in turn; specificity_left: 1 - that /"
+    " specificity.",
     "trial_doses": "asked: dose that strengths were solved for; dose: that they have.",
     "trial_cells": "Every language under the setting chosen for each target; p_holm over the rows.",
     "leaderboard": "Means over target languages, which are drawn again with their documents."
