@@ -8,6 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NAMES = (
     "statistics_pass",
+    "attribution",
     "two_pass",
     "intervention",
     "evaluation",
