@@ -240,6 +240,27 @@ def scores_by_hand(path, metric):
     return own.set_index("item").sort_index()[metric]
 
 
+def test_reading_that_could_stop_at_several_looks_is_corrected_on_both_sides(copied):
+    one, other = copied
+    plain = compare(one, other).tables["perplexity"]
+    for folder, looks in zip(copied, (2, 3), strict=True):
+        frame, metadata = read_parquet(folder / PLACE)
+        until = {"width": 0.1, "looks": looks, "taken": looks, "documents": {}}
+        write_parquet(folder / PLACE, frame, metadata | {"until": until})
+    cells = compare(one, other).tables["perplexity"]
+    varied = (plain["selection"] == "varied").to_numpy()
+    pd.testing.assert_frame_equal(cells[~varied].drop(columns="p_holm"),
+                                  plain[~varied].drop(columns="p_holm"))  # fmt: skip
+    cells, plain = cells[varied], plain[varied]
+    np.testing.assert_allclose(cells["p"], np.minimum(1.0, 6 * plain["p"]))
+    n = plain["documents"].to_numpy()
+    wider = stats.t(n - 1).ppf(1 - 0.025 / 6) / stats.t(n - 1).ppf(0.975)
+    widths = [(frame["high"] - frame["low"]).to_numpy() for frame in (cells, plain)]
+    inside = (plain[["low", "high"]] != 0).all(axis=1).to_numpy()  # few documents: held at 0
+    assert inside.sum() > 5
+    np.testing.assert_allclose(widths[0][inside], (wider * widths[1])[inside])
+
+
 def test_scores_by_hand_paired_or_not(copied):
     one, other = copied
     place = "results/m/evaluation/corrected/base/xcopa/vi.parquet"

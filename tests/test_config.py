@@ -135,6 +135,13 @@ BAD = {
         put("protocols", {"mine": {"perplexity_text": "paper"}}),
         ["protocols.mine.perplexity_text", "perplexity.tokens", "heldout_tokens"],
     ),
+    "looks at samples of every cell": (
+        both_of(
+            put("protocols", {"mine": {"perplexity_text": "paper"}}),
+            put("perplexity.until", {"width": 0.1}),
+        ),
+        ["perplexity.until", "protocols.mine", "samples blocks"],
+    ),
     "hyperparameter of the paper's code": (
         put(
             "finetunings.nli",

@@ -34,6 +34,14 @@ def test_a_matrix_of_nine_languages_needs_twelve_documents(documents, warned):
         ]
 
 
+@pytest.mark.parametrize("documents, warned", [(13, True), (14, False)])
+def test_documents_that_are_read_in_looks_are_corrected_for_them(documents, warned):
+    until = {"width": 0.1, "looks": 4}
+    entry = {"interventions": ["zero"], "documents": documents, "until": until}
+    found = thin_evidence(configuration(perplexity=entry))
+    assert len(found) == warned and all("can reach 0.0125" in one for one in found)
+
+
 @pytest.mark.parametrize("limit, warned", [(7, True), (8, False), (None, False), (1000, False)])
 def test_items_are_counted_where_they_are_known(limit, warned):
     # Four languages under one condition each: 2 / 2^n x 4 < 0.05 from 8 items on.

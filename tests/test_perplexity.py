@@ -12,13 +12,16 @@ from tiny import tiny_model
 
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, pack_documents
-from langneurons.evaluation.perplexity import HeldOut, document_nll, measure
+from langneurons.evaluation.perplexity import HeldOut, document_nll, measure, measure_in_looks
 from langneurons.evaluation.run import Run
 from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan
+from langneurons.jobs.perplexity import narrow
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
+from langneurons.reporting.tables.perplexity import perplexity_change
+from langneurons.reporting.uncertainty import at_each_look, paired_ratio_change
 
 COLUMNS = ["intervention", "deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])
@@ -355,3 +358,130 @@ def test_a_matrix_of_first_documents_is_kept_apart_from_that_of_all(tmp_path, ca
     few = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert "aa: With 2 documents no cell of 4 can reach 0.05" in few[0]
     assert few[0].endswith("use 8 documents or more.")
+
+
+# Looks --------------------------------------------------------------------------------------------
+
+SIZES = (5, 9, 1, 14, 7, 3, 11, 6, 9, 2, 8, 13)
+
+
+def in_four_looks(store, looks=4, model=None, heldout=None, batch=32):
+    """Return the records after each look at two languages of twelve documents."""
+    corpora = {lang: corpus(lang, k, sizes=SIZES) for k, lang in enumerate(("aa", "bb"))}
+    lm = LanguageModel(model if model is not None else tiny_model("llama"))
+    run = Run(lm, store, {"model": "tiny", "code": "1"}, batch)
+    plans = {"zero": setting()[1]}
+    return corpora, measure_in_looks(run, corpora, plans, heldout or HeldOut(), looks)
+
+
+@pytest.mark.parametrize("looks", [2, 4, 12, 20])
+def test_a_look_adds_an_equal_share_of_the_documents_and_the_last_is_the_whole(tmp_path, looks):
+    model = tiny_model("llama")
+    corpora, read = in_four_looks(SideStore(tmp_path / "a", "p"), looks, model)
+    frames = list(read)
+    whole = next(in_four_looks(SideStore(tmp_path / "b", "p"), 1)[1])
+    assert len(frames) == looks and len(frames[-1]) == len(whole)
+    known = document_nll(LanguageModel(model), corpora["aa"], HeldOut(), 100)["document"]
+    for look, frame in enumerate(frames, 1):
+        number = -(-len(known) * look // looks)
+        for (_, _, lang), cell in frame.groupby(["intervention", "deactivated", "evaluated"]):
+            assert len(cell) == number
+            assert lang != "aa" or cell["document"].tolist() == known[:number].tolist()
+        kept = whole[whole["document"].isin(frame["document"])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(frame, kept, rtol=1e-5)
+
+
+def test_looks_read_every_block_once_and_none_that_is_finished(tmp_path):
+    model, plain = tiny_model("llama"), tiny_model("llama")
+    one, tokens = counted(plain), counted(model)
+    next(in_four_looks(SideStore(tmp_path / "a", "p"), 1, plain)[1])
+    store = SideStore(tmp_path / "b", "p")
+    read = in_four_looks(store, 4, model)[1]
+    next(read)
+    first = sum(tokens)
+    next(read)
+    assert first < sum(tokens) < sum(one)
+    done = sum(tokens)
+    again = in_four_looks(store, 4, model)[1]  # as after a kill
+    (next(again), next(again))
+    assert sum(tokens) == done
+    list(again)
+    assert sum(tokens) <= 1.1 * sum(one)  # padding of other batches
+
+
+def test_a_look_at_documents_that_are_cut_off_equals_reading_them_alone(tmp_path):
+    frames = list(in_four_looks(SideStore(tmp_path / "a", "p"), 3, heldout=HeldOut(None, 9))[1])
+    alone = next(in_four_looks(SideStore(tmp_path / "b", "p"), 1, heldout=HeldOut(None, 3))[1])
+    pd.testing.assert_frame_equal(frames[0], alone, rtol=1e-5)
+    with pytest.raises(ValueError, match="one look"):
+        next(in_four_looks(SideStore(tmp_path / "c", "p"), 2, heldout=HeldOut(9, sampled=True))[1])
+
+
+def test_the_rule_looks_at_the_intervals_of_the_table(tmp_path):
+    frames = list(in_four_looks(SideStore(tmp_path, "p"))[1])
+    results = {"confidence": 0.9}
+    for frame in frames:
+        table = perplexity_change(frame, results, looks=4)
+        plain = perplexity_change(frame, {"confidence": 0.975})
+        np.testing.assert_array_equal(table[["low", "high"]], plain[["low", "high"]])
+        np.testing.assert_allclose(table["p"], np.minimum(1.0, 4 * plain["p"]))
+        excluded = (table["low"] > 0) | (table["high"] < 0)
+        assert (excluded == (table["p"] < 0.1)).all()
+        widest = (table["high"] - table["low"]).max()
+        level = at_each_look(0.9, 4)
+        assert not narrow(frame, widest, level, ()) and narrow(frame, 1.001 * widest, level, ())
+    one = {("zero", "aa"), ("zero", "bb")}
+    assert narrow(frames[0], 1e-9, 0.9, one)  # nothing is written
+    silent = frames[-1].copy()
+    base = silent[silent["deactivated"] == "none"].set_index(["evaluated", "document"])["nll"]
+    aa = silent["deactivated"] == "aa"
+    places = list(silent.loc[aa, ["evaluated", "document"]].itertuples(index=False, name=None))
+    silent.loc[aa, "nll"] = base.loc[places].to_numpy()
+    assert not narrow(silent, 1e9, 0.9, ())  # no spread, so no interval
+
+
+def simulated(seed, number=4000, documents=48, looks=4):
+    """Return of each look the intervals of changes that are 0.3 nats per token, by the rule's."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(10, 60, documents).astype(float)
+    noise = rng.standard_t(5, (documents, number)) * 0.4
+    changed = tokens[:, None] * (0.3 + noise)
+    for look in range(1, looks + 1):
+        n = documents * look // looks
+        yield n, tokens[:n], changed[:n]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_intervals_hold_at_all_looks_together_with_the_confidence_asked_for(seed):
+    missed = {}
+    for name, level in (("kept", at_each_look(0.95, 4)), ("naive", 0.95)):
+        outside = np.zeros(4000, bool)
+        for n, tokens, changed in simulated(seed):
+            _, low, high, _ = paired_ratio_change(np.zeros(n), changed, tokens, level)
+            outside |= (low > 0.3) | (high < 0.3)
+        missed[name] = outside.mean()
+    assert missed["kept"] < 0.055 and missed["naive"] > 0.07
+
+
+def test_reading_stops_early_on_clean_effects_and_never_misses_more_often_for_it():
+    stops, misses = [], 0
+    for seed in range(150):
+        for look, (n, tokens, changed) in enumerate(simulated(seed, number=3), 1):
+            rows = [
+                pd.DataFrame(
+                    {"document": range(n), "nll": nll, "tokens": tokens, "bytes": 1}
+                ).assign(intervention=name, deactivated=lang, evaluated="aa")
+                for name, lang, nll in (
+                    ("none", "none", np.zeros(n)),
+                    *(("zero", f"l{k}", changed[:, k]) for k in range(3)),
+                )
+            ]
+            frame = pd.concat(rows)
+            taken = look
+            if narrow(frame, 0.7, at_each_look(0.95, 4), ()):
+                break
+        table = perplexity_change(frame, {"confidence": 0.95}, looks=4)
+        misses += int(((table["low"] > 0.3) | (table["high"] < 0.3)).sum())
+        stops.append(taken)
+    assert misses / (3 * 150) < 0.05
+    assert np.mean(np.array(stops) < 4) > 0.5 and len(set(stops)) > 1

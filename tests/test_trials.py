@@ -14,6 +14,7 @@ from test_workflow import CONFIG, save_tiny_model
 from tiny import HIDDEN, tiny_model
 
 from langneurons.base.errors import ConfigError, InputError
+from langneurons.base.io import read_parquet
 from langneurons.base.store import SideStore
 from langneurons.config import build
 from langneurons.evaluation.dose import doses, solve
@@ -33,6 +34,7 @@ from langneurons.interventions.plan import Plan, Write
 from langneurons.interventions.strength import at_strength
 from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.hypotheses import Evidence, judged, verdict
+from langneurons.reporting.tables.perplexity import perplexity_change
 from langneurons.reporting.tables.trials import (
     cell_rows,
     control_rows,
@@ -481,6 +483,8 @@ def configured(**changes) -> dict:
         "out": {"operation": "project_out", "value": "direction", "site": "residual"},
     }
     claim = {"says": "Neurons are specific.", "measure": "specificity", "method": "lape"}
+    until = {"width": 50.0, "looks": 3}
+    config["perplexity"] = {"interventions": ["zero"], "selections": ["lape"], "until": until}
     config["hypotheses"] = {"specific": claim | {"direction": "above", "threshold": 0.5}}
     return config | {"trials": TRIALS | changes}
 
@@ -490,7 +494,7 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     (tmp_path / "tiny.yaml").write_text(json.dumps(configured()))
     tables = tmp_path / "results/tables/tiny"
     folder = tables.relative_to(tmp_path)
-    wanted = (f"{folder}/leaderboard.csv", f"{folder}/hypotheses.csv")
+    wanted = (f"{folder}/leaderboard.csv", f"{folder}/hypotheses.csv", f"{folder}/perplexity.csv")
     done = run(tmp_path, tmp_path / "tiny.yaml", wanted)
     assert done.count("try_method") == 2 and "collect_statistics" in done
     board = pd.read_csv(tables / "leaderboard.csv")
@@ -502,6 +506,19 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     assert claims["verdict"].isin(["supported", "refuted", "undecided"]).all() and len(claims) == 1
     cells = pd.read_csv(tables / "trial_cells.csv")
     assert set(cells["evaluated"]) == {"en", "vi", "hi", "zh"}
+    changes, cells = pd.read_csv(tables / "perplexity.csv"), 0
+    for path in (tmp_path / "results/tiny/perplexity").rglob("lape.parquet"):
+        frame, metadata = read_parquet(path)
+        until = metadata["until"]
+        assert until["looks"] == 3 and until["width"] == 50 and until["taken"] == 1
+        read = frame.groupby("evaluated")["document"].nunique()
+        assert read.to_dict() == until["documents"] and (read > 1).all()
+        own = changes[changes["nll_change"].isin(perplexity_change(frame, RESULTS)["nll_change"])]
+        assert (own["documents"] == own["evaluated"].map(read)).all()
+        cells += len(own)
+    assert cells == len(changes) > 0
+    note = (tables / "perplexity.md").read_text()
+    assert "read in 1 of 3 looks" in note and "narrower than 50" in note
     matches = pd.read_csv(tables / "trial_controls.csv").groupby("method")["match"].unique()
     assert set(matches["LAPE"]) == {"layer", "write_norm"} and set(matches["diff"]) == {"direction"}
 

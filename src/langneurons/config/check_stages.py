@@ -47,6 +47,12 @@ def check_protocols(config: Config) -> None:
                     f" protocols.{name} every cell samples blocks (perplexity_text: paper); leave"
                     " it out, or set perplexity_text to corrected."
                 )
+            if config.perplexity.until is not None:
+                raise ConfigError(
+                    f"perplexity.until: under protocols.{name} every cell samples blocks"
+                    " (perplexity_text: paper), so no documents are read in looks; leave it out, or"
+                    " set perplexity_text to corrected."
+                )
             tokens = config.perplexity.tokens
             if tokens is None or tokens >= config.corpus.heldout_tokens:
                 raise ConfigError(

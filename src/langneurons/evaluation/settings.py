@@ -11,6 +11,21 @@ from langneurons.base.settings import COMMIT, DATASET, KEPT_COMMIT, Frozen
 T = TypeVar("T", bound=Any)
 
 
+class UntilEntry(Frozen):
+    """When enough documents are read: as soon as every interval is narrow."""
+
+    width: float = Field(
+        gt=0, description="Nats per token: width of the interval of each cell's change."
+    )
+    looks: int = Field(
+        4,
+        ge=2,
+        le=20,
+        description="Equal portions of the documents; after each the intervals are looked at. They"
+        " and p are corrected for this number (Bonferroni), so the error rate is kept.",
+    )
+
+
 class PerplexityConfig(Frozen):
     """The matrix of perplexity changes: one language's neurons overwritten, each language read."""
 
@@ -24,6 +39,11 @@ class PerplexityConfig(Frozen):
         ge=2,
         description="The first documents of the held-out text, of the tokens above; all if left"
         " out. They are the units of intervals and tests: a matrix of nine languages needs 12.",
+    )
+    until: UntilEntry | None = Field(
+        None,
+        description="Stop reading before the end when every interval of a job's matrices is"
+        " narrow; left out: all documents are read.",
     )
 
 

@@ -25,7 +25,8 @@ def _perplexity(config: Config) -> Iterator[str]:
         len(sets[cell[0]]) for model in config.models for cell in config.perplexity_cells(model)
     }
     for size in sorted(sizes):
-        text = shortfall(entry.documents, size**2, config.results.alpha, "documents")
+        level = config.results.alpha / (entry.until.looks if entry.until else 1)
+        text = shortfall(entry.documents, size**2, level, "documents")
         if text:
             yield f"perplexity.documents: {_lower(text)}"
 

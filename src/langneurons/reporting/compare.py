@@ -25,11 +25,12 @@ from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.metrics import METRICS
 from langneurons.reporting.compare_shared import compare_folders, differences, mask_rows
 from langneurons.reporting.layouts import LAYOUTS, names_of
-from langneurons.reporting.records import evaluation_files, matrix_files
+from langneurons.reporting.records import evaluation_files, matrix_files, planned_looks
 from langneurons.reporting.tables.steering_shift import judged
 from langneurons.reporting.tables.tasks import CONDITION, corpus_rows, held_metrics, mean_rows
 from langneurons.reporting.uncertainty import (
     CHANGES,
+    at_each_look,
     from_draws,
     holm,
     paired_proportions,
@@ -261,13 +262,17 @@ def _perplexity(first: Path, second: Path, results: Results) -> Iterator[dict[st
     for name, frames, metadata in _matrices(first, second, "perplexity"):
         groups = [dict(list(one.groupby(["deactivated", "evaluated"]))) for one in frames]
         sampled = any(one.get("sampled", False) for one in metadata)
+        # Whichever looks ended the reading of both: every pair of looks is corrected for.
+        looks = math.prod(planned_looks(one) for one in metadata)
+        own = results | {"confidence": at_each_look(results["confidence"], looks)}
         for cell in groups[0]:
             if cell[0] == UNTOUCHED or cell not in groups[1]:
                 continue
             written = [one[cell] for one in groups]
             untouched = [one[UNTOUCHED, cell[1]] for one in groups]
             place = {"intervention": name, "deactivated": cell[0], "evaluated": cell[1]}
-            yield place | _change_of_nll(untouched, written, sampled, results)
+            row = place | _change_of_nll(untouched, written, sampled, own)
+            yield row | {"p": float(np.minimum(1.0, row["p"] * looks))}
 
 
 def _change_of_nll(

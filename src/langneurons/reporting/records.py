@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +154,23 @@ def perplexity_matrices(
     labels: Labels,
     protocol: str | None = None,
     interventions: Collection[str] | None = None,
-) -> list[tuple[Names, pd.DataFrame, bool]]:
+) -> list[tuple[Names, pd.DataFrame, dict[str, Any]]]:
     """Read perplexity matrices of all protocols, or of one; of all interventions, or of some.
 
-    Returns names, records and whether every cell read a sample of its own.
+    Returns names, records and metadata (`read_as` of it goes to `tables.perplexity_change`).
     """
-    found = _matrices(paths, "perplexity", labels, protocol, interventions)
-    return [(names, frame, metadata["sampled"]) for names, frame, metadata in found]
+    return list(_matrices(paths, "perplexity", labels, protocol, interventions))
+
+
+def read_as(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether every cell of a matrix read a sample of its own, and the planned looks."""
+    return {"sampled": metadata["sampled"], "looks": planned_looks(metadata)}
+
+
+def planned_looks(metadata: Mapping[str, Any]) -> int:
+    """Return after how many shares of the documents reading could have stopped."""
+    until = metadata.get("until")
+    return until["looks"] if until else 1
 
 
 def trial_records(

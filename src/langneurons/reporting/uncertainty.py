@@ -29,6 +29,15 @@ CHANGES = (-1.0, 1.0)
 Bounds = tuple[float, float]
 
 
+def at_each_look(confidence: float, looks: int) -> float:
+    """Return the confidence at each planned look that keeps the error rate over all (Bonferroni).
+
+    Whichever look ends the reading, the interval at it holds with the confidence asked for, and p
+    times the number of looks is a p of the whole.
+    """
+    return 1 - (1 - confidence) / looks
+
+
 # Student's t ------------------------------------------------------------------------------------
 
 

@@ -16,13 +16,16 @@ def _matrix(
 ) -> dict[str, Any]:
     """Return the interventions and which text is read."""
     protocol, entry = config.under("perplexity", variant), _entry(config)
+    more: dict[str, Any] = {"documents": entry.documents} if entry.documents else {}
+    if entry.until is not None:
+        more |= {"until": entry.until.model_dump(), "confidence": config.results.confidence}
     names = interventions_of(config.perplexity_cells(model), langset, selection)
     return {
         "interventions": all_written(config, names, protocol),
         "tokens": entry.tokens,
         "sampled": protocol.perplexity_text == "paper",
         "model": model_settings(config, model),
-    } | ({"documents": entry.documents} if entry.documents else {})
+    } | more
 
 
 def _entry(config: Config) -> PerplexityConfig:
@@ -30,7 +33,7 @@ def _entry(config: Config) -> PerplexityConfig:
 
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
-    config = sizes.config
+    config = sizes.config  # with `until` this is the most that is read
     tokens = _entry(config).tokens or config.corpus.heldout_tokens
     size = len(config.directory_languages()[cell["langset"]])
     conditions = config.perplexity_cells(cell["model"])

@@ -27,7 +27,7 @@ from langneurons.reporting.figures.canvas import (
     wrapped,
 )
 from langneurons.reporting.labels import Labels
-from langneurons.reporting.records import perplexity_matrices
+from langneurons.reporting.records import perplexity_matrices, read_as
 from langneurons.reporting.tables.perplexity import matrix, perplexity_change
 
 
@@ -126,9 +126,9 @@ def _change(
     panels = [
         (
             labels.of("selections", names["selection"]),
-            perplexity_change(frame, labels.results, sampled),
+            perplexity_change(frame, labels.results, **read_as(metadata)),
         )
-        for names, frame, sampled in matrices
+        for names, frame, metadata in matrices
     ]
     what, value = drawn
     title = f"{labels.of('models', cell['model'])}: change of {what}, intervention"

@@ -8,7 +8,7 @@ import pandas as pd
 from langneurons.reporting.claims import CLAIMS, decide
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.published import TOKEN_IDS
-from langneurons.reporting.records import evaluation_files, matrix_files, protocols
+from langneurons.reporting.records import evaluation_files, matrix_files, protocols, read_as
 from langneurons.reporting.tables.perplexity import perplexity_change
 from langneurons.reporting.tables.tasks import own_language
 from langneurons.reporting.tables.write import write_table
@@ -23,7 +23,7 @@ def tabulate_claims(
         (
             path,
             metadata["model"],
-            perplexity_change(frame, results, metadata["sampled"]).assign(
+            perplexity_change(frame, results, **read_as(metadata)).assign(
                 **{key: metadata[key] for key in ("langset", "selection", "intervention")}
             ),
         )

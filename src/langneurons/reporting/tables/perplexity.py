@@ -10,9 +10,10 @@ import pandas as pd
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.power import smallest_p, smallest_p_of_two, thin_evidence
 from langneurons.reporting.labels import Labels
-from langneurons.reporting.records import perplexity_matrices, with_names
+from langneurons.reporting.records import perplexity_matrices, read_as, with_names
 from langneurons.reporting.tables.write import write_table
 from langneurons.reporting.uncertainty import (
+    at_each_look,
     holm,
     mean_interval,
     paired_ratio_change,
@@ -37,18 +38,22 @@ def _wide(frame: pd.DataFrame, evaluated: str) -> tuple[pd.DataFrame, np.ndarray
     return nll, sizes["tokens", "min"].to_numpy(), sizes["bytes", "min"].to_numpy()
 
 
-def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = False) -> pd.DataFrame:
+def perplexity_change(
+    frame: pd.DataFrame, results: Mapping, sampled: bool = False, looks: int = 1
+) -> pd.DataFrame:
     """Return one row per (deactivated, evaluated); NLL in nats per token.
 
     Intervals and tests are over documents, paired with and without the intervention, or of two
     samples where every cell read a sample of its own (`sampled`). `results` holds confidence.
-    p_least is the smallest p after Holm that the cell's number of documents allows.
+    p_least is the smallest p after Holm that the cell's number of documents allows. Reading that
+    may have stopped after any of several planned looks has wider intervals and larger p
+    (`uncertainty.at_each_look`).
     """
     if sampled:
         return _sampled_change(frame, results)
     cells = frame[["deactivated", "evaluated"]].drop_duplicates()
     family = int((cells["deactivated"] != UNTOUCHED).sum())
-    parts = []
+    parts, confidence = [], at_each_look(results["confidence"], looks)
     for evaluated, part in frame.groupby("evaluated", sort=True):
         nll, tokens, size = _wide(part, evaluated)
         baseline = nll[UNTOUCHED].to_numpy()
@@ -56,7 +61,7 @@ def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = Fal
         if not conditions:
             continue
         change, low, high, p = paired_ratio_change(
-            baseline, nll[conditions].to_numpy(), tokens, results["confidence"]
+            baseline, nll[conditions].to_numpy(), tokens, confidence
         )
         before = baseline.sum() / tokens.sum()
         with np.errstate(over="ignore"):
@@ -75,8 +80,8 @@ def perplexity_change(frame: pd.DataFrame, results: Mapping, sampled: bool = Fal
             "ppl_change": after_ppl - np.exp(before),
             "bits_per_byte": baseline.sum() / (math.log(2) * size.sum()),
             "bits_per_byte_change": change * tokens.sum() / (math.log(2) * size.sum()),
-            "p": p,
-            "p_least": min(1.0, smallest_p(int((tokens > 0).sum())) * family),
+            "p": np.minimum(p * looks, 1.0),
+            "p_least": min(1.0, smallest_p(int((tokens > 0).sum())) * family * looks),
         }
         parts.append(pd.DataFrame(columns))
     if not parts:
@@ -124,6 +129,18 @@ def perplexity_notes(cells: pd.DataFrame, results: Mapping) -> list[str]:
     return [note, *thin_evidence(cells, results["alpha"], "documents", groups)]
 
 
+def _stop(names: Mapping[str, str], until: Mapping, labels: Labels) -> str:
+    """Return after how many looks the reading of a file's documents stopped."""
+    where = f"{labels.of('models', names['model'])}, {labels.of('selections', names['selection'])}"
+    looks, numbers = until["looks"], sorted(set(until["documents"].values()))
+    shown = " to ".join(f"{one}" for one in dict.fromkeys((numbers[0], numbers[-1])))
+    return (
+        f"{where}: {shown} documents a language, read in {until['taken']} of {looks} looks; reading"
+        f" stops when every interval is narrower than {until['width']:g}. Intervals hold at all"
+        f" {looks} looks together (Bonferroni), and p is that of one look times {looks}."
+    )
+
+
 def matrix(cells: pd.DataFrame, value: str, order: Sequence[str]) -> pd.DataFrame:
     """Return `value` as deactivated (rows) x evaluated (columns) in the given order."""
     wide = cells.pivot(index="deactivated", columns="evaluated", values=value)
@@ -165,12 +182,17 @@ def perplexity_summary(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
 def tabulate_perplexity(files: list[str], labels: Labels, folder: Path) -> None:
     """Write the tables of perplexity changes."""
     cells, summaries, results = [], [], labels.results
-    for names, frame, sampled in perplexity_matrices(files, labels):
-        change = perplexity_change(frame, results, sampled)
-        summaries.append(with_names(names, perplexity_summary(change, results["confidence"])))
+    stopped: list[str] = []
+    for names, frame, metadata in perplexity_matrices(files, labels):
+        how = read_as(metadata)
+        change = perplexity_change(frame, results, **how)
+        confidence = at_each_look(results["confidence"], how["looks"])
+        summaries.append(with_names(names, perplexity_summary(change, confidence)))
         cells.append(with_names(names, change))
+        if metadata.get("until"):
+            stopped.append(_stop(names, metadata["until"], labels))
     table = labels.shown(pd.concat(cells, ignore_index=True))
-    lines = perplexity_notes(table, results)
+    lines = [*perplexity_notes(table, results), *dict.fromkeys(stopped)]
     write_table(table, folder / "perplexity", "Change of perplexity", lines)
     notes = (
         "Changes of NLL in nats per token; means, and interval of the own language's, over"
