@@ -12,6 +12,7 @@ from tiny import tiny_model
 
 from langneurons.base.store import SideStore
 from langneurons.data.corpus import Corpus, pack_documents
+from langneurons.evaluation.paired import at_each_look, paired_ratio_change
 from langneurons.evaluation.perplexity import HeldOut, document_nll, measure, measure_in_looks
 from langneurons.evaluation.run import Run
 from langneurons.interventions.factors import Factor
@@ -21,7 +22,6 @@ from langneurons.jobs.perplexity import narrow
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.reporting.tables.perplexity import perplexity_change
-from langneurons.reporting.uncertainty import at_each_look, paired_ratio_change
 
 COLUMNS = ["intervention", "deactivated", "evaluated", "document", "nll", "tokens", "bytes"]
 INDEX = np.array([3, 5, 40])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from langneurons.evaluation import power
+from langneurons.evaluation.paired import paired_ratio_change
 from langneurons.reporting import uncertainty as u
 
 
@@ -55,7 +56,7 @@ def test_intervals_of_ratios_cover_as_often_as_they_say():
     for _ in range(400):
         weights = generator.integers(5, 40, 12).astype(float)
         changed = weights[:, None] * generator.normal(0.3, 1, size=(12, 5))
-        _, low, high, _ = u.paired_ratio_change(np.zeros(12), changed, weights, 0.95)
+        _, low, high, _ = paired_ratio_change(np.zeros(12), changed, weights, 0.95)
         hits.append((low <= 0.3) & (high >= 0.3))
     assert 0.92 < np.mean(hits) < 0.975
 
@@ -65,7 +66,7 @@ def test_paired_ratio_change_by_hand():
     # 0.18; t of 1 degree at 97.5 %: 12.7062. Two documents cannot reject, so 0 lies inside.
     baseline, tokens = np.array([2.0, 30.0]), np.array([1, 9])
     changed = np.array([[4.0, 2.0], [39.0, 30.0]])
-    change, low, high, p = u.paired_ratio_change(baseline, changed, tokens, 0.95)
+    change, low, high, p = paired_ratio_change(baseline, changed, tokens, 0.95)
     np.testing.assert_allclose(change, [1.1, 0.0])
     assert (low[0], high[0]) == (
         pytest.approx(1.1 - 12.7062 * 0.18, abs=1e-4),
@@ -94,19 +95,19 @@ def test_pairing_removes_what_both_conditions_share():
 def test_p_is_calibrated_when_nothing_changed():
     generator = np.random.default_rng(1)
     zero, noise = np.zeros(12), generator.normal(size=(12, 4000))
-    p = u.paired_ratio_change(zero, noise, np.ones(12), 0.95)[3]
+    p = paired_ratio_change(zero, noise, np.ones(12), 0.95)[3]
     assert 0.04 < (p < 0.05).mean() < 0.06
 
 
 def test_one_document_gives_no_evidence():
-    change, low, _, p = u.paired_ratio_change([1.0], [[3.0]], [2], 0.95)
+    change, low, _, p = paired_ratio_change([1.0], [[3.0]], [2], 0.95)
     assert change == 1.0 and np.isnan(low) and p == 1.0
 
 
 def test_documents_without_tokens_are_no_units():
     with pytest.raises(ValueError, match="positive weight"):
-        u.paired_ratio_change([0.0], [[0.0]], [0], 0.95)
-    change, low, high, p = u.paired_ratio_change([1.0, 0.0], [[2.0], [0.0]], [1, 0], 0.9)
+        paired_ratio_change([0.0], [[0.0]], [0], 0.95)
+    change, low, high, p = paired_ratio_change([1.0, 0.0], [[2.0], [0.0]], [1, 0], 0.9)
     assert change == 1.0 and np.isnan([low, high]).all() and p == 1
 
 
@@ -130,7 +131,7 @@ def test_intervals_and_tests_agree_on_random_small_samples(confidence):
         shift, spread = generator.normal(0, 1), generator.exponential(0.5)
         changed = generator.normal(shift, spread, size=(n, 6))
         weights = generator.integers(1, 30, n).astype(float)
-        _, low, high, p = u.paired_ratio_change(np.zeros(n), changed, weights, confidence)
+        _, low, high, p = paired_ratio_change(np.zeros(n), changed, weights, confidence)
         assert agree(low, high, p, level)
         # Scores in 0..1 with many equal ones, as F1 has them.
         scores = np.round(generator.beta(0.3, 0.3, size=(2, n)) * 2) / 2
@@ -282,7 +283,7 @@ def test_unpaired_change_is_the_difference_of_two_ratios():
     other = u.unpaired_ratio_change((values, weights), (shifted[order], weights[order]), 0.95)
     assert other[0] == pytest.approx(change)
     assert other[1:3] == pytest.approx((low, high))
-    paired = u.paired_ratio_change(values, shifted[:, None] + noise, weights, 0.95)
+    paired = paired_ratio_change(values, shifted[:, None] + noise, weights, 0.95)
     assert high - low > 5 * float(paired[2][0] - paired[1][0])
     assert p > float(paired[3][0])
     # Two samples of independent units: the variances add.

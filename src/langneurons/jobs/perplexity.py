@@ -8,9 +8,9 @@ import pandas as pd
 
 from langneurons.base.errors import present
 from langneurons.base.words import UNTOUCHED
+from langneurons.evaluation.paired import at_each_look, paired_ratio_change
 from langneurons.evaluation.perplexity import HeldOut, measure_in_looks
 from langneurons.jobs.common import ModelJob
-from langneurons.reporting.uncertainty import at_each_look, paired_ratio_change
 
 log = logging.getLogger(__name__)
 

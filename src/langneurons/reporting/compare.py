@@ -23,6 +23,7 @@ from langneurons.base.io import read_json
 from langneurons.base.store import NAME
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.metrics import METRICS
+from langneurons.evaluation.paired import at_each_look, paired_ratio_change
 from langneurons.reporting.compare_shared import compare_folders, differences, mask_rows
 from langneurons.reporting.layouts import LAYOUTS, names_of
 from langneurons.reporting.records import evaluation_files, matrix_files, planned_looks
@@ -30,11 +31,9 @@ from langneurons.reporting.tables.steering_shift import judged
 from langneurons.reporting.tables.tasks import CONDITION, corpus_rows, held_metrics, mean_rows
 from langneurons.reporting.uncertainty import (
     CHANGES,
-    at_each_look,
     from_draws,
     holm,
     paired_proportions,
-    paired_ratio_change,
     resampling_counts,
     unpaired_ratio_change,
 )

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
+from langneurons.evaluation.paired import at_each_look, paired_ratio_change
 from langneurons.evaluation.power import smallest_p, smallest_p_of_two, thin_evidence
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import perplexity_matrices, read_as, with_names
 from langneurons.reporting.tables.write import write_table
 from langneurons.reporting.uncertainty import (
-    at_each_look,
     holm,
     mean_interval,
-    paired_ratio_change,
     unpaired_ratio_change,
 )
 
@@ -47,7 +46,7 @@ def perplexity_change(
     samples where every cell read a sample of its own (`sampled`). `results` holds confidence.
     p_least is the smallest p after Holm that the cell's number of documents allows. Reading that
     may have stopped after any of several planned looks has wider intervals and larger p
-    (`uncertainty.at_each_look`).
+    (`evaluation.paired.at_each_look`).
     """
     if sampled:
         return _sampled_change(frame, results)

@@ -11,6 +11,7 @@ import pandas as pd
 from langneurons.base.io import write_parquet
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.metrics import METRICS
+from langneurons.evaluation.paired import paired_ratio_change
 from langneurons.evaluation.power import smallest_p, thin_evidence
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.layouts import names_of
@@ -23,7 +24,6 @@ from langneurons.reporting.uncertainty import (
     holm,
     mean_interval,
     paired_proportions,
-    paired_ratio_change,
     wilson,
 )
 
