@@ -427,7 +427,7 @@ def judge(measure: str, direction: str, threshold: float, trials=None, **of) -> 
 def test_measures_of_hypotheses(measure, of, value):
     row = judge(measure, "above", value - 0.3, **of)
     assert row["value"] == pytest.approx(value, abs=1e-6) and row["units"] == 2
-    assert row["hypothesis"] == "h" and row["of"] == " / ".join(of.values())
+    assert row["hypothesis"] == "h" and row["about"] == " / ".join(of.values())
 
 
 def test_the_verdict_follows_side_and_p():
@@ -493,9 +493,7 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     save_tiny_model(tmp_path / "tiny-model")
     (tmp_path / "tiny.yaml").write_text(json.dumps(configured()))
     tables = tmp_path / "results/tables/tiny"
-    folder = tables.relative_to(tmp_path)
-    wanted = (f"{folder}/leaderboard.csv", f"{folder}/hypotheses.csv", f"{folder}/perplexity.csv")
-    done = run(tmp_path, tmp_path / "tiny.yaml", wanted)
+    done = run(tmp_path, tmp_path / "tiny.yaml", ("results/reports/tiny.html",))
     assert done.count("try_method") == 2 and "collect_statistics" in done
     board = pd.read_csv(tables / "leaderboard.csv")
     assert (board["kl_low"] < board["kl"]).all() and (board["kl"] > 0).all()
@@ -519,6 +517,8 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     assert cells == len(changes) > 0
     note = (tables / "perplexity.md").read_text()
     assert "read in 1 of 3 looks" in note and "narrower than 50" in note
+    page = (tmp_path / "results/reports/tiny.html").read_text()
+    assert "Neurons are specific. Specificity is" in page  # the page opens on the hypotheses
     matches = pd.read_csv(tables / "trial_controls.csv").groupby("method")["match"].unique()
     assert set(matches["LAPE"]) == {"layer", "write_norm"} and set(matches["diff"]) == {"direction"}
 

@@ -206,7 +206,7 @@ def _rows(
             row: dict[str, Any] = {"model": place[0], "languages": place[1], "hypothesis": name}
             row |= {key: entry[key] for key in ("says", "measure")}
             of = [entry[key] for key in OF if entry[key] is not None]
-            row |= {"of": " / ".join(of), "direction": entry["direction"]}
+            row |= {"about": " / ".join(of), "direction": entry["direction"]}
             row |= {"threshold": entry["threshold"], "value": math.nan, "low": math.nan}
             row |= {"high": math.nan, "units": 0, "detectable": math.nan, "p": math.nan}
             if found is not None:

@@ -23,7 +23,7 @@ def tabulate_hypotheses(
     frame = judged(labels.hypotheses, evidence, folders)
     alpha = labels.results["alpha"]
     notes = (
-        "value: the measure of the method or selection `of`, with its interval; p: against the"
+        "value: the measure of the method or selection `about`, with its interval; p: against the"
         " threshold; p_holm: corrected over the rows; units: target languages, which are drawn"
         " again with their documents. detectable: the smallest distance from the threshold that a"
         " test finds in four of five samples.",

@@ -217,7 +217,7 @@ def carrier_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFr
     rows = []
     for names, table in tables:
         for lang, levels in table.metadata.get("carriers", {}).items():
-            row = {**names, "lang": lang, "of": table.d_mlp}
+            row = {**names, "lang": lang, "layer_neurons": table.d_mlp}
             for level, counts in levels.items():
                 row |= {f"carry_{level}": float(np.median(counts))}
                 row |= {f"carry_{level}_least": min(counts), f"carry_{level}_most": max(counts)}
