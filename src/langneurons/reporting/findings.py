@@ -83,17 +83,31 @@ def _ordered(values: Sequence[str], labels: Labels, section: str) -> list[str]:
 # What was claimed before the run -----------------------------------------------------------------
 
 
+# Measures of hypotheses, as a sentence begins.
+MEASURES = {
+    "own": "The change of the language's own text",
+    "specificity": "Specificity",
+    "ratio": "Own change over that of the others",
+    "left": "The share of the own change that controls leave",
+    "specificity_left": "The share of specificity that controls leave",
+    "advantage": "The difference of specificity",
+    "transfer": "The change of the other text over that of its own",
+    "exclusive": "The share of a language's neurons that are of no other",
+    "jaccard": "The Jaccard index",
+}
+
+
 def _hypotheses(rows: pd.DataFrame | None, labels: Labels) -> list[Finding]:
     """Say the verdict on each hypothesis, its measure and the threshold."""
     found = []
     for row in [] if rows is None else rows.to_dict("records"):
         said = str(row["says"]).rstrip(".")
         if pd.isna(row["value"]):
-            text = f"Undecided: {said}. Its measure ({row['measure']}) could not be taken"
+            text = f"Undecided: {said}. {MEASURES[row['measure']]} could not be measured"
         else:
             limits = _limits(pd.Series(row), "low", "high")
             text = (
-                f"{str(row['verdict']).capitalize()}: {said}. {row['measure'].capitalize()} is"
+                f"{str(row['verdict']).capitalize()}: {said}. {MEASURES[row['measure']]} is"
                 f" {_number(row['value'])}{limits}, claimed {row['direction']}"
                 f" {_number(row['threshold'])}; n = {int(row['units'])} languages"
             )
