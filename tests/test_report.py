@@ -57,10 +57,10 @@ def everything(paper):
             "name": "x",
             "title": f"Title {SIGNS}",
             "models": {"m_": {"source": {"kind": "local", "path": "m"}, "label": f"M {SIGNS}"}},
-            "language_sets": {"two_": ["en", "vi", "hi"]},
+            "language_sets": {"wide_": ["en", "vi", "hi", "fr"], "two_": ["en", "vi", "hi"]},
             "corpus": {"source": mini},
             "statistics": {"slices": 10},
-            "stability": {"selections": ["s_"]},
+            "stability": {"selections": ["s_"], "comparisons": {"c": ["two_", "wide_"]}},
             "selections": {
                 "s_": {"method": "lape", "label": f"S {SIGNS}"},
                 "w_": {"method": "write_score", "label": f"W {SIGNS}"},

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from labelled import labels
+from scipy.stats import t as scipy_t
 from test_collect import EVERYTHING, assert_same, measure, one_thread  # noqa: F401
 from test_selection import from_counts, lape_by_hand
 from test_variants import raw
@@ -21,20 +22,22 @@ from langneurons.config.load import build
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.stages import STAGES
 from langneurons.jobs.stages.activations import slice_files, slice_names
+from langneurons.reporting.agreement import ends, mean_over, replicated
 from langneurons.reporting.figures.stability import draw_stability
+from langneurons.reporting.hypotheses import Evidence, judged
 from langneurons.reporting.kinds import KINDS
 from langneurons.reporting.tables.stability import stability_summary, tabulate_stability
 from langneurons.selection.method import More
 from langneurons.selection.methods import METHODS
-from langneurons.selection.stability import (
+from langneurons.selection.stability import OtherSet, agreement, draws, measure_stability
+from langneurons.selection.stability_settings import (
     BOOTSTRAP,
     BUDGET,
     HALVES,
-    agreement,
-    draws,
-    measure_stability,
+    StabilityConfig,
+    compared,
+    matched,
 )
-from langneurons.selection.stability_settings import StabilityConfig
 from langneurons.selection.table import NeuronTable
 
 N_SLICES = 6
@@ -298,7 +301,151 @@ def test_a_shard_holds_whole_slices():
     assert parameters["selections"] == [["lape", made.selections["lape"].identity()]]
 
 
+# Other sets ---------------------------------------------------------------------------------------
+
+
+def test_languages_are_matched_by_themselves_or_by_their_base():
+    native, romanised = ["en", "hi", "zh", "de"], ["en", "fr", "hi@romanised", "zh@romanised"]
+    pairs = matched(native, romanised)
+    assert pairs == {"en": "en", "hi": "hi@romanised", "zh": "zh@romanised"}
+    assert compared(pairs) == {"hi": "hi@romanised", "zh": "zh@romanised"}
+    assert matched(romanised, native)["hi@romanised"] == "hi"
+    same = matched(["en", "hi"], ["hi", "en", "fr"])
+    assert same == compared(same) == {"en": "en", "hi": "hi"}
+    assert matched(["hi", "hi@a"], ["hi", "hi@b"]) == {"hi": "hi", "hi@a": "hi@b"}
+    assert matched(["en"], ["fr"]) == {}
+    with pytest.raises(ValueError, match="hi of one and hi@a, hi@b of the other are all 'hi'"):
+        matched(["en", "hi"], ["hi@a", "hi@b"])
+
+
+def another(seed, same, languages=("de@x", "en@x", "fr@x")):
+    found = sliced_counts(seed, languages)
+    pairs = {lang.partition("@")[0]: lang for lang in languages}
+    return OtherSet("order", found, pairs, same)
+
+
+def test_another_set_is_compared_on_all_slices_and_on_draws_of_both():
+    slices, other = sliced_counts(1), another(2, True)
+    lape = {"lape": selection("lape", **LAPE)}
+    frame = measure_stability(lape, slices, SETTINGS, More(), [other])
+    plain = frame[frame["kind"] != "order"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(plain, measured(slices))
+    drawn = [range(N_SLICES), *[d[2] for d in draws(SETTINGS, N_SLICES) if d[0] == BOOTSTRAP]]
+    own = frame[frame["kind"] == "order"].set_index(["draw", "lang"])
+    assert set(own.index) == {(n, lang) for n in range(5) for lang in ("de", "en", "fr")}
+    for number, chosen in enumerate(drawn):
+        tables = [
+            lape["lape"].select({k: summed([v[i] for i in chosen]) for k, v in one.items()})
+            for one in (slices, other.slices)
+        ]
+        for lang in ("de", "en", "fr"):
+            one, two = (
+                set(map(tuple, t[t["lang"] == name][["layer", "neuron"]].to_numpy()))
+                for t, name in zip(tables, (lang, f"{lang}@x"), strict=True)
+            )
+            row = own.loc[number, lang]
+            assert row["other"] == f"{lang}@x" and row["shared"] == len(one & two)
+            assert row["jaccard"] == pytest.approx(len(one & two) / len(one | two))
+            by_layer = [
+                [sum(layer == k for k, _ in part) for layer in range(3)] for part in (one, two)
+            ]
+            expected = sum(a * b for a, b in zip(*by_layer, strict=True)) / 40
+            assert row["chance"] == pytest.approx(expected / (len(one) + len(two) - expected))
+    apart = measure_stability(lape, slices, SETTINGS, More(), [another(2, False)])
+    apart = apart[apart["kind"] == "order"].set_index(["draw", "lang"])
+    assert apart.loc[0].equals(own.loc[0]) and not apart.loc[1:].equals(own.loc[1:])
+
+
+def test_a_set_is_itself_under_another_name():
+    slices = sliced_counts(3)
+    renamed = {f"{lang}@x": [_renamed(one, f"{lang}@x") for one in v] for lang, v in slices.items()}
+    other = OtherSet("order", renamed, {lang: f"{lang}@x" for lang in slices}, True)
+    frame = measure_stability(
+        {"lape": selection("lape", **LAPE)}, slices, SETTINGS, More(), [other]
+    )
+    assert (frame.loc[frame["kind"] == "order", "jaccard"] == 1).all()
+    other.slices["de@x"].pop()
+    with pytest.raises(ValueError, match="languages of"):
+        measure_stability({"lape": selection("lape", **LAPE)}, slices, SETTINGS, More(), [other])
+
+
+def _renamed(one, lang):
+    return Statistics(one.arrays, one.header | {"lang": lang}, "renamed")
+
+
+def compared_config(**comparisons):
+    given = config(stability={"selections": ["lape", "write"], "comparisons": comparisons})
+    given["language_sets"] = {
+        "native": ["en", "hi", "es"],
+        "changed": ["en", "hi@random", "fr"],
+        "wide": ["en", "hi", "es", "fr"],
+        "apart": ["fr", "vi"],
+        "twice": ["fr", "hi@random", "hi@shuffled"],
+    }
+    given["corpus"]["variants"] = {
+        "random": {"kind": "random_tokens"},
+        "shuffled": {"kind": "shuffled_words"},
+    }
+    given["selections"]["write"]["language_sets"] = ["native", "wide", "changed"]
+    return given
+
+
+def test_a_comparison_follows_from_the_configuration():
+    made = build(compared_config(tokens=["native", "changed"], set=["native", "wide"]))
+    folder = made.directory("native")
+    cell = {"model": "tiny", "langset": folder, "selection": "lape"}
+    one, two = stage(made, "measure_stability", **cell)["comparisons"]
+    assert one["pairs"] == {"hi": "hi@random"} and one["unmatched"] == ["es", "fr"]
+    assert not one["same"] and one["languages"] == ["en", "fr", "hi@random"]
+    assert two["pairs"] == {"en": "en", "es": "es", "hi": "hi"} and two["same"]
+    assert two["unmatched"] == ["fr"]
+    cell["langset"] = made.directory("wide")
+    assert stage(made, "measure_stability", **cell)["comparisons"] == []
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "said"),
+    [
+        ({"order": ["native", "wider"]}, "Did you mean 'wide'?"),
+        ({"order": ["native", "native"]}, "'native' and 'native' are the same languages"),
+        ({"order": ["native", "apart"]}, "have no language in common, nor variants of one"),
+        ({"order": ["native", "twice"]}, "hi of one and hi@random, hi@shuffled of the other"),
+        ({"halves": ["native", "wide"]}, "'halves' is a kind of draw"),
+        ({"a/b": ["native", "wide"]}, "name 'a/b': names hold letters"),
+    ],
+)
+def test_comparisons_of_nothing_are_refused(comparisons, said):
+    with pytest.raises(ConfigError) as error:
+        build(compared_config(**comparisons))
+    assert said in str(error.value)
+
+
+def test_a_comparison_that_no_selection_is_made_on_is_refused():
+    given = compared_config(order=["native", "wide"])
+    for name in ("ap", "control", "both", "effect"):
+        del given["selections"][name]
+    given["selections"]["lape"]["language_sets"] = ["native", "changed"]
+    given["selections"]["write"]["language_sets"] = ["changed"]
+    with pytest.raises(ConfigError, match="no selection of `stability` is measured on 'native'"):
+        build(given)
+
+
+def test_the_range_of_a_comparison_lies_around_all_slices():
+    own = pd.DataFrame({"draw": [0, 2, 1, 3], "jaccard": [0.8, 0.5, 0.6, 0.7]})
+    value, changes = replicated(own, "jaccard", True)
+    assert value == 0.8 and list(changes) == pytest.approx([0.0, -0.1, 0.1])
+    assert ends(value, changes, 1.0) == pytest.approx((0.7, 0.9))
+    value, changes = replicated(own, "jaccard", False)
+    assert value == pytest.approx(0.65) and len(changes) == 4
+    mean, together = mean_over([(0.8, np.array([0.1, -0.1])), (0.4, np.array([0.1, np.nan]))])
+    assert mean == pytest.approx(0.6) and list(together) == pytest.approx([0.1, -0.1])
+    assert np.isnan(ends(0.5, np.array([0.0]), 0.9)).all()
+
+
 # Shown --------------------------------------------------------------------------------------------
+
+
+NOTHING = {"unmatched": {}}
 
 
 def records():
@@ -309,7 +456,7 @@ def records():
 
 def test_the_table_holds_means_and_the_range_of_the_draws(tmp_path):
     cell, frame = records()
-    table = stability_summary([(cell, frame)], 0.5)
+    table = stability_summary([(cell, frame, NOTHING)], 0.5)
     halves = table[(table["kind"] == HALVES) & (table["lang"] == "de")].iloc[0]
     values = sorted(frame[(frame["kind"] == HALVES) & (frame["lang"] == "de")]["jaccard"])
     assert halves["jaccard"] == pytest.approx(sum(values) / 9) and halves["draws"] == 9
@@ -319,7 +466,7 @@ def test_the_table_holds_means_and_the_range_of_the_draws(tmp_path):
     assert "cosine" not in table
     path = tmp_path / "results/tiny/stability/de-en-fr/lape.parquet"
     names = {"model": "tiny", "langset": "de-en-fr", "selection": "lape"}
-    write_parquet(path, frame, names)
+    write_parquet(path, frame, names | NOTHING)
     shown = labels(
         models={"tiny": "Tiny"},
         sets={"de-en-fr": "three"},
@@ -348,7 +495,7 @@ def test_the_figure_has_a_line_and_a_mark_per_language(tmp_path, monkeypatch):
 
     monkeypatch.setattr(drawn, "add_panels", panels)
     cell, frame = records()
-    summary = stability_summary([(cell, frame)], 0.95)
+    summary = stability_summary([(cell, frame, NOTHING)], 0.95)
     draw_stability(summary, ["fr", "en", "de"], "Tiny", tmp_path / "stability", {"de": "German"})
     (axis,) = kept["axes"]
     curves = [line for line in axis.get_lines() if len(line.get_xdata()) == 2]
@@ -361,6 +508,111 @@ def test_the_figure_has_a_line_and_a_mark_per_language(tmp_path, monkeypatch):
     assert len(marks) == 3 and (tmp_path / "stability.svg").stat().st_size > 0
     svg = (tmp_path / "stability.svg").read_text()
     assert "de, halves:" in svg and "German (de)" in svg
+
+
+def test_table_and_figure_hold_comparisons(tmp_path):
+    chosen = {"lape": selection("lape", **LAPE)}
+    frame = measure_stability(chosen, sliced_counts(1), SETTINGS, More(), [another(2, True)])
+    path = tmp_path / "results/tiny/stability/de-en-fr/lape.parquet"
+    names = {"model": "tiny", "langset": "de-en-fr", "selection": "lape"}
+    write_parquet(path, frame, names | {"unmatched": {"order": ["vi"]}})
+    shown = labels(
+        models={"tiny": "Tiny"},
+        sets={"de-en-fr": "three"},
+        language_sets={"three": ["de", "en", "fr"]},
+        selections={"lape": "LAPE"},
+        comparisons={"order": ["three", "turned"], "unmade": ["four", "five"]},
+        results={"confidence": 0.95},
+        sequence={"models": ["tiny"], "selections": ["lape"], "interventions": []},
+    )
+    tabulate_stability([str(path)], shown, tmp_path)
+    table = pd.read_csv(tmp_path / "stability.csv")
+    row = table[(table["kind"] == "order") & (table["lang"] == "de")].iloc[0]
+    whole = frame[(frame["kind"] == "order") & (frame["draw"] == 0) & (frame["lang"] == "de")]
+    assert row["jaccard"] == pytest.approx(whole["jaccard"].item()) and row["draws"] == 4
+    assert row["other"] == "de@x" and row["low"] <= row["jaccard"] <= row["high"]
+    said = (tmp_path / "stability.md").read_text()
+    assert "order: three and turned (without a match: vi)" in said and "four" not in said
+    cell = {"model": "tiny", "languages": "three"}
+    KINDS["comparisons"].draw([str(path)], cell, shown, str(tmp_path / "drawn"))
+    svg = (tmp_path / "drawn.svg").read_text()
+    assert "another half of the text:" in svg and "chance: random neurons:" in svg
+    whole = frame[(frame["kind"] == "order") & (frame["draw"] == 0)]
+    assert f"set 'turned', de: {row['jaccard']:.3f}" in svg.replace("&#x27;", "'").replace(
+        "&apos;", "'"
+    )
+    assert f"set 'turned': {whole['jaccard'].mean():.3g}" in svg.replace("&#x27;", "'")
+
+
+# Hypotheses ---------------------------------------------------------------------------------------
+
+HYPOTHESIS = dict.fromkeys(("method", "over", "variant", "selection", "comparison", "language_set"))
+HYPOTHESIS |= {"says": "x", "measure": "jaccard", "selection": "lape", "direction": "above"}
+DRAWN = {"kind": "order", "cosine": math.nan, "chance": 0.0}
+AGREED = pd.DataFrame(
+    [
+        DRAWN | {"draw": draw, "lang": lang, "jaccard": base + change}
+        for lang, base in (("aa", 0.9), ("bb", 0.8), ("cc", 0.7))
+        for draw, change in enumerate((0.0, -0.11, -0.1, -0.09))
+    ]
+    + [DRAWN | {"kind": HALVES, "draw": 0, "lang": lang, "jaccard": 0.6} for lang in ("aa", "bb")]
+)
+
+
+def judged_by(comparison, threshold, frame=AGREED, **more):
+    evidence = Evidence(
+        {},
+        {},
+        {"bootstrap": 4000, "seed": 0, "confidence": 0.95, "alpha": 0.05},
+        {("m", "set", "lape"): (frame, {"unmatched": {"order": []}})},
+    )
+    entry = HYPOTHESIS | {"comparison": comparison, "threshold": threshold} | more
+    return judged({"h": entry}, evidence, {"set": "set", "other": "other"})
+
+
+def test_jaccard_of_a_hypothesis_is_the_mean_over_languages():
+    row = judged_by("order", 0.5).iloc[0]
+    assert (
+        row["value"] == pytest.approx(0.8) and row["units"] == 3 and row["about"] == "lape / order"
+    )
+    # By hand: variance over languages (drawn again) and over draws of slices, which all share.
+    between = np.var([0.9, 0.8, 0.7]) / 3 + np.var([-0.01, 0.0, 0.01])
+    half = scipy_t.ppf(0.975, 2) * math.sqrt(between * 3 / 2)
+    assert row["low"] == pytest.approx(0.8 - half, abs=0.01)
+    assert row["high"] == pytest.approx(0.8 + half, abs=0.01)
+    assert row["verdict"] == "supported"
+    assert judged_by("order", 0.79).iloc[0]["verdict"] == "undecided"
+    assert judged_by("order", 0.5, direction="below").iloc[0]["verdict"] == "refuted"
+    assert judged_by(HALVES, 0.5).iloc[0]["value"] == pytest.approx(0.6)
+    assert judged_by("order", 0.5, language_set="other").empty
+    assert judged_by("unmade", 0.5).empty
+    none = AGREED.assign(jaccard=math.nan)
+    assert judged_by("order", 0.5, none).iloc[0]["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"comparison": "orders"}, "'orders' is not a known comparison of `stability`"),
+        ({"comparison": "halves", "selection": "ap"}, "'ap' is not a known selection of `stab"),
+        ({"language_set": "wide"}, "'order' of selection 'lape' is not measured on 'wide'"),
+        ({"selection": "write"}, "'order' of selection 'write' is not measured on any"),
+        ({"selection": "write", "comparison": "halves"}, None),
+        ({"comparison": None}, "comparison: missing; measure jaccard needs it"),
+    ],
+)
+def test_hypotheses_of_comparisons_are_checked(changes, said):
+    given = compared_config(order=["native", "wide"])
+    given["selections"]["write"]["language_sets"] = ["native"]
+    entry = {"says": "x", "measure": "jaccard", "selection": "lape", "comparison": "order"}
+    given["hypotheses"] = {"h": entry | {"direction": "above", "threshold": 0.5} | changes}
+    if said is None:
+        assert "h" in build(given).hypotheses
+        return
+    with pytest.raises(ConfigError) as error:
+        build(given)
+    assert said in str(error.value)
 
 
 def test_slices_of_uneven_number_are_refused():

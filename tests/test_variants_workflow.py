@@ -14,7 +14,10 @@ from langneurons.selection.table import NeuronTable
 
 OWN = {
     **{key: CONFIG[key] for key in ("name", "models")},
-    "language_sets": {"all": ["en", "hi", "hi@romanised", "hi@shuffled", "hi@random", "hi@other"]},
+    "language_sets": {
+        "all": ["en", "hi", "hi@romanised", "hi@shuffled", "hi@random", "hi@other"],
+        "short": ["en", "hi@romanised", "hi@other"],
+    },
     "corpus": {
         **CONFIG["corpus"],
         "variants": {
@@ -25,7 +28,20 @@ OWN = {
         },
     },
     "statistics": {"batch_blocks": 4, "slices": 3},
-    "stability": {"selections": ["prob"], "draws": 2, "budgets": [1.0]},
+    "stability": {
+        "selections": ["prob"],
+        "language_sets": ["all"],
+        "draws": 2,
+        "budgets": [1.0],
+        "comparisons": {"set": ["all", "short"]},
+    },
+    "hypotheses": {
+        "again": {
+            "says": "Neurons are found again in a smaller set.",
+            **{"measure": "jaccard", "selection": "prob", "comparison": "set"},
+            **{"direction": "above", "threshold": 0.5},
+        }
+    },
     "selections": {"prob": {"method": "exceedance", "rate": 0.05}},
     "interventions": {"zero": {"operation": "set", "value": 0}},
     "perplexity": {"interventions": ["zero"], "tokens": 120},
@@ -35,7 +51,10 @@ OWN = {
 CODES = OWN["language_sets"]["all"]
 SET = "en-hi-hi@other-hi@random-hi@romanised-hi@shuffled"
 PAGE = f"results/browser/tiny/tiny/{SET}/index.html"
-TABLES = [f"results/tables/tiny/{name}.csv" for name in ("perplexity", "corpora", "stability")]
+TABLES = [
+    f"results/tables/tiny/{name}.csv"
+    for name in ("perplexity", "corpora", "stability", "hypotheses")
+]
 MADE = ["--", *TABLES, PAGE]
 
 
@@ -125,7 +144,14 @@ def test_slices_of_every_language_make_its_statistics_and_the_stability(varied):
     assert last["neurons"].to_dict() == table.counts().to_dict()
     assert (last["jaccard"] == 1).all()
     written = pd.read_csv(results / "tables/tiny/stability.csv")
-    assert set(written["kind"]) == {"halves", "budget", "bootstrap"}
+    assert set(written["kind"]) == {"halves", "budget", "bootstrap", "set"}
+    short = results / "tiny/neurons/en-hi@other-hi@romanised/prob.parquet"
+    again = frame[(frame["kind"] == "set") & (frame["draw"] == 0)].set_index("lang")
+    for lang in ("en", "hi@romanised", "hi@other"):
+        one, two = table.mask(lang), NeuronTable.from_parquet(short).mask(lang)
+        assert again.loc[lang, "jaccard"] == (one & two).sum() / (one | two).sum()
+    (claim,) = pd.read_csv(results / "tables/tiny/hypotheses.csv").to_dict("records")
+    assert claim["value"] == pytest.approx(again["jaccard"].mean()) and claim["units"] == 3
     assert not list((varied.path / "results/.work/statistics").glob("*"))
 
 

@@ -29,6 +29,7 @@ EMPTY: dict[str, Any] = {
     "site": None,
     "sequence": {},
     "hypotheses": {},
+    "comparisons": {},
 }
 
 

@@ -63,8 +63,10 @@ def selection_code(wc):
 
 
 def set_slices(wc):
-    """Return the slices of the statistics of every language of a set."""
-    return slice_files(cfg, wc.model, SETS[wc.langset])
+    """Return the slices of every language of a set, and of those that it is compared with."""
+    others = cfg.comparisons(wc.model, wc.langset, wc.selection).values()
+    langs = [lang for folder in (wc.langset, *others) for lang in SETS[folder]]
+    return slice_files(cfg, wc.model, dict.fromkeys(langs))
 
 
 def stability_weights(wc):

@@ -1,8 +1,9 @@
 """Checks of the key `stability`: what slices of statistics can answer."""
 
-from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.errors import ConfigError, present, unknown
 from langneurons.config.check_names import check_doubled, check_sets
 from langneurons.config.config import Config
+from langneurons.selection.stability_settings import matched
 
 
 def check_stability(config: Config) -> None:
@@ -40,6 +41,38 @@ def check_stability(config: Config) -> None:
             "stability: none of its selections is made on one of its language sets, so nothing"
             f" would be measured; language sets: {', '.join(config.language_sets)}."
         )
+    _check_comparisons(config)
+
+
+def _check_comparisons(config: Config) -> None:
+    entry = present(config.stability, "stability: left out of the configuration")
+    for name, pair in entry.comparisons.items():
+        path = f"stability.comparisons.{name}"
+        for langset in pair:
+            if langset not in config.language_sets:
+                raise unknown(path, langset, "language set", config.language_sets)
+        first, second = (config.directory(langset) for langset in pair)
+        if first == second:
+            raise ConfigError(f"{path}: {pair[0]!r} and {pair[1]!r} are the same languages.")
+        members = [config.directory_languages()[folder] for folder in (first, second)]
+        try:
+            pairs = matched(*members)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}.") from error
+        if not pairs:
+            raise ConfigError(
+                f"{path}: {pair[0]!r} ({', '.join(members[0])}) and {pair[1]!r}"
+                f" ({', '.join(members[1])}) have no language in common, nor variants of one."
+            )
+        if not any(
+            name in config.comparisons(model, folder, selection)
+            for model in config.models
+            for folder, selection in config.stability_cells(model)
+        ):
+            raise ConfigError(
+                f"{path}: no selection of `stability` is measured on {pair[0]!r} and made on"
+                f" {pair[1]!r}. Selections: {', '.join(entry.selections)}."
+            )
 
 
 def _not_measurable(config: Config, name: str) -> str | None:

@@ -5,6 +5,8 @@ from langneurons.config.check_names import check_doubled
 from langneurons.config.config import Config
 from langneurons.evaluation.trial_settings import MethodEntry, TrialsConfig
 from langneurons.interventions.operations import LINES
+from langneurons.reporting.hypothesis_settings import HypothesisEntry
+from langneurons.selection.stability_settings import HALVES
 
 
 def check_trials(config: Config) -> None:
@@ -111,6 +113,8 @@ def check_hypotheses(config: Config) -> None:
             raise unknown(
                 f"{path}.language_set", entry.language_set, "language set", config.language_sets
             )
+        if entry.comparison is not None:
+            _check_comparison(config, path, entry)
         if entry.variant is not None:
             if entry.variant not in config.corpus.variants:
                 raise unknown(f"{path}.variant", entry.variant, "variant", config.corpus.variants)
@@ -121,3 +125,32 @@ def check_hypotheses(config: Config) -> None:
                     f" {entry.variant!r}, so nothing would be measured. Evaluated:"
                     f" {', '.join(read) or 'none'}."
                 )
+
+
+def _check_comparison(config: Config, path: str, entry: HypothesisEntry) -> None:
+    """Refuse a comparison that is not there, or is not made of the selection."""
+    stability, name, selection = config.stability, entry.comparison, entry.selection
+    if stability is None:
+        raise ConfigError(f"{path}: jaccard needs the key `stability`, which is left out.")
+    if name not in (HALVES, *stability.comparisons):
+        known = (HALVES, *stability.comparisons)
+        raise unknown(f"{path}.comparison", str(name), "comparison of `stability`", known)
+    if selection not in stability.selections:
+        raise unknown(
+            f"{path}.selection", str(selection), "selection of `stability`", stability.selections
+        )
+    folders = {
+        folder
+        for model in config.models
+        for folder, own in config.stability_cells(model)
+        if own == selection
+        if name == HALVES or name in config.comparisons(model, folder, selection)
+    }
+    wanted = entry.language_set
+    if not folders or (wanted is not None and config.directory(wanted) not in folders):
+        sets = ", ".join(config.labels()[folder] for folder in sorted(folders)) or "none"
+        on = "any language set" if wanted is None else f"{wanted!r}"
+        raise ConfigError(
+            f"{path}: {name!r} of selection {selection!r} is not measured on {on}."
+            f" Measured on: {sets}."
+        )

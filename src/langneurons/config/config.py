@@ -279,6 +279,24 @@ class Config(Frozen):
         )
         return list(dict.fromkeys(cells))
 
+    def comparisons(self, model: str, folder: str, selection: str) -> dict[str, str]:
+        """Return the folder of the other set of each comparison of a measured stability."""
+        if self.stability is None:
+            return {}
+        made = {(self.directory(langset), name) for langset, name in self.cells(model)}
+        named = self.stability.comparisons.items()
+        pairs = {name: (self.directory(one), self.directory(two)) for name, (one, two) in named}
+        return {
+            name: second
+            for name, (first, second) in pairs.items()
+            if first == folder and (second, selection) in made
+        }
+
+    def same_documents(self, one: str, two: str) -> bool:
+        """Return whether the corpora of two codes are made of the same documents in their order."""
+        kinds = {getattr(self.variant(code), "kind", "plain") for code in (one, two)}
+        return one == two or kinds <= {"plain", "romanised", "shuffled_words"}
+
     def usable(self, entry: Conditioned, model: str) -> tuple[str, ...]:
         """Return the interventions that a stage lists and that are meant for a model."""
         meant = {

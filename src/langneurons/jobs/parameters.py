@@ -40,6 +40,7 @@ def labels_of(config: Config) -> Labels:
     """Return the labels of a configuration."""
     sections = ("models", "selections", "interventions", "tasks", "finetunings")
     sequenced = ("models", "language_sets", "selections", "interventions", "tasks")
+    compared = {} if config.stability is None else dict(config.stability.comparisons)
     return Labels(
         name=config.name,
         title=config.title,
@@ -64,6 +65,7 @@ def labels_of(config: Config) -> Labels:
         site=config.statistics.histograms[0] if config.statistics.histograms else None,
         sequence={section: list(getattr(config, section)) for section in sequenced},
         hypotheses={name: one.model_dump(mode="json") for name, one in config.hypotheses.items()},
+        comparisons=compared,
     )
 
 

@@ -12,7 +12,7 @@ from langneurons.activations.stored import KeptArrays, StoredArrays
 from langneurons.models.weights import read_weights
 from langneurons.selection.method import More
 from langneurons.selection.methods import Selection
-from langneurons.selection.stability import measure_stability
+from langneurons.selection.stability import OtherSet, measure_stability
 from langneurons.selection.stability_settings import StabilityConfig
 
 
@@ -21,7 +21,8 @@ def stability_cell(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the records of a selection, and their metadata.
 
-    inputs: slices, whose folders are named by their language; the manifest of the weights.
+    inputs: slices of the set and of those that it is compared with, whose folders are named by
+    their language; the manifest of the weights.
     """
     slices: dict[str, list[Statistics]] = {}
     for path in inputs["slices"]:
@@ -38,11 +39,22 @@ def stability_cell(
     manifest = next(iter(inputs.get("weights", [])), None)
     more = More(None if manifest is None else read_weights(manifest))
     settings = StabilityConfig.model_validate(cfg["stability"])
-    frame = measure_stability(selections, ordered, settings, more)
-    first = next(iter(ordered.values()))[0].header
+    own = {lang: ordered[lang] for lang in cfg["languages"]}
+    others = [
+        OtherSet(
+            one["name"],
+            {lang: ordered[lang] for lang in one["languages"]},
+            one["pairs"],
+            one["same"],
+        )
+        for one in cfg["comparisons"]
+    ]
+    frame = measure_stability(selections, own, settings, more, others)
+    first = next(iter(own.values()))[0].header
     metadata = {
-        "languages": sorted(ordered),
-        "slices": len(next(iter(ordered.values()))),
+        "languages": sorted(own),
+        "slices": len(next(iter(own.values()))),
+        "unmatched": {one["name"]: one["unmatched"] for one in cfg["comparisons"]},
         "units": selections[cfg["selections"][-1][0]].units,
         "revision": first["revision"],
     }

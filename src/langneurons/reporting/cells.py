@@ -60,6 +60,13 @@ def stability_sets(config: "Config", model: str) -> Iterable[tuple[str, ...]]:
     return with_set_names(config, ((folder,) for folder, _ in config.stability_cells(model)))
 
 
+def compared_sets(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the language sets that are compared with others."""
+    cells = config.stability_cells(model)
+    found = ((folder,) for folder, name in cells if config.comparisons(model, folder, name))
+    yield from with_set_names(config, dict.fromkeys(found))
+
+
 def carrier_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
     """Yield the sets and selections by write score, which hold how many neurons carry what."""
     for languages, selection in config.neuron_cells(model):

@@ -126,7 +126,8 @@ def _voters(config: "Config") -> Counter[tuple[str, str]]:
 def _judged_by(config: "Config") -> Mapping[str, str]:
     """Return what hypotheses are judged by."""
     tried = {"trials": "trials"} if config.trials else {}
-    return tried | {"neurons": "neurons"}
+    stable = {"stability": "stability"} if config.stability else {}
+    return tried | stable | {"neurons": "neurons"}
 
 
 def _claims(config: "Config") -> tuple[str, ...]:

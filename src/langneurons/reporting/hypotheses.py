@@ -8,12 +8,13 @@ below it, and undecided else.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from langneurons.reporting.agreement import replicated
 from langneurons.reporting.tables.neurons import exclusive_shares
 from langneurons.reporting.trials import (
     Estimate,
@@ -25,6 +26,7 @@ from langneurons.reporting.trials import (
     ratio_estimate,
 )
 from langneurons.reporting.uncertainty import holm, resampling_counts
+from langneurons.selection.stability_settings import HALVES
 
 if TYPE_CHECKING:
     from langneurons.selection.table import NeuronTable
@@ -37,12 +39,16 @@ Place = tuple[str, str]  # model and language set
 class Evidence:
     """What hypotheses are judged by.
 
-    trials: by model, set and method; tables: by model, set and selection; stability: records.
+    trials: by model, set and method; tables: by model, set and selection; stability: records and
+    metadata by these.
     """
 
     trials: Mapping[tuple[str, str, str], Trial]
     tables: "Mapping[tuple[str, str, str], NeuronTable]"
     results: Mapping[str, Any]
+    stability: Mapping[tuple[str, str, str], tuple[pd.DataFrame, Mapping[str, Any]]] = field(
+        default_factory=dict
+    )
 
     def places(self, of: Mapping[tuple[str, str, str], Any], name: str) -> list[Place]:
         """Return the models and sets on which a method or selection is there."""
@@ -130,6 +136,26 @@ def _exclusive(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Es
     return _of_languages(evidence, shares)
 
 
+def _jaccard(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Estimate | None:
+    """Return the mean over languages, which are drawn again, each time under one draw of slices."""
+    frame, metadata = evidence.stability[*place, entry["selection"]]
+    own = frame[(frame["kind"] == entry["comparison"]) & frame["jaccard"].notna()]
+    if own.empty:
+        return None
+    compared = entry["comparison"] in metadata["unmatched"]
+    parts = [replicated(one, "jaccard", compared) for _, one in own.groupby("lang")]
+    values = np.array([value for value, _ in parts])
+    number, seed = evidence.results["bootstrap"], evidence.results["seed"]
+    generator = np.random.default_rng([seed, 2])
+    places = generator.random(number)
+    changes = [one[(places * len(one)).astype(int)] if len(one) else 0 * places for _, one in parts]
+    counts = np.concatenate(list(resampling_counts(len(values), number, seed + 1)))
+    moved = values + np.nan_to_num(np.stack(changes, axis=1))
+    return Estimate(
+        float(values.mean()), (counts * moved).sum(axis=1) / len(values), len(values), "languages"
+    )
+
+
 def _of_languages(evidence: Evidence, values: Sequence[float]) -> Estimate | None:
     """Return a mean over languages, which are drawn again."""
     if not values:
@@ -153,13 +179,24 @@ MEASURES: Mapping[str, Callable[[Evidence, Mapping[str, Any], Place], Estimate |
     "advantage": _advantage,
     "transfer": _transfer,
     "exclusive": _exclusive,
+    "jaccard": _jaccard,
 }
 
 
 def _places(evidence: Evidence, entry: Mapping[str, Any]) -> list[Place]:
     if entry["method"] is not None:
         return evidence.places(evidence.trials, entry["method"])
+    if entry["comparison"] is not None:
+        return [
+            place
+            for place in evidence.places(evidence.stability, entry["selection"])
+            if entry["comparison"] in {HALVES, *_metadata(evidence, entry, place)["unmatched"]}
+        ]
     return evidence.places(evidence.tables, entry["selection"])
+
+
+def _metadata(evidence: Evidence, entry: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+    return evidence.stability[*place, entry["selection"]][1]
 
 
 def judged(

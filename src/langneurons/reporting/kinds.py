@@ -15,6 +15,7 @@ from langneurons.reporting.cells import (
     Cells,
     Reads,
     carrier_cells,
+    compared_sets,
     curve_files,
     dose_cells,
     drawn_triples,
@@ -323,6 +324,22 @@ KINDS: Mapping[str, Kind] = {
         " {{ results.confidence }} of the draws. The same slices are drawn of every language."
         " Compared are a language's neurons by the Jaccard index, shared over union; of directions"
         " the cosine, averaged over layers.",
+    ),
+    "comparisons": Kind(
+        title="Neurons found again",
+        category="Neurons",
+        keys=("languages",),
+        cells=compared_sets,
+        reads=stability_files,
+        drawn_by="comparisons:comparisons_of_sets",
+        by_protocol=False,
+        caption="How many of a language's neurons are found again, {{ model }}, language set"
+        " {{ languages }}. Compared are the neurons of a language on this set with those of the"
+        " same language on other text or beside other languages: the Jaccard index, shared over"
+        " union (cosine of directions). Large dots are means over languages, with the middle"
+        " {{ results.confidence }} of draws of slices; small dots are languages. Two halves hold"
+        " half of the text each, the other rows all of it. Chance: random neurons, as many in each"
+        " layer.",
     ),
     "carriers": Kind(
         title="Neurons that carry a direction",

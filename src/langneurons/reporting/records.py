@@ -48,15 +48,18 @@ def statistics(paths: Iterable[str]) -> Iterator[tuple[Names, Statistics]]:
         yield {"model": names["model"]}, Statistics.read(path, lang=names["lang"])
 
 
-def stability_records(paths: Iterable[str], labels: Labels) -> list[tuple[Names, pd.DataFrame]]:
-    """Read the records of stability in the configuration's order, each with its cell."""
-    columns, numbers = ("kind", "draw", "lang", "jaccard", "cosine"), ("share", "tokens", "neurons")
+def stability_records(
+    paths: Iterable[str], labels: Labels
+) -> list[tuple[Names, pd.DataFrame, dict[str, Any]]]:
+    """Read the records of stability in the configuration's order: cell, frame, metadata."""
+    columns = ("kind", "draw", "lang", "other", "jaccard", "chance", "cosine")
+    numbers = ("share", "tokens", "neurons")
     found = []
     for path in in_sequence(paths, "stability", labels.sequence):
         same = _named(path, "stability", "model", "langset", "selection")
         cell = {"model": same["model"], "languages": same["langset"]}
         cell["selection"] = same["selection"]
-        found.append((cell, read_records(path, columns, numbers, **same)[0]))
+        found.append((cell, *read_records(path, columns, numbers, **same)))
     return found
 
 

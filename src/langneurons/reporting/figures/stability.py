@@ -27,6 +27,7 @@ from langneurons.reporting.labels import Labels
 from langneurons.reporting.lettering import one_line
 from langneurons.reporting.records import stability_records
 from langneurons.reporting.tables.stability import stability_summary
+from langneurons.selection.stability_settings import KINDS
 
 LINES = ("-", "--", ":", "-.")
 
@@ -110,6 +111,7 @@ def stability_of_selections(
     """Draw the stability of every selection on one language set."""
     confidence = labels.results["confidence"]
     summary = labels.shown(stability_summary(stability_records(files, labels), confidence))
+    summary = summary[summary["kind"].isin(KINDS)]
     of = labels.of("models", cell["model"])
     title = f"{of}: selections on parts of the text"
     names = labels.language_names

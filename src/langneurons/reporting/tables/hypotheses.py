@@ -5,19 +5,27 @@ from pathlib import Path
 from langneurons.base.digests import digest
 from langneurons.reporting.hypotheses import Evidence, judged
 from langneurons.reporting.labels import Labels
-from langneurons.reporting.records import Names, neuron_tables
+from langneurons.reporting.records import Names, neuron_tables, stability_records
 from langneurons.reporting.tables.trials import trials_of
 from langneurons.reporting.tables.write import write_table
 
 
 def tabulate_hypotheses(
-    labels: Labels, folder: Path, neurons: list[str], trials: list[str] | None = None
+    labels: Labels,
+    folder: Path,
+    neurons: list[str],
+    trials: list[str] | None = None,
+    stability: list[str] | None = None,
 ) -> None:
     """Write the table of hypotheses."""
     evidence = Evidence(
         {_place(names, "method"): trial for names, trial in trials_of(trials or [], labels)},
         {_place(names, "selection"): table for names, table in neuron_tables(neurons, labels)},
         labels.results,
+        {
+            _place(names, "selection"): (frame, metadata)
+            for names, frame, metadata in stability_records(stability or [], labels)
+        },
     )
     folders = {name: place for place, name in labels.sets.items()}
     frame = judged(labels.hypotheses, evidence, folders)
@@ -25,8 +33,8 @@ def tabulate_hypotheses(
     notes = (
         "value: the measure of the method or selection `about`, with its interval; p: against the"
         " threshold; p_holm: corrected over the rows; units: target languages, which are drawn"
-        " again with their documents. detectable: the smallest distance from the threshold that a"
-        " test finds in four of five samples.",
+        " again with their documents, of jaccard with draws of slices. detectable: the smallest"
+        " distance from the threshold that a test finds in four of five samples.",
         f"supported: on the side that is claimed, p_holm below {alpha:g}; refuted: on the other"
         " side; undecided: else.",
         f"Digest of the hypotheses: {hypotheses_digest(labels)}.",
