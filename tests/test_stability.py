@@ -434,12 +434,14 @@ def test_the_range_of_a_comparison_lies_around_all_slices():
     own = pd.DataFrame({"draw": [0, 2, 1, 3], "jaccard": [0.8, 0.5, 0.6, 0.7]})
     value, changes = replicated(own, "jaccard", True)
     assert value == 0.8 and list(changes) == pytest.approx([0.0, -0.1, 0.1])
-    assert ends(value, changes, 1.0) == pytest.approx((0.7, 0.9))
+    assert ends(value, changes, 1.0, "jaccard") == pytest.approx((0.7, 0.9))
+    assert ends(0.05, changes, 1.0, "jaccard") == pytest.approx((0.0, 0.15))
+    assert ends(0.05, changes, 1.0, "cosine") == pytest.approx((-0.05, 0.15))
     value, changes = replicated(own, "jaccard", False)
     assert value == pytest.approx(0.65) and len(changes) == 4
     mean, together = mean_over([(0.8, np.array([0.1, -0.1])), (0.4, np.array([0.1, np.nan]))])
     assert mean == pytest.approx(0.6) and list(together) == pytest.approx([0.1, -0.1])
-    assert np.isnan(ends(0.5, np.array([0.0]), 0.9)).all()
+    assert np.isnan(ends(0.5, np.array([0.0]), 0.9, "jaccard")).all()
 
 
 # Shown --------------------------------------------------------------------------------------------
@@ -519,7 +521,8 @@ def test_table_and_figure_hold_comparisons(tmp_path):
     shown = labels(
         models={"tiny": "Tiny"},
         sets={"de-en-fr": "three"},
-        language_sets={"three": ["de", "en", "fr"]},
+        language_sets={"three": ["de", "en", "fr"], "turned": ["de@x", "en@x", "fr@x"]},
+        language_names={f"{lang}@x": f"{lang}, words turned" for lang in ("de", "en", "fr")},
         selections={"lape": "LAPE"},
         comparisons={"order": ["three", "turned"], "unmade": ["four", "five"]},
         results={"confidence": 0.95},
@@ -536,12 +539,11 @@ def test_table_and_figure_hold_comparisons(tmp_path):
     cell = {"model": "tiny", "languages": "three"}
     KINDS["comparisons"].draw([str(path)], cell, shown, str(tmp_path / "drawn"))
     svg = (tmp_path / "drawn.svg").read_text()
-    assert "another half of the text:" in svg and "chance: random neurons:" in svg
+    assert "the other half of the text:" in svg and "chance: random neurons:" in svg
     whole = frame[(frame["kind"] == "order") & (frame["draw"] == 0)]
-    assert f"set 'turned', de: {row['jaccard']:.3f}" in svg.replace("&#x27;", "'").replace(
-        "&apos;", "'"
-    )
-    assert f"set 'turned': {whole['jaccard'].mean():.3g}" in svg.replace("&#x27;", "'")
+    assert f"same languages: words turned, de: {row['jaccard']:.3f}" in svg
+    assert f"same languages: words turned: {whole['jaccard'].mean():.3g}" in svg
+    assert "set 'three' (3 languages)" in svg.replace("&#x27;", "'").replace("&apos;", "'")
 
 
 # Hypotheses ---------------------------------------------------------------------------------------

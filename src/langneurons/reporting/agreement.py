@@ -25,13 +25,17 @@ def replicated(own: pd.DataFrame, measure: str, comparison: bool) -> tuple[float
     return value, drawn - _mean(drawn)
 
 
-def ends(value: float, changes: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Return the range that holds a share of the draws, within -1 and 1; NaN of fewer than two."""
+def ends(value: float, changes: np.ndarray, confidence: float, measure: str) -> tuple[float, float]:
+    """Return the range that holds a share of the draws, within the measure's own limits.
+
+    NaN of fewer than two draws.
+    """
     known = changes[~np.isnan(changes)]
     if len(known) < 2:
         return np.nan, np.nan
     tail = (1 - confidence) / 2
-    low, high = np.clip(value + np.quantile(known, [tail, 1 - tail]), -1, 1)
+    least = -1 if measure == "cosine" else 0
+    low, high = np.clip(value + np.quantile(known, [tail, 1 - tail]), least, 1)
     return float(low), float(high)
 
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from langneurons.reporting.agreement import ends, mean_over, measure_of, replicated
 from langneurons.reporting.figures.canvas import (
     OKABE_ITO,
     PAGE,
-    add_legend,
     add_panels,
     add_tip,
     canvas,
@@ -26,7 +24,7 @@ from langneurons.reporting.figures.canvas import (
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.lettering import one_line
 from langneurons.reporting.records import stability_records
-from langneurons.selection.stability_settings import HALVES
+from langneurons.selection.stability_settings import HALVES, compared, matched
 
 COLOUR, CHANCE = OKABE_ITO[0], "0.45"
 
@@ -58,8 +56,8 @@ def rows_of(
         }
         value, changes = mean_over(list(parts.values()))
         values = {str(lang): one for lang, (one, _) in parts.items()}
-        name = names.get(kind, "another half of the text")
-        found.append(Row(name, (value, *ends(value, changes, share)), values))
+        name = names.get(kind, "the other half of the text")
+        found.append(Row(name, (value, *ends(value, changes, share, measure)), values))
     kept = frame[frame["kind"].isin(list(names)) & frame["chance"].notna()]
     if len(kept):
         values = {str(lang): float(one["chance"].mean()) for lang, one in kept.groupby("lang")}
@@ -79,11 +77,11 @@ def draw_comparisons(
     order.sort(
         key=lambda name: any(r.random for _, _, rows in panels for r in rows if r.name == name)
     )
-    lines, columns = rows_and_columns(len(panels), 2)
-    width = min(PAGE, 2.5 * columns + 1.4 + extra_width(order, usual=20))
+    lines, columns = rows_and_columns(len(panels), 3)
+    width = min(PAGE, 2.0 * columns + 1.2 + extra_width(order, usual=20))
     note = (
-        f"Large dots: mean over languages; lines: middle {share:.0%} of draws of the text."
-        " 1: the same neurons, 0: no neuron in common."
+        f"Large dots: mean over languages; lines: middle {share:.0%} of draws of the text; small"
+        " dots: languages. 1: the same neurons; 0: no neuron in common."
     )
     with canvas(stem, width, lines * (0.75 + 0.27 * len(order)), title, note) as figure:
         axes = add_panels(figure, lines, columns, len(panels), sharey=True, sharex=True)
@@ -99,21 +97,6 @@ def draw_comparisons(
             if number + columns >= len(panels):
                 axis.set_xlabel("cosine" if measure == "cosine" else "Jaccard index")
                 axis.tick_params(labelbottom=True)
-        keys = [
-            Line2D([], [], color=COLOUR, marker="o", linewidth=1.6, label="mean over languages"),
-            Line2D(
-                [],
-                [],
-                color=COLOUR,
-                marker="o",
-                markersize=3,
-                alpha=0.5,
-                linestyle="",
-                label="a language",
-            ),
-            Line2D([], [], color=CHANCE, marker="|", linestyle="", label="chance"),
-        ]
-        add_legend(figure, keys, place="outside lower center", ncols=3)
 
 
 def _draw_row(axis: Axes, place: int, row: Row) -> None:
@@ -139,6 +122,17 @@ def _draw_row(axis: Axes, place: int, row: Row) -> None:
     add_tip(axis, value, place - 0.1, f"{one_line(row.name)}: {said}")
 
 
+def _beside(name: str, labels: Labels) -> str:
+    """Return what stands beside the row of a comparison: the other text, or the other set."""
+    first, second = labels.comparisons[name]
+    pairs = compared(matched(labels.order(first), labels.order(second)))
+    texts = [two for one, two in pairs.items() if one != two]
+    kinds = {labels.language_names.get(code, code).partition(", ")[2] for code in texts} - {""}
+    if texts and len(kinds) == 1:
+        return f"same languages: {kinds.pop()}"
+    return f"set {second!r} ({len(labels.order(second))} languages)"
+
+
 def comparisons_of_sets(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
     """Draw, of every selection on a set, how many of its neurons are found again."""
     share, panels = labels.results["confidence"], []
@@ -146,14 +140,9 @@ def comparisons_of_sets(files: list[str], cell: dict[str, str], labels: Labels, 
         unmatched = metadata["unmatched"]
         if not unmatched:
             continue
-        kept = {name: two for name, (_, two) in labels.comparisons.items() if name in unmatched}
-        doubled = len(set(kept.values())) < len(kept)
-        beside = {
-            name: f"set {two!r} ({name})" if doubled else f"set {two!r}"
-            for name, two in kept.items()
-        }
-        rows = rows_of(frame, unmatched, beside, share)
+        kept = {name: _beside(name, labels) for name in labels.comparisons if name in unmatched}
+        rows = rows_of(frame, unmatched, kept, share)
         panels.append((labels.of("selections", names["selection"]), measure_of(frame), rows))
-    of = labels.of("models", cell["model"])
-    title = f"{of}: neurons of {cell['languages']!r} that are found again on"
+    of, number = labels.of("models", cell["model"]), len(labels.order(cell["languages"]))
+    title = f"{of}, set {cell['languages']!r} ({number} languages): neurons that are found again"
     draw_comparisons(panels, title, stem, share)

@@ -29,7 +29,7 @@ def stability_summary(
         for key, own in frame.groupby(KEYS, sort=False):
             row = dict(zip(KEYS, key, strict=True))
             value, changes = replicated(own, measure, row["kind"] in metadata["unmatched"])
-            low, high = ends(value, changes, confidence)
+            low, high = ends(value, changes, confidence, measure)
             row |= {"tokens": round(own["tokens"].mean()), "neurons": own["neurons"].mean()}
             row |= {"draws": len(changes), "jaccard": own["jaccard"].mean()}
             row |= {"chance": own["chance"].mean(), "cosine": own["cosine"].mean()}
