@@ -1,5 +1,6 @@
 """Slices of statistics, their sums, and selections made again on them, against sums by hand."""
 
+import copy
 import itertools
 import math
 
@@ -9,6 +10,7 @@ import pytest
 from labelled import labels
 from scipy.stats import t as scipy_t
 from test_collect import EVERYTHING, assert_same, measure, one_thread  # noqa: F401
+from test_config import GOOD
 from test_selection import from_counts, lape_by_hand
 from test_variants import raw
 from tiny import tiny_model
@@ -240,7 +242,7 @@ def test_directions_are_compared_by_their_cosine():
 
 def config(**changes):
     given = {
-        "statistics": {"slices": 10},
+        "statistics": {"slices": 10, "batch_blocks": 1},
         "stability": {"selections": ["lape"]},
         "selections": {
             "lape": {"method": "lape"},
@@ -286,7 +288,7 @@ def test_a_shard_holds_whole_slices():
     assert files[3] == "results/tiny/slices/hi@random/3.safetensors" and len(files) == 10
     sharded = build(
         config(
-            statistics={"slices": 4, "shards": 2, "document_means": ["act"]},
+            statistics={"slices": 4, "shards": 2, "batch_blocks": 1, "document_means": ["act"]},
             stability={"selections": ["lape"], "budgets": [0.5, 1]},
         )
     )
@@ -622,3 +624,13 @@ def test_slices_of_uneven_number_are_refused():
     slices["de"].pop()
     with pytest.raises(ValueError, match=r"languages of \[5, 6\] slices"):
         measured(slices)
+
+
+def test_more_slices_than_batches_are_refused_before_any_job():
+    raw = copy.deepcopy(GOOD)
+    raw["corpus"] = raw.get("corpus", {}) | {"tokens": 1000, "block_size": 101}
+    raw["statistics"] = raw.get("statistics", {}) | {"batch_blocks": 5, "slices": 2}
+    assert build(raw).statistics.slices == 2
+    raw["statistics"]["slices"] = 3
+    with pytest.raises(ConfigError, match="slices: 3 of 1000 tokens in batches of 500; .*up to 2"):
+        build(raw)

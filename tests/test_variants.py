@@ -35,6 +35,7 @@ RAW = {
     "corpus": {
         "tokens": 1500,
         "heldout_tokens": 400,
+        "block_size": 64,
         "heldout_fraction": 0.2,
         "variants": {
             "romanised": {"kind": "romanised"},

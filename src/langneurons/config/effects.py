@@ -26,6 +26,7 @@ def check_effects(config: Config) -> None:
     _check_jobs(config)
     _check_corpus(config)
     _check_perplexity(config)
+    _check_slices(config)
     _check_amounts(config)
     _check_generated(config)
     _check_conditions(config)
@@ -128,6 +129,21 @@ def _place(source: Any) -> dict[str, Any]:
     """Return where a source reads its documents."""
     keys = ("kind", "texts", "path", "dataset", "config", "split", "revision", "codes")
     return {key: getattr(source, key, None) for key in keys}
+
+
+def _check_slices(config: Config) -> None:
+    """Refuse more slices than the tokens that are asked for can fill batches."""
+    corpus, statistics = config.corpus, config.statistics
+    if corpus.packing != "joined" or statistics.slices == 1:
+        return
+    batch = (corpus.block_size - 1) * statistics.batch_blocks
+    most = -(-corpus.tokens // batch)
+    if statistics.slices > most:
+        raise ConfigError(
+            f"statistics.slices: {statistics.slices} of {corpus.tokens} tokens in batches of"
+            f" {batch}; legal: up to {most}. Lower statistics.batch_blocks or corpus.block_size,"
+            " or raise corpus.tokens."
+        )
 
 
 def _check_perplexity(config: Config) -> None:
