@@ -19,8 +19,9 @@ from langneurons.activations.collect import (
     batches_of,
     collect,
     shard_batches,
+    slices_of,
 )
-from langneurons.activations.merging import merge
+from langneurons.activations.merging import joined, merge
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import Mismatch, Statistics
 from langneurons.data.corpus import Corpus, Part
@@ -251,6 +252,30 @@ def test_short_blocks_are_read_with_blocks_of_their_length():
         one_by_one.document_means("act"),
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("n_slices", [4, 8])
+def test_slices_of_documents_follow_the_order_of_the_text(n_slices):
+    settings = StatisticsConfig(batch_blocks=2, slices=n_slices)
+    corpus = tiny_corpus(40)
+    part = corpus.identification
+    found = slices_of(part, settings)
+    size = 40 // n_slices
+    for number, one in enumerate(found):
+        own = sorted(np.concatenate(one).tolist())
+        assert own == list(range(number * size, (number + 1) * size))
+        longest = [int(part.lengths[batch].max()) for batch in one]
+        assert longest == sorted(longest, reverse=True)
+    model = tiny_model("llama")
+    slices = [measure(model, settings, corpus, shard=i, n_shards=n_slices) for i in range(n_slices)]
+    for number, one in enumerate(slices):
+        assert one.header["blocks"] == [number * size, (number + 1) * size]
+        assert one.tokens == part.scored[number * size : (number + 1) * size].sum()
+    whole = measure(model, settings, corpus)
+    assert_same(merge(slices), whole)
+    halves = [measure(model, settings, corpus, shard=i, n_shards=2) for i in range(2)]
+    assert_same(joined(slices[: n_slices // 2]), halves[0])
+    assert_same(merge(halves), whole)
 
 
 def test_full_blocks_and_batches_with_quantiles_keep_the_order_of_the_corpus():

@@ -355,12 +355,38 @@ def batches_of(part: Part, settings: StatisticsConfig) -> list[np.ndarray]:
     Where quantiles are averaged over batches, as the first paper's code does, a batch is
     `batch_blocks` consecutive blocks, however long they are.
     """
+    return [batch for one in slices_of(part, settings) for batch in one]
+
+
+def slices_of(part: Part, settings: StatisticsConfig) -> list[list[np.ndarray]]:
+    """Return the blocks of each batch of each slice; slices follow the order of the corpus.
+
+    Full blocks are shared out in whole batches. Blocks of documents by themselves are shared out
+    one by one, and sorted by length within a slice only: slices hold the same documents in every
+    language that has them in the same order.
+    """
     n_blocks, size = part.tokens.shape
     number = settings.batch_blocks
     if settings.batch_quantiles or (part.lengths[:-1] == size).all():
-        return [np.arange(i, min(i + number, n_blocks)) for i in range(0, n_blocks, number)]
-    sizes = [int(length) for length in part.lengths]
-    return [np.array(sorted(group)) for group in batches(sizes, number * size)]
+        found = [np.arange(i, min(i + number, n_blocks)) for i in range(0, n_blocks, number)]
+        ranges = (shard_batches(len(found), i, settings.slices) for i in range(settings.slices))
+        return [found[own.start : own.stop] for own in ranges]
+    slices = []
+    for i in range(settings.slices):
+        own = shard_batches(n_blocks, i, settings.slices)
+        sizes = [int(length) for length in part.lengths[own.start : own.stop]]
+        groups = batches(sizes, number * size)
+        slices.append([np.array(sorted(group)) + own.start for group in groups])
+    return slices
+
+
+def _batches_of_shard(slices: list[list[np.ndarray]], shard: int, n_shards: int) -> range:
+    """Return the batches of a shard: those of whole slices where slices are shared out evenly."""
+    ends = np.cumsum([0, *map(len, slices)]).tolist()
+    if len(slices) % n_shards:
+        return shard_batches(ends[-1], shard, n_shards)
+    own = shard_batches(len(slices), shard, n_shards)
+    return range(ends[own.start], ends[own.stop])
 
 
 def shard_batches(n_batches: int, shard: int, n_shards: int) -> range:
@@ -390,8 +416,9 @@ def collect(
     nonlinearity = nonlinearity_name(mlp.config)
     _check_rows(settings, mlp.n_layers)
     check_length(int(part.lengths.max()), model.max_positions, f"blocks of {corpus.lang}")
-    groups = batches_of(part, settings)
-    todo = shard_batches(len(groups), shard, n_shards)
+    slices = slices_of(part, settings)
+    groups = [batch for one in slices for batch in one]
+    todo = _batches_of_shard(slices, shard, n_shards)
     n_documents = min(len(part.documents), settings.max_documents) if settings.document_means else 0
     device = mlp.device
     first, counted, document_tokens = todo.start, 0, np.zeros(n_documents, np.int64)

@@ -37,8 +37,8 @@ class StatisticsConfig(Frozen):
         ge=1,
         le=9999,
         description="Parts of equal size of which statistics are kept beside the whole, for"
-        " `stability`; a multiple of `shards`. A part is whole batches, so there are at most as"
-        " many as batches.",
+        " `stability`; a multiple of `shards`. A part is whole batches, or whole documents under"
+        " `packing: document`, in the order of the text.",
     )
     batch_quantiles: tuple[float, ...] = Field(
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."

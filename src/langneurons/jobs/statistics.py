@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langneurons.activations.collect import batches_of, collect
+from langneurons.activations.collect import collect, slices_of
 from langneurons.activations.merging import joined
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import Statistics
@@ -70,10 +70,11 @@ def _slice(
 
 
 def _check_slices(corpus: Corpus, settings: StatisticsConfig) -> None:
-    batches = len(batches_of(corpus.identification, settings))
-    if batches < settings.slices:
+    slices = slices_of(corpus.identification, settings)
+    if not all(slices):
+        batches, blocks = sum(map(len, slices)), len(corpus.identification.lengths)
         raise InputError(
-            f"{corpus.lang}: {batches} batches of identification text, fewer than"
-            f" statistics.slices: {settings.slices}. Lower statistics.slices,"
+            f"{corpus.lang}: {blocks} blocks of identification text in {batches} batches are too"
+            f" few for statistics.slices: {settings.slices}. Lower statistics.slices,"
             " statistics.batch_blocks or corpus.block_size, or give more text."
         )
