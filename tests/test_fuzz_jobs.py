@@ -23,7 +23,7 @@ MOST_JOBS = 45
 # fills and how many documents it holds out is not known before.
 ONLY_DATA_SHOW = {
     "select_neurons": "are not selected themselves; lower the rate",
-    "collect_statistics": "batches of identification text, fewer than statistics.slices",
+    "collect_statistics": " of identification text, fewer than statistics.slices",
     "try_method": "at least 2 are needed. Raise corpus.heldout_tokens",
 }
 WORDS = "one two three four five six seven eight nine ten".split()

@@ -73,8 +73,9 @@ def _check_slices(corpus: Corpus, settings: StatisticsConfig) -> None:
     slices = slices_of(corpus.identification, settings)
     if not all(slices):
         batches, blocks = sum(map(len, slices)), len(corpus.identification.lengths)
+        few = f"{blocks} blocks" if blocks < settings.slices else f"{batches} batches"
         raise InputError(
-            f"{corpus.lang}: {blocks} blocks of identification text in {batches} batches are too"
-            f" few for statistics.slices: {settings.slices}. Lower statistics.slices,"
+            f"{corpus.lang}: {few} of identification text, fewer than"
+            f" statistics.slices: {settings.slices}. Lower statistics.slices,"
             " statistics.batch_blocks or corpus.block_size, or give more text."
         )
