@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,28 @@ def test_a_quiet_run_names_its_failed_job(tmp_path, quiet):
     assert "en.jsonl" in last.split("reason: ")[1].splitlines()[0]
     assert "log: logs/fetch_text/en.log" in last
     assert f"  snakemake {' '.join(command)}\n" in last
+
+
+def test_numba_takes_the_threads_of_the_job_before_any_loop_runs(tmp_path):
+    """A loop from numba's cache begins its threads; one that is compiled later asks again."""
+    code = """
+import sys, types
+from pathlib import Path
+from langneurons.activations import loops  # imports numba, before the job says its threads
+from langneurons.runtime.job import start
+import numpy as np
+from numba.core import config
+here = Path(sys.argv[1])
+given = types.SimpleNamespace(log=[str(here / "log")], resources={}, threads=3, params={})
+start(given)
+counts = np.ones((4, 274)); found = np.empty(4)
+for again in (False, True):
+    if again:
+        loops.exceedance.recompile()
+    loops.exceedance(counts, np.zeros(4), np.zeros(4), np.ones(4), np.linspace(0, 1, 275), found)
+print(config.NUMBA_NUM_THREADS)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "3", done.stderr[-2000:]

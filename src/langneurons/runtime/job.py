@@ -64,9 +64,26 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     threads = str(max(1, snakemake.threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = threads
+    _tell_numba()
     # Idle threads of numba's pool and of torch's would otherwise spin against each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return Job(snakemake, Record(snakemake.params.get("cfg"), snakemake.params.get("code")))
+
+
+def _tell_numba() -> None:
+    """Have numba take its number of threads now, where it is imported.
+
+    It would take it when it compiles: too late, if a compiled loop from its cache has begun its
+    threads by then. Where they run already, their number stays.
+    """
+    if "numba" not in sys.modules:
+        return
+    from numba.core import config
+
+    try:
+        config.reload_config()
+    except RuntimeError:
+        os.environ["NUMBA_NUM_THREADS"] = str(config.NUMBA_NUM_THREADS)
 
 
 class _Redacting(logging.Formatter):
