@@ -83,7 +83,7 @@ def _tell_numba() -> None:
     try:
         config.reload_config()
     except RuntimeError:
-        os.environ["NUMBA_NUM_THREADS"] = str(config.NUMBA_NUM_THREADS)
+        os.environ["NUMBA_NUM_THREADS"] = str(vars(config)["NUMBA_NUM_THREADS"])
 
 
 class _Redacting(logging.Formatter):
