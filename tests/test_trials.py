@@ -336,7 +336,8 @@ def made(own: float, others: float, control: float, elsewhere: float = 0.1) -> T
     for target in ("aa", "bb"):
         for draw in range(19):
             shift = control + 0.001 * (draw - 9)
-            add("control", target, target, 0.2, shift, match="layer", draw=draw)
+            more = {"match": "layer", "draw": draw, "reached": draw != 4}
+            add("control", target, target, 0.2, shift, **more)
             other = "bb" if target == "aa" else "aa"
             add("control", target, other, 0.2, elsewhere, match="layer", draw=draw)
     rows = [
@@ -361,7 +362,8 @@ def test_tables_say_what_was_put_in():
     kl = {row["evaluated"]: row["kl"] for row in cell_rows(trial) if row["target"] == "aa"}
     assert kl == pytest.approx({"aa": 0.1, "bb": 0.025, "cc": 0.025})
     for row in control_rows(trial):
-        assert row["draws"] == 19 and row["control"] == pytest.approx(0.4, abs=1e-6)
+        assert row["draws"] == 19 and row["draws_at_dose"] == 18
+        assert row["control"] == pytest.approx(0.4, abs=1e-6)
         assert row["left"] == pytest.approx(0.6) and row["p"] == pytest.approx(1 / 20)
         assert row["lowest"] == pytest.approx(0.391) and row["highest"] == pytest.approx(0.409)
         assert row["left_low"] < 0.6 < row["left_high"]

@@ -70,8 +70,8 @@ HISTOGRAM = ("histogram", "histogram_ends", "histogram_pooled")
 def document_unit(site: str) -> float:
     """Return what a sum per document is counted in: 2**-40, of the residual stream 2**-24.
 
-    The residual stream has dimensions of tens of thousands, whose sums over a document would not
-    fit into 64 bits in the smaller unit.
+    Some dimensions of the residual stream reach tens of thousands. Their sums over a document do
+    not fit into 64 bits in the smaller unit.
     """
     return 2.0**24 if site == RESIDUAL else LIMB
 

@@ -104,8 +104,8 @@ def solve(
 ) -> list[Solved]:
     """Return the strength at which each plan has a dose, to within 2 per cent of it.
 
-    A plan that does not reach the dose by strength 256, or that writes nothing, keeps the strength
-    of its largest dose; `reached` is then False.
+    A plan that does not come so near, by strength 256 and in 14 rounds, keeps the strength of the
+    nearest dose that was tried, 0 if none is nearer than no change; `reached` is then False.
     """
     low = [(0.0, 0.0) for _ in plans]
     high: list[tuple[float, float] | None] = [None for _ in plans]

@@ -99,10 +99,6 @@ class Texts:
         share = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
         return DEVELOPMENT if share < self.protocol.development else TEST
 
-    def tokens(self, lang: str, side: str) -> int:
-        """Return the number of tokens that are read."""
-        return int(self.parts[lang, side].scored.sum())
-
     def nll(self, lang: str, side: str, plans: Sequence[Plan]) -> list[pd.DataFrame]:
         """Return per plan the NLL, tokens and bytes of each document; equal plans are read once."""
         return self._read("nll", token_nll, lang, side, plans)

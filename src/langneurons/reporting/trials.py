@@ -143,6 +143,15 @@ class Trial:
                 found.setdefault(match, []).append(self._of(part, lang))
         return found
 
+    def draws_at_dose(self, target: str, match: str) -> int:
+        """Return how many draws of a control have the dose that was asked for."""
+        parts = (
+            part
+            for (own, kind, _, lang), part in self._control.items()
+            if (own, kind, lang) == (target, match, target)
+        )
+        return sum(bool(part["reached"].iloc[0]) for part in parts)
+
     def doses(self) -> list[float]:
         """Return the doses, ascending."""
         return sorted(self.chosen["asked"].unique().tolist())

@@ -68,7 +68,8 @@ def control_rows(trial: Trial) -> list[dict[str, Any]]:
         elsewhere = trial.controls(target, others=True)
         for match, draws in trial.controls(target).items():
             mean, values = mean_of(draws), [one.value for one in draws]
-            row = {"target": target, "match": match, "draws": len(draws), "own": own.value}
+            row = {"target": target, "match": match, "draws": len(draws)}
+            row |= {"draws_at_dose": trial.draws_at_dose(target, match), "own": own.value}
             row |= {"control": mean.value, "lowest": min(values), "highest": max(values)}
             row |= _share("left", _left(own, mean), confidence) | {"p": rank_p(own.value, values)}
             rest = minus(mean, mean_of(elsewhere[match]))
@@ -175,10 +176,10 @@ NOTES = {
     " ratio_of_largest: own change over the mean and over the largest of the others'. dose: mean"
     " change of the residual stream after the last block, as a share of its length.",
     "trial_controls": "own: change of the target under the method; control: mean over draws of"
-    " random neurons or directions at the same dose; left: 1 - control / own; p: share of the"
-    " draws, the method among them, that change the target as much. control_specificity: of the"
-    " draws, each read in one other language, these in turn; specificity_left: 1 - that /"
-    " specificity.",
+    " random neurons or directions at the same dose, which draws_at_dose of them reach; left: 1 -"
+    " control / own; p: share of the draws, the method among them, that change the target as"
+    " much. control_specificity: of the draws, each read in one other language, these in turn;"
+    " specificity_left: 1 - that / specificity.",
     "trial_doses": "asked: dose that strengths were solved for; dose: that they have.",
     "trial_cells": "Every language under the setting chosen for each target; p_holm over the rows.",
     "leaderboard": "Means over target languages, which are drawn again with their documents."

@@ -1,8 +1,8 @@
 """Sparse dimensions: those of the residual stream in which a language differs most from English.
 
-In each layer the `number` dimensions of largest absolute difference of means, as in
-arXiv 2510.07213, whose authors take 400 of them, against English, at one layer, times about 0.4.
-The score is the difference.
+In each layer the `number` dimensions of largest absolute difference of means are kept; the score is
+the difference. arXiv 2510.07213 takes 400 dimensions at one layer, against English, and adds about
+0.4 of the difference.
 """
 
 from typing import TYPE_CHECKING, Literal

@@ -6,8 +6,8 @@ neuron's part along it is (W_down[:, i] . d / |d|) x (its difference of mean pro
 neurons these parts add up to |d|. With `direction: residual`, d is the difference of the means of
 the residual stream after the layer, to which attention and earlier layers add as well.
 
-Where a norm follows the MLP (Gemma 2 and 3) d lies before that norm, whose scale differs from layer
-to layer. So neurons are ranked within their layer, unless `pool` says otherwise.
+In Gemma 2 and 3 a norm follows the MLP, and d is taken before it. The scale of that norm differs
+from layer to layer, so neurons are ranked within their layer, unless `pool` says otherwise.
 
 Beside the neurons, the table holds how many of a layer's neurons carry half and nine tenths of |d|:
 the smallest numbers of the highest parts whose sum reaches them.
