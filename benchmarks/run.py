@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "masked_lora",
     "selected_rows",
+    "exports",
     "loading",
     "planning",
     "growth",

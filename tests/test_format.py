@@ -61,9 +61,11 @@ def directions():
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, statistics, neurons, directions):
+def saved(tmp_path_factory, model, statistics, neurons, directions):
     """Return a folder with one of each kind, which no test changes."""
     folder = tmp_path_factory.mktemp("shared")
+    plan = ln.plan(neurons, "aa", "set", 0)
+    ln.export(model, {"aa": plan}, folder, "lora", neurons)["aa"].path.rename(folder / "a")
     for name, one in (("s", statistics), ("n", neurons), ("d", directions)):
         one.save(folder / name, license="cc0-1.0")
     return folder
@@ -256,7 +258,8 @@ def test_the_example_of_the_page_is_read(tmp_path):
 
 
 def test_the_keys_of_the_page_are_those_of_the_headers(saved):
-    for name, kind in (("s", "statistics"), ("n", "neurons"), ("d", "directions")):
+    kinds = {"s": "statistics", "n": "neurons", "d": "directions", "a": "adapters"}
+    for name, kind in kinds.items():
         own = card_of(saved / name)["langneurons"]
         rows = re.findall(r"^\| `(\w+)` \| .*\| (?:yes|no) \|", PAGE, re.M)
         general = [key for key in rows if key not in ("langneurons", "library_name", "tags")]

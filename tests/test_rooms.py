@@ -22,6 +22,7 @@ ROOMS = (
     "scoring",
     "evaluation",
     "training",
+    "exports",
     "reporting",
     "config",
     "api",
@@ -132,7 +133,7 @@ def test_a_library_is_imported_in_its_place_only(library):
 
 def test_scoring_does_not_know_configurations():
     for name, path in modules().items():
-        if room(name) in ("scoring", "interventions", "activations", "models", "data"):
+        if room(name) in ("scoring", "interventions", "exports", "activations", "models", "data"):
             assert not any(one.startswith("langneurons.config") for one in imports(path, True))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langneurons.api.directions import Directions
+    from langneurons.api.export import export
     from langneurons.api.models import load
     from langneurons.api.neurons import Neurons, plan, select
     from langneurons.api.runs import generate, loglikelihood, nll
@@ -30,6 +31,7 @@ __all__ = [
     "generate",
     "nll",
     "loglikelihood",
+    "export",
     "LanguageModel",
 ]
 # The module of the package that defines each name.
@@ -46,6 +48,7 @@ _PLACES = {
     "generate": "api.runs",
     "nll": "api.runs",
     "loglikelihood": "api.runs",
+    "export": "api.export",
     "LanguageModel": "models.language_model",
 }
 

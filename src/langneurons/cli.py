@@ -3,23 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from langneurons.base.errors import ConfigError, InputError, nearest, unknown
+from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import DamagedFile
 from langneurons.base.shipped import PROJECT, project_file
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from langneurons import Neurons, Statistics
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,11 +114,12 @@ def find(
     --control frequency
     """
     import langneurons as api
+    from langneurons.api.command import counted, method_of, texts_of
     from langneurons.reporting.tables.write import to_markdown
     from langneurons.sharing.folder import check_free
 
-    texts = _texts(text, [code.strip() for code in languages.split(",") if code.strip()])
-    given, needs = _method(method, parameter or ())
+    texts = texts_of(text, [code.strip() for code in languages.split(",") if code.strip()])
+    given, needs = method_of(method, parameter or ())
     random = None if control is None else output.with_name(f"{output.name}-control")
     for folder, kind in ((output, "neurons"), (random, "neurons"), (statistics, "statistics")):
         if folder is not None:
@@ -134,84 +129,11 @@ def find(
         measured.save(statistics)
     neurons = api.select(measured, method, **given)
     neurons.save(output)
-    print(to_markdown(_counted(neurons, measured)))
+    print(to_markdown(counted(neurons, measured)))
     print(f"{neurons.unique} neurons of {neurons.n_layers * neurons.d_mlp}: {output}")
     if control is not None and random is not None:
         neurons.control(control.value).save(random)
         print(f"as many random neurons (match: {control.value}): {random}")
-
-
-def _method(method: str, parameters: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the parameters of a method, and what it needs of the statistics."""
-    from langneurons.base.messages import defined
-    from langneurons.base.yaml import plain_value
-    from langneurons.selection.methods import METHODS
-
-    if method not in METHODS:
-        raise unknown("--method", method, "method", METHODS)
-    given: dict[str, Any] = {}
-    for one in parameters:
-        name, found, value = one.partition("=")
-        if not found:
-            raise InputError(f"--parameter {one!r}: expected name=value, such as rate=0.01.")
-        given[name] = plain_value(value)
-    selection = defined(METHODS[method], {"method": method, **given}, f"--method {method}")
-    if selection.depends_on:
-        raise InputError(
-            f"--method {method}: it is made from other selections, which the command line does not"
-            " take. Use --control for random neurons, or langneurons.select in Python."
-        )
-    needs = {
-        "histograms": tuple({"gate", *selection.needs_histograms}),
-        "document_means": tuple(selection.needs_document_means),
-    }
-    return given, needs
-
-
-def _texts(folder: Path | None, languages: list[str]) -> dict[str, list[str]]:
-    """Return the documents of each language."""
-    import langneurons as api
-    from langneurons.data.files import lines, objects
-    from langneurons.data.typed import text as text_of
-
-    if len(set(languages)) < 2:
-        raise InputError(
-            "--languages: a neuron is one language's against others; name two or more, such as"
-            " fr,vi."
-        )
-    if folder is None:
-        return api.mini_texts(languages)
-    found = {}
-    for lang in languages:
-        plain, rows = folder / f"{lang}.txt", folder / f"{lang}.jsonl"
-        if plain.is_file():
-            found[lang] = [line for _, line in lines(plain)]
-        elif rows.is_file():
-            found[lang] = [text_of(row.get("text"), row.place, "text") for row in objects(rows)]
-        else:
-            there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
-            raise FileNotFoundError(
-                f"--text {folder}: neither {plain.name} nor {rows.name} is there."
-                f"{nearest(plain.name, there)}"
-            )
-    return found
-
-
-def _counted(neurons: "Neurons", statistics: "Statistics") -> "pd.DataFrame":
-    """Return a row per language: neurons, those of no other language, tokens, deepest layers."""
-    import pandas as pd
-
-    own = neurons.frame.drop_duplicates(["layer", "neuron"], keep=False)
-    rows = [
-        {
-            "language": lang,
-            "tokens": statistics[lang].tokens,
-            "neurons": number,
-            "of no other": int((own["lang"] == lang).sum()),
-        }
-        for lang, number in neurons.counts().items()
-    ]
-    return pd.DataFrame(rows)
 
 
 @app.command(short_help="Let a model write with neurons overwritten.")
@@ -250,6 +172,60 @@ def steer(
     for asked, untouched, written in zip(prompt, *answers, strict=True):
         print(f"prompt:    {asked}\nuntouched: {untouched}\nsteered:   {written}\n")
     print(f"{operation} {value}: {plan_.neurons} neurons of {language} overwritten")
+
+
+class To(StrEnum):
+    """Formats of other tools."""
+
+    LORA = "lora"
+    GGUF_LORA = "gguf-lora"
+    STEER = "steer"
+    CONTROL_VECTOR = "control-vector"
+    NNSIGHT = "nnsight"
+
+
+@app.command(short_help="Write what is overwritten for PEFT, vLLM, llama.cpp, ...")
+def export(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    neurons: Annotated[
+        Path, typer.Argument(help="Folder of neurons or directions, or a neuron table.")
+    ],
+    language: Annotated[str, typer.Option(help="Codes, by commas; or all.")],
+    to: Annotated[
+        To,
+        typer.Option(
+            help="lora: PEFT, vLLM; gguf-lora, control-vector: llama.cpp; steer: steer_path of the"
+            " EleutherAI harness; nnsight: a script."
+        ),
+    ] = To.LORA,
+    write: Annotated[
+        str,
+        typer.Option(
+            metavar="'OPERATION VALUE [NAME=VALUE ...]'",
+            help="What is written, and more keys of a step: site, layers, coefficient, ...",
+        ),
+    ] = "set 0",
+    statistics: Annotated[
+        Path | None, typer.Option(help="Folder of statistics; needed where the value is one.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),
+) -> None:
+    """Write neurons or directions of languages for tools that run them without hooks.
+
+    Each language becomes a folder or file of OUTPUT. docs/exports.md says what fits where.
+
+    Example: langneurons export gemma3-270m neurons --language fr,vi --to lora --write "set 0"
+    """
+    import langneurons as api
+    from langneurons.api.command import plans_of, read_units
+
+    units = read_units(neurons)
+    known = None if statistics is None else api.Statistics.load(statistics)
+    plans = plans_of(units, language, write, known)
+    loaded = api.load(model, dtype="float32", device="cpu")
+    for lang, one in api.export(loaded, plans, output, to.value, units).items():
+        rank = "" if one.rank is None else f", rank {one.rank}"
+        print(f"{lang}: {one.what}{rank}: {one.path}")
 
 
 @app.command(short_help="Check configurations, or shared folders; nothing runs.")
@@ -391,7 +367,9 @@ Repository = Annotated[str, typer.Argument(help="Repository of the hub, owner/na
 
 @app.command(short_help="Bring a shared folder to the hub.")
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder of statistics, neurons or directions.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of statistics, neurons, directions, adapter.")
+    ],
     repo: Repository,
     private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
     collection: Annotated[

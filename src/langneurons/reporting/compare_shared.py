@@ -35,6 +35,11 @@ def compare_folders(first: Path, second: Path) -> tuple[dict[str, pd.DataFrame],
         raise InputError(
             f"{first} holds {header.kind}, {second} holds {other.kind}; name two of one kind."
         )
+    if header.kind == "adapters":
+        raise InputError(
+            f"{first} and {second} hold adapters, which are not compared; compare the neurons that"
+            " they were made from."
+        )
     columns = ["key", "first", "second"]
     settings = pd.DataFrame(differences(header.plain(), other.plain()), columns=columns)
     sizes = [tuple(getattr(one, key, None) for key in SIZES) for one in (header, other)]

@@ -19,13 +19,17 @@ PICTURE = "layers.svg"
 LINE = "---\n"
 TAGS = ("language-neurons", "interpretability")
 CLASSES = {"neurons": "Neurons", "statistics": "Statistics", "directions": "Directions"}
+# Libraries that the hub offers for a kind; langneurons for the others.
+LOADED_BY = {"adapters": "peft"}
+# Files beside those of tensors.
+PLAIN = ("adapter_config.json",)
 PLACE = "owner/name"  # what stands for a repository that is not known
 
 
 class Card(Frozen):
     """The YAML header of a card: keys of the hub, and what the folder holds."""
 
-    library_name: str = Field(description="langneurons.")
+    library_name: str = Field(description="What loads the folder: langneurons, or peft.")
     tags: tuple[str, ...] = Field(description="Of the hub.")
     base_model: str | None = Field(None, description="Repository of the model, if it is on a hub.")
     language: tuple[str, ...] = Field((), description="Codes that the hub knows.")
@@ -37,7 +41,8 @@ def card_text(
     header: Origin, files: Mapping[str, str], body: Sequence[str], license: str | None
 ) -> str:
     """Return the text of a card: header, digests of files (SHA-256 by name), and a body."""
-    keys: dict[str, Any] = {"library_name": FORMAT, "tags": [FORMAT, header.kind, *TAGS]}
+    library = LOADED_BY.get(header.kind, FORMAT)
+    keys: dict[str, Any] = {"library_name": library, "tags": [FORMAT, header.kind, *TAGS]}
     if header.model.count("/") == 1:
         keys["base_model"] = header.model
     languages = hub_languages(header.languages)
@@ -92,16 +97,23 @@ def parse_card(text: str, shown: str, kind: str | None = None) -> tuple[Origin, 
     header = header_of(content, f"{shown}: {FORMAT}", kind)
     if not isinstance(files, dict) or not files:
         raise InputError(f"{shown}: {FORMAT}.files is missing; it lists each file's SHA-256.")
-    wrong = [name for name in files if "/" in str(name) or not str(name).endswith(".safetensors")]
+    wrong = [name for name in files if "/" in str(name) or not _named(str(name))]
     if wrong:
         raise InputError(f"{shown}: {FORMAT}.files: {wrong[0]!r} is not a name NAME.safetensors.")
     known = {key: keys[key] for key in Card.model_fields if key in keys}
-    known |= {"library_name": FORMAT, "tags": tuple(keys.get("tags") or ())}
+    known |= {
+        "library_name": LOADED_BY.get(header.kind, FORMAT),
+        "tags": tuple(keys.get("tags") or ()),
+    }
     return header, Card.model_validate(known)
 
 
+def _named(file: str) -> bool:
+    return file.endswith(".safetensors") or file in PLAIN
+
+
 def files_of(card: Card) -> dict[str, str]:
-    """Return the SHA-256 of each tensor file by its name."""
+    """Return the SHA-256 of each file that the card lists, by its name."""
     return {str(name): str(value) for name, value in card.langneurons["files"].items()}
 
 

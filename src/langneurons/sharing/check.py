@@ -6,7 +6,7 @@ from typing import cast
 from langneurons.activations.statistics import Statistics
 from langneurons.base.errors import InputError
 from langneurons.base.io import damaged, read_header, read_parquet
-from langneurons.sharing import directions, neurons
+from langneurons.sharing import adapters, directions, neurons
 from langneurons.sharing.card import CARD
 from langneurons.sharing.folder import check_same, read_folder
 from langneurons.sharing.headers import (
@@ -61,16 +61,35 @@ def _folder(path: Path) -> str:
     if header.kind == "statistics":
         found = read_statistics(paths, cast(StatisticsHeader, header), verify=True)
         return _lines(path, header, {lang: one.tokens for lang, one in found.items()}, "tokens")
+    if header.kind == "adapters":
+        return _adapter(path, header, [one.name for one in paths])
     wanted = neurons.NAME if header.kind == "neurons" else directions.NAME
     if [one.name for one in paths] != [wanted]:
         raise InputError(f"{path}: {header.kind} are in {wanted} alone; the card lists others.")
     return _file(paths[0], header, path)
 
 
+def _adapter(path: Path, header: Origin, names: list[str]) -> str:
+    """Return the lines of an adapter, whose files are compared with the header."""
+    if sorted(names) != sorted((adapters.NAME, adapters.CONFIG)):
+        raise InputError(
+            f"{path}: an adapter is {adapters.NAME} and {adapters.CONFIG}; the card lists"
+            f" {', '.join(names)}."
+        )
+    _, own = adapters.read_adapter(path)
+    check_same(header, own, str(path / adapters.NAME))
+    lines = _lines(path, header, dict.fromkeys(own.languages, own.neurons), "neurons")
+    return f"{lines}\n  plan: {own.plan}, a LoRA of rank {own.rank} on {len(own.modules)} layers"
+
+
 def _file(path: Path, header: Origin, shown: Path | None = None) -> str:
     """Return the lines of a file of neurons or directions, compared with the header."""
     own: Origin
     unit: str
+    if header.kind == "adapters":
+        raise InputError(
+            f"{path}: an adapter is a folder of two files and a card; name the folder."
+        )
     if header.kind == "neurons":
         frame, found = neurons.read_neurons(path)
         own, unit = found, found.units

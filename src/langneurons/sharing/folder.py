@@ -12,6 +12,7 @@ from langneurons.base.errors import InputError
 from langneurons.sharing.card import (
     CARD,
     PICTURE,
+    PLAIN,
     Card,
     card_text,
     files_of,
@@ -107,7 +108,10 @@ def read_folder(
     paths = []
     for name, digest in files_of(card).items():
         path = folder / name
-        check_start(path)
+        if name in PLAIN:
+            _check_there(path)
+        else:
+            check_start(path)
         if (found := file_digest(path, 64)) != digest:
             raise InputError(
                 f"{path}: its SHA-256 is {found}; the card says {digest}. The file was changed or"
@@ -115,6 +119,11 @@ def read_folder(
             )
         paths.append(path)
     return header, card, paths
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
 
 
 def check_same(header: Origin, own: Origin, shown: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langneurons.models.language_model import LanguageModel
 
 FORMAT, VERSION = "langneurons", 1
-KINDS = ("statistics", "neurons", "directions")
+KINDS = ("statistics", "neurons", "directions", "adapters")
 LIBRARY = f"langneurons {langneurons.__version__}"
 # What of a neuron table's metadata is known of every selection, and of no imported mask.
 UNKNOWN = ("revision", "tokenizer_hash", "dtype", "quantization", "tokens", "corpora", "statistics")
@@ -29,13 +29,13 @@ Stream = Literal["residual_in", "residual_out"]
 
 
 class Origin(Frozen):
-    """What is common to the three kinds: which model, which text, who wrote it."""
+    """What is common to all kinds: which model, which text, who wrote it."""
 
     NAMED: ClassVar[str] = ""  # the key of the width of a layer
 
     format: Literal["langneurons"]
     version: Literal[1]
-    kind: Literal["statistics", "neurons", "directions"]
+    kind: Literal["statistics", "neurons", "directions", "adapters"]
     library: str = Field(min_length=1, description="Name and version of what wrote the file.")
     model: str = Field(min_length=1, description="Repository of the model, or its name.")
     revision: str | None = Field(description="Commit of the model, or a digest of its weights.")
@@ -143,10 +143,27 @@ class StatisticsHeader(Origin):
     settings: dict[str, Any] = Field(description="The other keys on which all files agree.")
 
 
+class AdapterHeader(Origin):
+    """A LoRA that does what a plan on neurons of one language does."""
+
+    NAMED: ClassVar[str] = "d_mlp"
+
+    kind: Literal["adapters"]
+    d_mlp: int = Field(ge=1, description="Neurons of a layer.")
+    d_model: int = Field(ge=1, description="Numbers of the residual stream.")
+    method: str = Field(min_length=1, description="How the neurons were chosen.")
+    parameters: dict[str, Any] = Field(description="Parameters of the method.")
+    plan: str = Field(min_length=1, description="What the plan writes, such as `set 0`.")
+    neurons: int = Field(ge=1, description="Neurons whose factor is not 1, over all layers.")
+    rank: int = Field(ge=1, description="Rank of every module: neurons of the fullest layer.")
+    modules: tuple[str, ...] = Field(min_length=1, description="Names of the modules, by layer.")
+
+
 HEADERS: dict[str, type[Origin]] = {
     "statistics": StatisticsHeader,
     "neurons": NeuronsHeader,
     "directions": DirectionsHeader,
+    "adapters": AdapterHeader,
 }
 
 

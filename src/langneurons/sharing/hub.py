@@ -15,7 +15,7 @@ from langneurons.base.digests import digest
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_text
 from langneurons.models.hub import endpoint, persist, switched_off
-from langneurons.sharing.card import CARD, PICTURE, files_of, read_card
+from langneurons.sharing.card import CARD, PICTURE, PLAIN, files_of, read_card
 from langneurons.sharing.check import described
 from langneurons.sharing.folder import read_folder
 from langneurons.sharing.headers import check_model
@@ -57,7 +57,7 @@ def push(folder: Path, repo: str, private: bool = False, collection: bool = Fals
             folder_path=folder,
             commit_message=f"{header.kind} of {header.model}",
             allow_patterns=names,
-            delete_patterns=["*.safetensors", PICTURE],
+            delete_patterns=["*.safetensors", PICTURE, *PLAIN],
         ),
     )
     log.info("%s: %d files at commit %s", repo, len(names), done.oid)
@@ -137,7 +137,8 @@ def pull(
     _check_name(repo)
     what = f"model {repo}" + (f" at {revision}" if revision else "")
     if switched_off():
-        return _snapshot(what, repo, revision, [CARD, PICTURE, "*.safetensors"], cached=True)
+        patterns = [CARD, PICTURE, "*.safetensors", *PLAIN]
+        return _snapshot(what, repo, revision, patterns, cached=True)
     api = huggingface_hub.HfApi()
     found = persist(what, lambda: api.model_info(repo, revision=revision))
     names = sorted(one.rfilename for one in found.siblings or [])
