@@ -25,7 +25,7 @@ from langneurons.config.load import build
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.stages import STAGES
 from langneurons.jobs.stages.activations import slice_files, slice_names
-from langneurons.jobs.statistics import _check_slices
+from langneurons.jobs.statistics import check_slices
 from langneurons.reporting.agreement import ends, mean_over, replicated
 from langneurons.reporting.figures.stability import draw_stability
 from langneurons.reporting.hypotheses import Evidence, judged
@@ -631,12 +631,12 @@ def test_slices_of_uneven_number_are_refused():
 def test_slices_that_a_text_cannot_fill_are_refused():
     corpus = tiny_corpus(12)
     for batch_blocks in (1, 12):  # blocks of documents are shared out, however many make a batch
-        _check_slices(corpus, StatisticsConfig(slices=12, batch_blocks=batch_blocks))
+        check_slices(corpus, StatisticsConfig(slices=12, batch_blocks=batch_blocks))
     with pytest.raises(InputError, match=r"12 blocks of identification text, fewer than .*: 13"):
-        _check_slices(corpus, StatisticsConfig(slices=13, batch_blocks=1))
+        check_slices(corpus, StatisticsConfig(slices=13, batch_blocks=1))
     corpus.identification.lengths[:] = corpus.identification.tokens.shape[1]
     with pytest.raises(InputError, match=r"3 batches of identification text, fewer than .*: 4"):
-        _check_slices(corpus, StatisticsConfig(slices=4, batch_blocks=4))
+        check_slices(corpus, StatisticsConfig(slices=4, batch_blocks=4))
 
 
 def test_more_slices_than_batches_are_refused_before_any_job():

@@ -30,6 +30,7 @@ EMPTY: dict[str, Any] = {
     "sequence": {},
     "hypotheses": {},
     "comparisons": {},
+    "until": None,
 }
 
 

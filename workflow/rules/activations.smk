@@ -15,33 +15,81 @@ SLICES = [
 ]
 
 
-rule collect_statistics:
-    """Measure every neuron on one shard of a language's corpus."""
-    input:
-        manifest=weights,
-        corpus="results/{model}/corpora/{lang}.safetensors",
-    output:
-        ensure(COLLECTED, non_empty=True),
-        ensure(SLICES, non_empty=True),
-    log:
-        f"logs/collect_statistics/{PART}.log",
-    benchmark:
-        f"benchmarks/results/collect_statistics/{PART}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: cfg.runtime.threads
-    resources:
-        gpu=gpus,
-        gres=gres,
-        gres_gpu=gres_gpus,
-        mem_mb=memory,
-        runtime=minutes,
-        checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
-    params:
-        cfg=stage("collect_statistics"),
-        code=code("collect_statistics.py"),
-    script:
-        "../scripts/collect_statistics.py"
+if cfg.statistics.until is None:
+
+    rule collect_statistics:
+        """Measure every neuron on one shard of a language's corpus."""
+        input:
+            manifest=weights,
+            corpus="results/{model}/corpora/{lang}.safetensors",
+        output:
+            ensure(COLLECTED, non_empty=True),
+            ensure(SLICES, non_empty=True),
+        log:
+            f"logs/collect_statistics/{PART}.log",
+        benchmark:
+            f"benchmarks/results/collect_statistics/{PART}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: cfg.runtime.threads
+        resources:
+            gpu=gpus,
+            gres=gres,
+            gres_gpu=gres_gpus,
+            mem_mb=memory,
+            runtime=minutes,
+            checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
+        params:
+            cfg=stage("collect_statistics"),
+            code=code("collect_statistics.py"),
+        script:
+            "../scripts/collect_statistics.py"
+
+
+# One job of a model reads the text of all its languages in turns, and stops for all at once.
+for model in cfg.models if cfg.statistics.until else ():
+
+    rule:
+        name:
+            f"collect_until@{model}"
+        input:
+            manifest=weights,
+            weights=until_weights,
+            corpora=[
+                f"results/{{model}}/corpora/{lang}.safetensors"
+                for lang in cfg.model_languages(model)
+            ],
+        output:
+            curve=ensure("results/{model}/until.parquet", non_empty=True),
+            statistics=ensure(
+                [
+                    f"results/{{model}}/activations/{lang}.safetensors"
+                    for lang in cfg.model_languages(model)
+                ],
+                non_empty=True,
+            ),
+            slices=ensure(slice_files(cfg, "{model}", cfg.model_languages(model)), non_empty=True),
+        log:
+            "logs/collect_until/{model}/all.log",
+        benchmark:
+            "benchmarks/results/collect_until/{model}/all.tsv"
+        wildcard_constraints:
+            model=alternatives([model]),
+        conda:
+            "../../environment.yml"
+        threads: cfg.runtime.threads
+        resources:
+            gpu=gpus,
+            gres=gres,
+            gres_gpu=gres_gpus,
+            mem_mb=memory,
+            runtime=minutes,
+            checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
+        params:
+            cfg=stage("collect_until"),
+            code=until_code,
+        script:
+            "../scripts/collect_until.py"
 
 
 rule attribute_neurons:

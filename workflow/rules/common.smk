@@ -168,7 +168,15 @@ def files(rule):
 
 def statistics_files():
     """Return the statistics of every model and language."""
-    return files("merge_statistics" if cfg.statistics.shards > 1 else "collect_statistics")
+    found = [statistics_of_model(model) for model in cfg.models]
+    return [path for paths in found for path in paths]
+
+
+def statistics_of_model(model):
+    """Return the statistics of every language of a model."""
+    return [
+        f"results/{model}/activations/{lang}.safetensors" for lang in cfg.model_languages(model)
+    ]
 
 
 def final_files():

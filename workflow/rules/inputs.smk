@@ -49,6 +49,19 @@ def selection_weights(wc):
     return [f"resources/models/{wc.model}/manifest.json"] if needed else []
 
 
+def until_weights(wc):
+    """Return the manifest of the weights, for a selection that stops the reading and reads them."""
+    names = cfg.with_dependencies(cfg.statistics.until.selection)
+    needed = any("weights" in cfg.selections[name].needs_more for name in names)
+    return [f"resources/models/{wc.model}/manifest.json"] if needed else []
+
+
+def until_code(wc):
+    """Return the digests of the script and of the modules of the selections that it makes."""
+    names = cfg.with_dependencies(cfg.statistics.until.selection)
+    return code("collect_until.py", *(type(cfg.selections[one]).__module__ for one in names))
+
+
 def selection_attributions(wc):
     """Return the attributions of every language of a set, for a selection that reads them."""
     needed = "attributions" in cfg.selections[wc.selection].needs_more
@@ -258,6 +271,7 @@ def read_files(kind):
         "evaluation": "evaluate_task",
         "lens": "read_layers",
         "stability": "measure_stability",
+        "until": "collect_until",
         "manifests": "prepare_model",
         "corpora": "pack_corpus",
     }

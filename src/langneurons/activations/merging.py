@@ -64,7 +64,7 @@ def joined(parts: Iterable[Statistics], first: int | None = None) -> Statistics:
     for key in parts[0].arrays:
         if key.endswith(tuple(f".{name}" for name in HISTOGRAM)):
             continue
-        arrays[key] = added(key, [part.arrays[key] for part in parts])
+        arrays[key] = added(key, (part.arrays[key] for part in parts))
     for site in header["histograms"]:
         if len(parts) == 1:
             names = [f"{site}.{name}" for name in HISTOGRAM]
@@ -77,13 +77,20 @@ def joined(parts: Iterable[Statistics], first: int | None = None) -> Statistics:
     return Statistics(arrays, header, f"merged {parts[0].lang}")
 
 
-def added(key: str, values: list[np.ndarray]) -> np.ndarray:
-    """Return the array of the whole from those of its parts: sums, or the outer extremes."""
-    if key.endswith(".extremes"):
-        low = np.minimum.reduce([value[:, 0] for value in values])
-        high = np.maximum.reduce([value[:, 1] for value in values])
-        return np.stack([low, high], axis=1)
-    return np.add.reduce(values) if len(values) > 1 else values[0]
+def added(key: str, values: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the array of the whole from those of its parts: sums, or the outer extremes.
+
+    One part is held beside the sum at a time.
+    """
+    values = iter(values)
+    total = next(values)
+    for one in values:
+        if key.endswith(".extremes"):
+            low, high = np.minimum(total[:, 0], one[:, 0]), np.maximum(total[:, 1], one[:, 1])
+            total = np.stack([low, high], axis=1)
+        else:
+            total = total + one
+    return total
 
 
 # Pooled ------------------------------------------------------------------------------------------
@@ -106,7 +113,7 @@ class _Sums(Mapping[str, np.ndarray]):
         if key not in self._keys:
             raise KeyError(key)
         if key not in self._found:
-            self._found[key] = added(key, [part.arrays[key] for part in self._parts])
+            self._found[key] = added(key, (part.arrays[key] for part in self._parts))
         return self._found[key]
 
     def __contains__(self, key: object) -> bool:

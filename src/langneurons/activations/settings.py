@@ -2,12 +2,48 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from langneurons.base.settings import Frozen, doubled
 
 MlpSite = Literal["gate", "act", "product"]
 Site = Literal["gate", "act", "product", "residual"]
+
+
+class UntilStable(Frozen):
+    """When enough text is read for the statistics: as soon as a selection does not change."""
+
+    selection: str = Field(description="A name from `selections`; its neurons are compared.")
+    jaccard: float = Field(
+        0.98,
+        gt=0,
+        lt=1,
+        description="Mean Jaccard index over the languages of each set that has to be reached at"
+        " two budgets in a row.",
+    )
+    halves: bool = Field(
+        True,
+        description="Compare the two halves of what was read; `false`: the first half with all of"
+        " it.",
+    )
+    slices: int = Field(
+        16,
+        ge=4,
+        le=4096,
+        description="Parts of equal size of the text, a power of two: 1, 2, 4, ... of them are"
+        " read.",
+    )
+
+    @field_validator("slices")
+    @classmethod
+    def _doubled(cls, value: int) -> int:
+        if value & (value - 1):
+            below = 1 << value.bit_length() - 1
+            raise ValueError(
+                f"{value} is not a power of two, and each budget is twice the one before; nearest:"
+                f" {below} and {2 * below}"
+            )
+        return value
 
 
 class StatisticsConfig(Frozen):
@@ -38,7 +74,13 @@ class StatisticsConfig(Frozen):
         le=9999,
         description="Parts of equal size of which statistics are kept beside the whole, for"
         " `stability`; a multiple of `shards`. A part is whole batches, or whole documents under"
-        " `packing: document`, in the order of the text.",
+        " `packing: document`, in the order of the text. With `until` parts of what was read: 1, 2"
+        " or 4.",
+    )
+    until: UntilStable | None = Field(
+        None,
+        description="Stop reading before the end of the text when a selection is stable; left out:"
+        " all of it is read.",
     )
     batch_quantiles: tuple[float, ...] = Field(
         (), description="Levels whose quantile per batch is averaged (the paper's own estimate)."
@@ -80,6 +122,16 @@ class StatisticsConfig(Frozen):
             raise ValueError(
                 f"slices: {self.slices}; each of the {self.shards} shards holds whole slices, so"
                 f" legal are 1 and the multiples of {self.shards}"
+            )
+        if self.until is not None and self.shards > 1:
+            raise ValueError(
+                f"shards: {self.shards}, but with `until` one job reads the text of every language;"
+                " leave `shards` out"
+            )
+        if self.until is not None and self.slices not in (1, 2, 4):
+            raise ValueError(
+                f"slices: {self.slices} parts are kept of what was read, and `until` may stop after"
+                " 4 of its own slices; legal: 1, 2, 4"
             )
         for level in self.batch_quantiles:
             if not 0 < level < 1:

@@ -178,16 +178,21 @@ def _added(one: LanguageStatistics, other: LanguageStatistics) -> LanguageStatis
             f"merged: statistics of {one.lang} hold means per document, which cannot be added up."
             " Collect both texts in one call."
         )
-    sizes = [part.header["corpus_blocks"] for part in (one, other)]
+    sizes = [part.blocks for part in (one, other)]
     same = {
         "corpus_hash": digest([part.header["corpus_hash"] for part in (one, other)]),
         "corpus_blocks": sum(sizes),
     }
     spans = ([0, sizes[0]], [sizes[0], sum(sizes)])
     return merge(
-        LanguageStatistics(part.arrays, part.header | same | {"blocks": span}, part.path)
+        LanguageStatistics(part.arrays, _whole(part.header) | same | {"blocks": span}, part.path)
         for part, span in zip((one, other), spans, strict=True)
     )
+
+
+def _whole(header: dict[str, Any]) -> dict[str, Any]:
+    """Return a header without the share of its text that was read: the sum is of another text."""
+    return {key: value for key, value in header.items() if key != "slices"}
 
 
 def collect(

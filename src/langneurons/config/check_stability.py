@@ -1,4 +1,6 @@
-"""Checks of the key `stability`: what slices of statistics can answer."""
+"""Checks of the keys `stability` and `statistics.until`: what slices of statistics can answer."""
+
+from functools import partial
 
 from langneurons.base.errors import ConfigError, present, unknown
 from langneurons.config.check_names import check_doubled, check_sets
@@ -44,6 +46,41 @@ def check_stability(config: Config) -> None:
     _check_comparisons(config)
 
 
+def check_until(config: Config) -> None:
+    """Refuse a selection that cannot be made again while text is read, or is made nowhere."""
+    until = config.statistics.until
+    if until is None:
+        return
+    path, name = "statistics.until.selection", until.selection
+    if name not in config.selections:
+        raise unknown(path, name, "selection", config.selections)
+    usable = [
+        one
+        for one in config.selections
+        if not any(map(partial(_not_stable, config), config.with_dependencies(one)))
+    ]
+    for one in config.with_dependencies(name):
+        reason = _not_stable(config, one)
+        if reason:
+            through = "" if one == name else f", which reads {one!r}"
+            raise ConfigError(
+                f"{path}: {name!r}{through}: {reason}. Legal: {', '.join(usable) or 'none'}."
+            )
+    for model in config.models:
+        if not config.until_sets(model):
+            raise ConfigError(
+                f"{path}: {name!r} is not made on a language set of models.{model}, so its"
+                f" reading would never stop; its sets: {', '.join(config.model_sets(model))}."
+            )
+
+
+def _not_stable(config: Config, name: str) -> str | None:
+    """Return why the neurons of a selection cannot tell when enough is read, if they cannot."""
+    if config.selections[name].units == "dimensions":
+        return "it gives directions, and a Jaccard index is of neurons"
+    return _not_measurable(config, name)
+
+
 def _check_comparisons(config: Config) -> None:
     entry = present(config.stability, "stability: left out of the configuration")
     for name, pair in entry.comparisons.items():
@@ -83,10 +120,7 @@ def _not_measurable(config: Config, name: str) -> str | None:
     if one.method == "published":
         return "its neurons are given, and follow from no statistics"
     if one.needs_document_means:
-        return (
-            f"{one.method} reads means per document, and a document of a slice that is drawn twice"
-            " would count once"
-        )
+        return f"{one.method} reads means per document, which sums of slices do not hold"
     if "attributions" in one.needs_more:
         return f"{one.method} reads attributions, of which no slices are kept"
     return None

@@ -10,7 +10,7 @@ from langneurons.config.check_names import (
     check_figures,
     check_selections,
 )
-from langneurons.config.check_stability import check_stability
+from langneurons.config.check_stability import check_stability, check_until
 from langneurons.config.check_stages import (
     check_browser,
     check_finetunings,
@@ -86,6 +86,7 @@ def check(config: Config) -> None:
     check_selections(config)
     check_cycles(config)
     check_stability(config)
+    check_until(config)
     for name, protocol in config.protocols.items():
         check_interventions(config, name, protocol)
     check_perplexity(config)

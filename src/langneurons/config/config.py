@@ -266,6 +266,16 @@ class Config(Frozen):
             found |= dict.fromkeys(self.with_dependencies(other))
         return [*found, selection]
 
+    def until_sets(self, model: str) -> dict[str, tuple[str, ...]]:
+        """Return, by folder, the languages of each set on which `statistics.until` is judged."""
+        until, members = self.statistics.until, self.directory_languages()
+        found = (
+            self.directory(one)
+            for one, name in self.cells(model)
+            if until is not None and name == until.selection
+        )
+        return {folder: members[folder] for folder in sorted(set(found))}
+
     def stability_cells(self, model: str) -> list[tuple[str, str]]:
         """Return (set folder, selection) of each measured stability of a model."""
         entry = self.stability

@@ -50,6 +50,7 @@ def count_jobs(config: Config) -> dict[str, int]:
 
     for model in config.models:
         shards = len(config.model_languages(model)) * config.statistics.shards
+        shards = shards if config.statistics.until is None else 1
         found["statistics"] = found.get("statistics", 0) + shards
         for stage, depends, cells in (
             ("perplexity", "perplexity", config.perplexity_cells(model)),
@@ -134,13 +135,16 @@ def _place(source: Any) -> dict[str, Any]:
 def _check_slices(config: Config) -> None:
     """Refuse more slices than the tokens that are asked for can fill batches."""
     corpus, statistics = config.corpus, config.statistics
-    if corpus.packing != "joined" or statistics.slices == 1:
+    key, slices = "statistics.slices", statistics.slices
+    if statistics.until is not None:
+        key, slices = "statistics.until.slices", statistics.until.slices
+    if corpus.packing != "joined" or slices == 1:
         return
     batch = (corpus.block_size - 1) * statistics.batch_blocks
     most = -(-corpus.tokens // batch)
-    if statistics.slices > most:
+    if slices > most:
         raise ConfigError(
-            f"statistics.slices: {statistics.slices} of {corpus.tokens} tokens in batches of"
+            f"{key}: {slices} of {corpus.tokens} tokens in batches of"
             f" {batch}; legal: up to {most}. Lower statistics.batch_blocks or corpus.block_size,"
             " or raise corpus.tokens."
         )

@@ -119,7 +119,8 @@ class Planner:
             gpu_gb=need.gpu if gpus else 0.0,
             host_gb=max(memory, default=need.host + (0 if gpus else need.gpu)),
             disk_gb=sum(job.disk for job in jobs.values()) / GB,
-            basis=f"measured, {len(measured)} jobs" if measured else "assumed",
+            basis=(f"measured, {len(measured)} jobs" if measured else "assumed")
+            + (", at most" if stage.at_most and len(done) < len(jobs) else ""),
         )
 
     def _load(self, rule: str, model: str, assumed: float) -> float:
@@ -187,6 +188,11 @@ def text(plan: list[Line], planner: Planner) -> str:
         " slower.",
         "Estimates, not promises: expect a factor of two until jobs have been measured.",
     ]
+    if any(one.basis.endswith("at most") for one in plan):
+        lines.append(
+            "At most: the whole text is counted; the stage stops as soon as its result is stable"
+            " (statistics.until)."
+        )
     if gpus == 0:
         lines.append(
             "This configuration asks for no GPU (runtime.gpu: 0): assumed hours hold on the device"

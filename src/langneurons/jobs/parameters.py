@@ -66,6 +66,7 @@ def labels_of(config: Config) -> Labels:
         sequence={section: list(getattr(config, section)) for section in sequenced},
         hypotheses={name: one.model_dump(mode="json") for name, one in config.hypotheses.items()},
         comparisons=compared,
+        until=None if config.statistics.until is None else config.statistics.until.selection,
     )
 
 

@@ -47,7 +47,8 @@ class Stage:
     wildcards of every job of a configuration. `parameters` returns what of the configuration a job
     depends on. `order` is the place in the data flow. Stages without `work` cost next to nothing
     and are left out of the cost plan. `loads_model` marks jobs that ask for a model's resources,
-    `final` a stage that a run makes for itself: no table or figure reads it.
+    `final` a stage that a run makes for itself: no table or figure reads it. With `at_most`, jobs
+    may stop before they have done all of `work`.
     """
 
     rule: str
@@ -57,6 +58,7 @@ class Stage:
     parameters: Callable[..., dict[str, Any]]
     loads_model: bool = False
     final: bool = False
+    at_most: bool = False
     work: "Callable[[Sizes, Cell], Work] | None" = None
     need: "Callable[[Sizes], Need] | None" = field(default=None)
 

@@ -42,16 +42,16 @@ def statistics_cell(job: ModelJob, checkpoint_seconds: float) -> Collected:
         parts = (shard, settings.shards)
         whole = collect(model, corpus, settings, *parts, state, checkpoint_seconds)
         return Collected(whole, [], [state])
-    _check_slices(corpus, settings)
+    check_slices(corpus, settings)
     own = settings.slices // settings.shards
     files = [
-        _slice(model, corpus, settings, number, key, checkpoint_seconds)
+        slice_file(model, corpus, settings, number, key, checkpoint_seconds)
         for number in range(shard * own, (shard + 1) * own)
     ]
     return Collected(joined(Statistics.read(file, lang=lang) for file in files), files, [])
 
 
-def _slice(
+def slice_file(
     model: LanguageModel,
     corpus: Corpus,
     settings: StatisticsConfig,
@@ -69,13 +69,16 @@ def _slice(
     return file
 
 
-def _check_slices(corpus: Corpus, settings: StatisticsConfig) -> None:
+def check_slices(
+    corpus: Corpus, settings: StatisticsConfig, named: str = "statistics.slices"
+) -> None:
+    """Refuse more slices than the text fills; named: the key of their number."""
     slices = slices_of(corpus.identification, settings)
     if not all(slices):
         batches, blocks = sum(map(len, slices)), len(corpus.identification.lengths)
         few = f"{blocks} blocks" if blocks < settings.slices else f"{batches} batches"
         raise InputError(
             f"{corpus.lang}: {few} of identification text, fewer than"
-            f" statistics.slices: {settings.slices}. Lower statistics.slices,"
+            f" {named}: {settings.slices}. Lower {named},"
             " statistics.batch_blocks or corpus.block_size, or give more text."
         )

@@ -67,6 +67,16 @@ def compared_sets(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
     yield from with_set_names(config, dict.fromkeys(found))
 
 
+def until_files(config: "Config", cell: Cell) -> list[str]:
+    """Return how stable a selection was while the text of a model's languages was read."""
+    return [place("until", model=cell["model"])]
+
+
+def until_sets(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the language sets whose stability stopped the reading."""
+    yield from with_set_names(config, ((folder,) for folder in config.until_sets(model)))
+
+
 def carrier_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
     """Yield the sets and selections by write score, which hold how many neurons carry what."""
     for languages, selection in config.neuron_cells(model):

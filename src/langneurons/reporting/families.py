@@ -158,6 +158,14 @@ FAMILIES: Mapping[str, Family] = {
         mem_mb=2000,
         runtime=15,
     ),
+    "until": Family(
+        lambda config: ("until", "until_curve") if config.statistics.until else (),
+        _files("until"),
+        "tables.until:tabulate_until",
+        "statistics",
+        mem_mb=2000,
+        runtime=15,
+    ),
     "perplexity": Family(
         _if("perplexity", "perplexity", "perplexity_summary"),
         _files("perplexity"),

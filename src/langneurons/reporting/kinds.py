@@ -38,6 +38,8 @@ from langneurons.reporting.cells import (
     target_cells,
     trial_cells,
     trial_files,
+    until_files,
+    until_sets,
 )
 from langneurons.reporting.labels import Labels, quoted
 
@@ -340,6 +342,21 @@ KINDS: Mapping[str, Kind] = {
         " {{ results.confidence }} of draws of slices; small dots are languages. Two halves hold"
         " half of the text each, the other rows all of it. Chance: random neurons, as many in each"
         " layer.",
+    ),
+    "until": Kind(
+        title="Text that was needed",
+        category="Neurons",
+        keys=("languages",),
+        cells=until_sets,
+        reads=until_files,
+        drawn_by="until:text_needed",
+        by_protocol=False,
+        caption="How much text the neurons of a language set needed, {{ model }}, language set"
+        " {{ languages }}. Reading doubled the text of every language until the selection was"
+        " stable. Points are languages: the Jaccard index, shared over union, of their neurons on"
+        " two parts of what was read. The black line is the mean over languages. Reading stopped"
+        " where it had reached the dashed line twice in a row, on every language set of the model."
+        " The grey part of the text was not read.",
     ),
     "carriers": Kind(
         title="Neurons that carry a direction",

@@ -24,7 +24,8 @@ class Labels:
     `sets` maps the folder of a language set to the set's name; `tags` languages to BCP 47 tags;
     `sequence` holds the names of each section in the configuration's order; `protocols` holds each
     protocol's points, and its variant of every stage; `roles` says what claims speak of;
-    `adapter_fields` the parts of each adapter; `comparisons` the two sets of each comparison.
+    `adapter_fields` the parts of each adapter; `comparisons` the two sets of each comparison;
+    `until` the selection that stops the reading of text.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Labels:
     sequence: Mapping[str, Sequence[str]]
     hypotheses: Mapping[str, Mapping[str, Any]]
     comparisons: Mapping[str, Sequence[str]]
+    until: str | None
 
     def order(self, languages: str | None = None) -> list[str]:
         """Return languages in the order of a set, or of all sets."""

@@ -14,6 +14,7 @@ LAYOUTS = {
     "corpora": "results/{model}/corpora/{lang}.safetensors",
     "activations": "results/{model}/activations/{lang}.safetensors",
     "slices": "results/{model}/slices/{lang}/{slice}.safetensors",
+    "until": "results/{model}/until.parquet",
     "neurons": "results/{model}/neurons/{langset}/{selection}.parquet",
     "stability": "results/{model}/stability/{langset}/{selection}.parquet",
     "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",

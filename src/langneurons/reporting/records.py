@@ -63,6 +63,18 @@ def stability_records(
     return found
 
 
+def until_records(
+    paths: Iterable[str], labels: Labels
+) -> list[tuple[Names, pd.DataFrame, dict[str, Any]]]:
+    """Read how stable selections were while text was read: model, frame, metadata."""
+    columns, numbers = ("langset", "lang", "jaccard", "chance"), ("slices", "tokens", "neurons")
+    found = []
+    for path in in_sequence(paths, "until", labels.sequence):
+        same = _named(path, "until", "model")
+        found.append((same, *read_records(path, columns, numbers, **same)))
+    return found
+
+
 def protocols(
     path: str | os.PathLike, kind: str, labels: Labels, stage: str | None = None
 ) -> list[str]:

@@ -155,9 +155,14 @@ def _table(
     selections: "Mapping[str, Selection]", slices: Slices, chosen: Draw, more: More
 ) -> NeuronTable:
     """Return the neurons that the last selection gives on chosen slices of every language."""
-    statistics = {
-        lang: PooledStatistics([slices[lang][i] for i in chosen]) for lang in sorted(slices)
-    }
+    pooled = {lang: PooledStatistics([slices[lang][i] for i in chosen]) for lang in sorted(slices)}
+    return made(selections, pooled, more)
+
+
+def made(
+    selections: "Mapping[str, Selection]", statistics: "Mapping[str, Statistics]", more: More
+) -> NeuronTable:
+    """Return the neurons that the last selection gives, after those that it depends on."""
     tables: dict[str, NeuronTable] = {}
     for name, selection in selections.items():
         others = {other: tables[other] for other in selection.depends_on}

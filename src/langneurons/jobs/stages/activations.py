@@ -4,17 +4,38 @@ from collections.abc import Iterable
 from typing import Any
 
 from langneurons.activations.histogram import N_BINS
+from langneurons.base.errors import present
 from langneurons.config.config import Config
 from langneurons.jobs.estimates import GB, Sizes
 from langneurons.jobs.shared_parameters import model_settings
-from langneurons.jobs.stage import Cell, Need, Stage, Work
+from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model
 from langneurons.reporting.layouts import LAYOUTS
 
 
 def _measured(config: Config, model: str, lang: str, shard: str = "0") -> dict[str, Any]:
     """Return what is measured, in which numeric format."""
-    statistics = config.statistics.model_dump(mode="json")
-    return {"statistics": statistics, "model": model_settings(config, model), "shard": int(shard)}
+    return _settings(config, model) | {"shard": int(shard)}
+
+
+def _settings(config: Config, model: str) -> dict[str, Any]:
+    statistics = config.statistics.model_dump(mode="json", exclude={"until"})
+    return {"statistics": statistics, "model": model_settings(config, model)}
+
+
+def _until(config: Config, model: str) -> dict[str, Any]:
+    """Return what is measured, and when reading stops: names of sets and selections are nothing.
+
+    Of the selections that the compared one depends on the names stay: it calls them by these.
+    """
+    until = present(config.statistics.until, "statistics.until: left out of the configuration")
+    *others, _ = config.with_dependencies(until.selection)
+    named = [[name, config.selections[name].identity()] for name in others]
+    return _settings(config, model) | {
+        "until": until.model_dump(mode="json", exclude={"selection"}),
+        "languages": sorted(config.model_languages(model)),
+        "sets": {folder: list(langs) for folder, langs in config.until_sets(model).items()},
+        "selections": [*named, ["", config.selections[until.selection].identity()]],
+    }
 
 
 def _merged(config: Config, model: str, lang: str) -> dict[str, Any]:
@@ -31,7 +52,12 @@ def _languages(config: Config) -> list[Cell]:
 
 
 def _shards(config: Config) -> list[Cell]:
-    """Return a cell per shard; where there is one, it is the whole, and no cell names it."""
+    """Return a cell per shard; where there is one, it is the whole, and no cell names it.
+
+    Where reading stops as soon as a selection is stable, one job reads all languages of a model.
+    """
+    if config.statistics.until is not None:
+        return []
     if config.statistics.shards == 1:
         return _languages(config)
     numbers = range(config.statistics.shards)
@@ -86,25 +112,50 @@ def _neuron_sites(sizes: Sizes) -> int:
 
 
 def _work(sizes: Sizes, cell: Cell) -> Work:
+    tokens = sizes.config.tokens(cell["lang"]) / sizes.config.statistics.shards
+    seconds = sizes.seconds(tokens, 2, "statistics")
+    return Work(tokens, sizes.load + seconds, _stored(sizes) * (1 + len(slice_names(sizes.config))))
+
+
+def _until_work(sizes: Sizes, cell: Cell) -> Work:
+    """The whole text of every language, which is the most that is read."""
+    langs = sizes.config.model_languages(cell["model"])
+    tokens = sum(map(sizes.config.tokens, langs))
+    seconds = sizes.seconds(tokens, 2, "statistics")
+    disk = len(langs) * _stored(sizes) * (1 + len(slice_names(sizes.config)))
+    return Work(tokens, sizes.load + seconds, disk)
+
+
+def _until_need(sizes: Sizes) -> Need:
+    """While slices are added, three lie in memory: two of them, and their sum."""
+    one = _need(sizes)
+    return Need(one.gpu, one.host + 2 * _counts(sizes) / GB)
+
+
+def _stored(sizes: Sizes) -> float:
+    """Return the bytes of a file of statistics."""
     statistics = sizes.config.statistics
-    tokens = sizes.config.tokens(cell["lang"]) / statistics.shards
     stream, outer = _stream(sizes)
     size = sizes.neurons * (len(statistics.histograms) * N_BINS * 1.2 + _neuron_sites(sizes) * 48)
     size += stream * 48 + outer * 7  # of a triangle of 16 bytes, compressed
-    size += _documents(sizes) * 6
-    size *= 1 + len(slice_names(sizes.config))
-    return Work(tokens, sizes.load + sizes.seconds(tokens, 2, "statistics"), size)
+    return size + _documents(sizes) * 6
+
+
+def _counts(sizes: Sizes) -> float:
+    """Return the bytes of the running integers of a pass."""
+    statistics = sizes.config.statistics
+    stream, outer = _stream(sizes)
+    per_neuron = N_BINS * 4 * len(statistics.histograms) + _neuron_sites(sizes) * 64
+    return sizes.neurons * per_neuron + stream * 64 + outer * 16 + 8 * _documents(sizes)
 
 
 def _need(sizes: Sizes) -> Need:
     statistics, geometry = sizes.config.statistics, sizes.geometry
     block = statistics.batch_blocks * sizes.config.corpus.block_size
-    stream, outer = _stream(sizes)
-    per_neuron = N_BINS * 4 * len(statistics.histograms) + _neuron_sites(sizes) * 64
-    counts = sizes.neurons * per_neuron + stream * 64 + outer * 16 + 8 * _documents(sizes)
+    counts = _counts(sizes)
     passing = block * (geometry.hidden * 8 + geometry.intermediate * 6) * sizes.wide
     # A product in float64, its parts and their sums, while they are added.
-    passing += geometry.hidden**2 * 48 if outer else 0
+    passing += geometry.hidden**2 * 48 if statistics.residual_outer else 0
     return Need(sizes.on_each(sizes.held + counts, passing), sizes.host + counts / GB)
 
 
@@ -117,6 +168,17 @@ COLLECT = _Collect(
     loads_model=True,
     work=_work,
     need=_need,
+)
+COLLECT_UNTIL = Stage(
+    rule="collect_until",
+    order=30,
+    output=LAYOUTS["until"],
+    cells=lambda config: by_model(config) if config.statistics.until is not None else (),
+    parameters=_until,
+    loads_model=True,
+    work=_until_work,
+    need=_until_need,
+    at_most=True,
 )
 MERGE = Stage(
     rule="merge_statistics",
