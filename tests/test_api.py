@@ -223,7 +223,11 @@ def test_statistics_are_saved_read_and_merged(model, statistics, tmp_path):
     with pytest.warns(UserWarning, match="few"):
         first, second = (ln.collect(model, {"bb": part}, block_size=64) for part in parts)
         third = ln.collect(model, {"cc": "m n o " * 90}, block_size=64)
+    # As a run leaves them that stopped before the end of the text.
+    first["bb"].header["slices"], sizes = [4, 8], [part["bb"].blocks for part in (first, second)]
+    first["bb"].header["corpus_blocks"] += sizes[0]
     both = first.merged(second).merged(third)
+    assert both["bb"].header["blocks"] == [0, sum(sizes)] and "slices" not in both["bb"].header
     assert list(both) == ["bb", "cc"]
     assert both["bb"].tokens == first["bb"].tokens + second["bb"].tokens
     expected = first["bb"].positive() + second["bb"].positive()
@@ -271,6 +275,8 @@ def test_texts_that_are_none_are_told(model, texts, words):
 def test_sites_that_are_none_are_told(model):
     with pytest.raises(ConfigError, match="collect: sites.*'gatee'"):
         ln.collect(model, {"de": "a b"}, sites=["gatee"])
+    with pytest.raises(InputError, match="collect: shards, until divide the work of a run"):
+        ln.collect(model, {"de": "a b"}, shards=2, until={"selection": "lape"})
 
 
 def test_the_mini_texts():

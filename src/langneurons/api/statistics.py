@@ -32,6 +32,7 @@ from langneurons.sharing.statistics import (
 )
 from langneurons.sharing.tensors import check_start
 
+OF_THE_GRAPH = {"shards", "slices", "until"}  # settings that one call has no use for
 FEW = 1000  # tokens of a language
 
 
@@ -239,6 +240,11 @@ def collect(
     """
     if not isinstance(texts, Mapping) or not texts:
         raise InputError('collect: texts is not {language: text}; give {"de": [...], "fr": [...]}.')
+    graph = sorted(OF_THE_GRAPH & settings.keys())
+    if graph:
+        raise InputError(
+            f"collect: {', '.join(graph)} divide the work of a run by `snakemake`; leave them out."
+        )
     content = {
         "sites": tuple(sites),
         "histograms": tuple(histograms),
