@@ -252,7 +252,7 @@ def job_of(packing="joined", module=None, slices=8, n_blocks=32, **rule):
     }
     texts = {lang: text_of(lang, n_blocks, packing) for lang in ("bb", "aa")}
     module = module or tiny_model("llama")
-    return Job(parameters, ["code"], {"model": "tiny"}, {}, module=module, texts=texts)
+    return Job(parameters, ["code"], {}, {}, module=module, texts=texts)
 
 
 LEVELS = {"filter_level": 0.5, "assign_level": 0.5}

@@ -46,47 +46,40 @@ if cfg.statistics.until is None:
             "../scripts/collect_statistics.py"
 
 
-# One job of a model reads the text of all its languages in turns, and stops for all at once.
+# One job of a model reads the text of all its languages in turns, and stops for all at once. Its
+# many files are named in full: Snakemake compares every file with every pattern of a wildcard.
 for model in cfg.models if cfg.statistics.until else ():
 
     rule:
         name:
             f"collect_until@{model}"
         input:
-            manifest=weights,
-            weights=until_weights,
+            manifest=cfg.manifest(model),
+            weights=until_weights(model),
             corpora=[
-                f"results/{{model}}/corpora/{lang}.safetensors"
+                f"results/{model}/corpora/{lang}.safetensors"
                 for lang in cfg.model_languages(model)
             ],
         output:
-            curve=ensure("results/{model}/until.parquet", non_empty=True),
-            statistics=ensure(
-                [
-                    f"results/{{model}}/activations/{lang}.safetensors"
-                    for lang in cfg.model_languages(model)
-                ],
-                non_empty=True,
-            ),
-            slices=ensure(slice_files(cfg, "{model}", cfg.model_languages(model)), non_empty=True),
+            curve=ensure(f"results/{model}/until.parquet", non_empty=True),
+            statistics=ensure(statistics_of(model), non_empty=True),
+            slices=ensure(slice_files(cfg, model, cfg.model_languages(model)), non_empty=True),
         log:
-            "logs/collect_until/{model}/all.log",
+            f"logs/collect_until/{model}/all.log",
         benchmark:
-            "benchmarks/results/collect_until/{model}/all.tsv"
-        wildcard_constraints:
-            model=alternatives([model]),
+            f"benchmarks/results/collect_until/{model}/all.tsv"
         conda:
             "../../environment.yml"
         threads: cfg.runtime.threads
         resources:
-            gpu=gpus,
-            gres=gres,
-            gres_gpu=gres_gpus,
-            mem_mb=memory,
-            runtime=minutes,
+            gpu=gpus(OfModel(model)),
+            gres=gres(OfModel(model)),
+            gres_gpu=gres_gpus(OfModel(model)),
+            mem_mb=lambda wc, attempt, model=model: memory(OfModel(model), attempt),
+            runtime=lambda wc, attempt, model=model: minutes(OfModel(model), attempt),
             checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
         params:
-            cfg=stage("collect_until"),
+            cfg=stage("collect_until", model=model),
             code=until_code,
         script:
             "../scripts/collect_until.py"

@@ -98,6 +98,13 @@ def code(script, *also):
     return [f"{module}={value}" for module, value in digests.items()]
 
 
+class OfModel:
+    """Wildcards of a rule that is of one model and has none."""
+
+    def __init__(self, model):
+        self.model = model
+
+
 def weights(wc):
     """Return the manifest of the weights that a model's jobs load."""
     return cfg.manifest(wc.model)
@@ -168,11 +175,10 @@ def files(rule):
 
 def statistics_files():
     """Return the statistics of every model and language."""
-    found = [statistics_of_model(model) for model in cfg.models]
-    return [path for paths in found for path in paths]
+    return [path for model in cfg.models for path in statistics_of(model)]
 
 
-def statistics_of_model(model):
+def statistics_of(model):
     """Return the statistics of every language of a model."""
     return [
         f"results/{model}/activations/{lang}.safetensors" for lang in cfg.model_languages(model)

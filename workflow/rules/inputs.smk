@@ -49,11 +49,11 @@ def selection_weights(wc):
     return [f"resources/models/{wc.model}/manifest.json"] if needed else []
 
 
-def until_weights(wc):
+def until_weights(model):
     """Return the manifest of the weights, for a selection that stops the reading and reads them."""
     names = cfg.with_dependencies(cfg.statistics.until.selection)
     needed = any("weights" in cfg.selections[name].needs_more for name in names)
-    return [f"resources/models/{wc.model}/manifest.json"] if needed else []
+    return [f"resources/models/{model}/manifest.json"] if needed else []
 
 
 def until_code(wc):

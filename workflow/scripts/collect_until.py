@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from langneurons.base.io import write_parquet
 from langneurons.jobs.common import ModelJob
 from langneurons.jobs.until import until_cell
+from langneurons.reporting.layouts import names_of
 from langneurons.runtime.job import start
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ def main(snakemake) -> None:
     output = snakemake.output
     found = until_cell(ModelJob.of(snakemake), snakemake.resources.checkpoint_seconds)
     tokens = found.write(output.statistics, output.slices)
-    write_parquet(output.curve, found.curve, found.metadata)
+    names = names_of(output.curve, "until")
+    write_parquet(output.curve, found.curve, names | found.metadata)
     found.forget()
     job.done(tokens=tokens)
 

@@ -100,7 +100,6 @@ def until_cell(job: ModelJob, checkpoint_seconds: float) -> Read:
         if stable is not None:
             break
     metadata = rule | {
-        "model": job.wildcards["model"],
         "revision": model.identity["revision"],
         "read": budget,
         "stable": stable is not None,
