@@ -59,8 +59,12 @@ def everything(paper):
             "models": {"m_": {"source": {"kind": "local", "path": "m"}, "label": f"M {SIGNS}"}},
             "language_sets": {"wide_": ["en", "vi", "hi", "fr"], "two_": ["en", "vi", "hi"]},
             "corpus": {"source": mini},
-            "statistics": {"slices": 10},
-            "stability": {"selections": ["s_"], "comparisons": {"c": ["two_", "wide_"]}},
+            "statistics": {"slices": 4, "until": {"selection": "s_"}},
+            "stability": {
+                "selections": ["s_"],
+                "budgets": [0.5, 1.0],
+                "comparisons": {"c": ["two_", "wide_"]},
+            },
             "selections": {
                 "s_": {"method": "lape", "label": f"S {SIGNS}"},
                 "w_": {"method": "write_score", "label": f"W {SIGNS}"},
