@@ -1,6 +1,7 @@
 """What is exported does elsewhere what the plan does here, and the rest is refused in words."""
 
 import ast
+import copy
 import importlib.util
 import json
 import shutil
@@ -20,7 +21,7 @@ from test_format import card_of
 from tiny import D_MLP, HIDDEN, VOCAB_SIZE, tiny_model, tiny_tokenizer
 
 import langneurons as ln
-from langneurons.api.command import dimensions_of, plans_of, read_units
+from langneurons.api.command import plans_of, read_units
 from langneurons.api.export import SUFFIXES
 from langneurons.base.digests import file_digest
 from langneurons.base.errors import InputError
@@ -156,15 +157,24 @@ def test_the_files_are_a_by_hand_computed_lora(model, tmp_path):
     assert config["base_model_name_or_path"] == "owner/tiny" and config["revision"] == "7" * 40
 
 
-def test_weights_of_bfloat16_stay_in_it_where_that_is_exact():
-    half = tiny_model("llama").to(torch.bfloat16).float()
-    model = ln.LanguageModel(half, tiny_tokenizer(), IDENTITY)
+def test_weights_of_bfloat16_stay_in_it_where_that_is_exact(prompts, tmp_path):
+    half = tiny_model("llama").to(torch.bfloat16)
+    model = ln.LanguageModel(copy.deepcopy(half).float(), tiny_tokenizer(), IDENTITY)
     zeros = plan_of(wrote(0, "act", "set", [1], 0.0))
     thirds = plan_of(wrote(0, "act", "scale", [1], 1 / 3))
     assert lora_of(zeros, model).dtype == torch.bfloat16
     assert lora_of(thirds, model).dtype == torch.float32
     ((_, a, b),) = lora_of(zeros, model).matrices()
     assert torch.equal((b.float() @ a.float())[:, 1], -model.sites.down[0].weight[:, 1])
+    found = ln.export(model, {"aa": zeros}, tmp_path)["aa"]
+    with torch.inference_mode():
+        stock = peft.PeftModel.from_pretrained(copy.deepcopy(half).float(), found.path)
+        logits = stock(input_ids=prompts).logits
+    torch.testing.assert_close(logits, under(model, zeros, prompts), rtol=0, atol=1e-5)
+    # The same file from a model that is loaded in its own format.
+    as_it_is = ln.LanguageModel(half, tiny_tokenizer(), IDENTITY)
+    ln.export(as_it_is, {"aa": zeros}, tmp_path / "own")
+    assert (tmp_path / "own/aa" / NAME).read_bytes() == (found.path / NAME).read_bytes()
 
 
 def test_equal_plans_give_equal_files_in_place_of_earlier_ones(model, tmp_path):
@@ -611,12 +621,15 @@ def test_directions_are_dimensions_after_each_layer(tmp_path):
     after.save(tmp_path / "after")
     np.testing.assert_array_equal(read_units(tmp_path / "after").values("aa"), drawn)
     with pytest.raises(InputError, match="one is before layer 0"):
-        dimensions_of(ln.Directions({"aa": drawn}, "owner/tiny", "residual_in", "mean"))
+        ln.Directions({"aa": drawn}, "owner/tiny", "residual_in", "mean").dimensions()
     drawn[0] = 0.0
     before = ln.Directions({"aa": drawn}, "owner/tiny", "residual_in", "mean")
-    values = dimensions_of(before).values("aa")
+    values = before.dimensions().values("aa")
     np.testing.assert_array_equal(values[0], drawn[1])
     assert not values[1].any()
+    (write,) = ln.plan(before.dimensions(), "aa", "add", "direction").writes
+    assert write.layer == 0 and write.site == "residual"
+    np.testing.assert_array_equal(write.value, drawn[1])
     with pytest.raises(FileNotFoundError, match="langneurons find"):
         read_units(tmp_path / "nowhere")
 

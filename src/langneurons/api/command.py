@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # torch takes seconds, which no mistake in an option waits fo
     import pandas as pd
 
     from langneurons.activations.statistics import Statistics as LanguageStatistics
-    from langneurons.api.directions import Directions
     from langneurons.api.neurons import Neurons
     from langneurons.api.statistics import Statistics
     from langneurons.interventions.plan import Plan
@@ -102,7 +101,7 @@ def read_units(path: Path) -> "Neurons":
     from langneurons.sharing.card import CARD, read_card
 
     if path.is_dir() and (path / CARD).is_file() and read_card(path / CARD)[0].kind == "directions":
-        return dimensions_of(Directions.load(path))
+        return Directions.load(path).dimensions()
     return Neurons.load(path)
 
 
@@ -166,40 +165,3 @@ def _step(text: str) -> tuple[str, dict[str, Any]]:
         else:
             step[name] = plain_value(value)
     return words[0], step
-
-
-def dimensions_of(directions: "Directions") -> "Neurons":
-    """Return directions as a table of dimensions of the residual stream after each layer.
-
-    A direction before a layer is one after the layer before it.
-
-    Raises:
-        InputError: There is a direction before the first layer, which is after none.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from langneurons.api.neurons import Neurons
-
-    before = directions.site == "residual_in"
-    frames = []
-    for lang, array in directions.arrays.items():
-        if before and array[0].any():
-            raise InputError(
-                f"directions of {lang}: one is before layer 0, which follows no layer; set it to 0."
-            )
-        layer, dimension = np.nonzero(array[1:] if before else array)
-        score = array[layer + (1 if before else 0), dimension].astype(np.float64)
-        columns = {"lang": lang, "layer": layer, "neuron": dimension, "score": score}
-        frames.append(pd.DataFrame(columns))
-    frame = pd.concat(frames, ignore_index=True)
-    metadata = {key: one for key, one in directions.metadata.items() if one is not None} | {
-        "model": directions.model,
-        "languages": directions.languages,
-        "n_layers": directions.n_layers,
-        "units": "dimensions",
-        "width": directions.d_model,
-        "d_mlp": directions.d_model,
-        "method": directions.method,
-    }
-    return Neurons(frame.astype({"layer": np.int32, "neuron": np.int32}), metadata)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from langneurons.api.neurons import Neurons
 from langneurons.api.shared import Shared
 from langneurons.base.errors import InputError
 from langneurons.sharing.card import body_of, table
@@ -104,6 +105,38 @@ class Directions(Shared):
             ValueError: The folder holds no directions, or damaged ones.
         """
         return cls._loaded(Path(folder))
+
+    def dimensions(self) -> Neurons:
+        """Return the directions as dimensions of the residual stream, which `plan` takes.
+
+        Each is after its layer; a direction before a layer is one after the layer before it.
+
+        Raises:
+            ValueError: There is a direction before the first layer, which is after none.
+        """
+        before = self.site == "residual_in"
+        frames = []
+        for lang, array in self.arrays.items():
+            if before and array[0].any():
+                raise InputError(
+                    f"directions of {lang}: one is before layer 0, which follows no layer; set it"
+                    " to 0."
+                )
+            layer, dimension = np.nonzero(array[1:] if before else array)
+            score = array[layer + (1 if before else 0), dimension].astype(np.float64)
+            columns = {"lang": lang, "layer": layer, "neuron": dimension, "score": score}
+            frames.append(pd.DataFrame(columns))
+        frame = pd.concat(frames, ignore_index=True)
+        metadata = {key: one for key, one in self.metadata.items() if one is not None} | {
+            "model": self.model,
+            "languages": self.languages,
+            "n_layers": self.n_layers,
+            "units": "dimensions",
+            "width": self.d_model,
+            "d_mlp": self.d_model,
+            "method": self.method,
+        }
+        return Neurons(frame.astype({"layer": np.int32, "neuron": np.int32}), metadata)
 
     def _header(self) -> DirectionsHeader:
         content = {key: self.metadata.get(key) for key in UNKNOWN} | {
