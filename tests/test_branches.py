@@ -14,7 +14,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.base.store import SideStore
 from langneurons.evaluation.classification import Head, add_head, classify
-from langneurons.evaluation.conditions import evaluate
+from langneurons.evaluation.conditions import Manner, evaluate
 from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.run import Run
 from langneurons.interventions.apply import hooked
@@ -307,7 +307,7 @@ def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch, kind)
 
     def measured(folder, budget):
         run = Run(model, SideStore(tmp_path / folder, "evaluation"), {"model": "tiny"}, budget)
-        return evaluate(run, task, "en", rows, plans, head=head)
+        return evaluate(run, task, "en", rows, plans, Manner(head=head))
 
     from langneurons.evaluation import conditions as evaluation
 

@@ -17,7 +17,7 @@ from langneurons.models import encoding
 from langneurons.models.encoding import Encoder
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
-from langneurons.scoring.generation import Decoding, encode_prompts, generate
+from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
 from langneurons.scoring.head import NotFinite
 from langneurons.scoring.likelihood import encode_requests, loglikelihood
 from langneurons.scoring.nll import token_nll
@@ -182,20 +182,11 @@ def test_answers_end_at_every_token_that_the_models_files_name():
 
 
 def test_the_penalty_of_the_models_own_files_is_taken_where_a_task_asks_for_it():
-    model = tiny_model("llama")
-    task = Task(
-        name="toy",
-        kind="generation",
-        fields=("text",),
-        gold="text",
-        metrics=("exact_match",),
-        words={"en": {}},
-        repetition_penalty="model",
-    )
-    assert task.penalty(model) == 1.0
-    model.generation_config.repetition_penalty = 1.05
-    assert task.penalty(model) == 1.05
-    assert task.model_copy(update={"repetition_penalty": 1.2}).penalty(model) == 1.2
+    model = LanguageModel(tiny_model("llama"))
+    assert penalty_of(model, "model") == 1.0
+    model.model.generation_config.repetition_penalty = 1.05
+    assert penalty_of(model, "model") == 1.05
+    assert penalty_of(model, 1.2) == 1.2
 
 
 def test_a_separator_has_no_space_token_of_its_own():

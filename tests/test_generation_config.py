@@ -46,6 +46,40 @@ def changed(**edits):
     return raw
 
 
+def test_only_jobs_that_ask_by_the_chat_template_depend_on_it():
+    system = {"system": "Be kind."}
+    plain, chat = (
+        build(changed(forcing__chat=True, models__m__chat=given)) for given in ({}, system)
+    )
+    cell = {"model": "m", "variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+    cell["intervention"] = "arithmetic"
+    own = stage(chat, "force_language", **cell)["decoding"]
+    assert own["chat"] == {"template": None, "system": "Be kind.", "options": {}}
+    assert own["message"] == "{question}"
+    assert stage(plain, "force_language", **cell)["decoding"]["chat"]["system"] is None
+    cell["intervention"] = "zero"
+    assert "chat" not in stage(chat, "fall_back", **cell)["decoding"]
+    for rule, names in (("collect_statistics", {"lang": "en"}), ("prepare_model", {})):
+        found = [stage(one, rule, model="m", **names) for one in (plain, chat)]
+        assert found[0] == found[1]
+
+
+def test_a_template_of_ones_own_is_part_of_what_a_job_depends_on(tmp_path):
+    file = tmp_path / "template.jinja"
+    file.write_text("{{ messages[0].content }}", encoding="utf-8")
+    config = build(changed(forcing__chat=True, models__m__chat={"template": str(file)}))
+    cell = {"model": "m", "variant": "corrected", "langset": "en-hi-vi", "selection": "lape"}
+    found = stage(config, "force_language", **cell, intervention="arithmetic")
+    assert found["decoding"]["chat"]["template"] == "{{ messages[0].content }}"
+
+
+def test_asking_by_a_chat_template_needs_a_model_with_one():
+    with pytest.raises(ConfigError, match=r"forcing\.chat: true, but no model has the key `chat`"):
+        build(changed(forcing__chat=True))
+    with pytest.raises(ConfigError, match="message.*must hold {question} once"):
+        build(changed(forcing__message="Why?"))
+
+
 def test_cells_of_every_set():
     config = build(GOOD)
     assert config.generation_cells("m", "forcing") == [

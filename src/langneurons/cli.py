@@ -150,6 +150,9 @@ def steer(
         Path | None, typer.Option(help="Folder of statistics; needed where the value is one.")
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 40,
+    chat: Annotated[
+        bool, typer.Option(help="Ask by the model's chat template: an instruction-tuned model.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1.")] = None,
 ) -> None:
     """Let a model continue prompts, untouched and with a language's neurons overwritten.
@@ -168,7 +171,8 @@ def steer(
     known = None if statistics is None else api.Statistics.load(statistics)
     plan_ = api.plan(table, language, operation, plain_value(value), known)
     loaded = api.load(model, device=device)
-    answers = api.generate(loaded, prompt, [None, plan_], tokens)
+    asked_as = [[{"role": "user", "content": one}] for one in prompt] if chat else prompt
+    answers = api.generate(loaded, asked_as, [None, plan_], tokens)
     for asked, untouched, written in zip(prompt, *answers, strict=True):
         print(f"prompt:    {asked}\nuntouched: {untouched}\nsteered:   {written}\n")
     print(f"{operation} {value}: {plan_.neurons} neurons of {language} overwritten")

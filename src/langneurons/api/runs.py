@@ -11,6 +11,8 @@ from langneurons.base.errors import InputError
 from langneurons.evaluation.perplexity import HeldOut, document_nll
 from langneurons.interventions.apply import each
 from langneurons.interventions.plan import PerRequest, Under
+from langneurons.models.chat import Chat, Messages
+from langneurons.models.encoding import Prompt
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring import generation, likelihood
 
@@ -26,7 +28,7 @@ def _listed(what: str, given: Sequence[Any]) -> Sequence[Any]:
 
 def generate(
     model: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Messages],
     under: Under = None,
     max_new_tokens: int = 64,
     stop: Sequence[str] = (),
@@ -37,7 +39,9 @@ def generate(
 
     Args:
         model: The model.
-        prompts: Texts; one that does not fit with the new tokens loses tokens at its left.
+        prompts: Texts; one that does not fit with the new tokens loses tokens at its left. Or
+            conversations, lists of `{"role": "user", "content": "..."}`, which the model's chat
+            template writes; an answer ends where the template ends one too.
         under: None (the model as it is), a plan, or a list of these: then a list of answers for
             each.
         max_new_tokens: Tokens of an answer, at most.
@@ -58,8 +62,17 @@ def generate(
         >>> len(plain) == len(steered) == 2
         True
     """
-    decoding = generation.Decoding(max_new_tokens, list(stop), repetition_penalty)
-    return generation.generate(model, _listed("prompts", prompts), decoding, batch_tokens, under)
+    ends, asked = frozenset[int](), list[str | Prompt]()
+    chat = None
+    for one in _listed("prompts", prompts):
+        if isinstance(one, str):
+            asked.append(one)
+            continue
+        chat = chat or Chat(model.tokenizer, limit=model.max_positions)
+        asked.append(chat.prompt(one, max_new_tokens))
+        ends = chat.ends
+    decoding = generation.Decoding(max_new_tokens, list(stop), repetition_penalty, ends)
+    return generation.generate(model, asked, decoding, batch_tokens, under)
 
 
 def loglikelihood(

@@ -292,6 +292,18 @@ def check_tasks(config: Config) -> None:
                 raise unknown(f"{path}.finetunings", finetuning, "fine-tuning", config.finetunings)
         for place, source in _sources(path, task):
             check_paths(place, source, len(task.languages))
+        if task.chat:
+            check_chat(config, path)
+
+
+def check_chat(config: Config, path: str) -> None:
+    """Refuse `chat: true` where no model is spoken to by a chat template."""
+    if not any(model.chat for model in config.models.values()):
+        raise ConfigError(
+            f"{path}.chat: true, but no model has the key `chat`"
+            f" ({', '.join(config.models)}). Give it to the instruction-tuned ones:"
+            " models: {NAME: {chat: {}}}."
+        )
 
 
 def _check_targets(config: Config, path: str, task: TaskEntry) -> None:
@@ -370,6 +382,8 @@ def check_generation(config: Config) -> None:
         entry = getattr(config, path)
         if entry is None:
             continue
+        if path != "lens" and entry.chat:
+            check_chat(config, path)
         if path != "lens" and not entry.interventions:
             raise ConfigError(f"{path}.interventions: empty; name at least one intervention.")
         _check_conditions(config, path, entry, pairs=path in ("forcing", "lens"))

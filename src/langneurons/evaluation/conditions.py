@@ -8,6 +8,7 @@ side store, so adding an intervention computes only that one.
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from langneurons.evaluation.run import Run
 from langneurons.evaluation.tasks import longest_row, score_task
 from langneurons.interventions.branches import portions
 from langneurons.interventions.plan import Plan, untouched
+from langneurons.models.chat import Chat
 from langneurons.runtime.progress import Progress
 from langneurons.scoring.head import NotFinite
 
@@ -28,14 +30,25 @@ CONDITION = ("langset", "selection", "intervention", "target")
 BASELINE: Condition = (UNTOUCHED,) * 4
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a model is asked: under which adapter, as a classifier by its head, by its chat."""
+
+    adapter: str = "base"
+    head: Head | None = None
+    chat: Chat | None = None
+
+
+PLAIN = Manner()
+
+
 def evaluate(
     run: Run,
     task: Task,
     lang: str,
     rows: list[dict],
     plans: Mapping[Condition, Plan],
-    adapter: str = "base",
-    head: Head | None = None,
+    manner: Manner = PLAIN,
 ) -> pd.DataFrame:
     """Return per-item records; `plans` by (language set, selection, intervention, target)."""
     conditions = {BASELINE: untouched(), **plans}
@@ -44,6 +57,7 @@ def evaluate(
         "rows": digest(rows),
         "lang": lang,
     }
+    key |= {} if manner.chat is None else {"chat": manner.chat.known_as}
     progress = Progress(f"{task.name} {lang}", len(conditions), "conditions")
     written = {condition: plan.digest for condition, plan in conditions.items()}
     found: dict[str, pd.DataFrame] = {}  # by what is written: equal plans are run once
@@ -55,7 +69,7 @@ def evaluate(
         else:
             found[plan] = frame
             progress.update()
-    cell = _Cell(run, task, lang, rows, head)
+    cell = _Cell(run, task, lang, rows, manner)
     for names in cell.portions(list(pending.values()), conditions):
         scored = cell.scored([conditions[name] for name in names])
         for name, frame in zip(names, scored, strict=True):
@@ -64,7 +78,7 @@ def evaluate(
             progress.update()
     frames = []
     for condition in conditions:
-        labels = {"task": task.name, "lang": lang, "adapter": adapter}
+        labels = {"task": task.name, "lang": lang, "adapter": manner.adapter}
         named = dict(zip(CONDITION, condition, strict=True))
         frames.append(found[written[condition]].assign(**labels, **named))
     progress.finish()
@@ -76,9 +90,10 @@ def evaluate(
 class _Cell:
     """A task in one language, ready to be scored under plans."""
 
-    def __init__(self, run: Run, task: Task, lang: str, rows: list[dict], head: Head | None):
+    def __init__(self, run: Run, task: Task, lang: str, rows: list[dict], manner: Manner):
         self.model, self.batch_tokens = run.model, run.batch_tokens
-        self.task, self.lang, self.rows, self.head = task, lang, rows, head
+        self.task, self.lang, self.rows = task, lang, rows
+        self.head, self.chat = manner.head, manner.chat
 
     def portions(
         self, names: list[Condition], plans: Mapping[Condition, Plan]
@@ -87,7 +102,10 @@ class _Cell:
         if len(names) < 2:
             return [[name] for name in names]
         about = (self.model, self.task, self.lang, self.rows)
-        longest = longest_row(*about) if self.head is None else longest_class_row(*about, self.head)
+        if self.head is not None:
+            longest = longest_class_row(*about, self.head)
+        else:
+            longest = longest_row(*about, self.chat)
         n_layers = self.model.n_layers
         first = [plans[name].begins(n_layers, of_prompts=True) for name in names]
         chosen = portions(first, n_layers, self.batch_tokens // longest)
@@ -99,7 +117,7 @@ class _Cell:
         try:
             if self.head is not None:
                 return classify(*given, self.head, under=plans)
-            return score_task(*given, under=plans)
+            return score_task(*given, under=plans, chat=self.chat)
         except NotFinite as error:
             names = ", ".join(plan.name for plan in plans)
             raise NotFinite(f"{self.task.name} {self.lang} under {names}: {error}") from error

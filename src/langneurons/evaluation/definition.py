@@ -12,7 +12,7 @@ import os
 import re
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -212,13 +212,6 @@ class Task(BaseModel):
     def prompt_texts(self, lang: str) -> tuple[str, ...]:
         """Return every text of the definition that enters a prompt of a language."""
         return (*self.templates, self.delimiter, *self.words[lang].values())
-
-    def penalty(self, model: Any) -> float:
-        """Return the repetition penalty of generation with a model."""
-        if self.repetition_penalty != "model":
-            return self.repetition_penalty
-        own = getattr(model.generation_config, "repetition_penalty", None)
-        return 1.0 if own is None else float(own)
 
     @property
     def templates(self) -> tuple[str, ...]:

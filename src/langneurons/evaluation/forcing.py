@@ -21,9 +21,10 @@ from langneurons.base.words import UNTOUCHED
 from langneurons.data.questions import prompts
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import PerRequest, Plan, untouched
+from langneurons.models.chat import chat_of
 from langneurons.models.encoding import controls_of, report_cuts
 from langneurons.runtime.progress import Progress
-from langneurons.scoring.generation import Decoding, encode_prompts, generate
+from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
 from langneurons.scoring.head import NotFinite
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ def continuations(
 
     tokens: of the answer; cut: how many its prompt lost because it did not fit.
 
-    `decoding` holds template, max_new_tokens, repetition_penalty and stop. Finished parts come
-    from the store; the others are decoded in common batches, each row under its part's plan.
+    `decoding` holds template, max_new_tokens, repetition_penalty and stop, and, where the model is
+    spoken to by its chat template, chat and message. Finished parts come from the store; the others
+    are decoded in common batches, each row under its part's plan.
     """
     found: dict[Part, pd.DataFrame] = {}
     keys = {
@@ -84,12 +86,21 @@ def _decoded(
     run: Run, parts: Sequence[tuple[Sequence[dict], Plan]], decoding: Mapping[str, Any]
 ) -> list[pd.DataFrame]:
     """Return the answers of each part; all are decoded together, each row under its part's plan."""
-    model, template = run.model, decoding["template"]
+    model, chat = run.model, chat_of(run.model, decoding.get("chat"))
+    template = decoding["template" if chat is None else "message"]
     texts = [text for rows, _ in parts for text in prompts(list(rows), template)]
     numbers = [number for number, (rows, _) in enumerate(parts) for _ in rows]
-    how = Decoding(*(decoding[key] for key in ("max_new_tokens", "stop", "repetition_penalty")))
-    controls = controls_of(model.tokenizer, [template])
-    encoded = encode_prompts(model, texts, how.max_new_tokens, controls)
+    how = Decoding(
+        decoding["max_new_tokens"],
+        decoding["stop"],
+        penalty_of(model, decoding["repetition_penalty"]),
+        frozenset() if chat is None else chat.ends,
+    )
+    if chat is None:
+        controls = controls_of(model.tokenizer, [template])
+        encoded = encode_prompts(model, texts, how.max_new_tokens, controls)
+    else:
+        encoded = [chat.prompt(chat.messages(text), how.max_new_tokens) for text in texts]
     cuts = [one.cut for one in encoded]
     report_cuts("questions", cuts, model.max_positions)
     under = PerRequest([plan for _, plan in parts], numbers)

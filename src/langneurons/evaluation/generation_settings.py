@@ -24,6 +24,18 @@ class JsonlQuestions(Frozen):
 # An empty text would end every answer before its first word.
 Stop = Annotated[str, Field(min_length=1)]
 
+
+def one_question(value: str) -> str:
+    """Refuse a template that does not hold {question} once, and nothing else to fill in."""
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(value)]
+    except ValueError as error:
+        raise ValueError(f"{value!r} cannot be filled in: {error}") from None
+    if [field for field in fields if field is not None] != ["question"]:
+        raise ValueError(f"{value!r} must hold {{question}} once, and no other braces")
+    return value
+
+
 QuestionSource = Annotated[MiniQuestions | JsonlQuestions, Field(discriminator="kind")]
 
 
@@ -53,16 +65,7 @@ class Prompted(Frozen):
     limit: int | None = Field(None, ge=1, description="Only the first questions of a language.")
     selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
 
-    @field_validator("template")
-    @classmethod
-    def _one_field(cls, value: str) -> str:
-        try:
-            fields = [field for _, field, _, _ in string.Formatter().parse(value)]
-        except ValueError as error:
-            raise ValueError(f"{value!r} cannot be filled in: {error}") from None
-        if [field for field in fields if field is not None] != ["question"]:
-            raise ValueError(f"{value!r} must hold {{question}} once, and no other braces")
-        return value
+    _template = field_validator("template")(one_question)
 
 
 class Conditioned(Protocol):
@@ -83,11 +86,19 @@ class Generating(Prompted):
     interventions: tuple[str, ...] = Field(
         min_length=1, description="Names from `interventions`, beside the untouched model."
     )
-    repetition_penalty: float = Field(
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | Literal["model"] = Field(
         1.1,
-        ge=0.01,
-        le=100,
-        description="Divides positive logits of tokens that came before; 1: none.",
+        description="Divides positive logits of tokens that came before; 1: none; `model`: what the"
+        " model's own files ask for.",
+    )
+    chat: bool = Field(
+        False,
+        description="On models with `chat`, ask by their chat template: the user says `message`,"
+        " and an answer ends where the template ends one too.",
+    )
+    message: str = Field(
+        "{question}",
+        description="What the user says where `chat` is true; {question} is filled in.",
     )
     stop: tuple[Stop, ...] = Field(
         ("\nQ:", "\nA:"), description="Texts before which an answer ends (as does EOS)."
@@ -102,6 +113,8 @@ class Generating(Prompted):
         description="A text counts as degenerate if more than this share of it repeats what came"
         " before (langneurons.evaluation.texts), or if it holds no letter.",
     )
+
+    _message = field_validator("message")(one_question)
 
 
 class ForcingConfig(Generating):

@@ -175,6 +175,11 @@ class TaskEntry(Frozen):
         description="Source and rows (`split`) and definition (`prompts`) under a protocol that"
         " follows the paper.",
     )
+    chat: bool = Field(
+        False,
+        description="On models with `chat`, ask by their chat template: the prompt is what the user"
+        " says, a choice or answer what the model replies, without the task's delimiter.",
+    )
     label: str | None = Field(None, description="Name in tables and figures.")
 
     _rows = field_validator("rows")(check_rows)

@@ -13,10 +13,16 @@ from langneurons.evaluation.metrics import METRICS
 from langneurons.evaluation.metrics.metric import Answer, Choice
 from langneurons.interventions.apply import each
 from langneurons.interventions.plan import Under
+from langneurons.models.chat import Chat
 from langneurons.models.encoding import Prompt, controls_of, report_apart, report_cuts
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding, encode_prompts, generate
-from langneurons.scoring.likelihood import Request, encode_requests, loglikelihood
+from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
+from langneurons.scoring.likelihood import (
+    Request,
+    encode_replies,
+    encode_requests,
+    loglikelihood,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +34,22 @@ def score_task(
     rows: Sequence[Mapping[str, Any]],
     batch_tokens: int,
     under: Under = None,
+    chat: Chat | None = None,
 ) -> pd.DataFrame | list[pd.DataFrame]:
     """Return item, prediction, gold and one column per metric (0..1), a row per item.
 
     A metric of the whole corpus has its counts instead, in columns `metric:count`; sums of them
     over items give the score (`langneurons.evaluation.metrics`). Under a list of plans: by plan.
+    With a `chat` the prompt is what the user says, and a choice or answer the reply.
     """
     examples = build(rows, task, lang)
-    encoded = encode_examples(model, task, lang, examples)
+    encoded = encode_examples(model, task, lang, examples, chat)
     if task.kind == "multiple_choice":
         scores = loglikelihood(model, encoded, batch_tokens, under)
         return each(under, lambda own: _framed(_choices(task, examples, encoded, own)), scores)
-    decoding = Decoding(task.max_new_tokens, task.stop, task.penalty(model.model))
+    penalty = penalty_of(model, task.repetition_penalty)
+    ends = frozenset[int]() if chat is None else chat.ends
+    decoding = Decoding(task.max_new_tokens, task.stop, penalty, ends)
     written = generate(model, encoded, decoding, batch_tokens, under)
     return each(
         under, lambda texts: _framed(_answers(model, task, lang, examples, encoded, texts)), written
@@ -47,17 +57,26 @@ def score_task(
 
 
 def longest_row(
-    model: LanguageModel, task: Task, lang: str, rows: Sequence[Mapping[str, Any]]
+    model: LanguageModel,
+    task: Task,
+    lang: str,
+    rows: Sequence[Mapping[str, Any]],
+    chat: Chat | None = None,
 ) -> int:
     """Return the number of tokens of the longest choice or prompt, and of what may follow it."""
-    encoded = encode_examples(model, task, lang, build(rows, task, lang), quiet=True)
+    encoded = encode_examples(model, task, lang, build(rows, task, lang), chat, quiet=True)
     if task.kind == "multiple_choice":
         return max(len(one.read) for one in encoded)
     return max(len(one.tokens) for one in encoded) + task.max_new_tokens
 
 
 def encode_examples(
-    model: LanguageModel, task: Task, lang: str, examples: Sequence[Example], quiet: bool = False
+    model: LanguageModel,
+    task: Task,
+    lang: str,
+    examples: Sequence[Example],
+    chat: Chat | None = None,
+    quiet: bool = False,
 ) -> list:
     """Return the tokens of every choice of every example, or of every prompt.
 
@@ -68,19 +87,27 @@ def encode_examples(
     encoded: Sequence[Request | Prompt]
     if task.kind == "multiple_choice":
         requests = [pair for example in examples for pair in example.requests(task.delimiter)]
+        names = [
+            f"item {example.item}, choice {number}"
+            for example in examples
+            for number in range(len(task.choices))
+        ]
         try:
-            names = [
-                f"item {example.item}, choice {number}"
-                for example in examples
-                for number in range(len(task.choices))
-            ]
-            asked = encode_requests(model, requests, task.joint, controls, names)
+            if chat is None:
+                asked = encode_requests(model, requests, task.joint, controls, names)
+            else:
+                replies = [(said, answer[len(task.delimiter) :]) for said, answer in requests]
+                asked = encode_replies(chat, replies, names)
         except ValueError as error:
             raise ValueError(f"task {task.name}, {lang}: {error}") from None
         encoded, apart = asked, [one.apart for one in asked]
     else:
-        prompts = [example.context for example in examples]
-        encoded, apart = encode_prompts(model, prompts, task.max_new_tokens, controls), []
+        prompts, room = [example.context for example in examples], task.max_new_tokens
+        if chat is None:
+            encoded = encode_prompts(model, prompts, room, controls)
+        else:
+            encoded = [chat.prompt(chat.messages(text.strip()), room) for text in prompts]
+        apart = []
     if not quiet:
         what = f"prompts of {task.name}, {lang},"
         report_cuts(what, [one.cut for one in encoded], model.max_positions)

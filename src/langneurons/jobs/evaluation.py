@@ -7,9 +7,10 @@ import pandas as pd
 from langneurons.base.digests import file_digest
 from langneurons.base.io import read_jsonl
 from langneurons.evaluation.classification import Head, add_head
-from langneurons.evaluation.conditions import evaluate
+from langneurons.evaluation.conditions import Manner, evaluate
 from langneurons.evaluation.definition import Task, load_task
 from langneurons.jobs.common import ModelJob, plan, read_table
+from langneurons.models.chat import chat_of
 from langneurons.models.language_model import LanguageModel
 from langneurons.reporting.layouts import names_of
 
@@ -52,6 +53,7 @@ def evaluation_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
         for langset, selection, name, target in map(tuple, cfg["conditions"])
     }
     run, rows = job.run(model, "evaluation", **tuned), read_jsonl(job.inputs["rows"])
-    frame = evaluate(run, task, lang, rows, plans, job.wildcards["adapter"], head)
+    manner = Manner(job.wildcards["adapter"], head, chat_of(model, cfg.get("chat")))
+    frame = evaluate(run, task, lang, rows, plans, manner)
     more = {"metrics": list(task.metrics), "identity": model.identity}
     return frame, job.names("model", "task", "lang", "adapter") | more

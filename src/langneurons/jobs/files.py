@@ -99,6 +99,10 @@ def named_files(config: Config) -> Iterator[Named]:
         job = ("prepare_model", {"model": name})
         made = f"resources/models/{name}/manifest.json"
         yield Named(key, given, user_path(given), what, None, made, job)
+    for name, entry in config.models.items():
+        if entry.chat is not None and entry.chat.template is not None:
+            template = entry.chat.template
+            yield Named(f"models.{name}.chat.template", template, user_path(template))
     for key, text, lang in config.text_sources():
         if isinstance(text, MiniText | HubText):
             continue

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from langneurons.base.paths import user_path
 from langneurons.base.protocols import Protocol
 from langneurons.config.config import Config
 from langneurons.interventions.settings import percentile, statistic_site
@@ -11,6 +12,19 @@ from langneurons.interventions.settings import percentile, statistic_site
 def model_settings(config: Config, model: str) -> dict[str, Any]:
     """Return the source of a model's weights and their numeric format."""
     return config.models[model].model_dump(mode="json", include={"source", "dtype", "quantization"})
+
+
+def chat_settings(config: Config, model: str, asked: bool) -> dict[str, Any]:
+    """Return how a model is spoken to as `chat`, with its template; nothing where it is not."""
+    entry = config.models[model].chat
+    if entry is None or not asked:
+        return {}
+    settings = entry.model_dump(mode="json")
+    if entry.template is not None:
+        path = user_path(entry.template)
+        # A file that is not there is told of when the files of a configuration are checked.
+        settings["template"] = path.read_text(encoding="utf-8") if path.is_file() else None
+    return {"chat": settings}
 
 
 def all_written(config: Config, names: Iterable[str], protocol: Protocol) -> dict[str, Any]:

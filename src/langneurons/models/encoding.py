@@ -322,6 +322,11 @@ def _without_controls(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[i
     return ids
 
 
+def text_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Return the tokens of a text by itself, with the control words that it holds."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def _split(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 

@@ -49,6 +49,21 @@ class GgufSource(Frozen):
 ModelSource = Annotated[HubSource | LocalSource | GgufSource, Field(discriminator="kind")]
 
 
+class ChatEntry(Frozen):
+    """How an instruction-tuned model is spoken to; see `langneurons.models.chat`."""
+
+    template: str | None = Field(
+        None,
+        min_length=1,
+        description="File with a Jinja template; left out: the template of the tokenizer.",
+    )
+    system: str | None = Field(None, min_length=1, description="System prompt; left out: none.")
+    options: dict[str, bool | int | str] = Field(
+        default_factory=dict,
+        description="Variables of the template, such as `enable_thinking: false`.",
+    )
+
+
 class ModelEntry(Frozen):
     """One model."""
 
@@ -65,6 +80,11 @@ class ModelEntry(Frozen):
         le=64,
         description="GPUs of each of its jobs, over which its layers are spread; `runtime.gpu` if"
         " left out.",
+    )
+    chat: ChatEntry | None = Field(
+        None,
+        description="The model is instruction-tuned: where `chat: true` asks for it, prompts are"
+        " messages of its chat template. Left out: a base model, which gets plain prompts.",
     )
     language_sets: tuple[str, ...] | None = Field(
         None, description="The language sets this model is run on; all if left out."

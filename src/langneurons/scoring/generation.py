@@ -22,12 +22,22 @@ class Decoding:
     """How answers are decoded: their length in tokens, what ends them, the repetition penalty.
 
     stop: strings before which an answer ends. repetition_penalty (Keskar et al. 2019): acts on each
-    row's own prompt and generated tokens; 1 is none.
+    row's own prompt and generated tokens; 1 is none. ends: tokens that end an answer beside the
+    model's `end_tokens`, such as those of a chat template.
     """
 
     max_new_tokens: int
     stop: Sequence[str] = ()
     repetition_penalty: float = 1.0
+    ends: frozenset[int] = frozenset()
+
+
+def penalty_of(model: LanguageModel, asked: float | str) -> float:
+    """Return a repetition penalty, which may be `model`: that of the model's own files."""
+    if asked != "model":
+        return float(asked)
+    own = getattr(model.model.generation_config, "repetition_penalty", None)
+    return 1.0 if own is None else float(own)
 
 
 def encode_prompts(
@@ -63,7 +73,7 @@ def generate(
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     made = iter(encode_prompts(model, texts, decoding.max_new_tokens))
     encoded = [(next(made) if isinstance(one, str) else one).tokens for one in prompts]
-    last = model.end_tokens | stop_tokens(model.tokenizer, decoding.stop)
+    last = model.end_tokens | decoding.ends | stop_tokens(model.tokenizer, decoding.stop)
     ends = _Ends(model.tokenizer, decoding.stop, last)
     sizes = [len(ids) + decoding.max_new_tokens for ids in encoded]
     with hooked(model, under) as running:

@@ -9,6 +9,7 @@ import torch
 from langneurons.interventions.apply import hooked, results
 from langneurons.interventions.hooks import Hooked
 from langneurons.interventions.plan import Under
+from langneurons.models.chat import Chat
 from langneurons.models.language_model import LanguageModel
 from langneurons.runtime.halving import Batches
 from langneurons.runtime.progress import Progress
@@ -68,6 +69,21 @@ def encode_requests(
             name = f"request {number}" if names is None else names[number]
             raise ValueError(f"{name}, context {context[-60:]!r}: {error}") from None
         encoded.append(Request(tuple(tokens), len(pair.continuation), cut, pair.apart))
+    return encoded
+
+
+def encode_replies(
+    chat: Chat, requests: Sequence[tuple[str, str]], names: Sequence[str]
+) -> list[Request]:
+    """Return the tokens of each (what the user says, reply) by a chat template."""
+    encoded = []
+    for (said, answer), name in zip(requests, names, strict=True):
+        try:
+            pair, cut = chat.reply(chat.messages(said.strip()), answer)
+        except ValueError as error:
+            raise ValueError(f"{name}, message {said[-60:]!r}: {error}") from None
+        tokens = (*pair.context, *pair.continuation)
+        encoded.append(Request(tokens, len(pair.continuation), cut, pair.apart))
     return encoded
 
 

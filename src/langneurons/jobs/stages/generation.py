@@ -9,7 +9,7 @@ from langneurons.base.paths import user_path
 from langneurons.config.config import Config, entry_languages
 from langneurons.data.mini_data import QUESTIONS, mini_file
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
-from langneurons.jobs.shared_parameters import model_settings, written
+from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
 from langneurons.jobs.stage import Cell, Need, Stage, Work, conditioned
 from langneurons.reporting.layouts import LAYOUTS
 
@@ -25,6 +25,14 @@ def _questions(config: Config, analysis: str, lang: str) -> dict[str, Any]:
     return {"source": source, "limit": entry.limit, "lang": lang}
 
 
+def _decoding(config: Config, analysis: str, model: str) -> dict[str, Any]:
+    """Return how answers of a model are asked for and decoded."""
+    entry = getattr(config, analysis)
+    chat = chat_settings(config, model, entry.chat)
+    keys = _DECODING | {"message"} if chat else _DECODING
+    return entry.model_dump(mode="json", include=keys) | chat
+
+
 def _forced(
     config: Config, model: str, variant: str, langset: str, selection: str, intervention: str
 ) -> dict[str, Any]:
@@ -35,7 +43,7 @@ def _forced(
         "intervention": written(config, intervention, config.under("generation", variant)),
         "sources": list(asked),
         "targets": list(forced),
-        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "decoding": _decoding(config, "forcing", model),
         "model": model_settings(config, model),
     }
 
@@ -49,7 +57,7 @@ def _order(
     return {
         "intervention": written(config, intervention, config.under("generation", variant)),
         "order": list(order),
-        "decoding": entry.model_dump(mode="json", include=_DECODING),
+        "decoding": _decoding(config, "fallback", model),
         "model": model_settings(config, model),
     }
 

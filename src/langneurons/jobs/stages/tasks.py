@@ -5,7 +5,7 @@ from typing import Any
 
 from langneurons.config.config import Config
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes, definition
-from langneurons.jobs.shared_parameters import model_settings, written
+from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
 from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model
 from langneurons.jobs.stages.finetuning import trained
 from langneurons.reporting.layouts import LAYOUTS
@@ -29,11 +29,16 @@ def _conditions(
     one = config.adapters(model).get(adapter)
     conditions = config.task_conditions(model, task, lang, one)
     names = sorted({name for _, _, name, _ in conditions})
-    return {
-        "conditions": sorted(list(condition) for condition in conditions),
-        "interventions": {name: written(config, name, protocol) for name in names},
-        "model": model_settings(config, model),
-    } | ({"training": _head(trained(config, one, protocol))} if one else {})
+    chat = chat_settings(config, model, config.tasks[task].chat)
+    return (
+        {
+            "conditions": sorted(list(condition) for condition in conditions),
+            "interventions": {name: written(config, name, protocol) for name in names},
+            "model": model_settings(config, model),
+        }
+        | chat
+        | ({"training": _head(trained(config, one, protocol))} if one else {})
+    )
 
 
 def _head(entry: FinetuneEntry) -> dict[str, Any]:
