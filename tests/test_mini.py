@@ -233,6 +233,16 @@ def test_parallel_sentences(lang):
     )
 
 
+@pytest.mark.parametrize("lang", ["en", "fr", "hi", "vi", "zh"])
+def test_open_questions(lang):
+    items = rows("questions_open", lang)
+    assert [row["id"] for row in items] == [row["id"] for row in rows("questions_open", "en")]
+    assert len({row["question"] for row in items}) == len(items) == 24
+    for row in items:
+        assert row["question"][-1] in "?.？。।"
+        assert script_share(row["question"], lang) == 1
+
+
 @pytest.mark.parametrize("lang", ASKED)
 def test_forcing_questions(lang):
     items = QUESTIONS[lang]

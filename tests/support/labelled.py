@@ -20,6 +20,7 @@ EMPTY: dict[str, Any] = {
     "tasks": {},
     "finetunings": {},
     "methods": {},
+    "prompts": {},
     "adapters": {},
     "adapter_fields": {},
     "sweeps": {},

@@ -70,11 +70,15 @@ wildcard_constraints:
     langset=alternatives(SETS),
     selection=alternatives(cfg.selections),
     intervention=alternatives(cfg.interventions),
-    method=alternatives(cfg.trials.methods if cfg.trials else ()),
+    method=alternatives(
+        [*(cfg.trials.methods if cfg.trials else ()), *(cfg.answers.methods if cfg.answers else ())]
+    ),
+    phase="development|test",
+    judge=alternatives(cfg.answers.judge.models if cfg.answers and cfg.answers.judge else ()),
     task=alternatives(cfg.tasks),
     adapter=alternatives(["base", *(name for model in cfg.models for name in cfg.adapters(model))]),
     finetuning=alternatives(cfg.finetunings),
-    analysis="forcing|fallback|lens",
+    analysis="forcing|fallback|lens|answers",
     variant=alternatives(variant for name in DEPENDS for variant in cfg.variants(name)),
 
 
@@ -112,12 +116,14 @@ def weights(wc):
 
 def gpus(wildcards):
     """Return the GPUs of a model's job; 0 where they are asked for by `--gres`."""
-    return 0 if cfg.runtime.gres else cfg.gpus(wildcards.model)
+    model = wildcards.get("judge", wildcards.model)
+    return 0 if cfg.runtime.gres else cfg.gpus(model)
 
 
 def gres_gpus(wildcards):
     """Return the GPUs of a model's job that are asked for by `--gres`, for a cap on these."""
-    return cfg.gpus(wildcards.model) if cfg.runtime.gres else 0
+    model = wildcards.get("judge", wildcards.model)
+    return cfg.gpus(model) if cfg.runtime.gres else 0
 
 
 def gres(wildcards):
@@ -155,7 +161,7 @@ def statistics_of_set(wc):
 
 def one_table_per_model():
     """Return a neuron table of every model."""
-    cells = {model: cfg.cells(model)[0] for model in cfg.models}
+    cells = {model: cfg.cells(model)[0] for model in cfg.models if cfg.cells(model)}
     return [
         f"results/{model}/neurons/{cfg.directory(langset)}/{selection}.parquet"
         for model, (langset, selection) in cells.items()

@@ -205,6 +205,35 @@ def fallback_questions(wc):
     return path
 
 
+def answer_names(wc):
+    """Return the selections among which a method is tuned under a variant."""
+    printed = cfg.under("answering", wc.variant).tuning == "paper"
+    return cfg.answers.options(wc.method, printed).selections
+
+
+def answer_tables(wc):
+    """Return the neuron tables among which a method is tuned."""
+    folder = f"results/{wc.model}/neurons/{wc.langset}"
+    return [f"{folder}/{name}.parquet" for name in answer_names(wc)]
+
+
+def answer_statistics(wc):
+    """Return the statistics of the set, for a method that writes."""
+    return list(statistics_of_set(wc).values()) if answer_names(wc) else []
+
+
+def answer_questions(wc):
+    """Return the questions of every source language."""
+    return question_files("answers", wc.langset)
+
+
+def answer_ratings(wc):
+    """Return the ratings of every judge."""
+    judges = cfg.answers.judge.models if cfg.answers.judge else ()
+    folder = f"results/{wc.model}/answers/{wc.variant}/{wc.langset}/{wc.method}"
+    return [f"{folder}/{wc.phase}.{judge}.parquet" for judge in judges]
+
+
 def lens_questions(wc):
     """Return the questions of every prompt language."""
     return question_files("lens", wc.langset)
@@ -268,6 +297,7 @@ def read_files(kind):
         "perplexity": "measure_perplexity",
         "steering": "measure_lss",
         "trials": "try_method",
+        "answers": "score_answers",
         "evaluation": "evaluate_task",
         "lens": "read_layers",
         "stability": "measure_stability",

@@ -18,6 +18,7 @@ STAGES = {
     "generation": ("intervention_site", "quantiles"),
     "perplexity": ("intervention_site", "perplexity_text", "quantiles"),
     "steering": ("intervention_site", "lss", "quantiles"),
+    "answering": ("intervention_site", "judging", "quantiles", "shared_neurons", "tuning"),
 }
 
 
@@ -71,6 +72,34 @@ class Protocol(Frozen):
         " a space joins the object, equal objects count as failures, the diagonal is 0; corrected:"
         " the premise ends before [Y], the join is that of the template and of the language, facts"
         " with equal objects are left out and counted, the diagonal is undefined.",
+    )
+
+    tuning: Choice = Field(
+        "corrected",
+        description="paper: the settings of a method of `answers` are those under its `paper`, and"
+        " are chosen on the questions that test them; corrected: equal numbers of settings, chosen"
+        " on development questions.",
+    )
+    judging: Choice = Field(
+        "corrected",
+        description="paper: a judge's rating is drawn (temperature 0.7, top-p 0.8); corrected: the"
+        " likeliest.",
+    )
+    shared_neurons: Choice = Field(
+        "corrected",
+        description="paper: in `answers`, neurons that several steps write are written by each in"
+        " order, so that one may be overwritten and then added to; corrected: as `shared` of the"
+        " intervention says.",
+    )
+    aggregate: Choice = Field(
+        "corrected",
+        description="Score of `answers`. paper: harmonic mean of the share in the target language"
+        " and of the mean relevance; corrected: mean of the answers' own harmonic means.",
+    )
+    percent: Choice = Field(
+        "corrected",
+        description="paper: with `aggregate: paper`, a percentage of up to 1 is taken for a share"
+        " (0.9 per cent counts as 90); corrected: it is not.",
     )
 
     @model_validator(mode="before")

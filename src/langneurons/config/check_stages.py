@@ -1,6 +1,6 @@
 """Checks of what is measured: protocols, interventions, tasks, training, generated text."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.languages import parts_of
@@ -16,8 +16,8 @@ from langneurons.config.check_names import (
     check_template,
 )
 from langneurons.config.config import Config, entry_languages
-from langneurons.data.mini_data import FACTS, QUESTIONS, mini_languages, mini_tasks
-from langneurons.evaluation.generation_settings import Conditioned
+from langneurons.data.mini_data import FACTS, mini_languages, mini_tasks, question_part
+from langneurons.evaluation.generation_settings import Answering, Asking, Conditioned
 from langneurons.evaluation.identification import PY3LANGID
 from langneurons.evaluation.settings import (
     TaskEntry,
@@ -430,22 +430,34 @@ def check_generation(config: Config) -> None:
                 f"{path}: no language set of the selections used holds its languages; sets:"
                 f" {', '.join(config.language_sets)}."
             )
-        if path == "forcing" and entry.identifier.kind == "py3langid":
+        if path == "forcing":
             cells_of = (config.generation_cells(model, path) for model in config.models)
             used = {folder for cells in cells_of for folder, _, _ in cells}
             sets = (config.directory_languages()[folder] for folder in used)
-            for lang in sorted({lang for one in sets for lang in entry_languages(entry, one)[1]}):
-                if lang not in PY3LANGID:
-                    raise unknown(
-                        f"{path}.targets", lang, "language that py3langid tells", sorted(PY3LANGID)
-                    )
-        if entry.questions.kind == "jsonl":
-            check_template(f"{path}.questions.path", entry.questions.path, len(asked))
-            continue
-        for lang in sorted(asked):
-            if lang not in mini_languages(QUESTIONS):
-                what = "language of the mini questions"
-                raise unknown(f"{path}.questions", lang, what, mini_languages(QUESTIONS))
+            check_told(
+                path, entry, {lang for one in sets for lang in entry_languages(entry, one)[1]}
+            )
+        check_questions(path, entry, asked)
+
+
+def check_told(path: str, entry: Answering, targets: Iterable[str]) -> None:
+    """Refuse target languages that the identifier does not know."""
+    for lang in sorted(targets):
+        if entry.identifier.kind == "py3langid" and lang not in PY3LANGID:
+            what = "language that py3langid tells"
+            raise unknown(f"{path}.targets", lang, what, sorted(PY3LANGID))
+
+
+def check_questions(path: str, entry: Asking, asked: Collection[str]) -> None:
+    """Refuse languages without questions."""
+    source = entry.questions
+    if source.kind == "jsonl":
+        check_template(f"{path}.questions.path", source.path, len(asked))
+        return
+    known = mini_languages(question_part(source.model_dump()))
+    for lang in sorted(asked):
+        if lang not in known:
+            raise unknown(f"{path}.questions", lang, "language of the mini questions", known)
 
 
 def check_browser(config: Config) -> None:
@@ -551,7 +563,7 @@ def check_use(config: Config) -> None:
                 " `language_sets` of a selection and a model, or remove it."
             )
     for model in config.models:
-        if not config.cells(model):
+        if not config.cells(model) and config.models[model].language_sets != ():
             raise ConfigError(
                 f"models.{model}: no selection works on its language sets"
                 f" ({', '.join(config.model_sets(model))})."

@@ -2,6 +2,7 @@
 
 from langneurons.base.errors import ConfigError, unknown
 from langneurons.base.words import UNTOUCHED
+from langneurons.config.check_answers import check_answers
 from langneurons.config.check_languages import check_language, check_variants
 from langneurons.config.check_names import (
     check_cycles,
@@ -62,7 +63,8 @@ def check(config: Config) -> None:
                 " name."
             )
         path = f"models.{name}.language_sets"
-        if model.language_sets is not None and not model.language_sets:
+        judges = config.answers.judge.models if config.answers and config.answers.judge else ()
+        if model.language_sets == () and name not in judges:
             raise ConfigError(f"{path}: empty; leave the key out to run every set.")
         for langset in model.language_sets or ():
             if langset not in config.language_sets:
@@ -95,6 +97,7 @@ def check(config: Config) -> None:
     check_finetunings(config)
     check_generation(config)
     check_trials(config)
+    check_answers(config)
     check_hypotheses(config)
     check_browser(config)
     check_mini(config)

@@ -11,6 +11,7 @@ from langneurons.base.languages import KNOWN_LANGUAGES, Language, parts_of, set_
 from langneurons.base.protocols import Protocol
 from langneurons.base.settings import NAME, NAME_LENGTH, Frozen, is_name
 from langneurons.data.settings import CorpusConfig, OtherText, TextSource, Variant
+from langneurons.evaluation.answer_settings import AnswersConfig
 from langneurons.evaluation.generation_settings import (
     Conditioned,
     FallbackConfig,
@@ -100,6 +101,9 @@ class Config(Frozen):
     )
     lens: LensConfig | None = Field(None, description="Left out: no logit lens.")
     trials: TrialsConfig | None = Field(None, description="Left out: no methods on trial.")
+    answers: AnswersConfig | None = Field(
+        None, description="Left out: methods are not compared by the answers that they lead to."
+    )
     hypotheses: dict[str, HypothesisEntry] = Field(
         default_factory=dict, description="What is claimed before the run, by name."
     )
@@ -438,6 +442,29 @@ class Config(Frozen):
         ]
         return tuple(dict.fromkeys(found))
 
+    def answer_cells(self, model: str) -> list[tuple[str, str]]:
+        """Return (set folder, method) of the methods that are compared by a model's answers."""
+        entry = self.answers
+        if entry is None:
+            return []
+        cells = set(self.cells(model))
+        found = [
+            (self.directory(langset), method)
+            for langset in self.model_sets(model)
+            if entry.language_sets is None or langset in entry.language_sets
+            if all(entry_languages(entry, self.language_sets[langset]))
+            for method in entry.methods
+            if all((langset, name) in cells for name in self.answer_selections(method))
+        ]
+        return list(dict.fromkeys(found))
+
+    def answer_selections(self, method: str) -> tuple[str, ...]:
+        """Return the selections among which a method of `answers` is tuned, by any protocol."""
+        entry = present(self.answers, "answers: left out of the configuration")
+        printed = {one.tuning == "paper" for one in self.protocols.values()}
+        names = [name for one in printed for name in entry.options(method, one).selections]
+        return tuple(dict.fromkeys(names))
+
     def browsed(self, model: str) -> dict[str, list[str]]:
         """Return, by set folder, the selections whose neurons get pages.
 
@@ -549,7 +576,7 @@ def spoken(members: Iterable[str]) -> tuple[str, ...]:
 
 
 def entry_languages(
-    entry: ForcingConfig | FallbackConfig | LensConfig, members: Iterable[str]
+    entry: ForcingConfig | FallbackConfig | LensConfig | AnswersConfig, members: Iterable[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the languages of the questions and of the neurons that a set takes part with, sorted.
 

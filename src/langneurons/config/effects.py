@@ -63,6 +63,7 @@ def count_jobs(config: Config) -> dict[str, int]:
             add(analysis, "generation", len(config.generation_cells(model, analysis)))
         add("lens", "generation", len(config.lens_cells(model)))
         methods = len(config.trials.methods) if config.trials else 0
+        add("answers", "answering", 2 * len(config.answer_cells(model)))
         if trials := methods * len(config.trial_sets(model)):
             found["trials"] = found.get("trials", 0) + trials
     return found
@@ -185,11 +186,19 @@ def _check_generated(config: Config) -> None:
     if config.lens is not None:
         why = "the lens reads prompts only"
         check_generated(config, "lens", config.lens.interventions, why)
+    written: dict[str, tuple[str, ...]] = {}
     for key in ("forcing", "fallback"):
         entry = getattr(config, key)
-        if entry is not None and entry.max_new_tokens == 1:
+        written[key] = () if entry is None else entry.interventions
+    if config.answers is not None:
+        for name, method in config.answers.methods.items():
+            written[f"answers.methods.{name}"] = method.interventions
+    for path, names in written.items():
+        key = path.partition(".")[0]
+        block = getattr(config, key)
+        if block is not None and block.max_new_tokens == 1:
             why = f"{key}.max_new_tokens is 1: the only new token is read by no forward pass"
-            check_generated(config, key, entry.interventions, why)
+            check_generated(config, path, names, why)
 
 
 def _check_amounts(config: Config) -> None:

@@ -28,9 +28,23 @@ def shown(config: "Config", section: str) -> dict[str, str]:
 
 
 def method_labels(config: "Config") -> dict[str, str]:
-    """Return what is shown of each method on trial."""
-    methods = config.trials.methods if config.trials else {}
-    return {name: entry.label or name for name, entry in methods.items()}
+    """Return what is shown of each method, on trial or compared by answers."""
+    found: dict[str, str] = {}
+    for path, section in (("trials", config.trials), ("answers", config.answers)):
+        for name, entry in (section.methods if section else {}).items():
+            label = entry.label or name
+            if found.setdefault(name, label) != label:
+                raise ConfigError(
+                    f"{path}.methods.{name}.label: {label!r}, and {found[name]!r} in"
+                    " trials.methods; one name has one label."
+                )
+    return found
+
+
+def prompt_labels(config: "Config") -> dict[str, str]:
+    """Return what is shown of each prompt of `answers`."""
+    prompts = config.answers.prompts if config.answers else {}
+    return {name: entry.label or name for name, entry in prompts.items()}
 
 
 def adapter_labels(config: "Config") -> dict[str, str]:
@@ -58,8 +72,11 @@ def check_labels(config: "Config") -> None:
             _check_text(f"{section}.{key}.label", entry.label)
         _check_alike(section, shown(config, section))
     for name, label in (methods := method_labels(config)).items():
-        _check_text(f"trials.methods.{name}.label", label)
-    _check_alike("trials.methods", methods)
+        _check_text(f"methods.{name}.label", label)
+    _check_alike("methods", methods)
+    for name, label in (prompts := prompt_labels(config)).items():
+        _check_text(f"answers.prompts.{name}.label", label)
+    _check_alike("answers.prompts", prompts)
     for section in ("selections", "interventions"):
         for key, label in shown(config, section).items():
             if looks(label) == UNTOUCHED:

@@ -4,15 +4,23 @@ Corpora, facts and questions by language, and parts of benchmarks; docs and lice
 `data/mini/README.md`.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 MINI = Path(__file__).parent / "mini"
 CORPUS, FACTS, QUESTIONS = "corpus", "mlama", "questions"
+OPEN_QUESTIONS = "questions_open"
 # Pairs of sentences, of which one is English.
 PARALLEL = "parallel"
 TRANSLATION = "flores"
-NOT_TASKS = (CORPUS, FACTS, QUESTIONS, PARALLEL)
+NOT_TASKS = (CORPUS, FACTS, QUESTIONS, OPEN_QUESTIONS, PARALLEL)
+
+
+def question_part(source: Mapping[str, Any]) -> str:
+    """Return the part of the mini data that holds the questions of a source of kind `mini`."""
+    return OPEN_QUESTIONS if source.get("set") == "open" else QUESTIONS
 
 
 def mini_file(name: str, lang: str) -> Path:

@@ -3,13 +3,13 @@
 import itertools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_json, write_jsonl
 from langneurons.data import sources, typed
-from langneurons.data.mini_data import QUESTIONS, mini_file
+from langneurons.data.mini_data import mini_file, question_part
 from langneurons.data.rows import Row
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def read_questions(
     source: Mapping[str, Any], lang: str, limit: int | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Return the first questions of a language from a configured source, and their origin."""
-    mini = mini_file(QUESTIONS, lang)
+    mini = mini_file(question_part(source), lang)
     found = sources.read(source, "questions", lang, mini=mini)
     rows, unique = [], typed.Unique()
     for row in itertools.islice(found, limit):
@@ -56,6 +56,19 @@ def prepare_questions(
     log.info("%s: %d questions", lang, len(rows))
 
 
-def prompts(rows: Sequence[Mapping[str, Any]], template: str) -> list[str]:
-    """Return the prompt of each question."""
-    return [template.format(question=row["question"]) for row in rows]
+def plain_prompt(row: Mapping[str, Any], template: str) -> str:
+    """Return the prompt of a question, after the turns and with the instruction of its row."""
+    earlier = [
+        f"{template.format(question=asked).rstrip()} {answered}\n\n"
+        for asked, answered in row.get("turns", ())
+    ]
+    return "".join(earlier) + template.format(question=instructed(row))
+
+
+def instructed(row: Mapping[str, Any]) -> str:
+    """Return a question with the instruction of its row before or after it."""
+    instruction = row.get("instruction")
+    if instruction is None:
+        return row["question"]
+    both = [row["question"], instruction]
+    return "\n".join(both if row["place"] == "after" else both[::-1])

@@ -18,10 +18,10 @@ import pandas as pd
 
 from langneurons.base.digests import digest
 from langneurons.base.words import UNTOUCHED
-from langneurons.data.questions import prompts
+from langneurons.data.questions import instructed, plain_prompt
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import PerRequest, Plan, untouched
-from langneurons.models.chat import chat_of
+from langneurons.models.chat import Chat, chat_of
 from langneurons.models.encoding import controls_of, report_cuts
 from langneurons.runtime.progress import Progress
 from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
@@ -88,8 +88,8 @@ def _decoded(
     """Return the answers of each part; all are decoded together, each row under its part's plan."""
     model, chat = run.model, chat_of(run.model, decoding.get("chat"))
     template = decoding["template" if chat is None else "message"]
-    texts = [text for rows, _ in parts for text in prompts(list(rows), template)]
-    numbers = [number for number, (rows, _) in enumerate(parts) for _ in rows]
+    rows = [row for own, _ in parts for row in own]
+    numbers = [number for number, (own, _) in enumerate(parts) for _ in own]
     how = Decoding(
         decoding["max_new_tokens"],
         decoding["stop"],
@@ -98,9 +98,11 @@ def _decoded(
     )
     if chat is None:
         controls = controls_of(model.tokenizer, [template])
+        texts = [plain_prompt(row, template) for row in rows]
         encoded = encode_prompts(model, texts, how.max_new_tokens, controls)
     else:
-        encoded = [chat.prompt(chat.messages(text), how.max_new_tokens) for text in texts]
+        asked = [conversation(chat, row, template) for row in rows]
+        encoded = [chat.prompt(messages, how.max_new_tokens) for messages in asked]
     cuts = [one.cut for one in encoded]
     report_cuts("questions", cuts, model.max_positions)
     under = PerRequest([plan for _, plan in parts], numbers)
@@ -108,18 +110,26 @@ def _decoded(
     made = model.tokenizer(answers, add_special_tokens=False)["input_ids"]
     frame = pd.DataFrame(
         {
-            "id": [row["id"] for rows, _ in parts for row in rows],
-            "question": [row["question"] for rows, _ in parts for row in rows],
+            "id": [row["id"] for row in rows],
+            "question": [row["question"] for row in rows],
             "text": answers,
             "tokens": np.asarray([len(ids) for ids in made], np.int64),
             "cut": np.asarray(cuts, np.int64),
         }
     )
-    ends = np.cumsum([len(rows) for rows, _ in parts])
+    ends = np.cumsum([len(own) for own, _ in parts])
     return [
-        frame[end - len(rows) : end].reset_index(drop=True)
-        for end, (rows, _) in zip(ends, parts, strict=True)
+        frame[end - len(own) : end].reset_index(drop=True)
+        for end, (own, _) in zip(ends, parts, strict=True)
     ]
+
+
+def conversation(chat: Chat, row: Mapping[str, Any], template: str) -> list[dict[str, str]]:
+    """Return a question as a conversation, after the turns and with the instruction of its row."""
+    system = row["instruction"] if row.get("place") == "system" else None
+    own = row["question"] if system is not None else instructed(row)
+    turns = [(template.format(question=asked), said) for asked, said in row.get("turns", ())]
+    return chat.messages(template.format(question=own), turns, system)
 
 
 def force(

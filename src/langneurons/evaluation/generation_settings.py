@@ -9,9 +9,14 @@ from langneurons.base.settings import Frozen
 
 
 class MiniQuestions(Frozen):
-    """The questions that come with the package (nine languages)."""
+    """The questions that come with the package."""
 
     kind: Literal["mini"]
+    set: Literal["everyday", "open"] = Field(
+        "everyday",
+        description="everyday: 6 questions in 24 languages; open: 24 questions that ask for more"
+        " than a word, in en, fr, hi, vi, zh.",
+    )
 
 
 class JsonlQuestions(Frozen):
@@ -55,17 +60,22 @@ class FasttextIdentifier(Frozen):
 Identifier = Annotated[Py3langidIdentifier | FasttextIdentifier, Field(discriminator="kind")]
 
 
-class Prompted(Frozen):
-    """What the three analyses share: prompts, and the conditions under which they are read."""
+class Asking(Frozen):
+    """Questions, and the plain prompt that asks them."""
 
     questions: QuestionSource = Field(
         MiniQuestions(kind="mini"), description="Where the questions come from."
     )
     template: str = Field("Q: {question}\nA:", description="The prompt; {question} is filled in.")
     limit: int | None = Field(None, ge=1, description="Only the first questions of a language.")
-    selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
 
     _template = field_validator("template")(one_question)
+
+
+class Prompted(Asking):
+    """What forcing, fallback and lens share: the conditions under which prompts are read."""
+
+    selections: tuple[str, ...] | None = Field(None, description="Names; all if left out.")
 
 
 class Conditioned(Protocol):
@@ -80,12 +90,9 @@ class Conditioned(Protocol):
         """Names from `selections`; None: all."""
 
 
-class Generating(Prompted):
+class Answering(Asking):
     """Greedy decoding, and how its texts are judged."""
 
-    interventions: tuple[str, ...] = Field(
-        min_length=1, description="Names from `interventions`, beside the untouched model."
-    )
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | Literal["model"] = Field(
         1.1,
         description="Divides positive logits of tokens that came before; 1: none; `model`: what the"
@@ -115,6 +122,14 @@ class Generating(Prompted):
     )
 
     _message = field_validator("message")(one_question)
+
+
+class Generating(Answering, Prompted):
+    """Answers under interventions, beside those of the untouched model."""
+
+    interventions: tuple[str, ...] = Field(
+        min_length=1, description="Names from `interventions`, beside the untouched model."
+    )
 
 
 class ForcingConfig(Generating):

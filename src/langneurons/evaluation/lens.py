@@ -32,7 +32,7 @@ from langneurons.base.batching import batches
 from langneurons.base.digests import digest
 from langneurons.base.words import UNTOUCHED
 from langneurons.data.corpus import Corpus, Part
-from langneurons.data.questions import prompts
+from langneurons.data.questions import plain_prompt
 from langneurons.evaluation.identification import identify
 from langneurons.evaluation.run import Run
 from langneurons.interventions.apply import hooked
@@ -265,7 +265,7 @@ def read_prompts(
     `top` is the most probable token.
     """
     encoder = model.encoder(controls_of(model.tokenizer, [lens.template]))
-    made = [encoder.prompt(text) for text in prompts(rows, lens.template)]
+    made = [encoder.prompt(plain_prompt(row, lens.template)) for row in rows]
     report_cuts("prompts of the logit lens", [one.cut for one in made], model.max_positions)
     states = layer_states(model, [one.tokens for one in made], batch_tokens, under)
     n_layers = len(states[0])

@@ -35,7 +35,7 @@ from langneurons.jobs.sizes import (
     check_shared,
     known_sizes,
 )
-from langneurons.jobs.stages.generation import question_languages
+from langneurons.jobs.stages.generation import ASKING, question_languages
 from langneurons.jobs.stages.steering_shift import fact_languages
 from langneurons.reporting.printed import missing_columns, read_printed
 
@@ -120,7 +120,7 @@ def named_files(config: Config) -> Iterator[Named]:
     for key, template, lang, made, job in _prompts(config):
         path = user_path(template, {"lang": lang})
         yield Named(key, template, path, "file", lang, made, job)
-    for part in ("forcing", "fallback", "lens"):
+    for part in ASKING:
         identifier = getattr(getattr(config, part), "identifier", None)
         if identifier is not None and identifier.kind == "fasttext":
             path = user_path(identifier.path)
@@ -203,7 +203,7 @@ def _prompts(config: Config) -> Iterator[tuple]:
             job = ("prepare_facts", {"lang": lang})
             made = f"resources/facts/{lang}.jsonl"
             yield "lss.source.path", config.lss.source.path, lang, made, job
-    for part in ("forcing", "fallback", "lens"):
+    for part in ASKING:
         entry = getattr(config, part)
         if entry is None or entry.questions.kind != "jsonl":
             continue

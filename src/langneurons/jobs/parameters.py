@@ -12,7 +12,7 @@ from typing import Any
 from langneurons.base.protocols import STAGES as DEPENDS
 from langneurons.config.config import Config
 from langneurons.config.controls import roles
-from langneurons.config.labels import adapter_labels, method_labels, shown
+from langneurons.config.labels import adapter_labels, method_labels, prompt_labels, shown
 from langneurons.jobs.stages import STAGES
 from langneurons.models.settings import NEWEST
 from langneurons.reporting.kinds import (
@@ -53,6 +53,7 @@ def labels_of(config: Config) -> Labels:
         languages=list(config.language_names()),
         **{section: shown(config, section) for section in sections},
         methods=method_labels(config),
+        prompts=prompt_labels(config),
         adapters=adapter_labels(config),
         adapter_fields=_adapter_fields(config),
         sweeps=config.sweeps(),

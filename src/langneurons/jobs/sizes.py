@@ -64,6 +64,8 @@ def _used_interventions(config: Config, model: str) -> set[str]:
         used |= set(config.usable(task, model))
     for method in config.trials.methods.values() if config.trials else ():
         used |= set(method.interventions)
+    for own in config.answers.methods.values() if config.answers else ():
+        used |= {*own.interventions, *(own.paper.interventions if own.paper else ())}
     return used
 
 
@@ -182,7 +184,7 @@ def _lengths(config: Config) -> Iterator[tuple[str, int, int]]:
     """Yield (key, tokens, tokens that must fit beside them) of every length that is fixed."""
     yield "corpus.block_size", config.corpus.block_size, 0
     yield "corpus.heldout_block_size", config.corpus.heldout_block_size, 0
-    for part in ("forcing", "fallback"):
+    for part in ("forcing", "fallback", "answers"):
         entry = getattr(config, part)
         if entry is not None:
             yield f"{part}.max_new_tokens", entry.max_new_tokens, PROMPT

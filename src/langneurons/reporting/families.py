@@ -130,6 +130,15 @@ def _judged_by(config: "Config") -> Mapping[str, str]:
     return tried | stable | {"neurons": "neurons"}
 
 
+def _answer_tables(config: "Config") -> tuple[str, ...]:
+    """Return the tables of methods compared by answers; of raters where there are two or more."""
+    if config.answers is None:
+        return ()
+    judge = config.answers.judge
+    raters = 0 if judge is None else len(judge.models) * len(judge.prompts)
+    return ("answers_summary", "answers", *(("answer_judges",) if raters > 1 else ()))
+
+
 def _claims(config: "Config") -> tuple[str, ...]:
     return ("claims",) if config.results.claims else ()
 
@@ -182,6 +191,12 @@ FAMILIES: Mapping[str, Family] = {
         _if("trials", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
         _files("trials"),
         "tables.trials:tabulate_trials",
+        "results",
+    ),
+    "answers": Family(
+        _answer_tables,
+        _files("answers"),
+        "tables.answers:tabulate_answers",
         "results",
     ),
     "hypotheses": Family(

@@ -43,6 +43,7 @@ class Labels:
     tasks: Mapping[str, str]
     finetunings: Mapping[str, str]
     methods: Mapping[str, str]
+    prompts: Mapping[str, str]
     adapters: Mapping[str, str]
     adapter_fields: Mapping[str, Mapping[str, str | None]]
     sweeps: Mapping[str, Mapping[str, str]]
@@ -97,4 +98,5 @@ COLUMNS = {
     "task": "tasks",
     "adapter": "adapters",
     "method": "methods",
+    "prompt": "prompts",
 }

@@ -19,6 +19,8 @@ LAYOUTS = {
     "stability": "results/{model}/stability/{langset}/{selection}.parquet",
     "perplexity": "results/{model}/perplexity/{variant}/{langset}/{selection}.parquet",
     "trials": "results/{model}/trials/{langset}/{method}.parquet",
+    "answers": "results/{model}/answers/{variant}/{langset}/{method}/{phase}.scored.parquet",
+    "ratings": "results/{model}/answers/{variant}/{langset}/{method}/{phase}.{judge}.parquet",
     "steering": "results/{model}/lss/{variant}/{langset}/{selection}.parquet",
     "contexts": "results/{model}/browser/{langset}/contexts.parquet",
     "written": "results/{model}/browser/{langset}/written.parquet",

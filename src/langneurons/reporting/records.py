@@ -201,6 +201,26 @@ def trial_records(
         yield cell, frame, metadata
 
 
+def answer_records(
+    paths: Iterable[str], labels: Labels
+) -> Iterator[tuple[Names, pd.DataFrame, dict[str, Any]]]:
+    """Read the scored answers to test questions, once for each protocol they belong to."""
+    order = list(labels.methods)
+    tested = [path for path in paths if names_of(path, "answers")["phase"] == "test"]
+    tested.sort(key=lambda one: order.index(names_of(one, "answers")["method"]))
+    columns = ("source", "target", "setting", "draw", "id", "identified", "relevance")
+    read = [
+        (path, *read_records(path, columns, (), **_named(path, "answers", "model", "method")))
+        for path in tested
+    ]
+    for name in labels.protocols:
+        for path, frame, metadata in read:
+            if name in protocols(path, "answers", labels, "answering"):
+                own = names_of(path, "answers")
+                cell = {"model": own["model"], "protocol": name, "languages": own["langset"]}
+                yield cell | {"method": own["method"]}, frame, metadata
+
+
 def _conditions(
     paths: Iterable[str], kind: str, columns: tuple[str, ...], labels: Labels
 ) -> Iterator[Read]:

@@ -30,6 +30,7 @@ SUMMARIES = ("claims", "published_summary")
 # The order of tables on the page, and what stands first in each.
 ORDER = (
     *("hypotheses", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
+    *("answers_summary", "answers", "answer_judges"),
     *("perplexity_summary", "perplexity", "tasks", "lss_summary", "lss", "forcing_summary"),
     *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "votes", "layers"),
     "activations",
@@ -41,6 +42,9 @@ MAIN = {
     "trial_controls": ("own", "control", "lowest", "highest", "left", "p_holm"),
     "trial_doses": ("own", "own_low", "own_high", "others", "dose", "reached"),
     "trial_cells": ("change", "change_low", "change_high", "p_holm"),
+    "answers_summary": ("score", "low", "high", "untouched", "difference", "p_holm", "control"),
+    "answers": ("score", "low", "high", "untouched", "difference", "p_holm", "control"),
+    "answer_judges": ("kappa", "equal", "answers"),
     "perplexity": ("nll_change", "low", "high", "p_holm", "documents"),
     "tasks": ("difference", "difference_low", "difference_high", "p_holm", "baseline", "mean", "n"),
     "perplexity_summary": ("mean_own", "own_low", "own_high", "mean_others"),

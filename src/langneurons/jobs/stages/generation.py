@@ -7,13 +7,14 @@ from typing import Any
 from langneurons.base.errors import present
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config, entry_languages
-from langneurons.data.mini_data import QUESTIONS, mini_file
+from langneurons.data.mini_data import mini_file, question_part
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
 from langneurons.jobs.stage import Cell, Need, Stage, Work, conditioned
 from langneurons.reporting.layouts import LAYOUTS
 
 ANALYSES = ("forcing", "fallback")
+ASKING = (*ANALYSES, "lens", "answers")  # the sections with questions
 TEXT_BYTES_PER_TOKEN = 5.0
 _DECODING = {"template", "max_new_tokens", "repetition_penalty", "stop"}
 
@@ -25,7 +26,7 @@ def _questions(config: Config, analysis: str, lang: str) -> dict[str, Any]:
     return {"source": source, "limit": entry.limit, "lang": lang}
 
 
-def _decoding(config: Config, analysis: str, model: str) -> dict[str, Any]:
+def decoding(config: Config, analysis: str, model: str) -> dict[str, Any]:
     """Return how answers of a model are asked for and decoded."""
     entry = getattr(config, analysis)
     chat = chat_settings(config, model, entry.chat)
@@ -43,7 +44,7 @@ def _forced(
         "intervention": written(config, intervention, config.under("generation", variant)),
         "sources": list(asked),
         "targets": list(forced),
-        "decoding": _decoding(config, "forcing", model),
+        "decoding": decoding(config, "forcing", model),
         "model": model_settings(config, model),
     }
 
@@ -57,7 +58,7 @@ def _order(
     return {
         "intervention": written(config, intervention, config.under("generation", variant)),
         "order": list(order),
-        "decoding": _decoding(config, "fallback", model),
+        "decoding": decoding(config, "fallback", model),
         "model": model_settings(config, model),
     }
 
@@ -71,22 +72,23 @@ def _judgement(config: Config, analysis: str, **_: str) -> dict[str, Any]:
 def question_languages(config: Config, analysis: str) -> list[str]:
     """Return the languages in which an analysis asks."""
     entry, sets = getattr(config, analysis), config.directory_languages()
-    folders = {
-        folder
-        for model in config.models
-        for folder in (
-            config.lens_cells(model)
-            if analysis == "lens"
-            else [one[0] for one in config.generation_cells(model, analysis)]
-        )
-    }
+    folders = {folder for model in config.models for folder in _asked_sets(config, analysis, model)}
     return sorted({lang for one in folders for lang in entry_languages(entry, sets[one])[0]})
+
+
+def _asked_sets(config: Config, analysis: str, model: str) -> list[str]:
+    """Return the folders of the sets on which an analysis asks a model."""
+    if analysis == "lens":
+        return list(config.lens_cells(model))
+    if analysis == "answers":
+        return [folder for folder, _ in config.answer_cells(model)]
+    return [one[0] for one in config.generation_cells(model, analysis)]
 
 
 def _asked(config: Config) -> list[Cell]:
     return [
         {"analysis": analysis, "lang": lang}
-        for analysis in (*ANALYSES, "lens")
+        for analysis in ASKING
         if getattr(config, analysis) is not None
         for lang in question_languages(config, analysis)
     ]
@@ -108,9 +110,10 @@ def _judged(config: Config) -> list[Cell]:
 
 def number_of_questions(sizes: Sizes, entry: Any, lang: str) -> float:
     """Return how many questions of a language are asked."""
-    path = mini_file(QUESTIONS, lang)
     if entry.questions.kind == "jsonl":
         path = user_path(entry.questions.path, {"lang": lang})
+    else:
+        path = mini_file(question_part(entry.questions.model_dump()), lang)
     return sizes.lines(path, sizes.assumed["default_questions"], entry.limit)
 
 

@@ -1,0 +1,84 @@
+"""What an answer is worth: in the language that was asked for, and still an answer.
+
+forced: 1 where the identified language is the target. relevance: the judge's rating / 2, or what
+stands in for it. score: the harmonic mean of the two, per answer. An answer in the right language
+that is none, and an answer in the wrong language, score 0.
+
+Where no judge reads the answers, `stand_in` says whether one can be an answer at all: it holds a
+letter, does not repeat itself (`texts.is_degenerate`) and does not repeat the question. It does
+not know whether an answer is right; tables say that it stands in.
+"""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from langneurons.base.scripts import character_script
+from langneurons.evaluation.texts import judged, units
+
+COPIED = 0.8  # share of an answer's pairs of words that stand in the question
+
+
+def overlap(text: str, question: str) -> float:
+    """Return the share of a text's pairs of neighbouring words that the question holds as well."""
+    own, known = _words(text), _words(question)
+    pairs = list(zip(own, own[1:], strict=False)) or [(one,) for one in own]
+    there = set(zip(known, known[1:], strict=False)) | {(one,) for one in known}
+    return sum(pair in there for pair in pairs) / len(pairs) if pairs else 0.0
+
+
+def _words(text: str) -> list[str]:
+    """Return the units of a text without punctuation and signs."""
+    bare = (
+        "".join(c for c in unit if unicodedata.category(c)[0] not in "PS") for unit in units(text)
+    )
+    return [word for word in bare if word]
+
+
+def main_script(text: str) -> str:
+    """Return the ISO 15924 code of the script of most letters of a text; "" without a letter."""
+    found = [character_script(one) for one in text if one.isalpha()]
+    known = [script for script in found if script]
+    return max(dict.fromkeys(known), key=known.count) if known else ""
+
+
+def scored(
+    frame: pd.DataFrame, settings: Mapping[str, Any], ratings: np.ndarray | None
+) -> pd.DataFrame:
+    """Return answers with what is measured of each; ratings: 0, 1, 2 per answer, or None.
+
+    settings: `identifier` and `degenerate`. Columns that are added: those of `texts.judged`,
+    script, overlap, relevance (0..1). `score_of` scores them for a target.
+    """
+    made = judged(frame, settings["identifier"], settings["degenerate"])
+    copied = [overlap(*pair) for pair in zip(made["text"], made["question"], strict=True)]
+    made = made.assign(script=[main_script(text) for text in made["text"]], overlap=copied)
+    if ratings is None:
+        sound = ~made["degenerate"].to_numpy(bool) & (made["overlap"].to_numpy() < COPIED)
+        return made.assign(relevance=sound.astype(np.float64))
+    return made.assign(relevance=np.asarray(ratings, np.float64) / 2)
+
+
+def score_of(frame: pd.DataFrame, target: str) -> pd.DataFrame:
+    """Return answers with forced (0 or 1) and score for a target language."""
+    forced = (frame["identified"] == target).to_numpy(np.float64)
+    return frame.assign(forced=forced, score=harmonic(forced, frame["relevance"].to_numpy()))
+
+
+def harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the harmonic mean of two arrays of numbers from 0; 0 where either is."""
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    total = one + other
+    return np.divide(2 * one * other, total, out=np.zeros_like(total), where=total > 0)
+
+
+def printed_score(forced: float, relevance: float) -> float:
+    """Return the score of two aggregates, all in per cent, as the code of CLaS-Bench (b3d0062).
+
+    It takes a number of up to 1 for a share, so that 0.9 per cent is read as 90.
+    """
+    one, other = (value if value > 1 else value * 100 for value in (forced, relevance))
+    return 0.0 if one + other == 0 else 2 * one * other / (one + other)

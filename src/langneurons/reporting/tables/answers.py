@@ -1,0 +1,238 @@
+"""Tables of methods compared by answers: by target language, over all, and who judged.
+
+Scores are of questions asked in another language than the target's; those asked in the target
+itself stand beside, since the untouched model answers them. Units of intervals are questions, each
+with the mean over its sources (and targets).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from langneurons.base.words import UNTOUCHED
+from langneurons.evaluation.answer_scores import harmonic, printed_score, score_of
+from langneurons.evaluation.judge import kappa
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import answer_records, with_names
+from langneurons.reporting.tables.write import write_table
+from langneurons.reporting.uncertainty import (
+    CHANGES,
+    aggregate_change,
+    holm,
+    mean_interval,
+    paired_difference,
+)
+
+SCORES = (0.0, 1.0)
+MEASURED = ("forced", "relevance", "score", "degenerate")
+
+
+class Answers:
+    """The test answers of a method, with what each is worth for its target."""
+
+    def __init__(self, frame: pd.DataFrame, metadata: dict[str, Any]):
+        self.chosen = pd.DataFrame(metadata["chosen"]).set_index("target")
+        self.targets = list(self.chosen.index)
+        self.judge, self.draws = metadata["judge"], int(metadata["draws"])
+        own = frame[frame["target"] != UNTOUCHED]
+        self.own = pd.concat([score_of(part, str(t)) for t, part in own.groupby("target")])
+        self.untouched = frame[frame["target"] == UNTOUCHED]
+
+    def method(self, target: str) -> pd.DataFrame:
+        """Return the answers of the chosen setting."""
+        return self.own[(self.own["target"] == target) & (self.own["draw"] < 0)]
+
+    def before(self, target: str) -> pd.DataFrame:
+        """Return the untouched model's answers, as if for the target."""
+        return score_of(self.untouched, target).assign(target=target)
+
+    def random(self, target: str) -> pd.DataFrame:
+        """Return the answers of the random draws."""
+        return self.own[(self.own["target"] == target) & (self.own["draw"] >= 0)]
+
+
+def foreign(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the answers to questions in another language than the target's."""
+    return frame[frame["source"] != frame["target"]]
+
+
+def paired(one: pd.DataFrame, other: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a measure of the questions of both frames, (question,) each, in one order.
+
+    A question is (target, source, id) for pairing, and id for the unit.
+    """
+    places = ["target", "source", "id"]
+    both = one.set_index(places)[[key]].join(other.set_index(places)[[key]], rsuffix="_other")
+    both = both.dropna()
+    units = both.groupby("id").mean()
+    return units[key].to_numpy(), units[f"{key}_other"].to_numpy()
+
+
+def _mean(frame: pd.DataFrame, key: str) -> float:
+    return float(frame[key].mean()) if len(frame) else float("nan")
+
+
+def _interval(frame: pd.DataFrame, key: str, confidence: float) -> dict[str, float]:
+    units = frame.groupby("id")[key].mean().to_numpy()
+    _, low, high = mean_interval(units, confidence, SCORES)
+    return {"low": float(low), "high": float(high)}
+
+
+def _lead(
+    other: pd.DataFrame, own: pd.DataFrame, confidence: float
+) -> tuple[float, float, float, float]:
+    """Return by how much answers score more than others to the same questions: low, high, p too."""
+    if other.empty or own.empty:
+        return (float("nan"),) * 4
+    return paired_difference(*paired(other, own, "score"), confidence, CHANGES)
+
+
+def row_of(parts: dict[str, pd.DataFrame], results: dict[str, Any]) -> dict[str, Any]:
+    """Return what is said of answers; parts: method, before and random, of one or more targets."""
+    own, before, random = (foreign(parts[name]) for name in ("method", "before", "random"))
+    confidence = results["confidence"]
+    row: dict[str, Any] = {"questions": own["id"].nunique(), "answers": len(own)}
+    row |= {key: _mean(own, key) for key in MEASURED} | _interval(own, "score", confidence)
+    row["untouched"] = _mean(before, "score")
+    change = _lead(before, own, confidence)
+    row |= dict(zip(("difference", "difference_low", "difference_high", "p"), change, strict=True))
+    row["control"], lead = _mean(random, "score"), _lead(random, own, confidence)
+    row |= dict(zip(("over_control", "over_low", "over_high", "over_p"), lead, strict=True))
+    same = parts["method"]
+    row["itself"] = _mean(same[same["source"] == same["target"]], "score")
+    row["cut"] = int((own["cut"] > 0).sum())
+    return row
+
+
+def printed_row(
+    row: dict[str, Any], parts: dict[str, pd.DataFrame], percent: bool, results: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a row whose score is the harmonic mean of aggregates, over all pairs of languages."""
+    own, before = parts["method"], parts["before"]
+
+    def sums(frame: pd.DataFrame) -> np.ndarray:
+        found = frame.assign(one=1.0).groupby("id")[["forced", "relevance", "one"]].sum()
+        return found.to_numpy()
+
+    def score(counts: np.ndarray) -> np.ndarray:
+        number = np.maximum(counts[..., 2], 1.0)
+        forced, relevance = counts[..., 0] / number, counts[..., 1] / number
+        if not percent:
+            return harmonic(forced, relevance)
+        pairs = zip(forced.ravel() * 100, relevance.ravel() * 100, strict=True)
+        values = [printed_score(*pair) / 100 for pair in pairs]
+        return np.reshape(values, forced.shape)
+
+    given = (results["bootstrap"], results["confidence"], results["seed"])
+    found, moved = aggregate_change(sums(before), sums(own), score, *given)
+    names = ("difference", "difference_low", "difference_high", "p")
+    row |= dict(zip(("score", "low", "high"), found, strict=True))
+    row |= dict(zip(names, moved, strict=True))
+    row |= {"untouched": row["score"] - row["difference"], "answers": len(own)}
+    return row | {key: _mean(own, key) for key in ("forced", "relevance", "degenerate")}
+
+
+def tabulate_answers(files: list[str], labels: Labels, folder: Path) -> None:
+    """Write the tables of methods compared by answers."""
+    by_target, over_all, judges = [], [], []
+    for names, frame, metadata in answer_records(files, labels):
+        answers = Answers(frame, metadata)
+        protocol = labels.protocols[names["protocol"]]
+        rows, together = [], {"method": [], "before": [], "random": []}
+        for target in answers.targets:
+            parts = {kind: getattr(answers, kind)(target) for kind in together}
+            for kind, part in parts.items():
+                together[kind].append(part)
+            chosen = answers.chosen.loc[target]
+            keys = ("selection", "intervention", "prompt")
+            row = {"target": target} | {key: chosen[key] or "" for key in keys}
+            row |= _shown(parts, protocol, labels.results) | {"settings": int(chosen["settings"])}
+            rows.append(row)
+        by_target.append(with_names(dict(names), pd.DataFrame(rows)))
+        joined = {kind: pd.concat(parts) for kind, parts in together.items()}
+        row = _shown(joined, protocol, labels.results)
+        row |= {"targets": len(answers.targets), "settings": rows[0]["settings"]}
+        row |= {"draws": answers.draws if len(joined["random"]) else 0}
+        row["relevance_by"] = _judge_of(answers, labels)
+        over_all.append(with_names(dict(names), pd.DataFrame([row])))
+        judges.append(with_names(dict(names), agreement(frame)))
+    _write(by_target, over_all, judges, labels, folder)
+
+
+def _shown(parts: dict, protocol: Any, results: Any) -> dict[str, Any]:
+    row = row_of(parts, results)
+    if protocol["aggregate"] == "paper":
+        row = printed_row(row, parts, protocol["percent"] == "paper", results)
+    return row
+
+
+def _judge_of(answers: Answers, labels: Labels) -> str:
+    if answers.judge is None:
+        return "no judge"
+    name = answers.judge["models"][0]
+    return f"{labels.of('models', name)}, prompt {answers.judge['prompts'][0]}"
+
+
+def agreement(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return kappa of every two raters (judge and prompt) of a method's answers."""
+    raters = [column for column in frame if str(column).startswith("rating:")]
+    rows = []
+    for number, one in enumerate(raters):
+        for other in raters[number + 1 :]:
+            a, b = frame[one].to_numpy(np.int64), frame[other].to_numpy(np.int64)
+            (first, version), (second, another) = (name.split(":")[1:] for name in (one, other))
+            rows.append(
+                {
+                    "judge": first,
+                    "version": version,
+                    "other_judge": second,
+                    "other_version": another,
+                    "answers": len(frame),
+                    "kappa": kappa(a, b),
+                    "equal": float((a == b).mean()),
+                    "mean": float(a.mean()) / 2,
+                    "other_mean": float(b.mean()) / 2,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _write(
+    by_target: list[pd.DataFrame],
+    over_all: list[pd.DataFrame],
+    judges: list[pd.DataFrame],
+    labels: Labels,
+    folder: Path,
+) -> None:
+    table, summary = (pd.concat(one, ignore_index=True) for one in (by_target, over_all))
+    for frame in (table, summary):
+        for name in ("p", "over_p"):
+            corrected = frame.groupby(["model", "protocol", "languages"])[name].transform(
+                lambda values: holm(values.to_numpy())
+            )
+            frame.insert(frame.columns.get_loc(name) + 1, f"{name}_holm", corrected)
+    notes = [
+        "score: harmonic mean, per answer, of forced (identified as the target language) and"
+        " relevance (0 to 1), of questions in other languages than the target; itself: of questions"
+        " in the target. untouched: the same model without method on the same questions; control:"
+        " random draws in place of the selection. t over questions; Holm over the table of a model,"
+        " protocol and set. Settings were chosen for each target on development questions.",
+        "Where a protocol aggregates as the paper, the score is of two aggregates over all pairs of"
+        " languages, with bootstrap intervals over questions.",
+    ]
+    if (summary["relevance_by"] == "no judge").any():
+        notes.append(
+            "No judge: relevance is 1 of an answer that is not degenerate (empty, repeating itself)"
+            " and does not repeat its question, else 0; it does not know what is right."
+        )
+    write_table(labels.shown(table), folder / "answers", "Answers by target language", notes)
+    title = "Methods by their answers"
+    write_table(labels.shown(summary), folder / "answers_summary", title, notes)
+    rated = pd.concat(judges, ignore_index=True)
+    if "kappa" in rated:
+        for name in ("judge", "other_judge"):
+            rated[name] = [labels.of("models", one) for one in rated[name]]
+        more = "kappa: Cohen's, with quadratic weights, of two ratings (0, 1, 2) of each answer."
+        write_table(labels.shown(rated), folder / "answer_judges", "Agreement of judges", more)

@@ -1,0 +1,23 @@
+"""Answer test questions under the settings that development questions chose."""
+
+from typing import TYPE_CHECKING
+
+from langneurons.base.io import write_parquet
+from langneurons.jobs.answers import test_cell
+from langneurons.jobs.common import ModelJob
+from langneurons.runtime.job import start
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    """Run the rule."""
+    job = start(snakemake)
+    frame, metadata = test_cell(ModelJob.of(snakemake))
+    write_parquet(snakemake.output[0], frame, metadata)
+    job.done(tokens=int(frame["tokens"].sum()))
+
+
+if __name__ == "__main__":
+    main(snakemake)  # noqa: F821
