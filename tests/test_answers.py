@@ -20,6 +20,7 @@ from langneurons.config import build
 from langneurons.data.questions import plain_prompt
 from langneurons.evaluation.answer_scores import (
     harmonic,
+    kappa,
     main_script,
     overlap,
     printed_score,
@@ -40,7 +41,7 @@ from langneurons.evaluation.answers import (
     test_conditions as conditions_of_the_test,
 )
 from langneurons.evaluation.forcing import conversation
-from langneurons.evaluation.judge import PROMPTS, _rating, kappa, rate
+from langneurons.evaluation.judge import PROMPTS, _rating, rate
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, Write, untouched
 from langneurons.jobs.parameters import stage

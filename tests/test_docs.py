@@ -46,10 +46,12 @@ def test_the_families_of_the_page_are_those_of_the_table():
 
 def test_the_entries_of_a_model_are_legal():
     section = ADDING.split("## A model\n")[1].split("\n## ")[0]
-    (block,) = blocks(section)
+    block, chat = blocks(section)
     raw = parse_yaml(blocks(OWN)[0]) | parse_yaml(block)
     kinds = {entry.source.kind for entry in build(raw).models.values()}
     assert kinds == {"hub", "local", "gguf"}
+    spoken = build(parse_yaml(blocks(OWN)[0]) | parse_yaml(chat))
+    assert spoken.forcing.chat and spoken.models["qwen3"].chat.system
 
 
 def test_ten_lines_are_a_whole_run(tmp_path, monkeypatch, capsys):

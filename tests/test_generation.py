@@ -9,7 +9,7 @@ from test_interventions import write
 from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.base.store import SideStore
-from langneurons.data.questions import prepare_questions, prompts, read_questions
+from langneurons.data.questions import plain_prompt, prepare_questions, read_questions
 from langneurons.evaluation.forcing import cumulative, fall_back, force
 from langneurons.evaluation.run import Run
 from langneurons.evaluation.texts import judged
@@ -200,7 +200,8 @@ def test_questions_are_written_with_their_language(tmp_path):
         "lang": "en",
     }
     # Braces of a question stand for themselves.
-    assert prompts(read_questions(source, "en")[0], "Q: {question}\nA:")[1] == "Q: {How}?\nA:"
+    asked = read_questions(source, "en")[0][1]
+    assert plain_prompt(asked, "Q: {question}\nA:") == "Q: {How}?\nA:"
 
 
 @pytest.mark.parametrize(

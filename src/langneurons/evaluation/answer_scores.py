@@ -19,6 +19,7 @@ import pandas as pd
 from langneurons.base.scripts import character_script
 from langneurons.evaluation.texts import judged, units
 
+RATINGS = ("0", "1", "2")  # of a judge
 COPIED = 0.8  # share of an answer's pairs of words that stand in the question
 
 
@@ -82,3 +83,20 @@ def printed_score(forced: float, relevance: float) -> float:
     """
     one, other = (value if value > 1 else value * 100 for value in (forced, relevance))
     return 0.0 if one + other == 0 else 2 * one * other / (one + other)
+
+
+def kappa(one: np.ndarray, other: np.ndarray) -> float:
+    """Return Cohen's kappa with quadratic weights of two ratings (item,) in 0..2.
+
+    1: they agree, 0: as by chance; NaN where both always give one and the same rating.
+    """
+    levels = np.arange(len(RATINGS))
+    weights = (levels[:, None] - levels[None, :]) ** 2.0
+    seen = np.zeros((len(RATINGS), len(RATINGS)))
+    np.add.at(seen, (one, other), 1.0)
+    if not seen.sum():
+        return float("nan")
+    seen /= seen.sum()
+    chance = seen.sum(1)[:, None] * seen.sum(0)[None, :]
+    expected = float((weights * chance).sum())
+    return float("nan") if expected == 0 else 1 - float((weights * seen).sum()) / expected

@@ -10,6 +10,8 @@ from langneurons.evaluation.generation_settings import Answering
 
 Match = Literal["layer", "frequency", "write_norm"]
 Version = Literal["1", "2"]
+DEVELOPMENT, TEST = "development", "test"
+PHASES = (DEVELOPMENT, TEST)
 
 
 class PromptEntry(Frozen):

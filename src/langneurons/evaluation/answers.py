@@ -16,12 +16,11 @@ import pandas as pd
 
 from langneurons.base.errors import InputError
 from langneurons.base.words import UNTOUCHED
+from langneurons.evaluation.answer_settings import DEVELOPMENT, PHASES, TEST
 from langneurons.evaluation.forcing import continuations
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, untouched
 
-DEVELOPMENT, TEST = "development", "test"
-PHASES = (DEVELOPMENT, TEST)
 NO_DRAW = -1
 COLUMNS = (
     *("source", "target", "setting", "selection", "intervention", "prompt", "draw"),

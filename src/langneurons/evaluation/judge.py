@@ -4,7 +4,6 @@ The judge reads question and answer as they are, in their own languages, in one 
 `PROMPTS`, and the rating is the likeliest of the three digits: no answer of the judge is parsed,
 none can fail to be one. `sampled` draws the digit instead (temperature 0.7, top-p 0.8), as the code
 of CLaS-Bench (2601.08331) lets its judge answer; the draw depends on the pair and the seed alone.
-Agreement of raters is Cohen's kappa with quadratic weights.
 """
 
 import hashlib
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from langneurons.evaluation.answer_scores import RATINGS
 from langneurons.evaluation.run import Run
 from langneurons.models.chat import Chat
 from langneurons.models.encoding import report_cuts
 from langneurons.scoring.likelihood import encode_replies, encode_requests, loglikelihood
 
-RATINGS = ("0", "1", "2")
 TEMPERATURE, TOP_P = 0.7, 0.8
 # A version is never changed: results name it. Of version 2 the order of the scale is turned round.
 PROMPTS: Mapping[str, str] = MappingProxyType(
@@ -103,20 +102,3 @@ def _rating(logits: np.ndarray, pair: tuple[str, str], sampled: int | None) -> i
     draw = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
     place = np.searchsorted(np.cumsum(share[kept]) / share[kept].sum(), draw, side="right")
     return int(kept[min(int(place), len(kept) - 1)])
-
-
-def kappa(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Cohen's kappa with quadratic weights of two ratings (item,) in 0..2.
-
-    1: they agree, 0: as by chance; NaN where both always give one and the same rating.
-    """
-    levels = np.arange(len(RATINGS))
-    weights = (levels[:, None] - levels[None, :]) ** 2.0
-    seen = np.zeros((len(RATINGS), len(RATINGS)))
-    np.add.at(seen, (one, other), 1.0)
-    if not seen.sum():
-        return float("nan")
-    seen /= seen.sum()
-    chance = seen.sum(1)[:, None] * seen.sum(0)[None, :]
-    expected = float((weights * chance).sum())
-    return float("nan") if expected == 0 else 1 - float((weights * seen).sum()) / expected

@@ -390,7 +390,9 @@ KINDS: Mapping[str, Kind] = {
         title="Activations",
         category="Activations",
         keys=(),
-        cells=lambda config, model: [()] if config.statistics.histograms else [],
+        cells=lambda config, model: (
+            [()] if config.statistics.histograms and config.cells(model) else []
+        ),
         reads=statistics_files,
         drawn_by="neurons:activations_by_language",
         by_protocol=False,

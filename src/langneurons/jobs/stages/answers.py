@@ -5,8 +5,7 @@ from typing import Any
 
 from langneurons.base.errors import present
 from langneurons.config.config import Config, entry_languages
-from langneurons.evaluation.answer_settings import AnswersConfig
-from langneurons.evaluation.answers import PHASES
+from langneurons.evaluation.answer_settings import PHASES, AnswersConfig
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
 from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
-from langneurons.evaluation.answer_scores import harmonic, printed_score, score_of
-from langneurons.evaluation.judge import kappa
+from langneurons.evaluation.answer_scores import harmonic, kappa, printed_score, score_of
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import answer_records, with_names
 from langneurons.reporting.tables.write import write_table
