@@ -26,8 +26,8 @@ COPIED = 0.8  # share of an answer's pairs of words that stand in the question
 def overlap(text: str, question: str) -> float:
     """Return the share of a text's pairs of neighbouring words that the question holds as well."""
     own, known = _words(text), _words(question)
-    pairs = list(zip(own, own[1:], strict=False)) or [(one,) for one in own]
-    there = set(zip(known, known[1:], strict=False)) | {(one,) for one in known}
+    pairs: list[tuple[str, ...]] = [*zip(own, own[1:], strict=False)] or [(one,) for one in own]
+    there: set[tuple[str, ...]] = {*zip(known, known[1:], strict=False), *((one,) for one in known)}
     return sum(pair in there for pair in pairs) / len(pairs) if pairs else 0.0
 
 

@@ -41,8 +41,8 @@ class PromptEntry(Frozen):
                 named = {field for _, field, _, _ in string.Formatter().parse(text)} - {None}
             except ValueError as error:
                 raise ValueError(f"{text!r} cannot be filled in: {error}") from None
-            if named - {"language"}:
-                raise ValueError(f"{text!r}: {{{min(named - {'language'})}}}; legal: {{language}}")
+            if wrong := sorted(str(field) for field in named - {"language"}):
+                raise ValueError(f"{text!r}: {{{wrong[0]}}}; legal: {{language}}")
         return value
 
 

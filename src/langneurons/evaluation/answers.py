@@ -45,7 +45,7 @@ class Asked:
     target: str
     number: int
     draw: int
-    questions: Sequence[Mapping[str, Any]]
+    questions: Sequence[dict[str, Any]]
     plan: Plan
 
 
@@ -91,7 +91,7 @@ def answer(run: Run, asked: Sequence[Asked], settings: Sequence[Setting], how: M
 
     how: the decoding, as `forcing.continuations` takes it.
     """
-    parts = {
+    parts: dict[tuple[str, ...], tuple[Sequence[dict], Plan]] = {
         (one.source, one.target, str(one.number), str(one.draw)): (one.questions, one.plan)
         for one in asked
     }

@@ -57,8 +57,8 @@ def rate(
     """
     found: dict[tuple[str, str], int] = {}
     waiting = list(dict.fromkeys(pairs))
-    about = {"judge": version, "chat": None if chat is None else chat.known_as}
-    about |= {"sampled": sampled}
+    spoken = None if chat is None else chat.known_as
+    about: dict[str, Any] = {"judge": version, "chat": spoken, "sampled": sampled}
     for start in range(0, len(waiting), SENT):
         portion = waiting[start : start + SENT]
         key = run.key | about | {"pairs": [list(pair) for pair in portion]}

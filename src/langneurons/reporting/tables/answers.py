@@ -139,7 +139,8 @@ def tabulate_answers(files: list[str], labels: Labels, folder: Path) -> None:
     for names, frame, metadata in answer_records(files, labels):
         answers = Answers(frame, metadata)
         protocol = labels.protocols[names["protocol"]]
-        rows, together = [], {"method": [], "before": [], "random": []}
+        rows: list[dict[str, Any]] = []
+        together: dict[str, list[pd.DataFrame]] = {"method": [], "before": [], "random": []}
         for target in answers.targets:
             parts = {kind: getattr(answers, kind)(target) for kind in together}
             for kind, part in parts.items():
