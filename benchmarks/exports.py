@@ -3,8 +3,8 @@
 LAPE neurons (1 %) of four languages are found on 200 sentences each; prompts are 25 held-out
 sentences of each language. Each language's neurons at 0, and at twice their activation, are
 exported as a LoRA, and PEFT puts it on a model that is loaded afresh. Shown are neurons, rank, size
-of the folder, the largest difference of any logit at any token, and how far the plan itself moves
-one. A difference above 1e-3 ends with an error.
+of the folder, the largest difference of any logit at any token, how far the plan itself moves one,
+and the largest logit. A difference above 1e-3 ends with an error.
 """
 
 import tempfile
@@ -50,17 +50,27 @@ def main() -> None:
                 found = ln.export(model, {lang: plan}, folder, "lora", neurons)[lang]
                 size = sum(path.stat().st_size for path in found.path.iterdir())
                 stock = peft.PeftModel.from_pretrained(load(given.model), found.path).eval()
-            apart = moved = 0.0
+            apart = moved = size_of = 0.0
             for ids in prompts:
                 untouched = logits(model.model, ids)
                 with ln.applied(model, plan, strict=False):
                     expected = logits(model.model, ids)
                 apart = max(apart, float((logits(stock, ids) - expected).abs().max()))
+                size_of = max(size_of, float(expected.abs().max()))
                 moved = max(moved, float((untouched - expected).abs().max()))
             worst = max(worst, apart)
-            shown = [f"{size / 1e6:.1f}", f"{apart:.1e}", f"{moved:.1f}"]
+            shown = [f"{size / 1e6:.1f}", f"{apart:.1e}", f"{moved:.1f}", f"{size_of:.1f}"]
             rows.append([lang, f"{operation} {value}", plan.neurons, found.rank, *shown])
-    header = ["language", "plan", "neurons", "rank", "MB", "largest difference", "moved"]
+    header = [
+        "language",
+        "plan",
+        "neurons",
+        "rank",
+        "MB",
+        "difference",
+        "moved",
+        "logit",
+    ]
     title = f"A LoRA in stock PEFT against the plan under hooks, float32, {len(prompts)} prompts"
     publish("exports", table(title, header, rows))
     if worst > 1e-3:
