@@ -48,7 +48,7 @@ if cfg.statistics.until is None:
 
 # One job of a model reads the text of all its languages in turns, and stops for all at once. Its
 # many files are named in full: Snakemake compares every file with every pattern of a wildcard.
-for model in cfg.models if cfg.statistics.until else ():
+for model in [cell["model"] for cell in STAGES["collect_until"].cells(cfg)]:
 
     rule:
         name:
@@ -72,11 +72,11 @@ for model in cfg.models if cfg.statistics.until else ():
             "../../environment.yml"
         threads: cfg.runtime.threads
         resources:
-            gpu=gpus(OfModel(model)),
-            gres=gres(OfModel(model)),
-            gres_gpu=gres_gpus(OfModel(model)),
-            mem_mb=lambda wc, attempt, model=model: memory(OfModel(model), attempt),
-            runtime=lambda wc, attempt, model=model: minutes(OfModel(model), attempt),
+            gpu=gpus(of_model(model)),
+            gres=gres(of_model(model)),
+            gres_gpu=gres_gpus(of_model(model)),
+            mem_mb=lambda wc, attempt, model=model: memory(of_model(model), attempt),
+            runtime=lambda wc, attempt, model=model: minutes(of_model(model), attempt),
             checkpoint_seconds=int(cfg.runtime.checkpoint_seconds),
         params:
             cfg=stage("collect_until", model=model),

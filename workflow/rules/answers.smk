@@ -13,7 +13,10 @@ rule answer_development:
         statistics=answer_statistics,
         questions=answer_questions,
     output:
-        ensure("results/{model}/answers/{variant}/{langset}/{method}/development.parquet", non_empty=True),
+        ensure(
+            "results/{model}/answers/{variant}/{langset}/{method}/development.parquet",
+            non_empty=True,
+        ),
     log:
         "logs/answer_development/{model}/{variant}/{langset}/{method}.log",
     benchmark:
@@ -72,7 +75,10 @@ rule rate_answers:
         manifest=lambda wc: cfg.manifest(wc.judge),
         answers="results/{model}/answers/{variant}/{langset}/{method}/{phase}.parquet",
     output:
-        ensure("results/{model}/answers/{variant}/{langset}/{method}/{phase}.{judge}.parquet", non_empty=True),
+        ensure(
+            "results/{model}/answers/{variant}/{langset}/{method}/{phase}.{judge}.parquet",
+            non_empty=True,
+        ),
     log:
         "logs/rate_answers/{model}/{variant}/{langset}/{method}/{phase}/{judge}.log",
     benchmark:
@@ -100,7 +106,10 @@ rule score_answers:
         answers="results/{model}/answers/{variant}/{langset}/{method}/{phase}.parquet",
         ratings=answer_ratings,
     output:
-        ensure("results/{model}/answers/{variant}/{langset}/{method}/{phase}.scored.parquet", non_empty=True),
+        ensure(
+            "results/{model}/answers/{variant}/{langset}/{method}/{phase}.scored.parquet",
+            non_empty=True,
+        ),
     log:
         "logs/score_answers/{model}/{variant}/{langset}/{method}/{phase}.log",
     benchmark:

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 
 from langneurons.base.errors import ConfigError
@@ -71,7 +72,10 @@ wildcard_constraints:
     selection=alternatives(cfg.selections),
     intervention=alternatives(cfg.interventions),
     method=alternatives(
-        [*(cfg.trials.methods if cfg.trials else ()), *(cfg.answers.methods if cfg.answers else ())]
+        [
+            *(cfg.trials.methods if cfg.trials else ()),
+            *(cfg.answers.methods if cfg.answers else ()),
+        ]
     ),
     phase="development|test",
     judge=alternatives(cfg.answers.judge.models if cfg.answers and cfg.answers.judge else ()),
@@ -102,11 +106,9 @@ def code(script, *also):
     return [f"{module}={value}" for module, value in digests.items()]
 
 
-class OfModel:
-    """Wildcards of a rule that is of one model and has none."""
-
-    def __init__(self, model):
-        self.model = model
+def of_model(model):
+    """Return the wildcards of a model, for a rule that is of one model and has none."""
+    return Wildcards(fromdict={"model": model})
 
 
 def weights(wc):

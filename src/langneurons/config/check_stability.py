@@ -67,7 +67,7 @@ def check_until(config: Config) -> None:
                 f"{path}: {name!r}{through}: {reason}. Legal: {', '.join(usable) or 'none'}."
             )
     for model in config.models:
-        if not config.until_sets(model):
+        if config.cells(model) and not config.until_sets(model):
             raise ConfigError(
                 f"{path}: {name!r} is not made on a language set of models.{model}, so its"
                 f" reading would never stop; its sets: {', '.join(config.model_sets(model))}."

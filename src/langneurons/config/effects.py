@@ -50,7 +50,7 @@ def count_jobs(config: Config) -> dict[str, int]:
 
     for model in config.models:
         shards = len(config.model_languages(model)) * config.statistics.shards
-        shards = shards if config.statistics.until is None else 1
+        shards = shards if config.statistics.until is None else min(shards, 1)
         found["statistics"] = found.get("statistics", 0) + shards
         for stage, depends, cells in (
             ("perplexity", "perplexity", config.perplexity_cells(model)),

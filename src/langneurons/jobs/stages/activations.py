@@ -51,6 +51,13 @@ def _languages(config: Config) -> list[Cell]:
     ]
 
 
+def _until_cells(config: Config) -> list[Cell]:
+    """Return a cell per model, of those that read text for statistics."""
+    if config.statistics.until is None:
+        return []
+    return [cell for cell in by_model(config) if config.model_languages(cell["model"])]
+
+
 def _shards(config: Config) -> list[Cell]:
     """Return a cell per shard; where there is one, it is the whole, and no cell names it.
 
@@ -173,7 +180,7 @@ COLLECT_UNTIL = Stage(
     rule="collect_until",
     order=30,
     output=LAYOUTS["until"],
-    cells=lambda config: by_model(config) if config.statistics.until is not None else (),
+    cells=_until_cells,
     parameters=_until,
     loads_model=True,
     work=_until_work,
