@@ -487,7 +487,8 @@ def configured(**changes) -> dict:
     claim = {"says": "Neurons are specific.", "measure": "specificity", "method": "lape"}
     until = {"width": 50.0, "looks": 3}
     config["perplexity"] = {"interventions": ["zero"], "selections": ["lape"], "until": until}
-    config["hypotheses"] = {"specific": claim | {"direction": "above", "threshold": 0.5}}
+    claim |= {"direction": "above", "threshold": 0.5}
+    config["hypotheses"] = {"specific": claim, "own": claim | {"measure": "own"}}
     return config | {"trials": TRIALS | changes}
 
 
@@ -503,7 +504,8 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     assert set(board["method"]) == {"LAPE", "diff"} and (board["targets"] == 3).all()
     assert (board["settings"] == 2).all()
     claims = pd.read_csv(tables / "hypotheses.csv")
-    assert claims["verdict"].isin(["supported", "refuted", "undecided"]).all() and len(claims) == 1
+    assert claims["verdict"].isin(["supported", "refuted", "undecided"]).all()
+    assert claims["hypothesis"].tolist() == ["specific", "own"]  # as the configuration lists them
     cells = pd.read_csv(tables / "trial_cells.csv")
     assert set(cells["evaluated"]) == {"en", "vi", "hi", "zh"}
     changes, cells = pd.read_csv(tables / "perplexity.csv"), 0

@@ -39,7 +39,7 @@ def labels(config: Config, **_: str) -> dict[str, Any]:
 def labels_of(config: Config) -> Labels:
     """Return the labels of a configuration."""
     sections = ("models", "selections", "interventions", "tasks", "finetunings")
-    sequenced = ("models", "language_sets", "selections", "interventions", "tasks")
+    sequenced = ("models", "language_sets", "selections", "interventions", "tasks", "hypotheses")
     compared = {} if config.stability is None else dict(config.stability.comparisons)
     return Labels(
         name=config.name,

@@ -28,7 +28,8 @@ def tabulate_hypotheses(
         },
     )
     folders = {name: place for place, name in labels.sets.items()}
-    frame = judged(labels.hypotheses, evidence, folders)
+    own = {name: labels.hypotheses[name] for name in labels.sequence["hypotheses"]}
+    frame = judged(own, evidence, folders)
     alpha = labels.results["alpha"]
     notes = (
         "value: the measure of the method or selection `about`, with its interval; p: against the"
