@@ -134,6 +134,22 @@ def test_without_a_judge_degenerate_and_copied_answers_are_not_relevant():
     assert rated["score"][0] == pytest.approx(2 / 3)
 
 
+def test_lines_and_words_of_an_answer():
+    french, english = "La mer est faite d'eau et de sel.", "The sea is made of water and salt."
+    hindi, mixed = "समुद्र का पानी खारा होता है।", "समुद्र का पानी खारा होता है क्योंकि salt है।"
+    texts = [french, f"{french}\n{english}", f"{french}\nOui.\n\n{french}", hindi, mixed, ""]
+    found = scored(answered(texts), SETTINGS, None)
+    assert found["lines"].tolist() == ["fr", "fr,en", "fr,fr", "hi", "hi", "und"]
+    assert score_of(found, "fr")["line_pass"].tolist() == [1, 0, 1, 0, 0, 0]
+    assert score_of(found, "fr")["word_pass"].isna().all()  # written in Latin letters itself
+    own = score_of(found, "hi")
+    assert own["line_pass"].tolist() == [0, 0, 0, 1, 1, 0]
+    assert own["word_pass"].dropna().tolist() == [1, 0]
+    assert "identified_second" not in found
+    both = scored(answered(texts), SETTINGS | {"second_identifier": {"kind": "py3langid"}}, None)
+    assert (both["identified_second"] == both["identified"]).all()
+
+
 # Judge ------------------------------------------------------------------------------------------
 
 
@@ -272,6 +288,7 @@ def invented(shift: float = 0.0):
                 {
                     **{"source": source, "target": target, "draw": draw, "id": f"q{number}"},
                     **{"identified": "fr" if hit else "en", "degenerate": False, "cut": 0},
+                    **{"lines": "fr" if hit else "fr,en", "latin": 5},
                     **{"relevance": float(generator.choice([0.5, 1.0])), "setting": 0},
                 }
             )

@@ -17,6 +17,13 @@ import numpy as np
 import pandas as pd
 
 from langneurons.base.scripts import character_script
+from langneurons.evaluation.confusion import (
+    has_words,
+    latin_words,
+    line_languages,
+    passes_lines,
+)
+from langneurons.evaluation.identification import identify
 from langneurons.evaluation.texts import judged, units
 
 RATINGS = ("0", "1", "2")  # of a judge
@@ -51,10 +58,18 @@ def scored(
 ) -> pd.DataFrame:
     """Return answers with what is measured of each; ratings: 0, 1, 2 per answer, or None.
 
-    settings: `identifier` and `degenerate`. Columns that are added: those of `texts.judged`,
-    script, overlap, relevance (0..1). `score_of` scores them for a target.
+    settings: `identifier`, `degenerate` and, for a column identified_second, `second_identifier`.
+    Columns that are added: those of `texts.judged`, script, overlap, lines (language of each
+    line), latin (words in Latin letters), relevance (0..1). `score_of` scores them for a target.
     """
     made = judged(frame, settings["identifier"], settings["degenerate"])
+    texts = list(made["text"])
+    made = made.assign(
+        lines=line_languages(texts, settings["identifier"]),
+        latin=[latin_words(text) for text in texts],
+    )
+    if (second := settings.get("second_identifier")) is not None:
+        made = made.assign(identified_second=identify(texts, second))
     copied = [overlap(*pair) for pair in zip(made["text"], made["question"], strict=True)]
     made = made.assign(script=[main_script(text) for text in made["text"]], overlap=copied)
     if ratings is None:
@@ -64,9 +79,22 @@ def scored(
 
 
 def score_of(frame: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Return answers with forced (0 or 1) and score for a target language."""
+    """Return answers with forced and line_pass (0 or 1), word_pass and score for a target.
+
+    word_pass: 1 without a word in Latin letters; NaN where the target is written in these, and of
+    answers that do not pass by lines.
+    """
     forced = (frame["identified"] == target).to_numpy(np.float64)
-    return frame.assign(forced=forced, score=harmonic(forced, frame["relevance"].to_numpy()))
+    by_line = np.array([passes_lines(own, target) for own in frame["lines"]], bool)
+    by_word = np.full(len(frame), np.nan)
+    if has_words(target):
+        by_word = np.where(by_line, frame["latin"].to_numpy() == 0, np.nan)
+    return frame.assign(
+        forced=forced,
+        line_pass=by_line.astype(np.float64),
+        word_pass=by_word,
+        score=harmonic(forced, frame["relevance"].to_numpy()),
+    )
 
 
 def harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:

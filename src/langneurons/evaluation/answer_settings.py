@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from langneurons.base.settings import NAME_LENGTH, Frozen, Seed, doubled, is_name
-from langneurons.evaluation.generation_settings import Answering
+from langneurons.evaluation.generation_settings import Answering, Identifier
 
 Match = Literal["layer", "frequency", "write_norm"]
 Version = Literal["1", "2"]
@@ -146,6 +146,10 @@ class AnswersConfig(Answering):
     )
     max_new_tokens: int = Field(
         256, ge=1, le=1_048_576, description="Length of an answer, at most."
+    )
+    second_identifier: Identifier | None = Field(
+        None,
+        description="Another identifier beside the first; tables say how often the two agree.",
     )
     development: float = Field(
         1 / 3,

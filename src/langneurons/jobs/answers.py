@@ -161,5 +161,5 @@ def scored_answers(
     if judge is not None:
         first = found[f"rating:{judge['models'][0]}:{judge['prompts'][0]}"]
     frame = scored(frame, cfg, first).assign(**found)
-    more = {"identifier": cfg["identifier"], "judge": judge, "degenerate": cfg["degenerate"]}
-    return frame, metadata | more
+    more = {key: cfg[key] for key in ("identifier", "second_identifier", "degenerate")}
+    return frame, metadata | more | {"judge": judge}

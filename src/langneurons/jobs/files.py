@@ -121,10 +121,11 @@ def named_files(config: Config) -> Iterator[Named]:
         path = user_path(template, {"lang": lang})
         yield Named(key, template, path, "file", lang, made, job)
     for part in ASKING:
-        identifier = getattr(getattr(config, part), "identifier", None)
-        if identifier is not None and identifier.kind == "fasttext":
-            path = user_path(identifier.path)
-            yield Named(f"{part}.identifier.path", identifier.path, path)
+        for key in ("identifier", "second_identifier"):
+            identifier = getattr(getattr(config, part), key, None)
+            if identifier is not None and identifier.kind == "fasttext":
+                path = user_path(identifier.path)
+                yield Named(f"{part}.{key}.path", identifier.path, path)
 
 
 def _names(source: FolderText | JsonlText | LinesText, lang: str) -> dict[str, str]:

@@ -98,7 +98,7 @@ def _rating(config: Config, variant: str, judge: str, **_: str) -> dict[str, Any
 def _scoring(config: Config, **_: str) -> dict[str, Any]:
     """Return how languages are identified, when a text is degenerate, and who rates."""
     entry = _entry(config)
-    keys = {"identifier", "degenerate"}
+    keys = {"identifier", "second_identifier", "degenerate"}
     judge = None if entry.judge is None else entry.judge.model_dump(mode="json")
     return entry.model_dump(mode="json", include=keys) | {"judge": judge}
 

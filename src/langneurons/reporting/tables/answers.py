@@ -5,6 +5,7 @@ itself stand beside, since the untouched model answers them. Units of intervals 
 with the mean over its sources (and targets).
 """
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.answer_scores import harmonic, kappa, printed_score, score_of
+from langneurons.evaluation.identification import UNDETERMINED
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import answer_records, with_names
 from langneurons.reporting.tables.write import write_table
@@ -25,7 +27,7 @@ from langneurons.reporting.uncertainty import (
 )
 
 SCORES = (0.0, 1.0)
-MEASURED = ("forced", "relevance", "score", "degenerate")
+MEASURED = ("forced", "relevance", "score", "degenerate", "line_pass", "word_pass")
 
 
 class Answers:
@@ -99,8 +101,12 @@ def row_of(parts: dict[str, pd.DataFrame], results: dict[str, Any]) -> dict[str,
     row |= dict(zip(("difference", "difference_low", "difference_high", "p"), change, strict=True))
     row["control"], lead = _mean(random, "score"), _lead(random, own, confidence)
     row |= dict(zip(("over_control", "over_low", "over_high", "over_p"), lead, strict=True))
-    same = parts["method"]
-    row["itself"] = _mean(same[same["source"] == same["target"]], "score")
+    for name, kind in (("itself", "method"), ("itself_untouched", "before")):
+        same = parts[kind]
+        row[name] = _mean(same[same["source"] == same["target"]], "score")
+    row["undetermined"] = float((own["identified"] == UNDETERMINED).mean()) if len(own) else nan
+    if "identified_second" in own:
+        row["agreement"] = float((own["identified"] == own["identified_second"]).mean())
     row["cut"] = int((own["cut"] > 0).sum())
     return row
 
@@ -216,7 +222,10 @@ def _write(
     notes = [
         "score: harmonic mean, per answer, of forced (identified as the target language) and"
         " relevance (0 to 1), of questions in other languages than the target; itself: of questions"
-        " in the target. untouched: the same model without method on the same questions; control:"
+        " in the target (itself_untouched: without method). line_pass: share of answers of which"
+        " every line is in the target language; word_pass: of these, in scripts other than Latin,"
+        " the share without a word in Latin letters; undetermined: no language could be told."
+        " untouched: the same model without method on the same questions; control:"
         " random draws in place of the selection. t over questions; Holm over the table of a model,"
         " protocol and set. Settings were chosen for each target on development questions.",
         "Where a protocol aggregates as the paper, the score is of two aggregates over all pairs of"
