@@ -27,9 +27,8 @@ from langneurons.evaluation.answer_scores import (
     score_of,
     scored,
 )
+from langneurons.evaluation.answer_settings import DEVELOPMENT, TEST
 from langneurons.evaluation.answers import (
-    DEVELOPMENT,
-    TEST,
     Setting,
     answer,
     choose,
@@ -44,6 +43,7 @@ from langneurons.evaluation.forcing import conversation
 from langneurons.evaluation.judge import PROMPTS, _rating, rate
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, Write, untouched
+from langneurons.jobs.files import check_files
 from langneurons.jobs.parameters import stage
 from langneurons.models.chat import Chat
 from langneurons.models.language_model import LanguageModel
@@ -445,8 +445,131 @@ def test_what_a_change_reruns():
             "none for the target 'en'",
         ),
         ({"prompts": ANSWERS["prompts"] | {"idle": {}}}, "idle: no method names it"),
+        ({"prompts": ANSWERS["prompts"] | {"english": {"instruction": " "}}}, "is blank"),
+        (
+            {"prompts": ANSWERS["prompts"] | {"english": {"instruction": "In Vietnamese."}}},
+            "english.instruction.*the same for every target \\(en, vi\\)",
+        ),
+        (
+            {"prompts": ANSWERS["prompts"] | {"english": {"turns": {"vi": [["a", "b"]]}}}},
+            "english.turns: none for the target 'en'",
+        ),
+        (
+            {"prompts": ANSWERS["prompts"] | {"english": {"turns": {"vi": [["a", " "]]}}}},
+            "english.turns.vi",
+        ),
+        (
+            {
+                "prompts": ANSWERS["prompts"]
+                | {"native": {"instruction": {"en": "a", "vi": "b", "vn": "c"}}}
+            },
+            "native.instruction: 'vn' is not a known language",
+        ),
+        ({"prompts": {"english": {}, "native": {}}}, "'english' and 'native' ask the same"),
+        (
+            {"prompts": {"english": {"place": "system"}, "native": {"place": "before"}}},
+            "'english' and 'native' ask the same",  # without `chat` there is no system prompt
+        ),
+        ({"sources": ["vi"], "targets": ["vi"]}, "no target differs from a source"),
+        ({"message": "Please: {question}"}, "answers.message: has no effect"),
     ],
 )
 def test_methods_that_cannot_be_compared_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         build(configured(**changes))
+
+
+def changed(config: dict, place: str, value) -> dict:
+    """Return a configuration with a value at a place (keys by dots)."""
+    *path, last = place.split(".")
+    entry = config
+    for key in path:
+        entry = entry.setdefault(key, {})
+    entry[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "place, value, said",
+    [
+        ("models.tiny.chat", {}, "models.tiny.chat: has no effect"),
+        ("models.tiny.chat", {"options": {"tokenize": True}}, "'tokenize' is not a variable"),
+        ("models.tiny.language_sets", [], "answers.judge.models does not name the model"),
+        ("interventions.zero.models", ["judge"], "'zero' is for judge only"),
+        (
+            "interventions.zero",
+            {"steps": [{"neurons": "zh", "operation": "set", "value": 0}]},
+            "interventions.zero: neurons 'zh' is not in language set 'three'.*answers.methods.lape",
+        ),
+        ("answers.judge", {"models": ["scored"]}, "rename the model"),
+    ],
+)
+def test_what_answers_cannot_use_is_refused(place, value, said):
+    config = configured()
+    for name in ("judge", "scored"):
+        config["models"] = config["models"] | {name: dict(config["models"]["tiny"])}
+    config["models"]["tiny"] = dict(config["models"]["tiny"])
+    with pytest.raises(ConfigError, match=said):
+        build(changed(config, place, value))
+
+
+def test_a_model_that_only_judges_does_not_stop_the_reading():
+    config = configured(judge={"models": ["judge"]})
+    config["models"] = config["models"] | {
+        "judge": CONFIG["models"]["tiny"] | {"language_sets": []}
+    }
+    config["statistics"]["until"] = {"selection": "lape", "slices": 4}
+    assert not build(config).until_sets("judge")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"development": 0.001}, "0.001 of 6 questions.*leaves the development side without any"),
+        ({"limit": 1}, "of 1 questions.*leaves the test side without any"),
+    ],
+)
+def test_a_side_without_questions_is_refused_before_a_job(tmp_path, changes, said):
+    save_tiny_model(tmp_path / "tiny-model")
+    config = configured(**changes)
+    config["models"] = {"tiny": {"source": {"kind": "local", "path": str(tmp_path / "tiny-model")}}}
+    with pytest.raises(ConfigError, match=said):
+        check_files(build(config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "template, options, said",
+    [
+        (b"{% for one in messages %}{{ one", {}, "chat.template: .* is not a Jinja template"),
+        (b"\xe9 {{ messages }}", {}, "chat.template: .* is not text in UTF-8"),
+        (
+            b"{% generation %}{{ messages }}{% endgeneration %}{{ enable_thinking }}",
+            {"enable_thinkin": True},
+            "chat.options: 'enable_thinkin' is not a variable.*Did you mean 'enable_thinking'",
+        ),
+        (None, {}, "models.tiny.chat: the tokenizer of the model has no chat template"),
+    ],
+)
+def test_chat_templates_are_looked_at_before_a_job(tmp_path, template, options, said):
+    save_tiny_model(tmp_path / "tiny-model")
+    chat = {"options": options}
+    if template is not None:
+        (tmp_path / "own.jinja").write_bytes(template)
+        chat["template"] = str(tmp_path / "own.jinja")
+    config = configured(chat=True)
+    source = {"kind": "local", "path": str(tmp_path / "tiny-model")}
+    config["models"] = {"tiny": {"source": source, "chat": chat}}
+    with pytest.raises(ConfigError, match=said):
+        check_files(build(config), tmp_path)
+
+
+def test_examples_alone_are_a_prompt():
+    prompt = {"instruction": "", "place": "after", "turns": {"fr": [("Who?", "Moi.")]}}
+    (own,) = instructed([{"id": "a", "question": "Why?"}], prompt, "fr", "French")
+    assert plain_prompt(own, "Q: {question}\nA:") == "Q: Who?\nA: Moi.\n\nQ: Why?\nA:"
+    chat = Chat(chat_tokenizer("chatml"))
+    assert [one["content"] for one in conversation(chat, own, "{question}")] == [
+        "Who?",
+        "Moi.",
+        "Why?",
+    ]

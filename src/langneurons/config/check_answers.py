@@ -1,11 +1,16 @@
 """Methods compared by answers: what they name, equal tuning, languages that can be told."""
 
 from langneurons.base.errors import ConfigError, unknown
-from langneurons.config.check_languages import check_spoken
+from langneurons.config.check_languages import check_language, check_spoken
 from langneurons.config.check_names import check_doubled
-from langneurons.config.check_stages import check_chat, check_questions, check_told
+from langneurons.config.check_stages import (
+    check_chat,
+    check_members,
+    check_questions,
+    check_told,
+)
 from langneurons.config.config import Config, entry_languages
-from langneurons.evaluation.answer_settings import AnswersConfig, Options
+from langneurons.evaluation.answer_settings import AnswersConfig, Options, PromptEntry
 
 
 def check_answers(config: Config) -> None:
@@ -57,6 +62,14 @@ def _check_options(config: Config, entry: AnswersConfig, path: str, method: Opti
     for name in method.prompts:
         if name not in entry.prompts:
             raise unknown(f"{path}.prompts", name, "prompt of `answers`", entry.prompts)
+    asked: dict[tuple, str] = {}
+    for name in method.prompts:
+        same = asked.setdefault(_asking(entry, entry.prompts[name]), name)
+        if same != name:
+            raise ConfigError(
+                f"{path}.prompts: {same!r} and {name!r} ask the same, so the method has a setting"
+                " less than it seems. Change one of them."
+            )
     for name in method.selections:
         if name not in config.selections:
             raise unknown(f"{path}.selections", name, "selection", config.selections)
@@ -85,10 +98,22 @@ def _check_options(config: Config, entry: AnswersConfig, path: str, method: Opti
             )
 
 
+def _asking(entry: AnswersConfig, prompt: PromptEntry) -> tuple:
+    """Return what tells prompts apart."""
+    system = prompt.place == "system" and entry.chat
+    place = "system" if system else prompt.place.replace("system", "before")
+    return str(prompt.instruction), place, str(sorted(prompt.turns.items()))
+
+
 def _check_judge(config: Config, entry: AnswersConfig) -> None:
     for name in entry.judge.models if entry.judge else ():
         if name not in config.models:
             raise unknown("answers.judge.models", name, "model", config.models)
+        if name == "scored":
+            raise ConfigError(
+                "answers.judge.models: 'scored' names the files of scored answers; rename the"
+                " model."
+            )
 
 
 def _check_languages(config: Config, entry: AnswersConfig) -> None:
@@ -113,13 +138,53 @@ def _check_languages(config: Config, entry: AnswersConfig) -> None:
     }
     check_questions("answers", entry, asked)
     check_told("answers", entry, targets)
-    known = config.language_names()
+    for model in config.models:
+        for folder, method in config.answer_cells(model):
+            _check_written(config, entry, model, folder, method)
+    if not any(source != target for source in asked for target in targets):
+        raise ConfigError(
+            f"answers: no target differs from a source (sources: {', '.join(sorted(asked))};"
+            f" targets: {', '.join(sorted(targets))}), and scores are of questions in other"
+            " languages than the target."
+        )
     for name, prompt in entry.prompts.items():
-        if isinstance(prompt.instruction, str):
-            continue
-        for lang in sorted(targets):
-            if lang not in prompt.instruction:
+        _check_prompt(config, f"answers.prompts.{name}", prompt, targets)
+
+
+def _check_written(
+    config: Config, entry: AnswersConfig, model: str, folder: str, method: str
+) -> None:
+    """Refuse interventions that are not for a model, or name languages that a set lacks."""
+    path, own = f"answers.methods.{method}", entry.methods[method]
+    for part in (own, own.paper):
+        for name in part.interventions if part else ():
+            models = config.interventions[name].models
+            if models is not None and model not in models:
                 raise ConfigError(
-                    f"answers.prompts.{name}.instruction: none for the target {lang!r}"
-                    f" ({known.get(lang, lang)}); it has: {', '.join(prompt.instruction)}."
+                    f"{path}.interventions: {name!r} is for {', '.join(models)} only"
+                    f" (interventions.{name}.models), and models.{model} would lack settings of the"
+                    " method. Leave that key out, or name another intervention."
+                )
+            for selection in part.selections if part else ():
+                check_members(config, path, folder, selection, name)
+
+
+def _check_prompt(config: Config, path: str, prompt: PromptEntry, targets: set[str]) -> None:
+    """Refuse texts that lack a target, are the same for all, or name languages not known."""
+    given, known = prompt.instruction, config.language_names()
+    if isinstance(given, str) and given.strip() and "{language" not in given and len(targets) > 1:
+        raise ConfigError(
+            f"{path}.instruction: {given!r} is the same for every target"
+            f" ({', '.join(sorted(targets))}). Write {{language}} in it, or a text by target."
+        )
+    for key, texts in (("instruction", given), ("turns", prompt.turns)):
+        if isinstance(texts, str) or not texts:
+            continue
+        for lang in texts:
+            check_language(config, f"{path}.{key}", lang)
+        for lang in sorted(targets):
+            if lang not in texts:
+                raise ConfigError(
+                    f"{path}.{key}: none for the target {lang!r} ({known.get(lang, lang)}); it has:"
+                    f" {', '.join(texts)}."
                 )

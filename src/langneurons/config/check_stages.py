@@ -136,7 +136,7 @@ def check_perplexity(config: Config) -> None:
                 )
     for model in config.models:
         for folder, selection, name in config.perplexity_cells(model):
-            _check_members(config, "perplexity", folder, selection, name)
+            check_members(config, "perplexity", folder, selection, name)
 
 
 def check_lss(config: Config) -> None:
@@ -162,7 +162,7 @@ def check_lss(config: Config) -> None:
         if lang not in members:
             raise unknown("lss.targets", lang, "language of its sets", sorted(members))
     for folder, selection, name in found:
-        _check_members(config, "lss", folder, selection, name)
+        check_members(config, "lss", folder, selection, name)
         bases, targets = config.lss_languages(folder)
         if not any(base != target for base in bases for target in targets):
             raise ConfigError(
@@ -241,7 +241,7 @@ def check_neurons_only(config: Config, path: str, names: Iterable[str] | None, w
             )
 
 
-def _check_members(config: Config, path: str, folder: str, selection: str, name: str) -> None:
+def check_members(config: Config, path: str, folder: str, selection: str, name: str) -> None:
     """Refuse a step on a language that the set, on which it would be used, does not hold."""
     members = config.directory_languages()[folder]
     for step in config.interventions[name].steps:
@@ -275,7 +275,7 @@ def check_tasks(config: Config) -> None:
                     f" {', '.join(config.language_sets)}."
                 )
             for folder, selection, written in dict.fromkeys(one[:3] for one in conditions):
-                _check_members(config, path, folder, selection, written)
+                check_members(config, path, folder, selection, written)
                 if "source" in config.interventions[written].roles:
                     members = config.directory_languages()[folder]
                     if lang not in members:
@@ -421,7 +421,7 @@ def check_generation(config: Config) -> None:
                     for selection, name, _ in rows
                 ]
             for folder, selection, name in cells:
-                _check_members(config, path, folder, selection, name)
+                check_members(config, path, folder, selection, name)
             folders = [folder for folder, _, _ in cells] + list(config.lens_cells(model)) * lens
             for folder in folders:
                 asked.update(entry_languages(entry, config.directory_languages()[folder])[0])

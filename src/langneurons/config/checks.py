@@ -65,7 +65,10 @@ def check(config: Config) -> None:
         path = f"models.{name}.language_sets"
         judges = config.answers.judge.models if config.answers and config.answers.judge else ()
         if model.language_sets == () and name not in judges:
-            raise ConfigError(f"{path}: empty; leave the key out to run every set.")
+            raise ConfigError(
+                f"{path}: empty, and answers.judge.models does not name the model. Leave the key"
+                " out to run every set, or name the model there if it only judges."
+            )
         for langset in model.language_sets or ():
             if langset not in config.language_sets:
                 raise unknown(path, langset, "language set", config.language_sets)

@@ -29,6 +29,7 @@ def check_effects(config: Config) -> None:
     _check_slices(config)
     _check_amounts(config)
     _check_generated(config)
+    _check_chats(config)
     _check_conditions(config)
     _check_trained(config)
     _check_results(config)
@@ -199,6 +200,25 @@ def _check_generated(config: Config) -> None:
         if block is not None and block.max_new_tokens == 1:
             why = f"{key}.max_new_tokens is 1: the only new token is read by no forward pass"
             check_generated(config, path, names, why)
+
+
+def _check_chats(config: Config) -> None:
+    """Refuse chat templates that nothing asks by, and messages of plain prompts."""
+    blocks = [getattr(config, key) for key in ("forcing", "fallback", "answers")]
+    asking = any(block.chat for block in [*config.tasks.values(), *filter(None, blocks)])
+    judges = config.answers.judge.models if config.answers and config.answers.judge else ()
+    for name, model in config.models.items():
+        if model.chat is not None and not asking and name not in judges:
+            raise _useless(
+                f"models.{name}.chat",
+                "no task has chat: true, nor has forcing, fallback or answers",
+                "Write chat: true there, or leave it out.",
+            )
+    for key, block in zip(("forcing", "fallback", "answers"), blocks, strict=True):
+        if block is not None and not block.chat and _given(block, ("message",)):
+            raise _useless(
+                f"{key}.message", f"{key}.chat is false", f"Write {key}: {{chat: true}}."
+            )
 
 
 def _check_amounts(config: Config) -> None:

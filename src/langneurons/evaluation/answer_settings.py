@@ -1,5 +1,6 @@
 """Configuration key `answers`: methods that make a model answer in a language, compared."""
 
+import hashlib
 import string
 from typing import Annotated, Literal
 
@@ -12,6 +13,14 @@ Match = Literal["layer", "frequency", "write_norm"]
 Version = Literal["1", "2"]
 DEVELOPMENT, TEST = "development", "test"
 PHASES = (DEVELOPMENT, TEST)
+Said = Annotated[str, Field(pattern=r"\S")]
+
+
+def side(question: str, development: float, seed: int) -> str:
+    """Return the side on which a question falls, by its identifier."""
+    text = f"answers:{seed}:{question}".encode()
+    share = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
+    return DEVELOPMENT if share < development else TEST
 
 
 class PromptEntry(Frozen):
@@ -20,14 +29,14 @@ class PromptEntry(Frozen):
     instruction: str | dict[str, str] = Field(
         "Answer in {language}.",
         description="Text, in which {language} is the English name of the target language; or a"
-        " text by target language, such as each in its own.",
+        " text by target language, such as each in its own. Empty: `turns` alone.",
     )
     place: Literal["before", "after", "system"] = Field(
         "after",
         description="Where it stands: before or after the question, or in the system prompt of a"
         " chat model (of others: before).",
     )
-    turns: dict[str, tuple[tuple[str, str], ...]] = Field(
+    turns: dict[str, Annotated[tuple[tuple[Said, Said], ...], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Questions and answers that come before, by target language (few-shot).",
     )
@@ -44,6 +53,19 @@ class PromptEntry(Frozen):
             if wrong := sorted(str(field) for field in named - {"language"}):
                 raise ValueError(f"{text!r}: {{{wrong[0]}}}; legal: {{language}}")
         return value
+
+    @model_validator(mode="after")
+    def _asks(self) -> "PromptEntry":
+        given = self.instruction
+        texts = {"": given} if isinstance(given, str) else given
+        for lang, text in texts.items():
+            if not text.strip() and not self.turns:
+                where = f" of {lang!r}" if lang else ""
+                raise ValueError(
+                    f"the instruction{where} is blank and there are no `turns`, so the prompt would"
+                    " be the question alone; write a text"
+                )
+        return self
 
 
 class Options(Frozen):

@@ -7,7 +7,6 @@ random draws in place of the selection: draw n the n-th of every `draws` questio
 what they are worth is measured afterwards (`langneurons.evaluation.answer_scores`).
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import pandas as pd
 
 from langneurons.base.errors import InputError
 from langneurons.base.words import UNTOUCHED
-from langneurons.evaluation.answer_settings import DEVELOPMENT, PHASES, TEST
+from langneurons.evaluation.answer_settings import PHASES, side
 from langneurons.evaluation.forcing import continuations
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, untouched
@@ -49,13 +48,6 @@ class Asked:
     plan: Plan
 
 
-def side(question: str, development: float, seed: int) -> str:
-    """Return the side on which a question falls, by its identifier."""
-    text = f"answers:{seed}:{question}".encode()
-    share = int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
-    return DEVELOPMENT if share < development else TEST
-
-
 def divided(
     questions: Mapping[str, Sequence[Mapping[str, Any]]], development: float, seed: int
 ) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
@@ -81,8 +73,9 @@ def instructed(
         return [dict(row) for row in rows]
     text = prompt["instruction"]
     text = text if isinstance(text, str) else text[target]
-    more = {"instruction": text.format(language=language), "place": prompt["place"]}
-    more["turns"] = [list(turn) for turn in prompt["turns"].get(target, ())]
+    more: dict[str, Any] = {"turns": [list(turn) for turn in prompt["turns"].get(target, ())]}
+    if text.strip():
+        more |= {"instruction": text.format(language=language), "place": prompt["place"]}
     return [dict(row) | more for row in rows]
 
 

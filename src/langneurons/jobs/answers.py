@@ -10,9 +10,8 @@ import pandas as pd
 from langneurons.base.io import read_jsonl, read_parquet
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.answer_scores import score_of, scored
+from langneurons.evaluation.answer_settings import DEVELOPMENT, TEST
 from langneurons.evaluation.answers import (
-    DEVELOPMENT,
-    TEST,
     Setting,
     answer,
     choose,

@@ -25,6 +25,7 @@ from langneurons.data.settings import FolderText, HubText, JsonlText, LinesText,
 from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.examples import build
 from langneurons.evaluation.settings import source_paths
+from langneurons.jobs.asking_files import check_sides, check_templates
 from langneurons.jobs.estimates import parsed
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
@@ -574,4 +575,6 @@ CHECKS = (
     _check_rows,
     _check_shares,
     _check_split,
+    check_templates,
+    check_sides,
 )

@@ -1,6 +1,7 @@
 """What the parameters of several stages share: the model, and what interventions write."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from langneurons.base.paths import user_path
@@ -21,9 +22,10 @@ def chat_settings(config: Config, model: str, asked: bool) -> dict[str, Any]:
         return {}
     settings = entry.model_dump(mode="json")
     if entry.template is not None:
-        path = user_path(entry.template)
-        # A file that is not there is told of when the files of a configuration are checked.
-        settings["template"] = path.read_text(encoding="utf-8") if path.is_file() else None
+        # A file that cannot be read is refused when the files of a configuration are checked.
+        settings["template"] = None
+        with suppress(OSError, UnicodeDecodeError):
+            settings["template"] = user_path(entry.template).read_text(encoding="utf-8")
     return {"chat": settings}
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from langneurons.models.encoding import Pair, Prompt, control_words, following, name_of, text_ids
+from langneurons.models.templates import unknown_option
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ class Chat:
     many tokens the model reads at most.
 
     Raises:
-        ValueError: There is no template, or it takes no system prompt.
+        ValueError: There is no template, it takes no system prompt, or not one of the options.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Chat:
                     " instruction-tuned model. Name a file with one as models.NAME.chat.template,"
                     " or leave models.NAME.chat out."
                 ) from None
+        if reason := unknown_option(str(self._template), self._options):
+            raise ValueError(f"models.NAME.chat.options: {reason}")
 
     def messages(
         self, user: str, turns: Sequence[Turn] = (), instruction: str | None = None

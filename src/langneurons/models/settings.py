@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from langneurons.base.settings import COMMIT, NEWEST, Frozen
 
@@ -49,6 +49,14 @@ class GgufSource(Frozen):
 ModelSource = Annotated[HubSource | LocalSource | GgufSource, Field(discriminator="kind")]
 
 
+# What a tokenizer takes or fills in beside the variables of a template.
+OCCUPIED = frozenset(
+    "add_generation_prompt chat_template continue_final_message conversation documents max_length"
+    " messages padding return_assistant_tokens_mask return_dict return_tensors"
+    " sanitize_control_tokens tokenize tokenizer_kwargs tools truncation".split()
+)
+
+
 class ChatEntry(Frozen):
     """How an instruction-tuned model is spoken to; see `langneurons.models.chat`."""
 
@@ -62,6 +70,17 @@ class ChatEntry(Frozen):
         default_factory=dict,
         description="Variables of the template, such as `enable_thinking: false`.",
     )
+
+    @field_validator("options")
+    @classmethod
+    def _free(cls, value: dict[str, bool | int | str]) -> dict[str, bool | int | str]:
+        for name in value:
+            if name in OCCUPIED:
+                raise ValueError(
+                    f"{name!r} is not a variable that may be set: this project, or the tokenizer,"
+                    " fills it in; leave it out"
+                )
+        return value
 
 
 class ModelEntry(Frozen):

@@ -36,7 +36,7 @@ class Answers:
     def __init__(self, frame: pd.DataFrame, metadata: dict[str, Any]):
         self.chosen = pd.DataFrame(metadata["chosen"]).set_index("target")
         self.targets = list(self.chosen.index)
-        self.judge, self.draws = metadata["judge"], int(metadata["draws"])
+        self.judge = metadata["judge"]
         own = frame[frame["target"] != UNTOUCHED]
         self.own = pd.concat([score_of(part, str(t)) for t, part in own.groupby("target")])
         self.untouched = frame[frame["target"] == UNTOUCHED]
@@ -160,7 +160,7 @@ def tabulate_answers(files: list[str], labels: Labels, folder: Path) -> None:
         joined = {kind: pd.concat(parts) for kind, parts in together.items()}
         row = _shown(joined, protocol, labels.results)
         row |= {"targets": len(answers.targets), "settings": rows[0]["settings"]}
-        row |= {"draws": answers.draws if len(joined["random"]) else 0}
+        row |= {"draws": joined["random"]["draw"].nunique()}
         row["relevance_by"] = _judge_of(answers, labels)
         over_all.append(with_names(dict(names), pd.DataFrame([row])))
         judges.append(with_names(dict(names), agreement(frame)))
