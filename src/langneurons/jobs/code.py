@@ -28,6 +28,7 @@ NEUTRAL = frozenset(
         "runtime.record",
         "base.digests",
         "base.errors",
+        "scoring.canary",
         "jobs.code",
     )
 )

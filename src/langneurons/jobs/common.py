@@ -58,8 +58,13 @@ class ModelJob:
     def run(self, model: LanguageModel, store: str, **more: Any) -> Run:
         """Return the model with its store of finished parts; `more` is told apart with the model.
 
-        Parts are keyed by the model's identity and by the code.
+        Parts are keyed by the model's identity and by the code. The model is checked first: plans
+        must change it by what is known (`langneurons.scoring.canary`).
         """
+        # Loaded here: jobs that write nothing into a model do not need what hooks plans in.
+        from langneurons.scoring.canary import check_model
+
+        check_model(model)
         key = {"model": model.identity | more, "code": digest(self.code)}
         return Run(model, SideStore(STORE, store), key, self.batch_tokens)
 
