@@ -301,6 +301,7 @@ def test_tables_say_what_was_put_in():
     frame, metadata = invented()
     answers = Answers(frame, metadata)
     parts = {kind: getattr(answers, kind)("fr") for kind in ("method", "before", "random")}
+    assert sorted(parts["random"]["draw"].unique()) == [0, 1, 2, 3]
     row = row_of(parts, RESULTS)
     own = frame[(frame["target"] == "fr") & (frame["draw"] < 0)]
     foreign = own[own["source"] != "fr"]
@@ -420,6 +421,13 @@ def test_what_a_change_reruns():
     more = build(configured(controls={"draws": 3, "match": "layer"}))
     assert stage(more, "answer_development", **cell) == stage(plain, "answer_development", **cell)
     assert stage(more, "answer_test", **cell) != stage(plain, "answer_test", **cell)
+    # A prompt has no draws, and texts of languages that are not targets are not asked in.
+    asked = cell | {"method": "asked"}
+    assert stage(more, "answer_test", **asked) == stage(plain, "answer_test", **asked)
+    other = configured()
+    other["answers"]["prompts"]["native"]["instruction"]["hi"] = "हिन्दी में।"
+    for rule in ("answer_development", "answer_test"):
+        assert stage(build(other), rule, **asked) == stage(plain, rule, **asked)
 
 
 @pytest.mark.parametrize(

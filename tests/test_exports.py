@@ -285,6 +285,10 @@ def test_files_that_are_there_are_left_alone(model, tmp_path):
     (tmp_path / "aa.gguf").write_text("mine")
     with pytest.raises(InputError, match="holds other files .notes.txt.; name a new one"):
         ln.export(model, {"aa": plan}, tmp_path)
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="file: it is a file; name a folder"):
+            ln.export(model, {"aa": plan}, path)
     with pytest.raises(InputError, match="aa.gguf: it is there already; name a new folder"):
         ln.export(model, {"aa": plan}, tmp_path, "gguf-lora")
     assert (tmp_path / "aa.gguf").read_text() == "mine"

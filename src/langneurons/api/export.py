@@ -96,6 +96,9 @@ def export(
     if neurons is not None:
         _check_model(neurons, model)
     folder = Path(folder)
+    for one in (folder, *folder.parents):
+        if one.exists() and not one.is_dir():
+            raise InputError(f"{one}: it is a file; name a folder.")
     paths = {lang: folder / f"{_file_name(lang)}{SUFFIXES[to]}" for lang in plans}
     for path in paths.values():
         if to == "lora":

@@ -150,8 +150,9 @@ def _neurons(name: str, step: "Step", roles: Mapping[str, str], table: "NeuronTa
         mask &= ~_mask(name, lang, table)
     first, last = step.layers or (0, table.n_layers - 1)
     if last >= table.n_layers:
-        raise ValueError(
-            f"intervention {name!r}: layers {first}-{last} of a model of {table.n_layers}"
+        raise InputError(
+            f"intervention {name!r}: layers {first}-{last} of a model of {table.n_layers};"
+            f" legal: layers 0 to {table.n_layers - 1}."
         )
     mask[:first] = False
     mask[last + 1 :] = False

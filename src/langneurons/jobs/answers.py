@@ -122,7 +122,7 @@ def test_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
     )
     frame = answer(job.run(model, "generation"), asked, method.settings, job.cfg["decoding"])
     more = {"phase": TEST, "identity": model.identity, "chosen": chosen.to_dict("records")}
-    more |= {"draws": job.cfg["controls"]["draws"], "match": job.cfg["controls"]["match"]}
+    more |= job.cfg["controls"] or {}
     return frame, job.names(*CELL) | more
 
 

@@ -1,11 +1,12 @@
 """Methods compared by answers: development, test, ratings by judges, scores."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from langneurons.base.errors import present
 from langneurons.config.config import Config, entry_languages
-from langneurons.evaluation.answer_settings import PHASES, AnswersConfig
+from langneurons.evaluation.answer_settings import PHASES, AnswersConfig, PromptEntry
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
 from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model
@@ -58,10 +59,7 @@ def _answered(
     return {
         "selections": list(own.selections),
         "interventions": interventions,
-        "prompts": {
-            name: entry.prompts[name].model_dump(mode="json", exclude={"label"})
-            for name in own.prompts
-        },
+        "prompts": {name: _prompt(entry.prompts[name], targets) for name in own.prompts},
         "sources": list(sources),
         "targets": list(targets),
         "names": {lang: names[lang].name for lang in targets},
@@ -73,14 +71,21 @@ def _answered(
     }
 
 
+def _prompt(entry: PromptEntry, targets: Collection[str]) -> dict[str, Any]:
+    """Return an instruction without the texts of languages that are not targets."""
+    found = entry.model_dump(mode="json", exclude={"label"})
+    for key in ("instruction", "turns"):
+        if isinstance(found[key], dict):
+            found[key] = {lang: text for lang, text in found[key].items() if lang in targets}
+    return found
+
+
 def _tested(config: Config, model: str, variant: str, langset: str, method: str) -> dict[str, Any]:
     """Return what of the configuration the test depends on: also the choice and the draws."""
-    entry = _entry(config)
-    controls = {"draws": entry.controls.draws, "match": entry.controls.match}
-    return _answered(config, model, variant, langset, method) | {
-        "choose": entry.choose,
-        "controls": controls,
-    }
+    entry, found = _entry(config), _answered(config, model, variant, langset, method)
+    drawn = {"draws": entry.controls.draws, "match": entry.controls.match}
+    # A prompt has no selection that a random one could replace.
+    return found | {"choose": entry.choose, "controls": drawn if found["selections"] else None}
 
 
 def _rating(config: Config, variant: str, judge: str, **_: str) -> dict[str, Any]:
