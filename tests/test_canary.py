@@ -3,10 +3,12 @@
 import copy
 import types
 
+import numpy as np
 import pytest
 import torch
 from tiny import FAMILIES, tiny_model
 from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from langneurons.interventions import branches, hooks
 from langneurons.interventions.hooks import HookedWrite, OnePlan, PlanPerRow
@@ -15,6 +17,7 @@ from langneurons.jobs.common import ModelJob
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring import canary
 from langneurons.scoring.canary import CanaryError, check_model
+from langneurons.training import lora, neuron_weights
 
 
 def sound(family="llama", dtype=torch.float32):
@@ -45,10 +48,39 @@ def test_a_sound_model_passes_and_stays_as_it_was(family, dtype):
     assert all(torch.equal(value, same[name]) for name, value in weights.items())
 
 
-def test_adapters_pass():
-    peft = pytest.importorskip("peft")
-    lora = peft.LoraConfig(r=2, target_modules=["down_proj", "up_proj"], init_lora_weights=False)
-    check_model(LanguageModel(peft.get_peft_model(tiny_model("llama"), lora).eval()))
+CHOSEN = {"up": [np.array([2])] * 2, "down": [np.array([1, 5])] * 2}
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "llama", "opt"])
+def test_tuned_models_pass(family):
+    pytest.importorskip("peft")
+    modules = ["q_proj", "fc2"] if family == "opt" else ["q_proj", "down_proj"]
+    tuned = [
+        neuron_weights.attach(tiny_model(family), CHOSEN),
+        lora.attach(tiny_model(family), modules),
+        lora.attach(tiny_model(family), ["q_proj"], CHOSEN),
+    ]
+    for one in tuned:
+        with torch.no_grad():
+            for parameter in one.parameters():
+                parameter.add_(0.1)
+        check_model(LanguageModel(one.eval()))
+
+
+def test_four_bit_weights_pass(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    tiny_model("llama", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    asked = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path, quantization_config=asked, device_map={"": "cpu"}, dtype=torch.bfloat16
+    )
+    model = LanguageModel(loaded.eval())
+    check_model(model)
+    layers_swapped(model, None)
+    with pytest.raises(CanaryError):
+        check_model(model)
 
 
 def test_each_site_of_each_layer_takes_part():
@@ -211,8 +243,8 @@ def index_off_by_one_by_row(model, patch):
     patch.setattr(hooks, "_RowOperation", Shifted)
 
 
-def gate_for_product(_model, patch):
-    """Plans of the site `product` go where those of `act` do."""
+def gate_at_act(_model, patch):
+    """Writes of the site `gate` go where those of `act` do; those of `act` are lost."""
     begin = hooks.Hooked.__init__
 
     def moved(self, sites, plans, operations):
@@ -246,7 +278,7 @@ FAULTS = [
     (value_cast, "one plan for all rows.*site residual"),
     (index_off_by_one, "one plan for all rows.*first at layer 0, site gate"),
     (index_off_by_one_by_row, "a plan per row: .*first at layer 0, site gate"),
-    (gate_for_product, "no hook fired|one plan for all rows"),
+    (gate_at_act, "no hook fired|one plan for all rows"),
 ]
 
 
