@@ -11,6 +11,7 @@ from langneurons.cli import main
 from langneurons.config import build, read_configs
 from langneurons.jobs.costs import ASSUMPTIONS, Planner, text
 from langneurons.jobs.parameters import stage as parameters
+from langneurons.jobs.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 ASSUMED = parse_yaml((ROOT / ASSUMPTIONS).read_text())
@@ -103,6 +104,29 @@ def test_evaluation_keeps_the_keys_and_values_of_a_batch():
     kept = made.config.runtime.batch_tokens * 32 * 2 * 1024 * 2 / 1e9
     more = stage(made, "evaluate_task").gpu_gb - stage(made, "measure_perplexity").gpu_gb
     assert more == pytest.approx(kept)
+
+
+def test_ratings_cost_what_the_judge_costs(tmp_path):
+    """The judge is loaded, not the model that wrote the answers; measured files lie under that."""
+    own = read_configs([ROOT / "config/papers/clas_bench.yaml"])
+    made = Planner(own, ASSUMED, tmp_path)
+    rated = stage(made, "rate_answers", "qwen3-8b")
+    assert rated.jobs == 48 and rated.basis == "assumed"  # 2 models x 2 protocols x 6 methods x 2
+    assert not [
+        one for one in made.lines() if one.rule == "rate_answers" and one.model != rated.model
+    ]
+    cells = STAGES["rate_answers"].cells(own)
+    for number, one in enumerate(cells[:2]):
+        file = tmp_path / STAGES["rate_answers"].file(one)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        names = [one[key] for key in ("model", "variant", "langset", "method", "phase", "judge")]
+        bench = tmp_path / "benchmarks/results/rate_answers" / "/".join(names)
+        bench = bench.parent / f"{bench.name}.tsv"
+        bench.parent.mkdir(parents=True, exist_ok=True)
+        bench.write_text(f"s\tmax_rss\n{100 + number}\t2000\n")
+    measured = stage(made, "rate_answers", "qwen3-8b")
+    assert measured.done == 2 and measured.basis != "assumed"
 
 
 def test_the_printed_plan_states_what_it_rests_on(capsys):

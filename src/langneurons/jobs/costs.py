@@ -81,7 +81,7 @@ class Planner:
         for stage in STAGES.values():
             if stage.work is None:
                 continue
-            cells = [one for one in stage.cells(self.config) if one.get("model", "") == model]
+            cells = [one for one in stage.cells(self.config) if _loaded(one) == model]
             if cells:
                 own = Sizes(self.config, self.assumed, self.folder, model, gpus)
                 found.append(self._line(stage, own, cells))
@@ -94,7 +94,9 @@ class Planner:
         gpus = sizes.gpus if stage.loads_model else 0
         need, count = need_of(sizes), max(gpus, 1)
         done = [job for file, job in jobs.items() if (self.folder / file).exists()]
-        measured, memory = self._measured(stage.rule, sizes.model) if done else ([], [])
+        # A judge's files lie under the model that it judges.
+        own_files = f"**/{sizes.model}" if "judge" in cells[0] else f"{sizes.model}/**/*"
+        measured, memory = self._measured(stage.rule, own_files) if done else ([], [])
         mean = sum(measured) / len(measured) if measured else None
         assumed = {file: job.seconds for file, job in jobs.items()}
         if mean is not None:
@@ -105,7 +107,7 @@ class Planner:
         left = sum(
             seconds for file, seconds in assumed.items() if not (self.folder / file).exists()
         )
-        load = self._load(stage.rule, sizes.model, sizes.load) if stage.loads_model else 0.0
+        load = self._load(stage.rule, own_files, sizes.load) if stage.loads_model else 0.0
         return Line(
             rule=stage.rule,
             model=sizes.model,
@@ -123,23 +125,28 @@ class Planner:
             + (", at most" if stage.at_most and len(done) < len(jobs) else ""),
         )
 
-    def _load(self, rule: str, model: str, assumed: float) -> float:
+    def _load(self, rule: str, files: str, assumed: float) -> float:
         """Return the seconds a job takes to load the model: measured, as logs tell, or assumed."""
         found: list[float] = []
-        for path in sorted((self.folder / "logs" / rule / model).rglob("*.log")):
+        for path in sorted((self.folder / "logs" / rule).glob(f"{files}.log")):
             found += map(float, LOADED.findall(path.read_text(encoding="utf-8", errors="replace")))
         return sum(found) / len(found) if found else assumed
 
-    def _measured(self, rule: str, model: str) -> tuple[list[float], list[float]]:
+    def _measured(self, rule: str, files: str) -> tuple[list[float], list[float]]:
         """Return seconds and peak memory in GB of finished jobs (Snakemake's benchmark files)."""
         seconds, memory = [], []
-        for path in sorted((self.folder / "benchmarks/results" / rule / model).rglob("*.tsv")):
+        for path in sorted((self.folder / "benchmarks/results" / rule).glob(f"{files}.tsv")):
             with path.open(encoding="utf-8") as file:
                 for row in csv.DictReader(file, delimiter="\t"):
                     seconds.append(float(row["s"]))
                     if row.get("max_rss", "NA") not in ("NA", "-"):
                         memory.append(float(row["max_rss"]) / 1000)
         return seconds, memory
+
+
+def _loaded(cell: Cell) -> str:
+    """Return the model that a job loads: the judge of one that judges; "" of none."""
+    return cell.get("judge", cell.get("model", ""))
 
 
 def text(plan: list[Line], planner: Planner) -> str:
