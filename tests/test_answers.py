@@ -218,7 +218,10 @@ def test_translations_of_a_question_fall_on_one_side():
 def test_the_setting_with_the_best_mean_is_chosen_for_each_target():
     settings = [Setting("a", "x"), Setting("b", "x"), Setting(prompt="p")]
     rows = [
-        {"target": target, "setting": number, "score": value, "forced": 1 - value}
+        {
+            **{"source": "en", "target": target, "setting": number},
+            **{"score": value, "forced": 1 - value},
+        }
         for target, values in (("fr", (0.2, 0.5, 0.5)), ("vi", (0.4, 0.1, 0.3)))
         for number, value in enumerate(values)
         for _ in range(2)
@@ -228,6 +231,12 @@ def test_the_setting_with_the_best_mean_is_chosen_for_each_target():
     assert found.loc["fr", "selection"] == "b" and (found["settings"] == 3).all()
     found = choose(pd.DataFrame(rows), ["fr", "vi"], settings, "forced").set_index("target")
     assert found["setting"].to_dict() == {"fr": 0, "vi": 1}
+    # Answers to questions in the target itself count only where there are no others.
+    itself = [row | {"source": row["target"], "score": 1 - row["score"]} for row in rows]
+    found = choose(pd.DataFrame(rows + itself), ["fr", "vi"], settings, "score")
+    assert found["setting"].tolist() == [1, 0]
+    found = choose(pd.DataFrame(itself), ["fr", "vi"], settings, "score")
+    assert found["setting"].tolist() == [0, 1]
 
 
 def plan_on(neuron: int) -> Plan:

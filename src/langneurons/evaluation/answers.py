@@ -155,9 +155,13 @@ def choose(
 ) -> pd.DataFrame:
     """Return target, setting, number of settings, and the mean by which each was chosen.
 
-    `frame` holds scored answers to development questions. Of equal settings the first is taken.
+    `frame` holds scored answers to development questions. Those to questions in the target itself
+    do not count where there are others, as in the score of the test. Of equal settings the first
+    is taken.
     """
-    means = frame.groupby(["target", "setting"])[by].mean()
+    foreign = frame["source"] != frame["target"]
+    asked = foreign.groupby(frame["target"]).transform("any")
+    means = frame[foreign | ~asked].groupby(["target", "setting"])[by].mean()
     rows = []
     for target in targets:
         own = [float(means[target, number]) for number in range(len(settings))]
