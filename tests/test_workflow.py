@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import warm
+import yaml
 
 ROOT = Path(__file__).parent.parent
 # Rules that show results and compute none.
@@ -527,7 +528,14 @@ def test_local_copies_of_the_tasks_replace_the_mini_ones(checkout):
 
 
 @pytest.mark.parametrize("config", SHIPPED)
-def test_dry_run_of_shipped_configurations(checkout, config):
+def test_dry_run_of_shipped_configurations(checkout, config, tmp_path, monkeypatch):
+    # CLaS-Bench is read from a copy: questions by language, and the identifier.
+    monkeypatch.setenv("CLAS_BENCH", str(tmp_path))
+    (tmp_path / "lid218e.bin").write_text("a model")
+    clas_bench = (ROOT / "config/papers/clas_bench.yaml").read_text(encoding="utf-8")
+    rows = "".join(json.dumps({"id": f"q{n}", "question": f"Why {n}?"}) + "\n" for n in range(9))
+    for lang in yaml.safe_load(clas_bench)["language_sets"]["all"]:
+        (tmp_path / f"{lang}.jsonl").write_text(rows)
     done = checkout.run("-n", "--configfile", config, "--quiet", "rules")
     (total,) = set(re.findall(r"^total +(\d+)$", done.stdout + done.stderr, re.M))
     # Figures, tables and interventions of a model share jobs.

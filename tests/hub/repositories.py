@@ -266,8 +266,8 @@ def gemma(layers: int) -> Files:
     return _model("gemma2", tokenizer, values, more=lambda state: more)
 
 
-def qwen(shards: int, tied: bool) -> Files:
-    """Qwen 2.5: no BOS token, more rows of embeddings than tokens."""
+def qwen(shards: int, tied: bool, family: str = "qwen2") -> Files:
+    """Qwen 2.5 and 3: no BOS token, more rows of embeddings than tokens."""
     text = _byte_level(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), None)
     names = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     tokenizer = _tokenizer("Qwen2Tokenizer", text, unk_token=None, add_bos_token=False, **names)
@@ -275,7 +275,7 @@ def qwen(shards: int, tied: bool) -> Files:
     tokenizer |= {"vocab.json": json.dumps(parts["vocab"]), "merges.txt": _merges(parts)}
     values = GATED | {"max_position_embeddings": 32768, "tie_word_embeddings": tied}
     values |= {"bos_token_id": 0, "eos_token_id": 2}
-    return _model("qwen2", tokenizer, values, shards, more=lambda state: {"LICENSE": "terms"})
+    return _model(family, tokenizer, values, shards, more=lambda state: {"LICENSE": "terms"})
 
 
 def _merges(parts: dict) -> str:
@@ -343,6 +343,7 @@ MODELS: dict[str, tuple[Callable[[], Files], str | bool]] = {
     "google/gemma-2-9b-it": (lambda: gemma(2), "manual"),
     "Qwen/Qwen2.5-0.5B-Instruct": (lambda: qwen(1, True), False),
     "Qwen/Qwen2.5-7B-Instruct": (lambda: qwen(4, False), False),
+    "Qwen/Qwen3-8B": (lambda: qwen(5, False, "qwen3"), False),
     "SeaLLMs/SeaLLMs-v3-1.5B-Chat": (lambda: qwen(1, True), False),
     "SeaLLMs/SeaLLMs-v3-7B-Chat": (lambda: qwen(4, False), False),
     "bigscience/bloom-7b1": (bloom, False),
