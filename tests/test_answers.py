@@ -418,6 +418,7 @@ def test_answers_in_the_graph_end_in_their_tables(tmp_path):
     assert ids[0] == ids[1]  # chosen on the questions that test
     page = (tmp_path / "results/reports/tiny.html").read_text()
     assert "Methods by their answers" in page
+    assert "makes answers in another language score best" in page
 
 
 def test_what_a_change_reruns():

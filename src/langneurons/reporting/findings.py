@@ -35,6 +35,7 @@ def findings(frames: Mapping[str, pd.DataFrame], labels: Labels) -> list[Finding
     groups = [
         _claims(frames.get("claims"), labels),
         _trials(frames.get("leaderboard"), labels),
+        _answers(frames.get("answers_summary")),
         _effects(frames.get("perplexity"), labels),
         _tasks(frames.get("tasks"), labels),
         _overlap(frames.get("overlap"), labels),
@@ -133,6 +134,29 @@ def _trials(board: pd.DataFrame | None, labels: Labels) -> list[Finding]:
         )
         text += _of(part, ["model", "languages"], board)
         found.append(Finding(f"{text}.", "methods"))
+    return found
+
+
+def _answers(rows: pd.DataFrame | None) -> list[Finding]:
+    """Say which method makes a model answer best in another language, beside its control."""
+    if rows is None or rows.empty or rows["score"].isna().all():
+        return []
+    found = []
+    for _, part in rows.groupby(["model", "protocol", "languages"], sort=False):
+        if part["score"].isna().all():
+            continue
+        best = part.loc[part["score"].idxmax()]
+        text = (
+            f"Of {len(part)} methods, {best['method']} makes answers in another language score"
+            f" best: {_number(best['score'])}{_limits(best, 'low', 'high')} of 1, without it"
+            f" {_number(best['untouched'])}"
+        )
+        if not pd.isna(best["control"]):
+            text += f", under random controls {_number(best['control'])}"
+        judged = "without a judge" if best["relevance_by"] == "no judge" else "judged"
+        text += f" ({int(best['questions'])} test questions, {judged})"
+        text += _of(part, ["model", "protocol", "languages"], rows)
+        found.append(Finding(f"{text}.", "answers"))
     return found
 
 

@@ -141,6 +141,7 @@ def _found(
         "claims": ("", "claims"),
         "hypotheses": ("", "hypotheses"),
         "methods": ("methods", "leaderboard"),
+        "answers": ("", "answers_summary"),
     }
     anchors = {one.anchor for one in tables}
     result = []
