@@ -4,9 +4,9 @@ forced: 1 where the identified language is the target. relevance: the judge's ra
 stands in for it. score: the harmonic mean of the two, per answer. An answer in the right language
 that is none, and an answer in the wrong language, score 0.
 
-Where no judge reads the answers, `stand_in` says whether one can be an answer at all: it holds a
-letter, does not repeat itself (`texts.is_degenerate`) and does not repeat the question. It does
-not know whether an answer is right; tables say that it stands in.
+Without a judge, relevance is 1 of a text that holds a letter, does not repeat itself
+(`texts.is_degenerate`) and does not repeat the question, else 0. Whether it is right is not known;
+tables say `no judge`.
 """
 
 import unicodedata

@@ -35,7 +35,7 @@ from langneurons.scoring.reading import states
 
 log = logging.getLogger(__name__)
 ROWS, TOKENS = 3, 8
-EVERY = 16  # of a layer's neurons one in so many is changed at each site
+EVERY = 16  # at each site one neuron in 16 of a layer is changed
 # What is done to neurons at each site: exact in every number format, and twice is not once.
 NEURONS = (("gate", "set", 0.0), ("act", "scale", -2.0), ("product", "scale", -2.0))
 # Root mean square of what logits are apart from the known ones, over that of the known change.

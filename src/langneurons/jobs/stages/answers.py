@@ -1,6 +1,5 @@
 """Methods compared by answers: development, test, ratings by judges, scores."""
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -9,10 +8,11 @@ from langneurons.config.config import Config, entry_languages
 from langneurons.evaluation.answer_settings import PHASES, AnswersConfig, PromptEntry
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
-from langneurons.jobs.stage import Cell, Need, Stage, Work, by_model
+from langneurons.jobs.stage import Cell, Stage, Work, by_model
 from langneurons.jobs.stages.generation import (
-    TEXT_BYTES_PER_TOKEN,
+    answering,
     decoding,
+    need_of_answers,
     number_of_questions,
 )
 from langneurons.reporting.layouts import LAYOUTS
@@ -130,14 +130,8 @@ def _answers_of(sizes: Sizes, cell: Cell, phase: str) -> float:
 
 def _work(phase: str) -> Any:
     def work(sizes: Sizes, cell: Cell) -> Work:
-        config, entry = sizes.config, _entry(sizes.config)
-        answers = _answers_of(sizes, cell, phase)
-        width = sizes.item_tokens("question") + entry.max_new_tokens
-        batch = max(1, config.runtime.batch_tokens // width)
-        seconds = sizes.load + sizes.seconds(answers * width, 2, "evaluation")
-        seconds += math.ceil(answers / batch) * entry.max_new_tokens * sizes.decode
-        size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * entry.max_new_tokens)
-        return Work(answers * width, seconds, size)
+        new = _entry(sizes.config).max_new_tokens
+        return answering(sizes, _answers_of(sizes, cell, phase), new)
 
     return work
 
@@ -151,11 +145,6 @@ def _rating_work(sizes: Sizes, cell: Cell) -> Work:
     return Work(read, sizes.load + sizes.seconds(read, 2, "evaluation"), answers * RECORD_BYTES)
 
 
-def _need(sizes: Sizes) -> Need:
-    forward = sizes.on_each(sizes.held + sizes.kept, sizes.scores + sizes.states)
-    return Need(forward, sizes.host + 2)
-
-
 DEVELOP = Stage(
     rule="answer_development",
     order=94,
@@ -164,7 +153,7 @@ DEVELOP = Stage(
     parameters=_answered,
     loads_model=True,
     work=_work("development"),
-    need=_need,
+    need=need_of_answers,
 )
 TEST = Stage(
     rule="answer_test",
@@ -174,7 +163,7 @@ TEST = Stage(
     parameters=_tested,
     loads_model=True,
     work=_work("test"),
-    need=_need,
+    need=need_of_answers,
 )
 RATE = Stage(
     rule="rate_answers",
@@ -184,7 +173,7 @@ RATE = Stage(
     parameters=_rating,
     loads_model=True,
     work=_rating_work,
-    need=_need,
+    need=need_of_answers,
 )
 SCORE = Stage(
     rule="score_answers",

@@ -124,17 +124,23 @@ def _work(analysis: str) -> Callable[[Sizes, Cell], Work]:
         asked, targets = entry_languages(entry, languages)
         questions = sum(number_of_questions(sizes, entry, lang) for lang in asked)
         answers = (len(targets) + 1) * questions
-        width = sizes.item_tokens("question") + entry.max_new_tokens
-        batch = max(1, config.runtime.batch_tokens // width)
-        seconds = sizes.load + sizes.seconds(answers * width, 2, "evaluation")
-        seconds += math.ceil(answers / batch) * entry.max_new_tokens * sizes.decode
-        size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * entry.max_new_tokens)
-        return Work(answers * width, seconds, size)
+        return answering(sizes, answers, entry.max_new_tokens)
 
     return work
 
 
-def _need(sizes: Sizes) -> Need:
+def answering(sizes: Sizes, answers: float, new: int) -> Work:
+    """Return what answers of at most `new` tokens cost a job."""
+    width = sizes.item_tokens("question") + new
+    batch = max(1, sizes.config.runtime.batch_tokens // width)
+    seconds = sizes.load + sizes.seconds(answers * width, 2, "evaluation")
+    seconds += math.ceil(answers / batch) * new * sizes.decode
+    size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * new)
+    return Work(answers * width, seconds, size)
+
+
+def need_of_answers(sizes: Sizes) -> Need:
+    """Return the memory of a job that writes answers."""
     forward = sizes.on_each(sizes.held + sizes.kept, sizes.scores + sizes.states)
     return Need(forward, sizes.host + 2)
 
@@ -154,7 +160,7 @@ FORCE = Stage(
     parameters=_forced,
     loads_model=True,
     work=_work("forcing"),
-    need=_need,
+    need=need_of_answers,
 )
 FALL_BACK = Stage(
     rule="fall_back",
@@ -164,7 +170,7 @@ FALL_BACK = Stage(
     parameters=_order,
     loads_model=True,
     work=_work("fallback"),
-    need=_need,
+    need=need_of_answers,
 )
 JUDGE = Stage(
     rule="judge_texts",
