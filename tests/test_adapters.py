@@ -66,7 +66,7 @@ def test_every_family_has_a_tiny_model():
     assert set(FAMILIES) == set(KNOWN)
 
 
-@pytest.mark.parametrize("family", sorted(KNOWN))
+@pytest.mark.parametrize("family", sorted(set(KNOWN) - {"qwen3_moe"}))
 def test_sites_equal_a_hand_written_mlp(family):
     model = tiny_model(family)
     sites = MlpSites(model)

@@ -126,7 +126,7 @@ def test_stock_peft_gives_the_logits_of_the_plan(family, prompts, tmp_path):
     assert (bare(model, prompts) - expected).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"qwen3_moe"}))
 def test_every_family_has_a_lora_of_its_down_projections(family, prompts, tmp_path):
     model = made(family)
     plan = plan_of(wrote(1, "act", "set", [0, 2], 0.0))

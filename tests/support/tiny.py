@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
     StableLmConfig,
     XGLMConfig,
@@ -43,6 +44,12 @@ _PLAIN = _IDS | {
 }
 _GATED = _PLAIN | {"intermediate_size": D_MLP, "num_key_value_heads": 2}
 _GEMMA = _GATED | {"head_dim": 8}
+_EXPERTS = {
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": D_MLP // 6,
+    "norm_topk_prob": True,
+}
 _VISION = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -57,6 +64,7 @@ FAMILIES = {
     "mistral": (MistralConfig, _GATED),
     "qwen2": (Qwen2Config, _GATED),
     "qwen3": (Qwen3Config, _GEMMA),
+    "qwen3_moe": (Qwen3MoeConfig, _GEMMA | _EXPERTS),
     "gemma": (GemmaConfig, _GEMMA),
     "gemma2": (Gemma2Config, _GEMMA),
     "gemma3_text": (Gemma3TextConfig, _GEMMA),

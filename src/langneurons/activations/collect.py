@@ -98,7 +98,7 @@ class Collector:
 
         Row 0 of the residual stream lies with the first layer, row l + 1 with layer l.
         """
-        devices = [next(down.parameters()).device for down in self.mlp.down]
+        devices = [self.mlp.device_of(layer) for layer in range(self.mlp.n_layers)]
         return [devices[0], *devices] if site == RESIDUAL else devices
 
     def _empty(self, site: str) -> Accumulators:

@@ -169,7 +169,7 @@ class _Columns:
         for layer in self._layers:
             down, act = sites.down[layer], sites.act[layer]
             index = torch.from_numpy(np.asarray(chosen[layer], np.int64))
-            index = index.to(next(down.parameters()).device)
+            index = index.to(sites.device_of(layer))
             if site == "act":
                 handle = act.register_forward_hook(self._of_output(layer, index))
             else:

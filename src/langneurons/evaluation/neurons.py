@@ -47,9 +47,9 @@ def columns(sites: MlpSites, layer: int, neurons: np.ndarray) -> torch.Tensor:
     The projection itself is asked, so a quantised one or one with an adapter is read as it runs.
     """
     down = sites.down[layer]
-    first = next(iter(down.parameters()))
-    dtype = first.dtype if first.dtype.is_floating_point else torch.float16
-    one = torch.zeros(len(neurons) + 1, sites.d_mlp, dtype=dtype, device=first.device)
+    device, stored = sites.kind_of(layer)
+    dtype = stored if stored.is_floating_point else torch.float16
+    one = torch.zeros(len(neurons) + 1, sites.d_mlp, dtype=dtype, device=device)
     one[torch.arange(len(neurons)), torch.from_numpy(np.asarray(neurons, np.int64))] = 1
     written = down(one).float().cpu()
     written = written[:-1] - written[-1]  # without the bias

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_text
-from langneurons.exports.scaling import check_everywhere
+from langneurons.exports.scaling import check_everywhere, check_experts
 from langneurons.interventions.hooks import check_depth
 from langneurons.interventions.plan import Plan
 from langneurons.models.language_model import LanguageModel
@@ -100,6 +100,7 @@ def script_lines(plan: Plan, model: LanguageModel) -> list[str]:
     """Return the lines of WRITES."""
     sites, names = model.sites, _names(model)
     check_depth(sites, plan)
+    check_experts(plan, sites, "the script")
     if plan.empty:
         raise InputError(
             f"plan {plan.name!r} changes nothing, so that there is nothing to export; name a"

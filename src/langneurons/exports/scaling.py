@@ -13,6 +13,7 @@ import torch
 from langneurons.base.errors import InputError
 from langneurons.interventions.hooks import check_depth
 from langneurons.interventions.plan import Plan, Write
+from langneurons.models.families import NO_EXPORT
 from langneurons.models.sites import MlpSites
 
 # Where what hooks alone can do is still reached.
@@ -26,6 +27,7 @@ def factors(plan: Plan, sites: MlpSites) -> dict[int, tuple[np.ndarray, np.ndarr
         InputError: The plan writes nothing, or something that is not such a factor.
     """
     check_depth(sites, plan)
+    check_experts(plan, sites, "a LoRA")
     found: dict[int, np.ndarray] = {}
     for write in plan.writes:
         _check(plan.name, write, sites)
@@ -56,6 +58,12 @@ def check_everywhere(name: str, write: Write, what: str) -> None:
             f"plan {name!r} writes {write.factor.name}, which every sequence has its own value of,"
             f" and {what} is the same for all; legal: a number or a statistic. {HOOKS}."
         )
+
+
+def check_experts(plan: Plan, sites: MlpSites, what: str) -> None:
+    """Refuse neurons of experts, which no module of the model has by itself."""
+    if sites.experts and any(write.site != "residual" for write in plan.writes):
+        raise InputError(NO_EXPORT.format(model=type(sites.backbone).__name__, what=what))
 
 
 def _check(name: str, write: Write, sites: MlpSites) -> None:

@@ -115,7 +115,7 @@ class Branched(Hooked):
         for number, plan in enumerate(plans):
             check_depth(sites, plan)
             for write in plan.writes:
-                device = next(sites.down[write.layer].parameters()).device
+                device = sites.device_of(write.layer)
                 place = operations.setdefault((write.layer, write.site), [])
                 place.append((number, HookedWrite(write, device)))
         super().__init__(sites, plans, operations)

@@ -187,7 +187,7 @@ class OnePlan(Hooked):
         check_depth(sites, plan)
         operations: dict[tuple[int, str], list[HookedWrite]] = {}
         for write in plan.writes:
-            device = next(sites.down[write.layer].parameters()).device
+            device = sites.device_of(write.layer)
             operations.setdefault((write.layer, write.site), []).append(HookedWrite(write, device))
         super().__init__(sites, [plan], operations)
 
@@ -211,7 +211,7 @@ class PlanPerRow(Hooked):
                 place[number].append(write)
         operations = {}
         for (layer, site), by_plan in writes.items():
-            device = next(sites.down[layer].parameters()).device
+            device = sites.device_of(layer)
             rounds = zip_longest(*by_plan)
             operations[layer, site] = [_RowOperation(one, device) for one in rounds]
         super().__init__(sites, plans, operations)

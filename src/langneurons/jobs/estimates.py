@@ -113,11 +113,14 @@ class Sizes:
         return (spread / max(self.gpus, 1) + coarse + own) / GB
 
     def seconds(self, tokens: float, operations: int, stage: str) -> float:
-        """Return the seconds of a forward pass (2 operations per parameter) or a step (4)."""
+        """Return the seconds of a forward pass (2 operations per parameter) or a step (4).
+
+        Of a mixture of experts the parameters that a token passes.
+        """
         speed = self.assumed["device"]["tflops"] * 1e12 * self.assumed["utilisation"][stage]
         slow = self.config.models[self.model].quantization == "nf4"
         factor = self.assumed["nf4_slowdown"] if slow else 1.0
-        return tokens * operations * self.geometry.parameters * factor / speed
+        return tokens * operations * self.geometry.passed * factor / speed
 
     @cached_property
     def decode(self) -> float:

@@ -29,6 +29,7 @@ from langneurons.jobs.asking_files import check_sides, check_templates
 from langneurons.jobs.estimates import parsed
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
+    check_experts,
     check_layers,
     check_lengths,
     check_masks,
@@ -572,6 +573,7 @@ CHECKS = (
     check_layers,
     check_lengths,
     check_modules,
+    check_experts,
     _check_rows,
     _check_shares,
     _check_split,

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from langneurons.base.errors import ConfigError
+from langneurons.base.paths import user_path
 from langneurons.base.shipped import PROJECT, definition_file, project_file
 from langneurons.base.yaml import read_yaml
 from langneurons.config.config import Config
 from langneurons.evaluation.definition import load_task
 from langneurons.models import geometry
-from langneurons.models.needs import layer_errors, module_errors
+from langneurons.models.families import NO_GGUF, NO_NF4
+from langneurons.models.needs import has_experts, layer_errors, module_errors, no_training
 
 SIZES = "config/plan.yaml"
 PROMPT = 2  # tokens of the shortest prompt: what begins a text, and one more
@@ -89,6 +91,39 @@ def check_modules(config: Config, work: Path) -> Iterator[tuple[str, str]]:
                 for reason in module_errors(model, folder, modules):
                     yield reason.split(":")[0], reason
                 break
+
+
+def trained_neurons(config: Config, model: str) -> Iterator[str]:
+    """Yield the keys by which chosen neurons of a model are trained."""
+    for one in config.adapters(model).values():
+        if one.choice != "none":
+            yield f"finetunings.{one.finetuning}.neurons"
+
+
+def check_experts(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield what is asked of a mixture of experts and cannot be, and experts of dense models."""
+    table = known_sizes().get("models", {})
+    for model, entry in config.models.items():
+        source, key = entry.source, f"models.{model}"
+        if source.kind == "gguf" and source.path is not None:
+            path = user_path(source.path)
+            if path.is_file() and geometry.gguf_experts(path):
+                yield f"{key}.source.path", f"{key}.source.path: {NO_GGUF.format(model=key)}"
+        folders = geometry.folders(model, source, work)
+        there = next((one for one in folders if (one / "config.json").is_file()), None)
+        size = geometry.read(model, source, table, work)
+        if size is None and there is None:
+            continue
+        if there is not None and has_experts(there) or size is not None and size.experts:
+            if entry.quantization == "nf4":
+                yield f"{key}.quantization", f"{key}.quantization: {NO_NF4.format(model=key)}"
+            for own in dict.fromkeys(trained_neurons(config, model)):
+                yield own, f"{own}: {no_training(model)}"
+        else:
+            for name in dict.fromkeys(name for _, name in config.cells(model)):
+                if config.selections[name].method == "experts":
+                    own = f"selections.{name}"
+                    yield own, f"{own}: its method reads experts, and {key} has none."
 
 
 def needed_layers(config: Config, model: str) -> int:

@@ -30,6 +30,8 @@ class Family:
     transposed: whether `down` stores its matrix as (d_mlp, d_model).
     linear: names of the linear layers, which LoRA can train.
     In an ungated MLP `gate` is None and `up` is the projection that enters the nonlinearity.
+    experts: in a mixture of experts where a layer keeps them, seen from the layer; gate, up, act
+    and down are then parts of their readable form (`langneurons.models.experts`).
     """
 
     layers: str
@@ -41,6 +43,7 @@ class Family:
     text: str = ""
     norm: str = "norm"
     transposed: bool = False
+    experts: str | None = None
 
 
 GATED = ("mlp.gate_proj", "mlp.up_proj", "mlp.act_fn", "mlp.down_proj")
@@ -54,6 +57,15 @@ FAMILIES = {
     "mistral": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA,
+    "qwen3_moe": Family(
+        "layers",
+        "mlp.experts",
+        "mlp.experts",
+        "mlp.experts.act_fn",
+        "mlp.experts.down",
+        "q_proj k_proj v_proj o_proj lm_head",
+        experts="mlp.experts",
+    ),
     "gemma": LLAMA,
     "gemma2": LLAMA,
     "gemma3_text": LLAMA,
@@ -114,9 +126,32 @@ FAMILIES = {
 }
 
 
+# What experts cannot be, each with the reason; `{model}` is how the model is called.
+NO_TRAINING = (
+    "{model} is a mixture of experts: the matrices of its experts lie in two tensors, not in linear"
+    " layers, so neither LoRA nor the neurons' own weights are trained there. Legal: LoRA on"
+    " {modules}, without chosen neurons."
+)
+NO_NF4 = (
+    "{model} is a mixture of experts, and bitsandbytes packs linear layers only: the tensors of the"
+    " experts, nearly all of the weights, would stay as they are. Legal: quantization: none, over"
+    " several GPUs (`gpus`)."
+)
+NO_EXPORT = (
+    "{model} is a mixture of experts: {what} names modules of the model, and neurons of experts lie"
+    " in tensors that several experts share. `langneurons steer` runs the plan with hooks."
+)
+NO_GGUF = (
+    "{model} is a mixture of experts in a GGUF file. Such files stack gates and up projections"
+    " apart, and none has been compared with its model here. Use the repository of the unquantised"
+    " weights."
+)
+
+
 # Why the neurons of a family cannot be reached by a line of the table.
 EXPERTS = (
-    "is a mixture of experts: its neurons lie in fused expert weights, each read by few tokens"
+    "is a mixture of experts whose neurons lie in fused expert weights; the only such family whose"
+    " experts are read is qwen3_moe (Qwen3-30B-A3B)"
 )
 FUSED = "fuses gate and up into one projection, so the site `gate` is not a module's output"
 SEQ2SEQ = "has an encoder and a decoder; only decoder-only language models are read"
@@ -185,10 +220,27 @@ def unreachable(model_type: str, config: Any = None) -> str | None:
     return next((why for why, types in UNREACHABLE.items() if model_type in types), None)
 
 
+def _dense_layers(config: Any) -> str | None:
+    """Return what in the config of a mixture of experts makes some of its layers dense."""
+    if not config.num_experts:
+        return f"num_experts: {config.num_experts}"
+    if config.decoder_sparse_step != 1:
+        return f"decoder_sparse_step: {config.decoder_sparse_step}"
+    return f"mlp_only_layers: {config.mlp_only_layers}" if config.mlp_only_layers else None
+
+
 def family_for(model_type: str, config: Any = None) -> Family:
     """Return the family of a model type; with its config, a refusal knows more of the reason."""
     if model_type in FAMILIES:
-        return FAMILIES[model_type]
+        found = FAMILIES[model_type]
+        dense = _dense_layers(config) if found.experts and config is not None else None
+        if dense is not None:
+            raise ValueError(
+                f"model type {model_type!r} with {dense}: some of its layers have no experts and"
+                " another number of neurons, and statistics and neuron tables hold one number for"
+                " all layers. Supported: decoder_sparse_step 1 and no mlp_only_layers."
+            )
+        return found
     reason = unreachable(model_type, config)
     if reason is not None:
         raise ValueError(

@@ -20,7 +20,10 @@ POSITIONS = ("max_position_embeddings", "n_positions")
 class Geometry:
     """A model's size: what memory and time follow from.
 
-    `shared`: width of a layer's keys, or values, of a token (key-value heads x head size).
+    `shared`: width of a layer's keys, or values, of a token (key-value heads x head size);
+    `intermediate`: neurons of a layer, of a mixture of experts those of all experts together;
+    `active`: parameters that a token passes, where they are fewer than all of them; `experts`:
+    experts of a layer, 0 in a dense model.
     """
 
     parameters: float
@@ -29,6 +32,13 @@ class Geometry:
     intermediate: int
     vocabulary: int
     shared: int
+    active: float | None = None
+    experts: int = 0
+
+    @property
+    def passed(self) -> float:
+        """Parameters that a token passes."""
+        return self.parameters if self.active is None else self.active
 
 
 def from_config(raw: Mapping[str, Any]) -> Geometry:
@@ -42,7 +52,18 @@ def from_config(raw: Mapping[str, Any]) -> Geometry:
     shared = raw.get("num_key_value_heads") or heads
     attention = hidden * size * (2 * heads + 2 * shared)
     embeddings = raw["vocab_size"] * hidden * (1 if raw.get("tie_word_embeddings") else 2)
-    parameters = layers * (attention + 3 * hidden * wide) + embeddings
+    rest = layers * attention + embeddings
+    of_expert = raw.get("moe_intermediate_size")
+    experts = raw.get("num_experts") or raw.get("num_local_experts")
+    if of_expert and experts:
+        passed = of_expert * raw["num_experts_per_tok"]
+        router = layers * hidden * experts
+        parts = (layers * 3 * hidden * one + rest + router for one in (of_expert * experts, passed))
+        whole, active = parts
+        wide = of_expert * experts
+        sizes = (layers, hidden, wide, raw["vocab_size"], shared * size)
+        return Geometry(whole, *sizes, active, experts)
+    parameters = layers * 3 * hidden * wide + rest
     return Geometry(parameters, layers, hidden, wide, raw["vocab_size"], shared * size)
 
 
@@ -124,6 +145,15 @@ def gguf_header(path: Path) -> dict[str, Any]:
         except (struct.error, KeyError):
             raise ValueError("its header is damaged") from None
     return found
+
+
+def gguf_experts(path: Path) -> int:
+    """Return the number of experts that the header of a GGUF file names, 0 without any."""
+    try:
+        header = gguf_header(path)
+    except (OSError, ValueError):
+        return 0
+    return next((int(header[key] or 0) for key in header if key.endswith(".expert_count")), 0)
 
 
 def from_gguf(path: Path) -> Geometry | None:

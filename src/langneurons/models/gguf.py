@@ -17,7 +17,8 @@ import transformers
 
 from langneurons.base.errors import present
 from langneurons.base.io import LFS_POINTER
-from langneurons.models.families import family_for
+from langneurons.models.families import NO_GGUF, family_for
+from langneurons.models.geometry import gguf_experts
 from langneurons.models.load import CONFIG, FULL, NAMELESS, from_pretrained
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def check_gguf(path: Path) -> None:
         raise ValueError(f"{path}: a Git LFS pointer; fetch the file with `git lfs pull`")
     if start[:4] != b"GGUF":
         raise ValueError(f"{path}: not a GGUF file, which begins with the letters GGUF")
+    if gguf_experts(path):
+        raise ValueError(NO_GGUF.format(model=path))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from langneurons.models.checkpoint import (
     check_unused,
     pad_within,
 )
-from langneurons.models.families import family_for
+from langneurons.models.families import NO_NF4, family_for
 from langneurons.models.placement import devices_of, spread
 from langneurons.runtime.halving import out_of_memory
 
@@ -57,6 +57,9 @@ def load_model(
     options: dict[str, Any] = {}
     packed = _packed(entry, manifest_path)
     if entry.quantization == "nf4" and not packed:
+        config = read_config(folder)
+        if family_for(config.model_type, config).experts:
+            raise ValueError(NO_NF4.format(model=source_name(entry.source)))
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

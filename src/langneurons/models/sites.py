@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from langneurons.base.errors import present
+from langneurons.models.experts import readable
 from langneurons.models.families import family_for
 
 
@@ -21,7 +22,9 @@ class MlpSites:
     Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
     output embedding; `layers` are the decoder layers, between which the residual stream of width
     `d_model` is read and written by `on_stream`. If layers share one nonlinearity
-    module, each gets its own copy.
+    module, each gets its own copy. In a mixture of experts `experts` are the layers' experts, which
+    are brought into their readable form in place (`langneurons.models.experts`); `n_experts` is
+    their number in a layer, 0 in other models.
     """
 
     def __init__(self, model: nn.Module):
@@ -35,6 +38,9 @@ class MlpSites:
         layers: Any = _resolve(self.backbone, self.family.layers, whole)
         self.layers: list[nn.Module] = list(layers)
         self.n_layers = len(self.layers)
+        self.experts = self._each(self.family.experts, whole) if self.family.experts else []
+        for experts in self.experts:
+            readable(experts)
         self.up = self._each(self.family.up, whole)
         self.gate = self._each(self.family.gate or self.family.up, whole)
         self.down = self._each(self.family.down, whole)
@@ -48,6 +54,8 @@ class MlpSites:
             )
         self.d_mlp = widths.pop()
         self.d_model = _input_width(self.up[0])
+        first: Any = self.experts[0] if self.experts else None
+        self.n_experts: int = 0 if first is None else first.n_experts
 
     def _each(self, path: str, whole: nn.Module) -> list[nn.Module]:
         return [_resolve(layer, path, whole) for layer in self.layers]
@@ -69,6 +77,19 @@ class MlpSites:
     def head_device(self) -> torch.device:
         """Where hidden states go to be scored."""
         return next(self.head.parameters()).device
+
+    def device_of(self, layer: int) -> torch.device:
+        """Where the neurons of a layer are computed."""
+        return self.kind_of(layer)[0]
+
+    def kind_of(self, layer: int) -> tuple[torch.device, torch.dtype]:
+        """Return where a layer's neurons are computed, and the format of its down projection.
+
+        The format of packed 4-bit weights is not that of numbers.
+        """
+        parts = self.experts or self.down
+        first = next(parts[layer].parameters())
+        return first.device, first.dtype
 
     def on_stream(
         self, row: int, function: Callable[[torch.Tensor], torch.Tensor | None]

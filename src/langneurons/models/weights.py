@@ -5,14 +5,14 @@ model in memory. A 4-bit model's own weights are those in memory; its files hold
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from langneurons.base.io import DamagedFile
-from langneurons.models.families import family_for
+from langneurons.models.families import Family, family_for
 
 if TYPE_CHECKING:
     from langneurons.models.sites import MlpSites
@@ -56,18 +56,49 @@ def read_weights(manifest: str | Path) -> DownProjections:
     config = read_config(folder)
     family = family_for(config.model_type, config)
     n_layers = config.get_text_config(decoder=True).num_hidden_layers
+    if family.experts:
+        return _of_experts(folder, family, n_layers, config.num_experts)
     place = rf"(?:^|\.){re.escape(family.layers)}\.(\d+)\.{re.escape(family.down)}\.weight$"
-    found: dict[int, tuple[Path, str]] = {}
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        for name in _names(path):
-            if matched := re.search(place, name):
-                found[int(matched[1])] = path, name
+    found = {int(matched[1]): there for matched, there in _placed(folder, place)}
     lacking = sorted(set(range(n_layers)) - set(found))
     if lacking:
         raise DamagedFile(
             f"{folder}: the weights hold no {family.layers}.{lacking[0]}.{family.down}.weight"
         )
     return DownProjections([_of_file(*found[n], family.transposed) for n in range(n_layers)])
+
+
+def _placed(folder: Path, place: str) -> Iterator[tuple[re.Match[str], tuple[Path, str]]]:
+    """Yield the tensors of a folder whose name has a form: the match, the file and the name."""
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        for name in _names(path):
+            if matched := re.search(place, name):
+                yield matched, (path, name)
+
+
+def _of_experts(folder: Path, family: Family, n_layers: int, experts: int) -> DownProjections:
+    """Return those of a mixture of experts, stored one by one or together, expert after expert."""
+    start = rf"(?:^|\.){re.escape(family.layers)}\.(\d+)\.{re.escape(str(family.experts))}\."
+    whole = {int(m[1]): there for m, there in _placed(folder, rf"{start}down_proj$")}
+    single = {
+        (int(m[1]), int(m[2])): there
+        for m, there in _placed(folder, rf"{start}(\d+)\.down_proj\.weight$")
+    }
+
+    def reader(layer: int) -> Callable[[], np.ndarray]:
+        if layer in whole:
+            read = _of_file(*whole[layer], False)
+            return lambda: np.concatenate(list(read()), axis=1)
+        lacking = [one for one in range(experts) if (layer, one) not in single]
+        if lacking:
+            raise DamagedFile(
+                f"{folder}: the weights hold no"
+                f" {family.layers}.{layer}.{family.experts}.{lacking[0]}.down_proj.weight"
+            )
+        parts = [_of_file(*single[layer, one], False) for one in range(experts)]
+        return lambda: np.concatenate([part() for part in parts], axis=1)
+
+    return DownProjections([reader(layer) for layer in range(n_layers)])
 
 
 def _names(path: Path) -> list[str]:
@@ -102,9 +133,9 @@ def _of_module(sites: "MlpSites", number: int) -> Callable[[], np.ndarray]:
         import torch
 
         module = sites.down[number]
-        first = next(module.parameters())
-        dtype = first.dtype if first.is_floating_point() else torch.bfloat16
-        units = torch.eye(sites.d_mlp, dtype=dtype, device=first.device)
+        device, stored = sites.kind_of(number)
+        dtype = stored if stored.is_floating_point else torch.bfloat16
+        units = torch.eye(sites.d_mlp, dtype=dtype, device=device)
         with torch.inference_mode():
             written = module(units).float() - module(torch.zeros_like(units[:1])).float()
         return written.T.contiguous().cpu().numpy()

@@ -8,6 +8,8 @@ was made another way:
   down projection (a nonlinearity is 0 at 0),
 - adding a vector to the residual stream is a layer whose output has it added.
 
+Of a mixture of experts the logits without a plan must also be those of transformers' own experts.
+
 A plan that writes nothing must change nothing. Modules are found for this by their names, not
 through the objects that hooks go on. Every layer and site takes part.
 """
@@ -29,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from langneurons.interventions.apply import hooked
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import PerRequest, Plan, Under, Write, untouched
+from langneurons.models.experts import Down, own_forward, written
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring.head import logit_blocks
 from langneurons.scoring.reading import states
@@ -64,6 +67,7 @@ class _Parts:
     down: Sequence[nn.Module]
     layers: Sequence[nn.Module]
     names: Sequence[str]
+    experts: Sequence[nn.Module]
 
 
 @torch.inference_mode()
@@ -211,7 +215,8 @@ class _Canary:
 
     def _check_whole(self) -> None:
         """Compare with what transformers makes of the same tokens, head included."""
-        with _bare(self.model.model):
+        theirs = {one: partial(own_forward, one) for one in self.parts.experts}
+        with _bare(self.model.model), _forwards(theirs):
             whole = self.model.model(input_ids=self.tokens, use_cache=False).logits[:, -1]
         whole = whole.float().to(self.base.device)
         apart = _size(whole - self.base) / _size(whole)
@@ -348,7 +353,8 @@ def _parts(model: LanguageModel) -> _Parts:
         names.append(found[0].removesuffix(f".{family.down}"))
         down.append(named[found[0]])
         layers.append(named[names[-1]])
-    return _Parts(down, layers, names)
+    inside = (f"{name}.{family.experts}" for name in names if family.experts)
+    return _Parts(down, layers, names, [named[name] for name in inside])
 
 
 def _with_columns(module: nn.Module, factor: torch.Tensor, transposed: bool) -> Callable:
@@ -374,6 +380,13 @@ def _with_columns(module: nn.Module, factor: torch.Tensor, transposed: bool) -> 
             return flat.reshape(*values.shape[:-1], -1)
 
         return conv
+    if isinstance(module, Down):
+
+        def of_experts(values: torch.Tensor, routed: Any) -> torch.Tensor:
+            own = factor.to(device=weight.device, dtype=weight.dtype)
+            return written(values, routed, weight * own.view(len(weight), 1, -1))
+
+        return of_experts
     forward = module.forward
 
     def by_input(values: torch.Tensor, *given: Any, **named: Any) -> Any:

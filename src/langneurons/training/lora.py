@@ -37,6 +37,7 @@ from torch import nn
 
 from langneurons.base.errors import nearest, present
 from langneurons.base.io import DamagedFile, atomic, damaged, expect, read_json, write_json
+from langneurons.models.families import NO_TRAINING
 from langneurons.models.sites import MlpSites
 
 if TYPE_CHECKING:
@@ -257,6 +258,9 @@ def neuron_modules(
     In an ungated model gate and up are one module, which appears once.
     """
     sites = MlpSites(model)
+    if sites.experts and neurons:
+        linear = ", ".join(sites.family.linear.split())
+        raise ValueError(NO_TRAINING.format(model=type(model).__name__, modules=linear))
     names = {id(module): name for name, module in model.named_modules()}
     result: dict[str, tuple[str, np.ndarray]] = {}
     for site, layers in (neurons or {}).items():

@@ -1,0 +1,316 @@
+"""Mixtures of experts: neurons of experts, what plans write there, and what is refused."""
+
+import copy
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from tiny import D_MLP, HIDDEN, tiny_config, tiny_model, tiny_tokenizer
+
+import langneurons as ln
+from langneurons.interventions.apply import applied
+from langneurons.interventions.hooks import NoEffect
+from langneurons.interventions.plan import PerRequest, Plan, Write
+from langneurons.models import geometry
+from langneurons.models.experts import Down, own_forward
+from langneurons.models.families import family_for
+from langneurons.models.gguf import check_gguf
+from langneurons.models.language_model import LanguageModel
+from langneurons.models.load import load_model
+from langneurons.models.prepare import prepare_model
+from langneurons.models.settings import ModelEntry
+from langneurons.models.weights import read_weights, weights_of
+from langneurons.scoring.canary import CanaryError, check_model
+from langneurons.training import lora, neuron_weights
+
+E, K, OWN = 6, 2, D_MLP // 6
+IDS = torch.arange(24).reshape(3, 8) * 7 % 90 + 5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LanguageModel(tiny_model("qwen3_moe"), tiny_tokenizer())
+
+
+def by_hand(mlp, x, change=None):
+    """Return gate, act, product (tokens, E d) and output of a layer, token by token in float64.
+
+    change(site, values, expert) may replace the values of an expert that a token is routed to.
+    """
+    change = change or (lambda _site, values, _expert: values)
+    weights = [one.double() for one in (mlp.gate.weight, mlp.experts.gate_up_proj)]
+    down = mlp.experts.down_proj.double()
+    found = {name: torch.zeros(len(x), D_MLP).double() for name in ("gate", "act", "product")}
+    output = torch.zeros(len(x), HIDDEN).double()
+    routes = []
+    for t, token in enumerate(x.double()):
+        chance = torch.softmax(weights[0] @ token, 0)
+        best = chance.topk(K).indices.tolist()
+        routes.append({e: float(chance[e] / chance[best].sum()) for e in best})
+        for e, share in routes[-1].items():
+            own = slice(e * OWN, (e + 1) * OWN)
+            both = weights[1][e] @ token
+            gate = change("gate", both[:OWN], e)
+            act = change("act", gate * torch.sigmoid(gate), e)
+            product = change("product", act * both[OWN:], e)
+            for name, values in (("gate", gate), ("act", act), ("product", product)):
+                found[name][t, own] = values
+            output[t] += share * (down[e] @ product)
+    return found, output, routes
+
+
+def seen_by(model, run):
+    """Return the input of each layer's MLP, its sites, and its output."""
+    seen = [{} for _ in range(model.n_layers)]
+    handles = []
+    for layer, found in zip(model.sites.layers, seen, strict=True):
+
+        def block(_m, given, output, found=found):
+            found |= {"x": given[0].flatten(0, 1), "output": output.flatten(0, 1)}
+
+        def act(_m, given, output, found=found):
+            found |= {"gate": given[0], "act": output}
+
+        def down(_m, given, found=found):
+            found |= {"product": given[0]}
+
+        handles.append(layer.mlp.register_forward_hook(block))
+        handles.append(layer.mlp.experts.act_fn.register_forward_hook(act))
+        handles.append(layer.mlp.experts.down.register_forward_pre_hook(down))
+    with torch.inference_mode():
+        run()
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm", "batched_mm"])
+def test_the_readable_form_gives_the_logits_of_transformers(implementation):
+    plain = tiny_model("qwen3_moe")
+    plain.set_experts_implementation(implementation)
+    with torch.inference_mode():
+        expected = plain(input_ids=IDS).logits
+    names = list(plain.state_dict())
+    model = LanguageModel(plain)
+    with torch.inference_mode():
+        found = plain(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert list(plain.state_dict()) == names
+    assert (model.d_mlp, model.sites.d_model, model.sites.n_experts) == (D_MLP, HIDDEN, E)
+
+
+def test_sites_equal_a_layer_written_by_hand(model):
+    seen = seen_by(model, lambda: model.model(input_ids=IDS))
+    for layer, found in enumerate(seen):
+        values, output, routes = by_hand(model.sites.layers[layer].mlp, found["x"])
+        for name in ("gate", "act", "product"):
+            torch.testing.assert_close(found[name].double(), values[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["output"].double(), output, rtol=1e-4, atol=1e-5)
+        routed = np.zeros((24, E), bool)
+        for t, own in enumerate(routes):
+            routed[t, list(own)] = True
+        unrouted = np.repeat(~routed, OWN, axis=1)
+        for name in ("gate", "act", "product"):
+            assert not found[name].numpy()[unrouted].any()
+            assert found[name].numpy()[~unrouted].all()
+
+
+WRITES = [
+    ("gate", "set", 0.0),
+    ("gate", "set", 0.7),
+    ("act", "set", 0.5),
+    ("act", "scale", 3.0),
+    ("product", "set", -0.4),
+    ("product", "add", 0.3),
+]
+
+
+@pytest.mark.parametrize("site, operation, value", WRITES)
+def test_what_is_written_reaches_tokens_of_that_expert_only(model, site, operation, value):
+    index = np.arange(1, D_MLP, 3)
+    plan = Plan("own", [Write(1, site, operation, index, np.full(len(index), value))])
+
+    def changed(place, values, expert):
+        if place != site:
+            return values
+        own = torch.from_numpy(index[index // OWN == expert] % OWN)
+        values = values.clone()
+        if operation == "set":
+            values[own] = value
+        else:
+            values[own] = values[own] + value if operation == "add" else values[own] * value
+        return values
+
+    with applied(model, plan):
+        seen = seen_by(model, lambda: model.model(input_ids=IDS))
+    found = seen[1]
+    _, output, _ = by_hand(model.sites.layers[1].mlp, found["x"], changed)
+    torch.testing.assert_close(found["output"].double(), output, rtol=1e-4, atol=1e-5)
+
+
+def test_neurons_of_experts_without_a_token_change_nothing(model):
+    seen = seen_by(model, lambda: model.model(input_ids=IDS[:1, :2]))[0]
+    _, _, routes = by_hand(model.sites.layers[0].mlp, seen["x"])
+    free = next(e for e in range(E) if not any(e in own for own in routes))
+    index = np.arange(free * OWN, (free + 1) * OWN)
+    writes = [Write(0, site, "set", index, np.full(OWN, 5.0)) for site in ("act", "product")]
+    with torch.inference_mode():
+        before = model.model(input_ids=IDS[:1, :2]).logits
+        with applied(model, Plan("far", writes)):
+            after = model.model(input_ids=IDS[:1, :2]).logits
+    assert torch.equal(before, after)
+    zero = Plan("zero", [Write(0, "product", "set", index, np.zeros(OWN))])
+    with pytest.raises(NoEffect), applied(model, zero):
+        model.model(input_ids=IDS[:1, :2])
+
+
+def test_rows_follow_their_own_plans(model):
+    plans = [
+        Plan("a", [Write(0, "act", "scale", np.arange(0, D_MLP, 2), np.full(24, 2.0))]),
+        None,
+        Plan("b", [Write(1, "product", "set", np.arange(D_MLP), np.zeros(D_MLP))]),
+    ]
+    prompts = ["w1 w2 w3", "w4 w5 w6 w7", "w8 w9"]
+    together = ln.generate(model, prompts, max_new_tokens=4, under=PerRequest(plans, [0, 1, 2]))
+    several = ln.generate(model, prompts, max_new_tokens=4, under=plans)
+    for number, (prompt, plan) in enumerate(zip(prompts, plans, strict=True)):
+        alone = ln.generate(model, [prompt], max_new_tokens=4, under=plan)
+        assert alone[0] == together[number] == several[number][number]
+
+
+# The canary ---------------------------------------------------------------------------------------
+
+
+def test_the_canary_passes_in_half_precision_and_after_a_copy():
+    check_model(LanguageModel(tiny_model("qwen3_moe").to(torch.bfloat16)))
+    first = LanguageModel(tiny_model("qwen3_moe"))
+    other = LanguageModel(copy.deepcopy(first.model))
+    assert other.sites.down[0].weight is not first.sites.down[0].weight
+    check_model(other)
+
+
+def of_transformers(experts):
+    experts.forward = types.MethodType(own_forward, experts)
+
+
+def unweighted(experts):
+    experts.down.forward = lambda product, routed: Down.forward(
+        experts.down, product, dataclasses.replace(routed, weight=routed.weight**0)
+    )
+
+
+def of_other_weights(experts):
+    experts.down = Down(copy.deepcopy(experts))
+    experts.down.weight.data.mul_(1.1)
+
+
+@pytest.mark.parametrize("fault", [of_transformers, unweighted, of_other_weights])
+def test_the_canary_fails_where_experts_are_not_read(fault):
+    model = LanguageModel(tiny_model("qwen3_moe"))
+    fault(model.sites.experts[1])
+    with pytest.raises(CanaryError):
+        check_model(model)
+
+
+# Refused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change", [{"mlp_only_layers": [1]}, {"decoder_sparse_step": 2}, {"num_experts": 0}]
+)
+def test_models_with_dense_layers_are_refused(change):
+    with pytest.raises(ValueError, match=rf"{next(iter(change))}.*another number of neurons"):
+        family_for("qwen3_moe", tiny_config("qwen3_moe", **change))
+
+
+def test_other_mixtures_name_the_one_that_is_read():
+    with pytest.raises(ValueError, match="'mixtral' .*the only such family .* qwen3_moe"):
+        family_for("mixtral")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights")
+    LanguageModel(whole := tiny_model("qwen3_moe"))
+    whole.save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepared")
+    return prepare_model(entry_of(folder), path), path / "manifest.json"
+
+
+def entry_of(folder, **more):
+    source = {"kind": "local", "path": str(folder)}
+    return ModelEntry.model_validate({"source": source, "dtype": "float32"} | more)
+
+
+def test_a_saved_model_is_the_hubs_and_loads_again(folder, prepared, model):
+    with safe_open(folder / "model.safetensors", "pt") as opened:
+        assert "model.layers.0.mlp.experts.5.down_proj.weight" in opened.keys()
+    manifest, path = prepared
+    assert (manifest["model_type"], manifest["d_mlp"]) == ("qwen3_moe", D_MLP)
+    again = LanguageModel(load_model(entry_of(folder), path, "cpu")[0])
+    with torch.inference_mode():
+        expected = model.model(input_ids=IDS).logits
+        torch.testing.assert_close(again.model(input_ids=IDS).logits, expected, rtol=0, atol=1e-6)
+    read, held = read_weights(path), weights_of(again.sites)
+    for layer in range(2):
+        parts = model.sites.layers[layer].mlp.experts.down_proj
+        flat = torch.cat(list(parts), dim=1).numpy()
+        assert np.array_equal(read.layer(layer), flat) and np.allclose(held.layer(layer), flat)
+
+
+def test_four_bit_weights_are_refused(folder, prepared):
+    with pytest.raises(ValueError, match="mixture of experts, and bitsandbytes packs linear"):
+        load_model(entry_of(folder, quantization="nf4", dtype="bfloat16"), prepared[1], "cpu")
+
+
+def test_training_of_experts_is_refused_and_of_attention_is_not():
+    pytest.importorskip("peft")
+    chosen = {"up": [np.array([1])] * 2}
+    for attach in (
+        lambda: neuron_weights.attach(tiny_model("qwen3_moe"), chosen),
+        lambda: lora.attach(tiny_model("qwen3_moe"), ["q_proj"], chosen),
+    ):
+        with pytest.raises(ValueError, match="two tensors, not in linear layers.*LoRA on q_proj"):
+            attach()
+    check_model(LanguageModel(lora.attach(tiny_model("qwen3_moe"), ["q_proj"]).eval()))
+
+
+@pytest.mark.parametrize("to", ["lora", "gguf-lora", "nnsight"])
+def test_exports_that_name_modules_are_refused(model, to, tmp_path):
+    zero = Plan("zero", [Write(0, "act", "set", np.arange(OWN), np.zeros(OWN))])
+    with pytest.raises(ValueError, match="mixture of experts: .* names modules .* with hooks"):
+        ln.export(model, {"aa": zero}, tmp_path, to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gguf_file_of_experts_is_refused(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "moe.gguf"
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    writer.add_expert_count(8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match="mixture of experts in a GGUF file"):
+        check_gguf(path)
+
+
+def test_the_size_counts_every_expert_and_the_work_those_of_a_token(folder, model):
+    size = geometry.from_config(json.loads((folder / "config.json").read_text()))
+    norms = sum(p.numel() for name, p in model.model.named_parameters() if "norm" in name)
+    whole = sum(p.numel() for p in model.model.parameters())
+    assert (size.intermediate, size.experts) == (D_MLP, E)
+    assert size.parameters == whole - norms
+    assert size.passed == size.parameters - 2 * 3 * HIDDEN * OWN * (E - K)
+    dense = geometry.from_config(tiny_config("llama").to_dict())
+    assert dense.passed == dense.parameters and not dense.experts
