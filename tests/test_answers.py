@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import string
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ from langneurons.evaluation.answers import (
     test_conditions as conditions_of_the_test,
 )
 from langneurons.evaluation.forcing import conversation
+from langneurons.evaluation.identification import identify
 from langneurons.evaluation.judge import PROMPTS, _rating, rate
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, Write, untouched
@@ -47,7 +49,13 @@ from langneurons.jobs.files import check_files
 from langneurons.jobs.parameters import stage
 from langneurons.models.chat import Chat
 from langneurons.models.language_model import LanguageModel
-from langneurons.reporting.tables.answers import Answers, agreement, printed_row, row_of
+from langneurons.reporting.tables.answers import (
+    Answers,
+    agreement,
+    part_rows,
+    printed_row,
+    row_of,
+)
 
 RESULTS = {"bootstrap": 400, "confidence": 0.95, "seed": 0, "alpha": 0.05}
 SETTINGS = {"identifier": {"kind": "py3langid"}, "degenerate": 0.5}
@@ -134,16 +142,53 @@ def test_without_a_judge_degenerate_and_copied_answers_are_not_relevant():
     assert rated["score"][0] == pytest.approx(2 / 3)
 
 
+def confused(text, lang, english):
+    """Return (by lines, by words) as the benchmark's code does; None where it does not count."""
+    bare = text.split("\nQ:")[0].strip().translate(str.maketrans("", "", string.punctuation))
+    lines = [line for line in bare.replace("\u2014", " ").split("\n") if len(line.split()) >= 5]
+    if not lines:
+        return None, None
+    if any(own != lang for own in identify(lines, SETTINGS["identifier"])):
+        return False, None
+    return True, not any(word in english for line in lines for word in line.split())
+
+
+def test_lines_and_words_pass_as_in_the_benchmark(tmp_path):
+    path = tmp_path / "words"
+    path.write_text("salt\nthe\nSea\nwater\nagain\n")
+    english = {"salt", "water", "again"}  # four letters and more, no capital
+    hindi = "समुद्र का पानी बहुत खारा होता है"
+    texts = [
+        f"{hindi} क्योंकि उसमें salt घुला है।",
+        f"{hindi} क्योंकि the Sea गहरा है।",
+        f"{hindi}।\nThe sea is made of salt and of water.",
+        f"{hindi}।\nYes, salt.\n{hindi}।",
+        "salt water again",
+        f"{hindi} water",
+    ]
+    settings = SETTINGS | {"english_words": str(path)}
+    found = score_of(scored(answered(texts), settings, None), "hi")
+    for number, text in enumerate(texts):
+        by_line, by_word = confused(text, "hi", english)
+        own = found.loc[number]
+        assert own["line_pass"] == by_line or by_line is None and math.isnan(own["line_pass"])
+        assert own["word_pass"] == by_word or by_word is None and math.isnan(own["word_pass"])
+    assert {confused(text, "hi", english) for text in texts} == {
+        *((True, True), (True, False), (False, None), (None, None)),
+    }
+
+
 def test_lines_and_words_of_an_answer():
     french, english = "La mer est faite d'eau et de sel.", "The sea is made of water and salt."
     hindi, mixed = "समुद्र का पानी खारा होता है।", "समुद्र का पानी खारा होता है क्योंकि salt है।"
     texts = [french, f"{french}\n{english}", f"{french}\nOui.\n\n{french}", hindi, mixed, ""]
     found = scored(answered(texts), SETTINGS, None)
-    assert found["lines"].tolist() == ["fr", "fr,en", "fr,fr", "hi", "hi", "und"]
-    assert score_of(found, "fr")["line_pass"].tolist() == [1, 0, 1, 0, 0, 0]
+    assert found["lines"].tolist() == ["fr", "fr,en", "fr,fr", "hi", "hi", ""]
+    assert score_of(found, "fr")["line_pass"].tolist()[:5] == [1, 0, 1, 0, 0]
+    assert math.isnan(score_of(found, "fr")["line_pass"][5])  # no line of words enough
     assert score_of(found, "fr")["word_pass"].isna().all()  # written in Latin letters itself
     own = score_of(found, "hi")
-    assert own["line_pass"].tolist() == [0, 0, 0, 1, 1, 0]
+    assert own["line_pass"].tolist()[:5] == [0, 0, 0, 1, 1]
     assert own["word_pass"].dropna().tolist() == [1, 0]
     assert "identified_second" not in found
     both = scored(answered(texts), SETTINGS | {"second_identifier": {"kind": "py3langid"}}, None)
@@ -296,6 +341,7 @@ def invented(shift: float = 0.0):
             rows.append(
                 {
                     **{"source": source, "target": target, "draw": draw, "id": f"q{number}"},
+                    **{"part": "long" if number % 2 else "short"},
                     **{"identified": "fr" if hit else "en", "degenerate": False, "cut": 0},
                     **{"lines": "fr" if hit else "fr,en", "latin": 5},
                     **{"relevance": float(generator.choice([0.5, 1.0])), "setting": 0},
@@ -309,7 +355,7 @@ def invented(shift: float = 0.0):
 def test_tables_say_what_was_put_in():
     frame, metadata = invented()
     answers = Answers(frame, metadata)
-    parts = {kind: getattr(answers, kind)("fr") for kind in ("method", "before", "random")}
+    parts = answers.parts("fr")
     assert sorted(parts["random"]["draw"].unique()) == [0, 1, 2, 3]
     row = row_of(parts, RESULTS)
     own = frame[(frame["target"] == "fr") & (frame["draw"] < 0)]
@@ -327,6 +373,24 @@ def test_tables_say_what_was_put_in():
     row = printed_row(dict(row), parts, False, RESULTS)
     assert row["score"] == pytest.approx(2 * whole[0] * whole[1] / sum(whole))
     assert row["low"] < row["score"] < row["high"] and row["answers"] == 120
+
+
+def test_pairs_of_a_language_with_itself_are_the_score_where_there_are_no_others():
+    frame, metadata = invented()
+    own = frame[(frame["source"] == frame["target"]) | (frame["target"] == "none")]
+    answers = Answers(own, metadata)
+    row = row_of(answers.parts("fr"), RESULTS)
+    itself = own[(own["target"] == "fr") & (own["draw"] < 0)]
+    assert row["answers"] == len(itself) == 40
+    assert row["forced"] == pytest.approx((itself["identified"] == "fr").mean())
+    before = own[(own["target"] == "none") & (own["source"] == "fr")]  # the same questions only
+    assert row["untouched_line_pass"] == pytest.approx((before["lines"] == "fr").mean())
+    assert math.isnan(row["itself"])
+    by_part = part_rows(answers.parts("fr"), RESULTS).set_index(["part", "target"])
+    assert set(by_part.index) == set(itertools.product(("long", "short"), ("all", "fr")))
+    assert (by_part["answers"] == 20).all()
+    long = itself[itself["part"] == "long"]
+    assert by_part.loc[("long", "fr"), "line_pass"] == (long["lines"] == "fr").mean()
 
 
 def test_agreement_of_raters_is_by_pair():

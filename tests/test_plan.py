@@ -111,7 +111,7 @@ def test_ratings_cost_what_the_judge_costs(tmp_path):
     own = read_configs([ROOT / "config/papers/clas_bench.yaml"])
     made = Planner(own, ASSUMED, tmp_path)
     rated = stage(made, "rate_answers", "qwen3-8b")
-    assert rated.jobs == 48 and rated.basis == "assumed"  # 2 models x 2 protocols x 6 methods x 2
+    assert rated.jobs == 56 and rated.basis == "assumed"  # 2 models x 2 protocols x 7 methods x 2
     assert not [
         one for one in made.lines() if one.rule == "rate_answers" and one.model != rated.model
     ]

@@ -527,15 +527,41 @@ def test_local_copies_of_the_tasks_replace_the_mini_ones(checkout):
     assert "evaluate_task" in done.stdout + done.stderr
 
 
+def lay_benchmarks(folder, monkeypatch):
+    """Lay what two benchmarks are read from: questions, published neurons, identifiers, words."""
+    inner = folder / "CLaS-Bench"
+    texts = {f"data/{lang}.txt": "Why?\n" * 9 for lang in languages_of("clas_bench")}
+    texts |= {
+        f"identification/activation_mask/{model}-{rate}": "neurons"
+        for model in ("llama", "aya")
+        for rate in (1, 3, 5)
+    }
+    parts = {"monolingual/aya": ["ar", "en"], "monolingual/dolly": ["es"]}
+    parts |= {"monolingual/native": ["ko"], "monolingual/okapi": ["zh"]}
+    other = [lang for lang in languages_of("language_confusion") if lang != "en"]
+    parts |= {f"crosslingual/{name}": other for name in ("complex_prompts", "okapi", "sharegpt")}
+    rows = "prompt,source,language\n" + '"Why, and\nhow?",a,b\n' * 9
+    tables = {f"test_sets/{one}/{lang}.csv": rows for one, langs in parts.items() for lang in langs}
+    tables |= {"lid.176.bin": "a model", "words": "house\n"}
+    for above, files in ((inner, texts), (folder / "language-confusion", tables)):
+        for name, text in files.items():
+            (above / name).parent.mkdir(parents=True, exist_ok=True)
+            (above / name).write_text(text)
+    (folder / "lid218e.bin").write_text("a model")
+    monkeypatch.setenv("CLAS_BENCH", str(folder))
+    monkeypatch.setenv("LID218E", str(folder / "lid218e.bin"))
+    monkeypatch.setenv("LANGUAGE_CONFUSION", str(folder / "language-confusion"))
+
+
+def languages_of(name):
+    """Return the languages of a configuration of one set."""
+    text = (ROOT / f"config/papers/{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["language_sets"]["all"]
+
+
 @pytest.mark.parametrize("config", SHIPPED)
 def test_dry_run_of_shipped_configurations(checkout, config, tmp_path, monkeypatch):
-    # CLaS-Bench is read from a copy: questions by language, and the identifier.
-    monkeypatch.setenv("CLAS_BENCH", str(tmp_path))
-    (tmp_path / "lid218e.bin").write_text("a model")
-    clas_bench = (ROOT / "config/papers/clas_bench.yaml").read_text(encoding="utf-8")
-    rows = "".join(json.dumps({"id": f"q{n}", "question": f"Why {n}?"}) + "\n" for n in range(9))
-    for lang in yaml.safe_load(clas_bench)["language_sets"]["all"]:
-        (tmp_path / f"{lang}.jsonl").write_text(rows)
+    lay_benchmarks(tmp_path, monkeypatch)
     done = checkout.run("-n", "--configfile", config, "--quiet", "rules")
     (total,) = set(re.findall(r"^total +(\d+)$", done.stdout + done.stderr, re.M))
     # Figures, tables and interventions of a model share jobs.

@@ -141,14 +141,29 @@ def _check_languages(config: Config, entry: AnswersConfig) -> None:
     for model in config.models:
         for folder, method in config.answer_cells(model):
             _check_written(config, entry, model, folder, method)
-    if not any(source != target for source in asked for target in targets):
+    if entry.pairs == "same":
+        _check_same(config, entry, cells)
+    elif not any(source != target for source in asked for target in targets):
         raise ConfigError(
             f"answers: no target differs from a source (sources: {', '.join(sorted(asked))};"
             f" targets: {', '.join(sorted(targets))}), and scores are of questions in other"
-            " languages than the target."
+            " languages than the target. Questions that are in the language of the answer, or ask"
+            " for it, are asked with `pairs: same`."
         )
     for name, prompt in entry.prompts.items():
         _check_prompt(config, f"answers.prompts.{name}", prompt, targets)
+
+
+def _check_same(config: Config, entry: AnswersConfig, cells: set[tuple[str, str]]) -> None:
+    """Refuse sources that differ from the targets where each is asked with itself."""
+    for folder in sorted({folder for folder, _ in cells}):
+        sources, targets = entry_languages(entry, config.directory_languages()[folder])
+        if odd := sorted(set(sources) ^ set(targets)):
+            raise ConfigError(
+                f"answers.pairs: same asks every language with itself, but {', '.join(odd)} is not"
+                f" both a source and a target (sources: {', '.join(sorted(sources))}; targets:"
+                f" {', '.join(sorted(targets))}). Leave both keys out, or give both the same."
+            )
 
 
 def _check_written(

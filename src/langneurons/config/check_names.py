@@ -112,7 +112,7 @@ def check_template(
     if wrong:
         named = ", ".join(f"{{{one}}}" for one in legal)
         raise ConfigError(f"{path}: {text!r}: {{{wrong[0]}}} is not legal; legal: {named}.")
-    if not fields and languages > 1:
+    if languages > 1 and not fields & {"lang", "code"}:
         raise ConfigError(
             f"{path}: {text!r} lacks {{lang}}, so every language would read the same text."
         )

@@ -451,8 +451,9 @@ def check_told(path: str, entry: Answering, targets: Iterable[str]) -> None:
 def check_questions(path: str, entry: Asking, asked: Collection[str]) -> None:
     """Refuse languages without questions."""
     source = entry.questions
-    if source.kind == "jsonl":
-        check_template(f"{path}.questions.path", source.path, len(asked))
+    if source.kind != "mini":
+        legal = ("lang", "part") if source.kind == "csv" and source.parts else ("lang",)
+        check_template(f"{path}.questions.path", source.path, len(asked), legal)
         return
     known = mini_languages(question_part(source.model_dump()))
     for lang in sorted(asked):

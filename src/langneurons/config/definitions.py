@@ -6,6 +6,7 @@ from typing import Any
 
 from langneurons.base.digests import file_digest
 from langneurons.base.errors import ConfigError, unknown
+from langneurons.base.paths import unset
 from langneurons.base.shipped import TASK_DEFINITIONS, definition_file, project_file
 from langneurons.config.check_stages import check_mini_rows
 from langneurons.config.config import Config
@@ -103,6 +104,8 @@ def _check_masks(config: Config) -> None:
             if given is None:
                 continue
             path, place = project_file(given), f"selections.{name}"
+            if not path.is_file() and unset(given):
+                continue  # told by the check of files
             if not path.is_file():
                 siblings = [str(sibling) for sibling in path.parent.glob(f"*{path.suffix}")]
                 raise unknown(f"{place}.path", given, f"file (model {model})", siblings)

@@ -5,6 +5,7 @@ only, and one "\r" before it is dropped. A byte order mark at the beginning of a
 dropped as well: files were joined there.
 """
 
+import csv
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from langneurons.data.rows import Row
 from langneurons.data.typed import NO_TEXT, is_text, kind_of, short, unknown_field
 
 log = logging.getLogger(__name__)
+csv.field_size_limit(2**31 - 1)
 BRACES = ("lang", "code")
 WHOLE_JSON = 2**28  # bytes of the largest file that is read again to see whether it is one JSON
 # What a file begins with, and what it is; the first that matches.
@@ -152,6 +154,37 @@ def text_rows(paths: Mapping[str, str]) -> Iterator[Row]:
     columns = {field: [text for _, text in lines(path)] for field, path in paths.items()}
     first = next(iter(paths.values()))
     yield from aligned(columns, lambda number: f"{first}, line {number}", ", ".join(paths.values()))
+
+
+def table_rows(path: str | Path) -> Iterator[Row]:
+    """Yield the rows of a CSV file, whose first line names the columns."""
+    reader = csv.reader((f"{text}\n" for _, text in lines(path)), strict=True)
+    columns: list[str] = []
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num}: not CSV ({error}). Cells are separated by commas;"
+                ' one with a comma, a quote or a line break stands in quotes, " within it doubled.'
+            ) from None
+        if cells is None:
+            return
+        if not columns:
+            columns = cells
+            if twice := next((one for one in columns if columns.count(one) > 1), None):
+                raise InputError(f"{path}, line 1: the column {twice!r} stands there twice.")
+            continue
+        if not cells:
+            continue
+        place = f"{path}, line {first}"
+        if len(cells) != len(columns):
+            raise InputError(
+                f"{place}: {len(cells)} cells; line 1 names {len(columns)} columns"
+                f" ({', '.join(columns)})."
+            )
+        yield Row(dict(zip(columns, cells, strict=True)), place)
 
 
 def aligned(

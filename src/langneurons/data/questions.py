@@ -3,11 +3,12 @@
 import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langneurons.base.errors import InputError
 from langneurons.base.io import write_json, write_jsonl
+from langneurons.base.paths import user_path
 from langneurons.data import sources, typed
 from langneurons.data.mini_data import mini_file, question_part
 from langneurons.data.rows import Row
@@ -15,25 +16,71 @@ from langneurons.data.rows import Row
 log = logging.getLogger(__name__)
 
 
+def files_of(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (part, path with {lang}) of the files of a source; part: "" where it has none."""
+    parts = source.get("parts") or ()
+    return [(part, source["path"].replace("{part}", part)) for part in parts or ("",)]
+
+
 def read_questions(
     source: Mapping[str, Any], lang: str, limit: int | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Return the first questions of a language from a configured source, and their origin."""
-    mini = mini_file(question_part(source), lang)
-    found = sources.read(source, "questions", lang, mini=mini)
-    rows, unique = [], typed.Unique()
-    for row in itertools.islice(found, limit):
-        rows.append(read_question(row))
+    """Return the first questions of a language from a configured source, and their origin.
+
+    Rows have id and question, and part where the source has parts; the id then begins with it.
+    """
+    if source["kind"] == "mini":
+        found = sources.read(source, "questions", lang, mini=mini_file(question_part(source), lang))
+        return _taken(found, source, "", limit, typed.Unique()), found.origin
+    rows: list[dict[str, str]] = []
+    origin: dict[str, Any] = {"kind": source["kind"], "files": {}}
+    unique, lacking = typed.Unique(), []
+    for part, path in files_of(source):
+        if part and not user_path(path, {"lang": lang}).is_file():
+            lacking.append(part)
+            continue
+        found = sources.read({"kind": source["kind"], "path": path}, "questions", lang)
+        rows += _taken(found, source, part, limit, unique)
+        origin["files"] |= found.origin["files"]
+    if lacking:
+        log.info("questions of %s: no file of %s", lang, ", ".join(lacking))
+    return rows, origin
+
+
+def _taken(
+    found: Iterable[Row],
+    source: Mapping[str, Any],
+    part: str,
+    limit: int | None,
+    unique: typed.Unique,
+) -> list[dict[str, str]]:
+    text = source["kind"] == "text"
+    asked = (row for row in found if not (text and typed.blank(row["text"])))
+    rows = []
+    for number, row in enumerate(itertools.islice(asked, limit), 1):
+        rows.append(read_question(row, source, part, number))
         unique.add(rows[-1]["id"], row.place)
-    return rows, found.origin
+    return rows
 
 
-def read_question(row: Row) -> dict[str, str]:
-    """Return the id and question of a row."""
-    name = typed.identifier(typed.need(row, "id", row.place), row.place, "id").strip()
-    value = typed.need(row, "question", row.place)
-    question = typed.required(value, row.place, "question", "a question that is not blank")
-    return {"id": name, "question": question}
+def read_question(
+    row: Row, source: Mapping[str, Any], part: str = "", number: int = 1
+) -> dict[str, str]:
+    """Return the id and question of a row, and its part if there is one.
+
+    number: of the row among the questions of its file, which is the id where no column holds one.
+    """
+    field: str = {"text": "text", "csv": source.get("question_field", "")}.get(
+        source["kind"], "question"
+    )
+    named: str | None = {"text": None, "csv": source.get("id_field")}.get(source["kind"], "id")
+    name = str(number)
+    if named is not None:
+        name = typed.identifier(typed.need(row, named, row.place), row.place, named).strip()
+    value = typed.need(row, field, row.place)
+    question = typed.required(value, row.place, field, "a question that is not blank")
+    made = {"id": f"{part}/{name}" if part else name, "question": question}
+    return made | {"part": part} if part else made
 
 
 def prepare_questions(

@@ -6,7 +6,14 @@ from typing import Any
 
 from langneurons.base.digests import file_digest
 from langneurons.data import hub_rows
-from langneurons.data.files import existing, filled_path, folder_rows, objects, text_rows
+from langneurons.data.files import (
+    existing,
+    filled_path,
+    folder_rows,
+    objects,
+    table_rows,
+    text_rows,
+)
 from langneurons.data.mini_data import MINI
 from langneurons.data.rows import Rows
 
@@ -22,8 +29,8 @@ def read(
 ) -> Rows:
     """Return the rows of a language from a configured source.
 
-    source: `kind` (mini, jsonl, text, folder, hub) with its keys. key: the place of the source in
-    the configuration, which errors name. mini: the file of the kind mini. fields: those that are
+    source: `kind` (mini, jsonl, csv, text, folder, hub) with its keys. key: the place of the source
+    in the configuration, which errors name. mini: the file of the kind mini. fields: those that are
     read, so that the hub need not send others and a folder's others are not decoded; needed: those
     that every row must have.
     """
@@ -46,7 +53,8 @@ def read(
         path = existing(str(mini), key, lang)
         return Rows(objects(path), {"kind": kind, "files": _digests([path], MINI)})
     path = existing(filled_path(source["path"], f"{key}.path", lang, code), f"{key}.path", lang)
-    return Rows(objects(path), {"kind": kind, "files": _digests([path])})
+    rows = table_rows(path) if kind == "csv" else objects(path)
+    return Rows(rows, {"kind": kind, "files": _digests([path])})
 
 
 def _digests(paths: Iterable[str], beside: Path | None = None) -> dict[str, str]:

@@ -18,8 +18,8 @@ import pandas as pd
 
 from langneurons.base.scripts import character_script
 from langneurons.evaluation.confusion import (
+    foreign_words,
     has_words,
-    latin_words,
     line_languages,
     passes_lines,
 )
@@ -58,15 +58,17 @@ def scored(
 ) -> pd.DataFrame:
     """Return answers with what is measured of each; ratings: 0, 1, 2 per answer, or None.
 
-    settings: `identifier`, `degenerate` and, for a column identified_second, `second_identifier`.
+    settings: `identifier`, `degenerate`, `english_words` if there is a list and, for a column
+    identified_second, `second_identifier`.
     Columns that are added: those of `texts.judged`, script, overlap, lines (language of each
-    line), latin (words in Latin letters), relevance (0..1). `score_of` scores them for a target.
+    line), latin (words in Latin letters, or English ones), relevance (0..1). `score_of` scores
+    them for a target.
     """
     made = judged(frame, settings["identifier"], settings["degenerate"])
     texts = list(made["text"])
     made = made.assign(
         lines=line_languages(texts, settings["identifier"]),
-        latin=[latin_words(text) for text in texts],
+        latin=[foreign_words(text, settings.get("english_words")) for text in texts],
     )
     if (second := settings.get("second_identifier")) is not None:
         made = made.assign(identified_second=identify(texts, second))
@@ -79,19 +81,19 @@ def scored(
 
 
 def score_of(frame: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Return answers with forced and line_pass (0 or 1), word_pass and score for a target.
+    """Return answers with forced, line_pass and word_pass (0 or 1) and score for a target.
 
-    word_pass: 1 without a word in Latin letters; NaN where the target is written in these, and of
-    answers that do not pass by lines.
+    line_pass: NaN without a line of words enough; word_pass: 1 without a foreign word, NaN where
+    the target is written in Latin letters and of answers that do not pass by lines.
     """
     forced = (frame["identified"] == target).to_numpy(np.float64)
-    by_line = np.array([passes_lines(own, target) for own in frame["lines"]], bool)
+    by_line = np.array([passes_lines(own, target) for own in frame["lines"]], np.float64)
     by_word = np.full(len(frame), np.nan)
     if has_words(target):
-        by_word = np.where(by_line, frame["latin"].to_numpy() == 0, np.nan)
+        by_word = np.where(by_line == 1, frame["latin"].to_numpy() == 0, np.nan)
     return frame.assign(
         forced=forced,
-        line_pass=by_line.astype(np.float64),
+        line_pass=by_line,
         word_pass=by_word,
         score=harmonic(forced, frame["relevance"].to_numpy()),
     )

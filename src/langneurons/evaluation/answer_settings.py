@@ -166,12 +166,24 @@ class AnswersConfig(Answering):
     targets: tuple[str, ...] | None = Field(
         None, description="Languages of the answers; all of the set if left out."
     )
+    pairs: Literal["all", "same"] = Field(
+        "all",
+        description="all: every source with every target; scores are of those in other languages"
+        " than the target. same: the questions of each language with itself as target, as of a"
+        " benchmark whose questions are in the language of the answer or ask for it.",
+    )
     max_new_tokens: int = Field(
         256, ge=1, le=1_048_576, description="Length of an answer, at most."
     )
     second_identifier: Identifier | None = Field(
         None,
         description="Another identifier beside the first; tables say how often the two agree.",
+    )
+    english_words: str | None = Field(
+        None,
+        min_length=1,
+        description="File of English words, one per line, for word_pass: those of four and more"
+        " letters without a capital count as English. Left out: every word in Latin letters.",
     )
     development: float = Field(
         1 / 3,

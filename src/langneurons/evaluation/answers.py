@@ -23,7 +23,7 @@ from langneurons.interventions.plan import Plan, untouched
 NO_DRAW = -1
 COLUMNS = (
     *("source", "target", "setting", "selection", "intervention", "prompt", "draw"),
-    *("id", "question", "text", "tokens", "cut"),
+    *("id", "part", "question", "text", "tokens", "cut"),
 )
 
 
@@ -112,12 +112,14 @@ def development_conditions(
     settings: Sequence[Setting],
     rows_of: Callable[[Setting, str, Sequence], list[dict[str, Any]]],
     plan_of: Callable[[Setting, str, str], Plan],
+    pairs: str = "all",
 ) -> list[Asked]:
-    """Return every pair of languages under every setting."""
+    """Return every pair of languages under every setting; pairs: `all` or `same`."""
     return [
         Asked(source, target, number, NO_DRAW, rows, plan_of(setting, target, source))
         for source, own in questions.items()
         for target in targets
+        if pairs == "all" or source == target
         for number, setting in enumerate(settings)
         for rows in [rows_of(setting, target, own)]
     ]
@@ -130,14 +132,20 @@ def test_conditions(
     rows_of: Callable[[Setting, str, Sequence], list[dict[str, Any]]],
     plan_of: Callable[[Setting, str, str], Plan],
     draws_of: Callable[[Setting, str, str], Sequence[Plan]],
+    pairs: str = "all",
 ) -> list[Asked]:
-    """Return the untouched model, the chosen settings, and their random draws."""
+    """Return the untouched model, the chosen settings, and their random draws.
+
+    pairs: `all` or `same`.
+    """
     found = [
         Asked(source, UNTOUCHED, -1, NO_DRAW, [dict(row) for row in rows], untouched())
         for source, rows in questions.items()
     ]
     for source, own in questions.items():
         for target, number in chosen.items():
+            if pairs == "same" and source != target:
+                continue
             setting = settings[number]
             rows = rows_of(setting, target, own)
             plan = plan_of(setting, target, source)

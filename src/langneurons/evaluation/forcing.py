@@ -38,7 +38,7 @@ def continuations(
     decoding: Mapping[str, Any],
     label: str,
 ) -> dict[Part, pd.DataFrame]:
-    """Return id, question, text, tokens and cut of the answers of each part: (questions, plan).
+    """Return id, part, question, text, tokens, cut of the answers of each part: (questions, plan).
 
     tokens: of the answer; cut: how many its prompt lost because it did not fit.
 
@@ -111,6 +111,7 @@ def _decoded(
     frame = pd.DataFrame(
         {
             "id": [row["id"] for row in rows],
+            "part": [row.get("part", "") for row in rows],
             "question": [row["question"] for row in rows],
             "text": answers,
             "tokens": np.asarray([len(ids) for ids in made], np.int64),

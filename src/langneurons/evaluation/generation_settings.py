@@ -3,9 +3,9 @@
 import string
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from langneurons.base.settings import Frozen
+from langneurons.base.settings import Frozen, doubled
 
 
 class MiniQuestions(Frozen):
@@ -26,6 +26,39 @@ class JsonlQuestions(Frozen):
     path: str = Field(description="Path with {lang}.")
 
 
+class TextQuestions(Frozen):
+    """A text file per language, one question per line; translations stand in the same order."""
+
+    kind: Literal["text"]
+    path: str = Field(description="Path with {lang}. Lines without text are left out.")
+
+
+class CsvQuestions(Frozen):
+    """A CSV file per language, or one per language and part of a benchmark."""
+
+    kind: Literal["csv"]
+    path: str = Field(description="Path with {lang}, and with {part} where there are parts.")
+    question_field: str = Field("question", min_length=1, description="Column of the question.")
+    id_field: str | None = Field(
+        None,
+        description="Column of its identifier; null: the number of the row. Translations share it.",
+    )
+    parts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="What {part} stands for. A language may lack the files of some parts, and"
+        " `limit` is of each. Tables of answers show every part by itself.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_are_read(self) -> "CsvQuestions":
+        if again := doubled(self.parts):
+            raise ValueError(f"parts: {', '.join(again)} listed more than once")
+        if bool(self.parts) != ("{part}" in self.path):
+            lacks = "parts: missing" if not self.parts else f"path: {self.path!r} lacks {{part}}"
+            raise ValueError(f"{lacks}; `parts` and {{part}} in `path` go together")
+        return self
+
+
 # An empty text would end every answer before its first word.
 Stop = Annotated[str, Field(min_length=1)]
 
@@ -41,7 +74,9 @@ def one_question(value: str) -> str:
     return value
 
 
-QuestionSource = Annotated[MiniQuestions | JsonlQuestions, Field(discriminator="kind")]
+QuestionSource = Annotated[
+    MiniQuestions | JsonlQuestions | TextQuestions | CsvQuestions, Field(discriminator="kind")
+]
 
 
 class Py3langidIdentifier(Frozen):
@@ -55,6 +90,13 @@ class FasttextIdentifier(Frozen):
 
     kind: Literal["fasttext"]
     path: str = Field(description="File, such as lid.176.bin.")
+    threshold: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="A text whose likeliest language is less probable has none (undetermined); the"
+        " Language Confusion Benchmark: 0.3.",
+    )
 
 
 Identifier = Annotated[Py3langidIdentifier | FasttextIdentifier, Field(discriminator="kind")]

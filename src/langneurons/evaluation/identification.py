@@ -50,9 +50,9 @@ def canonical(label: str) -> str:
 def identify(texts: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
     """Return the language of each text; line breaks count as spaces.
 
-    `settings`: {"kind": "py3langid"}, or {"kind": "fasttext", "path": ...}.
+    `settings`: {"kind": "py3langid"}, or {"kind": "fasttext", "path": ..., "threshold": ...}.
     """
-    classify = _fasttext(settings["path"]) if settings["kind"] == "fasttext" else _py3langid()
+    classify = _fasttext(settings) if settings["kind"] == "fasttext" else _py3langid()
     return [
         canonical(classify(" ".join(text.split())))
         if any(character.isalpha() for character in text)
@@ -107,11 +107,11 @@ def _load_fasttext(path: str) -> Any:
     return fasttext.load_model(path)
 
 
-def _fasttext(path: str) -> Callable[[str], str]:
-    model = _load_fasttext(path)
+def _fasttext(settings: Mapping[str, Any]) -> Callable[[str], str]:
+    model, least = _load_fasttext(settings["path"]), settings.get("threshold", 0.0)
 
     def classify(text: str) -> str:
-        labels, _ = model.predict(text)
-        return labels[0] if labels else UNDETERMINED
+        labels, shares = model.predict(text)
+        return labels[0] if labels and shares[0] >= least else UNDETERMINED
 
     return classify

@@ -100,7 +100,12 @@ def development_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
     model = job.model()
     method = _Method(job, model)
     asked = development_conditions(
-        method.questions[DEVELOPMENT], job.cfg["targets"], method.settings, method.rows, method.plan
+        method.questions[DEVELOPMENT],
+        job.cfg["targets"],
+        method.settings,
+        method.rows,
+        method.plan,
+        job.cfg["pairs"],
     )
     frame = answer(job.run(model, "generation"), asked, method.settings, job.cfg["decoding"])
     return frame, job.names(*CELL) | {"phase": DEVELOPMENT, "identity": model.identity}
@@ -118,7 +123,13 @@ def test_cell(job: ModelJob) -> tuple[pd.DataFrame, dict[str, Any]]:
     chosen = choose(pd.concat(own), targets, method.settings, job.cfg["choose"])
     numbers = dict(zip(chosen["target"], chosen["setting"], strict=True))
     asked = test_conditions(
-        method.questions[TEST], numbers, method.settings, method.rows, method.plan, method.draws
+        method.questions[TEST],
+        numbers,
+        method.settings,
+        method.rows,
+        method.plan,
+        method.draws,
+        job.cfg["pairs"],
     )
     frame = answer(job.run(model, "generation"), asked, method.settings, job.cfg["decoding"])
     more = {"phase": TEST, "identity": model.identity, "chosen": chosen.to_dict("records")}
@@ -160,5 +171,6 @@ def scored_answers(
     if judge is not None:
         first = found[f"rating:{judge['models'][0]}:{judge['prompts'][0]}"]
     frame = scored(frame, cfg, first).assign(**found)
-    more = {key: cfg[key] for key in ("identifier", "second_identifier", "degenerate")}
+    kept = ("identifier", "second_identifier", "degenerate", "english_words")
+    more = {key: cfg[key] for key in kept}
     return frame, metadata | more | {"judge": judge}

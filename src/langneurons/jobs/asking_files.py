@@ -1,14 +1,13 @@
 """Chat templates and questions that a configuration names, looked at before the first job."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config
-from langneurons.data.mini_data import mini_file, question_part
+from langneurons.data.questions import files_of, read_questions
 from langneurons.evaluation.answer_settings import PHASES, side
-from langneurons.jobs.stages.generation import question_languages
+from langneurons.jobs.stages.generation import ASKING, question_languages
 from langneurons.models import geometry, templates
 
 
@@ -55,15 +54,14 @@ def check_sides(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     entry = config.answers
     if entry is None or all(one.tuning == "paper" for one in config.protocols.values()):
         return
+    source = entry.questions.model_dump(mode="json")
     for lang in question_languages(config, "answers"):
-        if entry.questions.kind == "mini":
-            path = mini_file(question_part(entry.questions.model_dump()), lang)
-        else:
-            path = user_path(entry.questions.path, {"lang": lang})
         try:
-            lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
-            names = [str(json.loads(line)["id"]).strip() for line in lines[: entry.limit]]
-        except (OSError, ValueError, KeyError, TypeError):
+            rows, _ = read_questions(source, lang, entry.limit)
+        except (OSError, ValueError):
+            continue  # told elsewhere
+        names = [row["id"] for row in rows]
+        if not names:
             continue  # told elsewhere
         found = [side(name, entry.development, entry.seed) for name in names]
         lacking = [phase for phase in PHASES if phase not in found]
@@ -75,3 +73,31 @@ def check_sides(config: Config, work: Path) -> Iterator[tuple[str, str]]:
                 " sides need some. Give more questions (`limit`), or change development or seed.",
             )
             return
+
+
+def asking_files(config: Config) -> Iterator[tuple]:
+    """Yield (key, template, language, made, job) of questions in files.
+
+    Of a source with parts: the files that are there, every file of a language that has none, and
+    the first file of a part that no language has.
+    """
+    for section in ASKING:
+        entry = getattr(config, section)
+        if entry is None or entry.questions.kind == "mini":
+            continue
+        source = entry.questions.model_dump(mode="json")
+        languages = question_languages(config, section)
+        found: dict[str, list[str]] = {lang: [] for lang in languages}
+        for part, template in files_of(source):
+            there = [lang for lang in languages if not part or _is_there(template, lang)]
+            for lang in there or languages[:1]:
+                found[lang].append(template)
+        for lang, own in found.items():
+            job = ("prepare_questions", {"analysis": section, "lang": lang})
+            made = f"resources/questions/{section}/{lang}.jsonl"
+            for template in own or [path for _, path in files_of(source)]:
+                yield f"{section}.questions.path", template, lang, made, job
+
+
+def _is_there(template: str, lang: str) -> bool:
+    return user_path(template, {"lang": lang}).is_file()

@@ -25,7 +25,7 @@ from langneurons.data.settings import FolderText, HubText, JsonlText, LinesText,
 from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.examples import build
 from langneurons.evaluation.settings import source_paths
-from langneurons.jobs.asking_files import check_sides, check_templates
+from langneurons.jobs.asking_files import asking_files, check_sides, check_templates
 from langneurons.jobs.estimates import parsed
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
@@ -37,7 +37,7 @@ from langneurons.jobs.sizes import (
     check_shared,
     known_sizes,
 )
-from langneurons.jobs.stages.generation import ASKING, question_languages
+from langneurons.jobs.stages.generation import ASKING
 from langneurons.jobs.stages.steering_shift import fact_languages
 from langneurons.reporting.printed import missing_columns, read_printed
 
@@ -105,6 +105,8 @@ def named_files(config: Config) -> Iterator[Named]:
         if entry.chat is not None and entry.chat.template is not None:
             template = entry.chat.template
             yield Named(f"models.{name}.chat.template", template, user_path(template))
+    for name, file in _unset_masks(config):
+        yield Named(f"selections.{name}.path", file, user_path(file))
     for key, text, lang in config.text_sources():
         if isinstance(text, MiniText | HubText):
             continue
@@ -128,6 +130,17 @@ def named_files(config: Config) -> Iterator[Named]:
             if identifier is not None and identifier.kind == "fasttext":
                 path = user_path(identifier.path)
                 yield Named(f"{part}.{key}.path", identifier.path, path)
+    if config.answers is not None and (words := config.answers.english_words) is not None:
+        yield Named("answers.english_words", words, user_path(words))
+
+
+def _unset_masks(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield published neurons below a variable that is not set; others are told before."""
+    for model in config.models:
+        for name in dict.fromkeys(name for _, name in config.cells(model)):
+            file = config.selections[name].file_of(model)
+            if file is not None and unset(file):
+                yield name, file
 
 
 def _names(source: FolderText | JsonlText | LinesText, lang: str) -> dict[str, str]:
@@ -206,14 +219,7 @@ def _prompts(config: Config) -> Iterator[tuple]:
             job = ("prepare_facts", {"lang": lang})
             made = f"resources/facts/{lang}.jsonl"
             yield "lss.source.path", config.lss.source.path, lang, made, job
-    for part in ASKING:
-        entry = getattr(config, part)
-        if entry is None or entry.questions.kind != "jsonl":
-            continue
-        for lang in question_languages(config, part):
-            job = ("prepare_questions", {"analysis": part, "lang": lang})
-            made = f"resources/questions/{part}/{lang}.jsonl"
-            yield f"{part}.questions.path", entry.questions.path, lang, made, job
+    yield from asking_files(config)
 
 
 def _prepared(config: Config, named: Named, work: Path) -> bool:
@@ -363,7 +369,9 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
         if key.startswith("lss"):
             yield from _read_first(key, path, partial(_read_fact, lang))
         else:
-            yield from _read_first(key, path, read_question)
+            source = getattr(config, key.partition(".")[0]).questions.model_dump(mode="json")
+            asked = partial(read_question, source=source)
+            yield from _read_first(key, path, asked, source["kind"])
 
 
 def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str, str]]:
@@ -426,7 +434,7 @@ def _first_row(path: Path, kind: str = "jsonl") -> Row | None:
                 if not typed.blank(line):
                     return Row({"text": line}, f"{path}, line {number}")
         else:
-            for row in files.objects(path):
+            for row in files.table_rows(path) if kind == "csv" else files.objects(path):
                 return row
     except OSError:
         return None

@@ -136,6 +136,20 @@ def dose_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
         yield from trial_cells(config, model)
 
 
+def answer_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the sets on which methods are compared by answers."""
+    folders = dict.fromkeys(folder for folder, _ in config.answer_cells(model))
+    yield from with_set_names(config, ((folder,) for folder in folders))
+
+
+def answer_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the scored test answers of every method on a set."""
+    variant, folder = _variant(config, cell, "answering"), config.directory(cell["languages"])
+    where = {"model": cell["model"], "variant": variant, "langset": folder, "phase": "test"}
+    methods = [own for one, own in config.answer_cells(cell["model"]) if one == folder]
+    return [place("answers", **where, method=method) for method in methods]
+
+
 def lens_files(config: "Config", cell: Cell) -> list[str]:
     """Return the records of the logit lens on a set."""
     variant, folder = _variant(config, cell, "generation"), config.directory(cell["languages"])

@@ -131,12 +131,17 @@ def _judged_by(config: "Config") -> Mapping[str, str]:
 
 
 def _answer_tables(config: "Config") -> tuple[str, ...]:
-    """Return the tables of methods compared by answers; of raters where there are two or more."""
+    """Return the tables of methods compared by answers; of parts and raters where there are."""
     if config.answers is None:
         return ()
     judge = config.answers.judge
     raters = 0 if judge is None else len(judge.models) * len(judge.prompts)
-    return ("answers_summary", "answers", *(("answer_judges",) if raters > 1 else ()))
+    parts = getattr(config.answers.questions, "parts", ())
+    return (
+        *("answers_summary", "answers"),
+        *(("answer_parts",) if parts else ()),
+        *(("answer_judges",) if raters > 1 else ()),
+    )
 
 
 def _claims(config: "Config") -> tuple[str, ...]:

@@ -208,7 +208,7 @@ def answer_records(
     order = list(labels.methods)
     tested = [path for path in paths if names_of(path, "answers")["phase"] == "test"]
     tested.sort(key=lambda one: order.index(names_of(one, "answers")["method"]))
-    columns = ("source", "target", "setting", "draw", "id", "identified", "relevance")
+    columns = ("source", "target", "setting", "draw", "id", "part", "identified", "relevance")
     read = [
         (path, *read_records(path, columns, (), **_named(path, "answers", "model", "method")))
         for path in tested

@@ -30,7 +30,7 @@ SUMMARIES = ("claims", "published_summary")
 # The order of tables on the page, and what stands first in each.
 ORDER = (
     *("hypotheses", "leaderboard", "trials", "trial_controls", "trial_doses", "trial_cells"),
-    *("answers_summary", "answers", "answer_judges"),
+    *("answers_summary", "answers", "answer_parts", "answer_judges"),
     *("perplexity_summary", "perplexity", "tasks", "lss_summary", "lss", "forcing_summary"),
     *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "votes", "layers"),
     "activations",
@@ -44,6 +44,7 @@ MAIN = {
     "trial_cells": ("change", "change_low", "change_high", "p_holm"),
     "answers_summary": ("score", "low", "high", "untouched", "difference", "p_holm", "control"),
     "answers": ("score", "low", "high", "untouched", "difference", "p_holm", "control"),
+    "answer_parts": ("line_pass", "untouched_line_pass", "word_pass", "untouched_word_pass"),
     "answer_judges": ("kappa", "equal", "answers"),
     "perplexity": ("nll_change", "low", "high", "p_holm", "documents"),
     "tasks": ("difference", "difference_low", "difference_high", "p_holm", "baseline", "mean", "n"),
@@ -141,7 +142,7 @@ def _found(
         "claims": ("", "claims"),
         "hypotheses": ("", "hypotheses"),
         "methods": ("methods", "leaderboard"),
-        "answers": ("", "answers_summary"),
+        "answers": ("answers", "answers_summary"),
     }
     anchors = {one.anchor for one in tables}
     result = []

@@ -61,6 +61,7 @@ def _answered(
         "interventions": interventions,
         "prompts": {name: _prompt(entry.prompts[name], targets) for name in own.prompts},
         "sources": list(sources),
+        "pairs": entry.pairs,
         "targets": list(targets),
         "names": {lang: names[lang].name for lang in targets},
         "decoding": decoding(config, "answers", model),
@@ -103,16 +104,17 @@ def _rating(config: Config, variant: str, judge: str, **_: str) -> dict[str, Any
 def _scoring(config: Config, **_: str) -> dict[str, Any]:
     """Return how languages are identified, when a text is degenerate, and who rates."""
     entry = _entry(config)
-    keys = {"identifier", "second_identifier", "degenerate"}
+    keys = {"identifier", "second_identifier", "degenerate", "english_words"}
     judge = None if entry.judge is None else entry.judge.model_dump(mode="json")
     return entry.model_dump(mode="json", include=keys) | {"judge": judge}
 
 
 def _questions(sizes: Sizes, langset: str) -> tuple[float, int]:
-    """Return the number of questions over all sources, and of targets."""
+    """Return the number of questions over all sources, and of targets of each."""
     entry = _entry(sizes.config)
     sources, targets = entry_languages(entry, sizes.config.directory_languages()[langset])
-    return sum(number_of_questions(sizes, entry, lang) for lang in sources), len(targets)
+    asked = sum(number_of_questions(sizes, entry, lang) for lang in sources)
+    return asked, 1 if entry.pairs == "same" else len(targets)
 
 
 def _answers_of(sizes: Sizes, cell: Cell, phase: str) -> float:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from langneurons.base.errors import present
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config, entry_languages
+from langneurons.data.files import table_rows
 from langneurons.data.mini_data import mini_file, question_part
+from langneurons.data.questions import files_of
 from langneurons.jobs.estimates import RECORD_BYTES, Sizes
 from langneurons.jobs.shared_parameters import chat_settings, model_settings, written
 from langneurons.jobs.stage import Cell, Need, Stage, Work, conditioned
@@ -110,11 +113,24 @@ def _judged(config: Config) -> list[Cell]:
 
 def number_of_questions(sizes: Sizes, entry: Any, lang: str) -> float:
     """Return how many questions of a language are asked."""
-    if entry.questions.kind == "jsonl":
-        path = user_path(entry.questions.path, {"lang": lang})
-    else:
-        path = mini_file(question_part(entry.questions.model_dump()), lang)
-    return sizes.lines(path, sizes.assumed["default_questions"], entry.limit)
+    source = entry.questions.model_dump(mode="json")
+    default = entry.limit or sizes.assumed["default_questions"]
+    if source["kind"] == "mini":
+        return sizes.lines(mini_file(question_part(source), lang), default, entry.limit)
+    paths = [user_path(template, {"lang": lang}) for _, template in files_of(source)]
+    there = [path for path in paths if path.is_file()] or paths
+    if source["kind"] != "csv":
+        return sizes.lines(there[0], default, entry.limit)
+    return sum(_rows(path, default, entry.limit) for path in there)
+
+
+def _rows(path: Path, default: float, limit: int | None) -> float:
+    """Return how many rows of a CSV file are used, `default` where it cannot be read."""
+    try:
+        rows: float = sum(1 for _ in table_rows(path))
+    except (OSError, ValueError):
+        rows = default
+    return min(rows, limit) if limit else rows
 
 
 def _work(analysis: str) -> Callable[[Sizes, Cell], Work]:

@@ -7,6 +7,7 @@ from langneurons.base.shipped import project_file
 from langneurons.config.config import Config
 from langneurons.jobs.stage import Cell, Stage
 from langneurons.reporting.layouts import LAYOUTS
+from langneurons.selection.methods.published import Published
 
 
 def _selection(config: Config, model: str, langset: str, selection: str) -> dict[str, Any]:
@@ -43,9 +44,10 @@ def _fetched(config: Config) -> list[Cell]:
 
 def _mask(config: Config, model: str, selection: str) -> dict[str, Any]:
     """Return what the published neurons of a model are, and the languages that they must have."""
-    found = config.selections[selection].identity()
-    if found.get("file"):
-        found["file"] = found["file"].replace("{model}", model)
+    chosen = config.selections[selection]
+    found = chosen.identity()
+    if isinstance(chosen, Published) and found.get("file"):
+        found["file"] = chosen.filled(found["file"], model)
     sets = [langset for langset, name in config.cells(model) if name == selection]
     needed = {lang for langset in sets for lang in config.language_sets[langset]}
     return {"selection": found, "needed": sorted(needed)}

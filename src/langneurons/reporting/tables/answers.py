@@ -1,8 +1,9 @@
 """Tables of methods compared by answers: by target language, over all, and who judged.
 
 Scores are of questions asked in another language than the target's; those asked in the target
-itself stand beside, since the untouched model answers them. Units of intervals are questions, each
-with the mean over its sources (and targets).
+itself stand beside, since the untouched model answers them. Where every language is asked with
+itself alone (`pairs: same`), scores are of these. Units of intervals are questions, each with the
+mean over its sources (and targets).
 """
 
 from math import nan
@@ -14,6 +15,7 @@ import pandas as pd
 
 from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.answer_scores import harmonic, kappa, printed_score, score_of
+from langneurons.evaluation.confusion import SHORT
 from langneurons.evaluation.identification import UNDETERMINED
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import answer_records, with_names
@@ -28,6 +30,12 @@ from langneurons.reporting.uncertainty import (
 
 SCORES = (0.0, 1.0)
 MEASURED = ("forced", "relevance", "score", "degenerate", "line_pass", "word_pass")
+KINDS = ("method", "before", "random")
+OF_PARTS = (
+    *("questions", "answers", "line_pass", "untouched_line_pass", "word_pass"),
+    *("untouched_word_pass", "score", "low", "high", "untouched", "difference", "difference_low"),
+    *("difference_high", "control", "undetermined", "cut"),
+)
 
 
 class Answers:
@@ -38,25 +46,30 @@ class Answers:
         self.targets = list(self.chosen.index)
         self.judge = metadata["judge"]
         own = frame[frame["target"] != UNTOUCHED]
+        self.same = bool((own["source"] == own["target"]).all())
         self.own = pd.concat([score_of(part, str(t)) for t, part in own.groupby("target")])
         self.untouched = frame[frame["target"] == UNTOUCHED]
 
     def method(self, target: str) -> pd.DataFrame:
         """Return the answers of the chosen setting."""
-        return self.own[(self.own["target"] == target) & (self.own["draw"] < 0)]
+        return self._counted(self.own[(self.own["target"] == target) & (self.own["draw"] < 0)])
 
     def before(self, target: str) -> pd.DataFrame:
         """Return the untouched model's answers, as if for the target."""
-        return score_of(self.untouched, target).assign(target=target)
+        return self._counted(score_of(self.untouched, target).assign(target=target))
 
     def random(self, target: str) -> pd.DataFrame:
         """Return the answers of the random draws."""
-        return self.own[(self.own["target"] == target) & (self.own["draw"] >= 0)]
+        return self._counted(self.own[(self.own["target"] == target) & (self.own["draw"] >= 0)])
 
+    def parts(self, target: str) -> dict[str, pd.DataFrame]:
+        """Return the answers of the method, of the untouched model before, and of random draws."""
+        return {kind: getattr(self, kind)(target) for kind in KINDS}
 
-def foreign(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the answers to questions in another language than the target's."""
-    return frame[frame["source"] != frame["target"]]
+    def _counted(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return answers with the column counted: whether they belong to the score."""
+        itself = frame["source"] == frame["target"]
+        return frame.assign(counted=itself if self.same else ~itself)
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -92,18 +105,18 @@ def _lead(
 
 def row_of(parts: dict[str, pd.DataFrame], results: dict[str, Any]) -> dict[str, Any]:
     """Return what is said of answers; parts: method, before and random, of one or more targets."""
-    own, before, random = (foreign(parts[name]) for name in ("method", "before", "random"))
+    own, before, random = (parts[name][parts[name]["counted"]] for name in KINDS)
     confidence = results["confidence"]
     row: dict[str, Any] = {"questions": own["id"].nunique(), "answers": len(own)}
     row |= {key: _mean(own, key) for key in MEASURED} | _interval(own, "score", confidence)
     row["untouched"] = _mean(before, "score")
+    row |= {f"untouched_{key}": _mean(before, key) for key in ("line_pass", "word_pass")}
     change = _lead(before, own, confidence)
     row |= dict(zip(("difference", "difference_low", "difference_high", "p"), change, strict=True))
     row["control"], lead = _mean(random, "score"), _lead(random, own, confidence)
     row |= dict(zip(("over_control", "over_low", "over_high", "over_p"), lead, strict=True))
     for name, kind in (("itself", "method"), ("itself_untouched", "before")):
-        same = parts[kind]
-        row[name] = _mean(same[same["source"] == same["target"]], "score")
+        row[name] = _mean(parts[kind][~parts[kind]["counted"]], "score")
     row["undetermined"] = float((own["identified"] == UNDETERMINED).mean()) if len(own) else nan
     if "identified_second" in own:
         row["agreement"] = float((own["identified"] == own["identified_second"]).mean())
@@ -141,33 +154,59 @@ def printed_row(
 
 def tabulate_answers(files: list[str], labels: Labels, folder: Path) -> None:
     """Write the tables of methods compared by answers."""
-    by_target, over_all, judges = [], [], []
+    by_target, over_all, judges, by_part = [], [], [], []
     for names, frame, metadata in answer_records(files, labels):
         answers = Answers(frame, metadata)
         protocol = labels.protocols[names["protocol"]]
         rows: list[dict[str, Any]] = []
-        together: dict[str, list[pd.DataFrame]] = {"method": [], "before": [], "random": []}
+        together: dict[str, list[pd.DataFrame]] = {kind: [] for kind in KINDS}
         for target in answers.targets:
-            parts = {kind: getattr(answers, kind)(target) for kind in together}
+            parts = answers.parts(target)
             for kind, part in parts.items():
                 together[kind].append(part)
             chosen = answers.chosen.loc[target]
             keys = ("selection", "intervention", "prompt")
             row = {"target": target} | {key: chosen[key] or "" for key in keys}
-            row |= _shown(parts, protocol, labels.results) | {"settings": int(chosen["settings"])}
+            row |= shown_row(parts, protocol, labels.results)
+            row["settings"] = int(chosen["settings"])
             rows.append(row)
         by_target.append(with_names(dict(names), pd.DataFrame(rows)))
         joined = {kind: pd.concat(parts) for kind, parts in together.items()}
-        row = _shown(joined, protocol, labels.results)
+        row = shown_row(joined, protocol, labels.results)
         row |= {"targets": len(answers.targets), "settings": rows[0]["settings"]}
         row |= {"draws": joined["random"]["draw"].nunique()}
         row["relevance_by"] = _judge_of(answers, labels)
         over_all.append(with_names(dict(names), pd.DataFrame([row])))
         judges.append(with_names(dict(names), agreement(frame)))
-    _write(by_target, over_all, judges, labels, folder)
+        by_part.append(with_names(dict(names), part_rows(joined, dict(labels.results))))
+    _write(by_target, over_all, judges, by_part, labels, folder)
 
 
-def _shown(parts: dict, protocol: Any, results: Any) -> dict[str, Any]:
+def part_rows(parts: dict[str, pd.DataFrame], results: dict[str, Any]) -> pd.DataFrame:
+    """Return a row per part of the questions and target, and one per part over all targets."""
+    rows = []
+    for name in sorted(set(parts["method"]["part"]) - {""}):
+        own = {kind: frame[frame["part"] == name] for kind, frame in parts.items()}
+        for target in ("all", *dict.fromkeys(own["method"]["target"])):
+            some = own
+            if target != "all":
+                some = {kind: frame[frame["target"] == target] for kind, frame in own.items()}
+            row = row_of(some, results)
+            rows.append({"part": name, "target": target} | {key: row[key] for key in OF_PARTS})
+    return pd.DataFrame(rows)
+
+
+def _asked(table: pd.DataFrame) -> str:
+    if "itself" not in table:
+        return "each language asked with itself"
+    return (
+        "of questions in other languages than the target; itself: of questions in the target"
+        " (itself_untouched: without method)"
+    )
+
+
+def shown_row(parts: dict, protocol: Any, results: Any) -> dict[str, Any]:
+    """Return what is said of answers, aggregated as a protocol says."""
     row = row_of(parts, results)
     if protocol["aggregate"] == "paper":
         row = printed_row(row, parts, protocol["percent"] == "paper", results)
@@ -209,6 +248,7 @@ def _write(
     by_target: list[pd.DataFrame],
     over_all: list[pd.DataFrame],
     judges: list[pd.DataFrame],
+    by_part: list[pd.DataFrame],
     labels: Labels,
     folder: Path,
 ) -> None:
@@ -219,12 +259,14 @@ def _write(
                 lambda values: holm(values.to_numpy())
             )
             frame.insert(frame.columns.get_loc(name) + 1, f"{name}_holm", corrected)
+        if frame["itself"].isna().all():
+            frame.drop(columns=["itself", "itself_untouched"], inplace=True)
     notes = [
         "score: harmonic mean, per answer, of forced (identified as the target language) and"
-        " relevance (0 to 1), of questions in other languages than the target; itself: of questions"
-        " in the target (itself_untouched: without method). line_pass: share of answers of which"
-        " every line is in the target language; word_pass: of these, in scripts other than Latin,"
-        " the share without a word in Latin letters; undetermined: no language could be told."
+        f" relevance (0 to 1), {_asked(table)}. line_pass: of answers with a line of"
+        f" {SHORT} words, the share of which every such line is in the target language; word_pass:"
+        " of these, in scripts other than Latin, the share without a foreign word (English ones of"
+        " a list, without a list any in Latin letters); undetermined: no language could be told."
         " untouched: the same model without method on the same questions; control:"
         " random draws in place of the selection. t over questions; Holm over the table of a model,"
         " protocol and set. Settings were chosen for each target on development questions.",
@@ -239,6 +281,9 @@ def _write(
     write_table(labels.shown(table), folder / "answers", "Answers by target language", notes)
     title = "Methods by their answers"
     write_table(labels.shown(summary), folder / "answers_summary", title, notes)
+    parts = pd.concat(by_part, ignore_index=True)
+    if "part" in parts:
+        write_table(labels.shown(parts), folder / "answer_parts", "Answers by part", notes[:1])
     rated = pd.concat(judges, ignore_index=True)
     if "kappa" in rated:
         for name in ("judge", "other_judge"):

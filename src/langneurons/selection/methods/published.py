@@ -7,7 +7,7 @@ unpickled. The file's digest, or repository and commit, are part of what the sel
 is not.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -39,6 +39,11 @@ class Published(SelectionBase):
         None,
         min_length=1,
         description="A .pth file, or a folder of shared neurons; {model} is filled in.",
+    )
+    names: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="By our name of a model: the name that stands for {model} in `path` or `file`;"
+        " ours where not given.",
     )
     repo: str | None = Field(
         None,
@@ -134,9 +139,13 @@ class Published(SelectionBase):
         """Return the file of a model on disk; None if it is fetched."""
         if self.path is None:
             return None
-        path = self.path.replace("{model}", model)
+        path = self.filled(self.path, model)
         shared = self.is_mask or path.endswith(".safetensors")
         return path if shared else f"{path.rstrip('/')}/{SHARED}"
+
+    def filled(self, template: str, model: str) -> str:
+        """Return a path in which the name of a model stands for {model}."""
+        return template.replace("{model}", self.names.get(model, model))
 
     def identity(self) -> dict[str, Any]:
         """Return what the selected neurons depend on: not where the file lies."""
@@ -144,7 +153,7 @@ class Published(SelectionBase):
         return {
             key: value
             for key, value in found.items()
-            if key != "path" and (key not in OF_HUB or value is not None)
+            if key not in ("path", "names") and (key not in OF_HUB or value is not None)
         }
 
     def select(

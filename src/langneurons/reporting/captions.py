@@ -1,0 +1,80 @@
+"""Captions that figures of several kinds share, or that are long: Jinja templates."""
+
+LSS = (
+    "Language Steering Shift, {{ model }}{{ under }}{% if intervention is defined %}, intervention"
+    " {{ intervention }}{% endif %}: the share of cloze facts whose log-odds between the object in"
+    " the target language and the object in the premise's language rise when the target's neurons"
+    " are overwritten (Rahmanisa et al. 2025). {% if intervention is defined %}Rows: language of"
+    " the premise; columns: language whose neurons are overwritten.{% else %}A point is the mean"
+    " over all pairs of different languages, a line its interval over facts, drawn jointly in all"
+    " pairs.{% endif %} {% if points.lss == 'paper' %}As in the published code, what follows the"
+    " object in a template stays in the premise, a space always joins the two, facts with equal"
+    " objects count as failures, and the diagonal is 0.{% else %}The premise ends before the object"
+    " and is joined to it as the language is written; facts with equal objects are left out; the"
+    " diagonal and targets without neurons are grey.{% endif %} The share has no chance level of"
+    " its own: compare with random neurons. It does not see damage to the model: read it beside"
+    " perplexity.{% if paper %} The paper gives neither intervals nor a random control.{% endif %}"
+)
+PERPLEXITY = (
+    "Effect on language modelling, {{ model }}, intervention {{ intervention }}{{ under }}. Rows:"
+    " the language whose neurons are overwritten. Columns: the language of the held-out text. A"
+    " cell of cross-entropy is the change of the negative log-likelihood in nats per token, so"
+    " exp(cell) is the factor by which perplexity grows; a cell of perplexity is the difference of"
+    " perplexities. All panels of a figure share one colour scale (orange is worse)."
+    " {% if points.perplexity_text == 'paper' %}As in the published code, every cell reads a random"
+    " sample of its own of the held-out text, so part of a cell is the difference of the texts; the"
+    " test is unpaired.{% else %}Every cell of a column reads the same documents, with and without"
+    " the intervention.{% endif %} They are not the documents on which neurons were selected."
+    " {% if points.intervention_site == 'paper' %}Statistics of the gate are written over the"
+    " activation, as in the published code.{% else %}A statistic is written at the site where it"
+    " was measured.{% endif %} Bold: different from 0 (Student's t over documents, two-sided, level"
+    " {{ results.alpha }} after Holm over the matrix). The number of documents stands below the"
+    " figure.{% if paper == 'Mondal et al. 2025' %} Corresponds to figures 1 and 20-24 of the"
+    " paper, which have neither intervals nor tests, and whose code samples texts anew for each"
+    " cell.{% endif %}"
+)
+TARGETS = (
+    "Effect on {{ task }}, {{ model }}{{ under }}, language set {{ languages }}, {% if sweep is"
+    " defined %}sweep {{ sweep }}{% else %}intervention {{ intervention }}{% endif %}: score of the"
+    " first metric with one language's neurons overwritten minus the score of the untouched model"
+    " on the same items, in points. {% if sweep is defined %}One curve where the evaluated"
+    " language's own neurons are overwritten, one where another's are; only the layers on the axis"
+    " are written. A curve is the mean over languages, its band the range from the lower to the"
+    " upper quartile of the languages.{% else %}Rows: language that is evaluated; columns: language"
+    " whose neurons are overwritten; framed: a language's own. Bold: different from 0 (level"
+    " {{ results.alpha }}) after Holm's correction over all languages and conditions of the task"
+    " and metric: exact McNemar test where items score 0 or 1, Student's t over items elsewhere."
+    "{% endif %} Effects that random neurons have as well are not the language's: compare the panel"
+    " of the control.{% if paper %} The paper prints such differences without intervals or"
+    " correction.{% endif %}"
+)
+LENS = (
+    "Logit lens by language, {{ model }}{% if intervention is defined %}, intervention"
+    " {{ intervention }}{% endif %}{{ under }}. At the prompt's last token the output of each layer"
+    " goes through the final norm once, and the head with the model's logit scale or cap; the last"
+    " layer is the model's own next-token distribution. Curves are probabilities on the tokens of a"
+    " language, averaged over prompts. A token is a language's if that language holds nearly all of"
+    " its relative frequencies in the corpora of the set; tokens that languages share belong to"
+    " nobody, so the curves are lower bounds (the table of the lens's tokens says how much of each"
+    " language's held-out text its own tokens cover).{% if paper == 'Gurgurov et al. 2025' %} The"
+    " paper identifies the language of single tokens with fastText, norms the last layer twice and"
+    " leaves out the logit scale.{% endif %}"
+)
+
+TRIALS = (
+    "Methods on trial, {{ model }}. A language is taken out by each method at its chosen setting;"
+    " held-out test documents are read in that language and in the others. Changes are of the"
+    " negative log-likelihood per token against the untouched model, on the same documents."
+    " Settings were chosen on other documents, from the same number for every method. Random"
+    " controls mirror the selected neurons or directions and are brought to the same dose: the mean"
+    " change of the residual stream after the last block, as a share of its length."
+)
+
+ANSWERS = (
+    "Methods by their answers, {{ model }}{{ under }}, language set {{ languages }}. The model is"
+    " asked questions and made to answer in a target language by each method, at the setting that"
+    " was chosen for that language on other questions. The score of an answer is the harmonic mean"
+    " of two things: whether it is identified as the target language, and how far it is an answer."
+    " Random controls mirror the selected neurons or directions; the untouched model answers the"
+    " same questions without a method."
+)
