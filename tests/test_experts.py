@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 import types
 
 import numpy as np
@@ -12,6 +13,12 @@ from safetensors import safe_open
 from tiny import D_MLP, HIDDEN, tiny_config, tiny_model, tiny_tokenizer
 
 import langneurons as ln
+from langneurons.activations.collect import Collector, collect
+from langneurons.activations.merging import merge
+from langneurons.activations.settings import StatisticsConfig
+from langneurons.activations.statistics import IDENTITY, Statistics
+from langneurons.api.statistics import corpus_of
+from langneurons.base.io import DamagedFile
 from langneurons.interventions.apply import applied
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import PerRequest, Plan, Write
@@ -23,8 +30,12 @@ from langneurons.models.language_model import LanguageModel
 from langneurons.models.load import load_model
 from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
-from langneurons.models.weights import read_weights, weights_of
+from langneurons.models.weights import DownProjections, read_weights, weights_of
 from langneurons.scoring.canary import CanaryError, check_model
+from langneurons.selection.experts import whole_experts
+from langneurons.selection.method import More
+from langneurons.selection.methods import METHODS
+from langneurons.selection.run import selected
 from langneurons.training import lora, neuron_weights
 
 E, K, OWN = 6, 2, D_MLP // 6
@@ -216,6 +227,80 @@ def test_the_canary_fails_where_experts_are_not_read(fault):
         check_model(model)
 
 
+# Statistics of the routers ------------------------------------------------------------------------
+
+FEW = StatisticsConfig(sites=("act",), histograms=(), batch_blocks=3)
+
+
+@pytest.fixture(scope="module")
+def corpus(model):
+    draw = np.random.default_rng(3)
+    texts = [" ".join(f"w{n}" for n in draw.integers(0, 90, size)) for size in (40, 25, 60, 33)]
+    return corpus_of(model, "aa", texts, 16)
+
+
+@pytest.fixture(scope="module")
+def measured(model, corpus):
+    return collect(model, corpus, FEW)
+
+
+def test_tokens_and_weights_of_experts_are_those_counted_by_hand(model, corpus, measured):
+    part = corpus.identification
+    counts, weights = np.zeros((2, E), np.int64), np.zeros((2, E))
+    for tokens, scored in zip(part.tokens, part.scored, strict=True):
+        ids = torch.from_numpy(tokens[None].astype(np.int64))
+        seen = seen_by(model, lambda ids=ids: model.model(input_ids=ids))
+        for layer, found in enumerate(seen):
+            _, _, routes = by_hand(model.sites.layers[layer].mlp, found["x"])
+            for place in np.flatnonzero(scored):
+                for expert, share in routes[place].items():
+                    counts[layer, expert] += 1
+                    weights[layer, expert] += share
+    assert measured.n_experts == E and 0 < measured.tokens < part.tokens.size
+    assert np.array_equal(measured.expert_tokens(), counts)
+    assert measured.expert_tokens().sum() == 2 * K * measured.tokens
+    assert np.array_equal(measured.expert_frequency(), counts / measured.tokens)
+    assert np.allclose(measured.expert_weight(), weights / measured.tokens, rtol=0, atol=1e-6)
+    active = measured.positive("act").reshape(2, E, OWN)
+    assert (active <= counts[:, :, None]).all() and active.max() > 0
+
+
+def test_router_counts_do_not_depend_on_shards_batches_or_kills(model, corpus, measured):
+    shards = [collect(model, corpus, FEW, number, 2) for number in range(2)]
+    # The first pass of a process may run in fewer threads than later ones.
+    assert merge(reversed(shards)).digest == collect(model, corpus, FEW).digest
+    alone = collect(model, corpus, FEW.model_copy(update={"batch_blocks": 1}))
+    assert np.array_equal(alone.expert_tokens(), measured.expert_tokens())
+    assert np.allclose(alone.expert_weight(), measured.expert_weight(), rtol=0, atol=1e-7)
+    collector = Collector(model.sites, FEW)
+    collector.restore({key: measured.arrays[key] for key in measured.arrays})
+    assert np.array_equal(collector.arrays()["experts.tokens"], measured.expert_tokens())
+
+
+def test_files_hold_the_router_statistics_and_damage_is_seen(measured, tmp_path):
+    path = tmp_path / "aa.safetensors"
+    measured.write(path)
+    again = Statistics.read(path)
+    assert np.array_equal(again.expert_weight(), measured.expert_weight())
+    again.verify()
+    arrays = dict(measured.arrays)
+    arrays["experts.tokens"] = arrays["experts.tokens"] + np.eye(2, E, dtype=np.int64)
+    Statistics(arrays, measured.header).write(path)
+    with pytest.raises(DamagedFile, match="does not route each of"):
+        Statistics.read(path)
+    del arrays["experts.tokens"]
+    Statistics(arrays, measured.header).write(path)
+    with pytest.raises(DamagedFile, match="of its experts it holds"):
+        Statistics.read(path)
+
+
+def test_dense_models_have_no_experts(corpus):
+    dense = collect(LanguageModel(tiny_model("llama"), tiny_tokenizer()), corpus, FEW)
+    assert dense.n_experts == 0 and "n_experts" not in dense.header
+    with pytest.raises(ValueError, match="not a mixture of experts"):
+        dense.expert_frequency()
+
+
 # Refused ------------------------------------------------------------------------------------------
 
 
@@ -314,3 +399,80 @@ def test_the_size_counts_every_expert_and_the_work_those_of_a_token(folder, mode
     assert size.passed == size.parameters - 2 * 3 * HIDDEN * OWN * (E - K)
     dense = geometry.from_config(tiny_config("llama").to_dict())
     assert dense.passed == dense.parameters and not dense.experts
+
+
+# Language-specific experts ------------------------------------------------------------------------
+
+
+def counted(lang, tokens, counts):
+    """Return statistics of which only the tokens of experts (layers, E) are of interest."""
+    zeros = np.zeros((len(counts), D_MLP), np.int64)
+    arrays = {"act.positive": zeros, "experts.tokens": counts, "experts.weight": counts}
+    header = dict.fromkeys((*IDENTITY, "corpus_hash"), "x") | {"lang": lang, "tokens": tokens}
+    header |= {"n_layers": len(counts), "d_mlp": D_MLP, "n_experts": E, "experts_per_token": K}
+    return Statistics(arrays, header | {"sites": ["act"], "blocks": [0, 1], "schema": 2})
+
+
+@pytest.fixture(scope="module")
+def of_languages():
+    draw = np.random.default_rng(0)
+    counts = {lang: draw.integers(1, 400, (4, E)) for lang in ("aa", "bb", "cc")}
+    counts["aa"][1, 2], counts["bb"][1, 2], counts["cc"][1, 2] = 900, 1, 1
+    counts["aa"][3, 5], counts["bb"][3, 5], counts["cc"][3, 5] = 2, 950, 940
+    return {lang: counted(lang, 1000, own) for lang, own in counts.items()}
+
+
+def test_experts_are_those_of_lape_written_by_hand(of_languages):
+    rate, level = 0.3, 0.6
+    method = METHODS["experts"](method="experts", rate=rate, filter_level=level, assign_level=level)
+    frequency = {lang: one.expert_tokens() / 1000 for lang, one in of_languages.items()}
+    every = sorted(float(f[p]) for f in frequency.values() for p in np.ndindex(4, E))
+    threshold = every[round(level * len(every)) - 1]
+    entropies = {}
+    for place in np.ndindex(4, E):
+        own = [float(one[place]) for one in frequency.values()]
+        if max(own) > threshold:
+            shares = [one / sum(own) for one in own]
+            entropies[place] = -sum(share * math.log(share) for share in shares)
+    kept = sorted(entropies, key=entropies.get)[: round(rate * 4 * E)]
+    expected = {
+        (lang, layer, expert * OWN + r, expert)
+        for lang, one in frequency.items()
+        for layer, expert in kept
+        if one[layer, expert] > threshold
+        for r in range(OWN)
+    }
+    table = selected(method, of_languages, {})
+    frame = table.frame
+    assert {(r.lang, r.layer, r.neuron, r.expert) for r in frame.itertuples()} == expected
+    assert {("aa", 1, 2), ("bb", 3, 5), ("cc", 3, 5)} <= {
+        (r.lang, r.layer, r.expert) for r in frame.itertuples()
+    }
+    for row in frame.itertuples():
+        assert np.isclose(row.score, entropies[row.layer, row.expert])
+        assert row.frequency == frequency[row.lang][row.layer, row.expert]
+    assert table.metadata["n_experts"] == E
+
+
+@pytest.mark.parametrize("match", ["none", "layer", "frequency"])
+def test_the_control_of_experts_is_whole_experts(of_languages, match):
+    asked = {"method": "experts", "rate": 0.2, "filter_level": 0.5, "assign_level": 0.6}
+    like = selected(METHODS["experts"](**asked), of_languages, {})
+    control = METHODS["random"](method="random", like="own", match=match)
+    table = selected(control, of_languages, {"own": like})
+    experts = whole_experts(table, E)
+    taken = {(r.layer, r.neuron) for r in like.frame.itertuples()}
+    assert not taken & {(r.layer, r.neuron) for r in table.frame.itertuples()}
+    mirrored = whole_experts(like, E)
+    assert experts.counts().equals(mirrored.counts()) and experts.counts().sum() > 3
+    if match != "none":
+        assert experts.layer_counts().equals(mirrored.layer_counts())
+    neurons = like.frame.iloc[1:].reset_index(drop=True)
+    assert whole_experts(type(like)(neurons, like.metadata), E) is None
+    with pytest.raises(ValueError, match="match: write_norm, but 'own' holds whole experts"):
+        selected(
+            control.model_copy(update={"match": "write_norm"}),
+            of_languages,
+            {"own": like},
+            More(weights=DownProjections([lambda: np.ones((3, D_MLP))] * 4)),
+        )

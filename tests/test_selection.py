@@ -415,7 +415,7 @@ CHOICES = {
 # These read a table, a file, weights or attributions as well; their tests are
 # tests/test_selection_combined.py, tests/test_selection_written.py, tests/test_attribution.py.
 # Those of directions are in tests/test_selection_directions.py.
-OTHERS = {"combined", "published", "write_score", "attribution"}
+OTHERS = {"combined", "published", "write_score", "attribution", "experts"}
 OTHERS |= {"diffmean", "sparse_dimensions", "pca", "lda", "probe", "random_direction"}
 
 

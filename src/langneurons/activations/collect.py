@@ -2,7 +2,8 @@
 
 A hook on each layer's nonlinearity sees the gate (its input) and the activation (its output); where
 the site `product` is asked for, one on the down projection sees its input; where `residual` is, one
-before the first block and one after each block see the residual stream. The head is never computed.
+before the first block and one after each block see the residual stream. Of a mixture of experts one
+on each layer's experts sees the routing. The head is never computed.
 Padding and special tokens are masked out; the number of counted tokens is asserted.
 
 The batches are those of the whole corpus whatever the shard, so a shard computes exactly what a
@@ -28,6 +29,7 @@ from torch import nn
 from langneurons.activations import histogram as bins
 from langneurons.activations.kernels import LIMB, MOMENTS, accumulate
 from langneurons.activations.outer import add_outer, counted_of, outer_key, square, triangle
+from langneurons.activations.routing import ARRAYS, OF_EXPERTS, add_routed, check_routed
 from langneurons.activations.settings import StatisticsConfig
 from langneurons.activations.statistics import (
     RESIDUAL,
@@ -92,6 +94,10 @@ class Collector:
             )
             for row in settings.residual_outer
         }
+        self.routed = [
+            torch.zeros(2, sites.n_experts, dtype=torch.int64, device=sites.device_of(layer))
+            for layer in range(len(sites.experts))
+        ]
 
     def _devices(self, site: str) -> list[torch.device]:
         """Return where each row of a site's arrays lies: that of the residual stream has one more.
@@ -130,6 +136,8 @@ class Collector:
             if "product" in self.settings.sites:
                 handle = self.mlp.down[layer].register_forward_pre_hook(self._on_down(layer))
                 self._handles.append(handle)
+        for layer, experts in enumerate(self.mlp.experts):
+            self._handles.append(experts.register_forward_pre_hook(self._on_experts(layer)))
         if RESIDUAL in self.settings.sites:
             for row in range(self.mlp.n_layers + 1):
                 self._handles.append(self.mlp.on_stream(row, self._on_stream(row)))
@@ -153,6 +161,16 @@ class Collector:
     def _on_down(self, layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, inputs: tuple) -> None:
             self._add("product", layer, inputs[0])
+
+        return hook
+
+    def _on_experts(self, layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple) -> None:
+            if ("experts", layer) not in self.added:
+                sums = self.routed[layer]
+                index, weights = (one.to(sums.device) for one in inputs[1:3])
+                add_routed(index, weights, self._moved(sums.device)[0], sums)
+                self.added.add(("experts", layer))
 
         return hook
 
@@ -268,6 +286,9 @@ class Collector:
             if site in self.settings.document_means:
                 stacked["document_sum"] = torch.stack([t.cpu() for t in kept.document_sum], dim=1)
             result |= {f"{site}.{name}": tensor.numpy() for name, tensor in stacked.items()}
+        if self.routed:
+            sums = torch.stack([one.cpu() for one in self.routed], dim=1).numpy()
+            result |= dict(zip(ARRAYS, sums, strict=True))
         return result | {
             outer_key(row): triangle(limbs.cpu().numpy()) for row, limbs in self.outer.items()
         }
@@ -288,6 +309,8 @@ class Collector:
                     )
                 if site in self.settings.document_means:
                     _copy(kept.document_sum[layer], arrays[f"{site}.document_sum"][:, layer])
+        for layer, sums in enumerate(self.routed):
+            _copy(sums, np.stack([arrays[key][layer] for key in ARRAYS]))
         for row, limbs in self.outer.items():
             _copy(limbs, square(arrays[outer_key(row)], self.mlp.d_model))
 
@@ -459,6 +482,9 @@ def collect(
     arrays = collector.arrays()
     if counted:
         _check_finite(arrays, corpus.lang)
+    per_expert = (mlp.n_experts, mlp.experts_per_token)
+    if mlp.experts and (wrong := check_routed(arrays, counted, per_expert[1])):
+        raise RuntimeError(f"{corpus.lang}: {wrong}")
     for site in settings.histograms:
         counts = arrays.pop(f"{site}.histogram")
         _check_histogram(counts, counted, f"{site}.histogram")
@@ -485,6 +511,8 @@ def collect(
     }
     if RESIDUAL in settings.sites:
         header |= {"d_model": mlp.d_model, "residual_outer": list(settings.residual_outer)}
+    if mlp.experts:
+        header |= dict(zip(OF_EXPERTS, per_expert, strict=True))
     if n_documents:
         arrays["document_tokens"] = document_tokens
         header["documents"] = part.documents[:n_documents]

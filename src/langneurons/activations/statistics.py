@@ -7,7 +7,8 @@ maximum and, where asked for, a histogram. From these follow LAPE's activation p
 P(a > t) for any t, any quantile within the bin's width, and every replacement value. Files of
 disjoint parts of a corpus merge by adding integers, so the result does not depend on how the corpus
 was split into shards. Rows of the residual stream that are asked for have second moments across
-dimensions (`langneurons.activations.outer`).
+dimensions (`langneurons.activations.outer`). Of a mixture of experts there are also the tokens of
+each expert (`langneurons.activations.routing`).
 
 On disk integers are compressed, histograms in frames (`langneurons.activations.frames`), with the
 sum over each layer's neurons beside them. A file is read array by array as they are asked for, sums
@@ -29,6 +30,8 @@ import numpy as np
 from langneurons.activations import histogram as bins
 from langneurons.activations.frames import around, compress, pack, unpack
 from langneurons.activations.outer import outer_key, square
+from langneurons.activations.routing import ARRAYS as OF_ROUTERS
+from langneurons.activations.routing import OF_EXPERTS, UNIT, check_file
 from langneurons.activations.stored import BY_LAYER, StoredArrays
 from langneurons.base.io import MADE, DamagedFile, damaged, expect, read_header, write_tensors
 from langneurons.models.nonlinearities import NONLINEARITIES
@@ -60,6 +63,7 @@ IDENTITY = (
 )
 # The same of files that hold the residual stream; others lack these keys.
 OF_RESIDUAL = ("d_model", "residual_outer")
+OF_SOME = (*OF_RESIDUAL, *OF_EXPERTS)
 SCHEMA = 2
 # What the content digest of statistics covers: header keys, and arrays of each site.
 OF_CONTENT = (*IDENTITY, "lang", "corpus_hash", "tokens", "blocks")
@@ -131,16 +135,17 @@ class Statistics:
     def digest(self) -> str:
         """The content digest: SHA-256 of what identifies the statistics and of their sums."""
         identity = {key: self.header.get(key) for key in OF_CONTENT}
-        identity |= {key: self.header[key] for key in OF_RESIDUAL if key in self.header}
+        identity |= {key: self.header[key] for key in OF_SOME if key in self.header}
         found = hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode())
+        keys: list[str] = []
         for site in sorted(self.sites):
-            keys = [f"{site}.{name}" for name in SUMS]
+            keys += [f"{site}.{name}" for name in SUMS]
             keys += map(outer_key, self._outer_rows if site == RESIDUAL else ())
-            for key in keys:
-                if key in self.arrays:
-                    array = np.ascontiguousarray(self.arrays[key])
-                    found.update(f"{key} {array.dtype.str} {list(array.shape)}\n".encode())
-                    found.update(array.data)
+        for key in (*keys, *OF_ROUTERS):
+            if key in self.arrays:
+                array = np.ascontiguousarray(self.arrays[key])
+                found.update(f"{key} {array.dtype.str} {list(array.shape)}\n".encode())
+                found.update(array.data)
         return found.hexdigest()
 
     def verify(self) -> None:
@@ -211,6 +216,41 @@ class Statistics:
     def max(self, site: str = "act") -> np.ndarray:
         """Return the largest activation."""
         return self._array(site, "extremes")[:, 1].astype(np.float64)
+
+    @property
+    def n_experts(self) -> int:
+        """Experts of a layer; 0 where the model is not a mixture of experts."""
+        return self.header.get("n_experts", 0)
+
+    def expert_tokens(self) -> np.ndarray:
+        """Return the number of tokens that are routed to each expert, int64 (n_layers, n_experts).
+
+        Raises:
+            ValueError: The model is not a mixture of experts.
+        """
+        return self._routers(OF_ROUTERS[0])
+
+    def expert_frequency(self) -> np.ndarray:
+        """Return the share of tokens routed to each expert, float64 (n_layers, n_experts).
+
+        A layer's shares add up to the number of experts that a token passes.
+        """
+        return self.expert_tokens() / self.tokens
+
+    def expert_weight(self) -> np.ndarray:
+        """Return each expert's routing weight, mean over all tokens, float64 (n_layers, n_experts).
+
+        It is 0 at tokens that are not routed to the expert.
+        """
+        return self._routers(OF_ROUTERS[1]) / UNIT / self.tokens
+
+    def _routers(self, key: str) -> np.ndarray:
+        if not self.n_experts:
+            raise ValueError(
+                f"{self.path}: {self.header['model']} is not a mixture of experts, so there are no"
+                " statistics of experts."
+            )
+        return self.arrays[key]
 
     @property
     def _outer_rows(self) -> list[int]:
@@ -445,6 +485,7 @@ class Statistics:
         if header["schema"] != SCHEMA:
             raise DamagedFile(damaged(path, f"schema {header['schema']}, expected {SCHEMA}"))
         _check_outer(path, header, arrays)
+        check_file(path, header, arrays)
         for site in header["sites"]:
             shape = (header["n_layers"], header["d_mlp"])
             if site == RESIDUAL:
@@ -527,7 +568,7 @@ def _histogram(one: Statistics, site: str) -> np.ndarray:
 
 def check_compatible(files: Iterable[Statistics], keys: Iterable[str] = IDENTITY) -> None:
     """Refuse files that disagree on a header key, naming files, key and values."""
-    files, keys = list(files), (*keys, *OF_RESIDUAL)
+    files, keys = list(files), (*keys, *OF_SOME)
     for other in files[1:]:
         for key in keys:
             first, second = files[0].header.get(key), other.header.get(key)

@@ -24,7 +24,8 @@ class MlpSites:
     `d_model` is read and written by `on_stream`. If layers share one nonlinearity
     module, each gets its own copy. In a mixture of experts `experts` are the layers' experts, which
     are brought into their readable form in place (`langneurons.models.experts`); `n_experts` is
-    their number in a layer, 0 in other models.
+    their number in a layer, of which a token passes `experts_per_token`; both are 0 in other
+    models.
     """
 
     def __init__(self, model: nn.Module):
@@ -56,6 +57,8 @@ class MlpSites:
         self.d_model = _input_width(self.up[0])
         first: Any = self.experts[0] if self.experts else None
         self.n_experts: int = 0 if first is None else first.n_experts
+        settings: Any = self.config
+        self.experts_per_token: int = settings.num_experts_per_tok if self.experts else 0
 
     def _each(self, path: str, whole: nn.Module) -> list[nn.Module]:
         return [_resolve(layer, path, whole) for layer in self.layers]

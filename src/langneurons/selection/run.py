@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from langneurons.activations.statistics import IDENTITY, Mismatch, check_compatible
+from langneurons.selection.experts import with_expert
 from langneurons.selection.method import More
 from langneurons.selection.methods import Selection
 
@@ -89,6 +90,9 @@ def selected(
         if selection.needs_more
         else selection.select(ordered, dict(others))
     )
+    if first.n_experts and selection.units == "neurons":
+        frame.attrs["n_experts"] = first.n_experts
+        frame = with_expert(frame, first.shape[1] // first.n_experts)
     metadata = {
         "languages": languages,
         "n_layers": first.shape[0],

@@ -6,7 +6,7 @@ from typing import cast
 
 from langneurons.activations.statistics import (
     IDENTITY,
-    OF_RESIDUAL,
+    OF_SOME,
     Statistics,
     check_compatible,
 )
@@ -29,7 +29,7 @@ def statistics_header(by_language: Mapping[str, Statistics]) -> StatisticsHeader
         raise InputError("no statistics: there is not one language among them.")
     first = next(iter(by_language.values())).header
     settings = {key: first[key] for key in IDENTITY if key not in (*COMMON, "sites")}
-    settings |= {key: first[key] for key in OF_RESIDUAL if key in first}
+    settings |= {key: first[key] for key in OF_SOME if key in first}
     content = {key: first[key] for key in COMMON} | {
         "format": FORMAT,
         "version": VERSION,

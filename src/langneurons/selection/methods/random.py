@@ -11,7 +11,8 @@
   both, where each is divided by its standard deviation over the layer's neurons (of the
   probability's log odds, of the norm's logarithm).
 
-Neurons of the mirrored selection (in any language) are never drawn.
+Neurons of the mirrored selection (in any language) are never drawn. Where it holds whole experts of
+a mixture, whole experts are drawn: as many, in the same layers, or of nearest frequency.
 """
 
 import hashlib
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from langneurons.base.errors import present
+from langneurons.base.errors import InputError, present
+from langneurons.selection.experts import whole_experts
 from langneurons.selection.method import More, SelectionBase, rows, stacked
 
 if TYPE_CHECKING:
@@ -111,13 +113,32 @@ class Random(SelectionBase):
             generator = self._generator(lang)
             if self.like is not None:
                 near = self._traits(one, norms)
-                chosen = self._mirror(one.shape, near, tables[self.like], lang, generator)
+                like = tables[self.like]
+                experts = whole_experts(like, one.n_experts)
+                if experts is None:
+                    chosen = self._mirror(one.shape, near, like, lang, generator)
+                else:
+                    chosen = self._whole(one, experts, lang, generator)
             else:
                 size, rate = int(np.prod(one.shape)), present(self.rate, NEEDED)
                 chosen = generator.choice(size, round(rate * size), replace=False)
             chosen = np.sort(chosen)
             drawn.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
         return stacked(drawn)
+
+    def _whole(
+        self, one: "Statistics", like: "NeuronTable", lang: str, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Return flat indices of all neurons of drawn experts."""
+        if self.match == "write_norm":
+            raise InputError(
+                f"random selection: match: write_norm, but {self.like!r} holds whole experts, and"
+                " the norm belongs to a neuron; legal: none, layer, frequency."
+            )
+        near = one.expert_frequency()[None] if self.match == "frequency" else None
+        shape = (one.shape[0], one.n_experts)
+        drawn, own = self._mirror(shape, near, like, lang, generator), one.shape[1] // shape[1]
+        return (drawn[:, None] * own + np.arange(own)).ravel()
 
     def _traits(self, one: "Statistics", norms: np.ndarray | None) -> np.ndarray | None:
         """Return what is matched of each neuron, (traits, n_layers, d_mlp)."""
