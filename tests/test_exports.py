@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -37,6 +38,8 @@ from langneurons.models.families import FAMILIES
 from langneurons.sharing.adapters import CONFIG, NAME
 from langneurons.sharing.card import CARD
 from langneurons.sharing.check import described
+
+ROOT = Path(__file__).parents[1]
 
 IDENTITY = {"model": "owner/tiny", "revision": "7" * 40, "dtype": "float32", "quantization": "none"}
 UNIT = np.full(HIDDEN, HIDDEN**-0.5)
@@ -693,3 +696,22 @@ def test_an_adapter_goes_to_the_hub_and_back(folders, tmp_path, hub, monkeypatch
         assert (tmp_path / "aa" / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
     shutil.rmtree(tmp_path / "aa")
     peft.PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "back")
+
+
+def test_the_ranks_of_published_masks_in_the_docs_are_those_of_the_counts():
+    counts = pd.read_csv(ROOT / "config/published/masks_layers.csv").query("language != 'any'")
+    ranks = counts.groupby(["mask", "language"])["neurons"].max()
+    text = (ROOT / "docs/exports.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[1:] for line in text.splitlines() if line.count(" | ") == 4]
+    printed = [row for row in rows if row[0].isdigit()]
+    assert len(printed) == 11
+    found = []
+    for _, own in ranks.groupby("mask"):
+        above = (own > 512).sum()
+        found.append(
+            [
+                *(str(len(own)), f"{sorted(own)[len(own) // 2]:,}"),
+                *(f"{own.max():,} ({own.idxmax()[1]})", f"{above or 'none'} |"),
+            ]
+        )
+    assert all(row in found for row in printed)

@@ -506,6 +506,7 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     claims = pd.read_csv(tables / "hypotheses.csv")
     assert claims["verdict"].isin(["supported", "refuted", "undecided"]).all()
     assert claims["hypothesis"].tolist() == ["specific", "own"]  # as the configuration lists them
+    assert claims["about"].tolist() == ["LAPE", "LAPE"]
     cells = pd.read_csv(tables / "trial_cells.csv")
     assert set(cells["evaluated"]) == {"en", "vi", "hi", "zh"}
     changes, cells = pd.read_csv(tables / "perplexity.csv"), 0

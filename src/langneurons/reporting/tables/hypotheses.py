@@ -1,13 +1,18 @@
 """The table of hypotheses: what was claimed, what was measured, the verdict."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from langneurons.base.digests import digest
-from langneurons.reporting.hypotheses import Evidence, judged
+from langneurons.reporting.hypotheses import OF, Evidence, judged
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import Names, neuron_tables, stability_records
 from langneurons.reporting.tables.trials import trials_of
 from langneurons.reporting.tables.write import write_table
+
+# Where the labels of what a hypothesis names stand.
+SECTIONS = {"method": "methods", "over": "methods", "selection": "selections"}
 
 
 def tabulate_hypotheses(
@@ -30,6 +35,8 @@ def tabulate_hypotheses(
     folders = {name: place for place, name in labels.sets.items()}
     own = {name: labels.hypotheses[name] for name in labels.sequence["hypotheses"]}
     frame = judged(own, evidence, folders)
+    if len(frame):
+        frame["about"] = [_about(labels, own[name]) for name in frame["hypothesis"]]
     alpha = labels.results["alpha"]
     notes = (
         "value: the measure of the method or selection `about`, with its interval; p: against the"
@@ -41,6 +48,12 @@ def tabulate_hypotheses(
         f"Digest of the hypotheses: {hypotheses_digest(labels)}.",
     )
     write_table(labels.shown(frame), folder / "hypotheses", "Hypotheses", notes)
+
+
+def _about(labels: Labels, entry: Mapping[str, Any]) -> str:
+    """Return what a hypothesis is about, by labels."""
+    given = [(SECTIONS.get(key), entry[key]) for key in OF if entry[key] is not None]
+    return " / ".join(labels.of(section, name) if section else name for section, name in given)
 
 
 def _place(names: Names, key: str) -> tuple[str, str, str]:
