@@ -99,6 +99,9 @@ def test_a_benchmark_in_parts_ends_in_a_table_of_parts(tmp_path):
     assert found["mono/a", "all"] == counts["mono/a"].sum()
     summary = pd.read_csv(tables / "answers_summary.csv")
     assert "itself" not in summary and (summary["answers"] == len(own[own["draw"] < 0])).all()
+    drawn = tmp_path / "results/figures/tiny/tiny/corrected/three/answers.svg"
+    score = summary.set_index("method").loc["LAPE", "score"]
+    assert f"LAPE, {score:.3g}" in drawn.read_text()  # what a reader sees where the pointer is
     page = (tmp_path / "results/reports/tiny.html").read_text()
     assert "Answers by part" in page and "harmonic mean" in page
 
