@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from owned import TEXTS
 from test_encoding import byte_level
 from tiny import tiny_model, tiny_tokenizer
 
@@ -25,7 +26,6 @@ from langneurons.models.load import MANIFEST
 from langneurons.selection.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
-TEXTS = {"aa": ["a b c d " * 40, "b c d a " * 40], "bb": "x y z w " * 80}
 
 
 def stand_in():
@@ -314,7 +314,9 @@ def test_every_method_runs_or_says_what_it_needs(model, neurons):
     }
     with pytest.raises(InputError, match="'attribution' needs a pass with gradients"):
         ln.select(statistics, "attribution")
-    for method in sorted(set(METHODS) - {"published", "attribution"}):
+    with pytest.raises(ValueError, match="is not a mixture of experts"):
+        ln.select(statistics, "experts")
+    for method in sorted(set(METHODS) - {"published", "attribution", "experts"}):
         found = ln.select(statistics, method, **more.get(method, {}))
         assert found.languages == ["aa", "bb"] and found.statistics is statistics
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
+from owned import IDENTITY, TEXTS, owned_directions, owned_model, owned_neurons, owned_statistics
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from test_api import TEXTS, tiny_model
 from test_collect import measure
-from test_encoding import byte_level
+from tiny import tiny_model
 
 import langneurons as ln
 from langneurons.activations.histogram import bin_index
@@ -31,33 +31,26 @@ from langneurons.sharing.card import CARD
 from langneurons.sharing.neurons import NAME, neurons_header, read_neurons, write_neurons
 
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
-IDENTITY = {"model": "owner/tiny", "revision": "7" * 40, "dtype": "float32", "quantization": "none"}
 
 
 @pytest.fixture(scope="module")
 def model():
-    tokenizer = byte_level(pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    made = tiny_model("llama", num_hidden_layers=2, vocab_size=300)
-    return ln.LanguageModel(made, tokenizer, IDENTITY)
+    return owned_model()
 
 
 @pytest.fixture(scope="module")
 def statistics(model):
-    with pytest.warns(UserWarning, match="tokens are few"):
-        return ln.collect(model, TEXTS, block_size=64)
+    return owned_statistics(model)
 
 
 @pytest.fixture(scope="module")
 def neurons(statistics):
-    return ln.select(statistics, "lape", rate=0.1, filter_level=0.5, assign_level=0.5)
+    return owned_neurons(statistics)
 
 
 @pytest.fixture(scope="module")
 def directions():
-    drawn = np.random.default_rng(0).normal(size=(2, 2, 32)).astype(np.float32)
-    arrays = dict(zip(("aa", "bb"), drawn, strict=True))
-    known = {"dtype": "float32", "tokens": {"aa": 5, "bb": 6}}
-    return ln.Directions(arrays, "owner/tiny", "residual_out", "mean", {"k": 1}, known)
+    return owned_directions(tokens={"aa": 5, "bb": 6})
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import torch
 import yaml
 from hub.server import READER, STRANGER, WRITER, Fault
 from inprocess import JobFailed, run
-from test_api import TEXTS, tiny_model
+from owned import IDENTITY, owned_directions, owned_model, owned_neurons, owned_statistics
 from test_encoding import byte_level
 from test_workflow import save_tiny_model
+from tiny import tiny_model
 
 import langneurons as ln
 from langneurons.base.errors import InputError
@@ -25,34 +26,25 @@ from langneurons.selection.table import NeuronTable
 from langneurons.sharing.card import CARD
 from langneurons.sharing.neurons import NAME
 
-IDENTITY = {"model": "owner/tiny", "revision": "7" * 40, "dtype": "float32", "quantization": "none"}
-
 
 @pytest.fixture(scope="module")
 def model():
-    tokenizer = byte_level(pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    made = tiny_model("llama", num_hidden_layers=2, vocab_size=300)
-    return ln.LanguageModel(made, tokenizer, IDENTITY)
+    return owned_model()
 
 
 @pytest.fixture(scope="module")
 def statistics(model):
-    with pytest.warns(UserWarning, match="tokens are few"):
-        return ln.collect(model, TEXTS, block_size=64)
+    return owned_statistics(model)
 
 
 @pytest.fixture(scope="module")
 def neurons(statistics):
-    return ln.select(statistics, "lape", rate=0.1, filter_level=0.5, assign_level=0.5)
+    return owned_neurons(statistics)
 
 
 @pytest.fixture(scope="module")
 def directions():
-    drawn = np.random.default_rng(0).normal(size=(2, 2, 32)).astype(np.float32)
-    arrays = dict(zip(("aa", "bb"), drawn, strict=True))
-    return ln.Directions(
-        arrays, "owner/tiny", "residual_out", "mean", {"k": 1}, {"dtype": "float32"}
-    )
+    return owned_directions()
 
 
 @pytest.fixture
