@@ -68,6 +68,7 @@ def everything(paper):
             "selections": {
                 "s_": {"method": "lape", "label": f"S {SIGNS}"},
                 "w_": {"method": "write_score", "label": f"W {SIGNS}"},
+                "e_": {"method": "experts", "label": f"E {SIGNS}"},
             },
             "interventions": {"z_": step, "s": swept},
             "protocols": {"corrected": {}, "paper": {"intervention_site": "paper"}},

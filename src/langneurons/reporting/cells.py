@@ -84,6 +84,20 @@ def carrier_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
             yield languages, selection
 
 
+def expert_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
+    """Yield the sets and selections of whole experts."""
+    for languages, selection in config.neuron_cells(model):
+        if config.selections[selection].method == "experts":
+            yield languages, selection
+
+
+def expert_files(config: "Config", cell: Cell) -> list[str]:
+    """Return the neuron table of a selection of experts, and the statistics of its languages."""
+    langs = config.language_sets[cell["languages"]]
+    statistics = [place("activations", model=cell["model"], lang=lang) for lang in langs]
+    return [*neuron_files(config, cell), *statistics]
+
+
 def matrix_files(stage: str, kind: str, cells: Cells, **more: str) -> Reads:
     """Return the files of one set that hold one intervention."""
 

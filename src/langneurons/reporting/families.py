@@ -113,6 +113,12 @@ def _neuron_tables(config: "Config") -> tuple[str, ...]:
     return tuple(found)
 
 
+def _expert_tables(config: "Config") -> tuple[str, ...]:
+    """Return the table of experts, where a selection gives experts to languages."""
+    made = {name for model in config.models for _, name in config.cells(model)}
+    return ("experts",) if any(config.selections[one].method == "experts" for one in made) else ()
+
+
 def _voters(config: "Config") -> Counter[tuple[str, str]]:
     """Return the number of selections of neurons, random ones aside, of each model and set."""
     return Counter(
@@ -156,6 +162,12 @@ FAMILIES: Mapping[str, Family] = {
         "statistics",
         mem_mb=4000,
         runtime=15,
+    ),
+    "experts": Family(
+        _expert_tables,
+        lambda config: {"files": "neurons", "activations": "activations"},
+        "tables.experts:tabulate_experts",
+        "statistics",
     ),
     "activations": Family(
         _quantiles,

@@ -22,6 +22,8 @@ from langneurons.reporting.cells import (
     curve_files,
     dose_cells,
     drawn_triples,
+    expert_cells,
+    expert_files,
     fallback_cells,
     forcing_cells,
     intervention_cells,
@@ -304,6 +306,20 @@ KINDS: Mapping[str, Kind] = {
         " and the others of the set. Each neuron writes a part of it; the parts add up to its"
         " length where the direction is that of the MLP's output. Shown is the fewest neurons of a"
         " layer whose parts reach 50 and 90 per cent of the length.",
+    ),
+    "experts": Kind(
+        title="Frequency of experts",
+        category="Layers",
+        keys=("languages", "selection"),
+        cells=expert_cells,
+        reads=expert_files,
+        drawn_by="experts:experts_by_language",
+        by_protocol=False,
+        caption="How often the router sends a language's tokens to each expert, {{ model }}, set"
+        " {{ languages }}: the share of tokens routed to the expert, minus the mean of the other"
+        " languages' shares, in percentage points. Rings: experts that selection {{ selection }}"
+        " gives to the language. The shares of a layer add up to the number of experts that a token"
+        " passes.",
     ),
     "venn": Kind(
         title="Three languages at a time",

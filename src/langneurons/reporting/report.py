@@ -33,6 +33,7 @@ ORDER = (
     *("answers_summary", "answers", "answer_parts", "answer_judges"),
     *("perplexity_summary", "perplexity", "tasks", "lss_summary", "lss", "forcing_summary"),
     *("forcing", "fallback", "lens", "neurons", "overlap", "selections", "votes", "layers"),
+    "experts",
     "activations",
 )
 MAIN = {
@@ -57,6 +58,7 @@ MAIN = {
     "selections": ("shared", "chance", "jaccard"),
     "votes": ("votes", "neurons", "chance"),
     "neurons": ("neurons", "exclusive"),
+    "experts": ("frequency", "entropy", "specific_to"),
 }
 
 

@@ -36,9 +36,17 @@ def neuron_counts(tables: "Iterable[tuple[Mapping, NeuronTable]]") -> pd.DataFra
             "max_languages": int(multiplicity.index.max()) if len(multiplicity) else 0,
         }
         for lang, number in table.counts().items():
-            own = {"neurons": int(number), "exclusive": alone[lang]}
+            own = {"neurons": int(number), "exclusive": alone[lang]} | _experts(table, lang)
             rows.append({**labels, "lang": lang, **own, **whole})
     return pd.DataFrame(rows)
+
+
+def _experts(table: "NeuronTable", lang: str) -> dict[str, int]:
+    """Return how many experts hold a language's neurons; nothing of a dense model."""
+    if "expert" not in table.frame:
+        return {}
+    own = table.frame[table.frame["lang"] == lang]
+    return {"experts": len(own.drop_duplicates(["layer", "expert"]))}
 
 
 def exclusive_shares(table: "NeuronTable") -> pd.Series:

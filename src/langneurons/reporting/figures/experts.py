@@ -1,0 +1,94 @@
+"""Figure of how much more often a language's tokens are routed to each expert."""
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from langneurons.reporting.figures.canvas import (
+    NAMES,
+    PAGE,
+    add_colour_bar,
+    add_legend,
+    add_panels,
+    add_tip,
+    canvas,
+    change_norm,
+    colour_map,
+    described_scale,
+    name_of,
+    rows_and_columns,
+)
+from langneurons.reporting.figures.neurons import read_on
+from langneurons.reporting.labels import Labels
+from langneurons.reporting.records import neuron_tables, statistics
+from langneurons.reporting.tables.experts import PLACE, experts_of
+from langneurons.selection.method import contrasts
+from langneurons.selection.table import NeuronTable
+
+
+def draw_experts(
+    frequency: Mapping[str, np.ndarray],
+    table: NeuronTable,
+    title: str,
+    stem: str | os.PathLike,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Draw layers x experts by language: its frequency minus the mean of the other languages'.
+
+    frequency: by language (n_layers, n_experts), in the order of the panels; table: the experts
+    that belong to each language, which are marked.
+    """
+    langs = list(frequency)
+    values = 100 * contrasts(np.stack([frequency[lang] for lang in langs]))
+    n_layers, n_experts = values.shape[1:]
+    (norm, extend), cmap = change_norm(values), colour_map("PuOr_r")
+    rows, columns = rows_and_columns(len(langs), 3)
+    across = min((PAGE - 0.9) / columns, max(1.8, 0.1 * n_experts))
+    down = max(1.0, min(3.0, 0.09 * n_layers))
+    own = experts_of(table)
+    note = " ".join(filter(None, [read_on(table), described_scale(norm, extend)]))
+    width = max(4.5, min(PAGE, NAMES + columns * across))
+    with canvas(stem, width, rows * (down + 0.5) + 0.9, title, note) as figure:
+        axes = add_panels(figure, rows, columns, len(langs), sharex=True, sharey=True)
+        for number, (axis, lang) in enumerate(zip(axes, langs, strict=True)):
+            axis.imshow(
+                values[number], cmap=cmap, norm=norm, aspect="auto", interpolation="nearest"
+            )
+            places = own[own["lang"] == lang][PLACE].to_numpy(np.int64)
+            axis.scatter(
+                places[:, 1], places[:, 0], s=9, facecolors="none", edgecolors="black", lw=0.6
+            )
+            for layer, expert in places:
+                said = f"{panel[layer, expert]:+.3g}".replace("-", "\N{MINUS SIGN}")
+                text = f"{lang}, layer {layer}, expert {expert}: {said} points"
+                add_tip(axis, expert - 0.5, layer - 0.5, text, 1, 1)
+            axis.set_title(name_of(lang, names))
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for axis in axes[::columns]:
+            axis.set_ylabel("layer")
+        for axis in axes[-columns:]:
+            axis.set_xlabel("expert")
+        label = "frequency minus the mean of the others', percentage points"
+        add_colour_bar(figure, axes, cmap, norm, label, extend)
+        ring = Line2D([], [], color="none", marker="o", markersize=3, markeredgecolor="black")
+        ring.set_label("belongs to the language")
+        ring.set_markerfacecolor("none")
+        add_legend(figure, [ring])
+
+
+def experts_by_language(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
+    """Draw the frequencies of experts of a set, and those that a selection gives to languages."""
+    ((names, table),) = neuron_tables([one for one in files if one.endswith(".parquet")], labels)
+    measured = statistics(one for one in files if not one.endswith(".parquet"))
+    found = {one.lang: one.expert_frequency() for _, one in measured}
+    order = [lang for lang in labels.order(cell["languages"]) if lang in found]
+    title = (
+        f"{labels.of('models', names['model'])},"
+        f" {labels.of('selections', names['selection'])}: frequency of experts by language"
+    )
+    by_lang = {lang: found[lang] for lang in order}
+    draw_experts(by_lang, table, title, stem, labels.language_names)
