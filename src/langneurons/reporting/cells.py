@@ -85,9 +85,10 @@ def carrier_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
 
 
 def expert_cells(config: "Config", model: str) -> Iterator[tuple[str, ...]]:
-    """Yield the sets and selections of whole experts."""
+    """Yield the sets and selections of whole experts; one language has no others."""
     for languages, selection in config.neuron_cells(model):
-        if config.selections[selection].method == "experts":
+        several = len(config.language_sets[languages]) > 1
+        if config.selections[selection].method == "experts" and several:
             yield languages, selection
 
 

@@ -4,14 +4,11 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from langneurons.reporting.figures.canvas import (
-    NAMES,
     PAGE,
     add_colour_bar,
-    add_legend,
     add_panels,
     add_tip,
     canvas,
@@ -27,6 +24,8 @@ from langneurons.reporting.records import neuron_tables, statistics
 from langneurons.reporting.tables.experts import PLACE, experts_of
 from langneurons.selection.method import contrasts
 from langneurons.selection.table import NeuronTable
+
+TALL = 8.0  # inches of all panels together
 
 
 def draw_experts(
@@ -45,18 +44,18 @@ def draw_experts(
     values = 100 * contrasts(np.stack([frequency[lang] for lang in langs]))
     n_layers, n_experts = values.shape[1:]
     (norm, extend), cmap = change_norm(values), colour_map("PuOr_r")
-    rows, columns = rows_and_columns(len(langs), 3)
-    across = min((PAGE - 0.9) / columns, max(1.8, 0.1 * n_experts))
-    down = max(1.0, min(3.0, 0.09 * n_layers))
+    rows, columns = rows_and_columns(len(langs), 3 if len(langs) <= 9 else 4)
+    across = min((PAGE - 0.6) / columns, max(1.8, 0.1 * n_experts))
+    down = min(max(1.0, 0.09 * n_layers), max(0.7, TALL / rows - 0.4))
     own = experts_of(table)
-    note = " ".join(filter(None, [read_on(table), described_scale(norm, extend)]))
-    width = max(4.5, min(PAGE, NAMES + columns * across))
-    with canvas(stem, width, rows * (down + 0.5) + 0.9, title, note) as figure:
+    rings = "Rings: experts that belong to the language."
+    note = " ".join(filter(None, [rings, read_on(table), described_scale(norm, extend)]))
+    width = max(4.5, min(PAGE, 0.6 + columns * across))
+    with canvas(stem, width, rows * (down + 0.3) + 0.9, title, note) as figure:
         axes = add_panels(figure, rows, columns, len(langs), sharex=True, sharey=True)
         for number, (axis, lang) in enumerate(zip(axes, langs, strict=True)):
-            axis.imshow(
-                values[number], cmap=cmap, norm=norm, aspect="auto", interpolation="nearest"
-            )
+            panel = values[number]
+            axis.imshow(panel, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
             places = own[own["lang"] == lang][PLACE].to_numpy(np.int64)
             axis.scatter(
                 places[:, 1], places[:, 0], s=9, facecolors="none", edgecolors="black", lw=0.6
@@ -72,12 +71,9 @@ def draw_experts(
             axis.set_ylabel("layer")
         for axis in axes[-columns:]:
             axis.set_xlabel("expert")
+            axis.tick_params(labelbottom=True)
         label = "frequency minus the mean of the others', percentage points"
         add_colour_bar(figure, axes, cmap, norm, label, extend)
-        ring = Line2D([], [], color="none", marker="o", markersize=3, markeredgecolor="black")
-        ring.set_label("belongs to the language")
-        ring.set_markerfacecolor("none")
-        add_legend(figure, [ring])
 
 
 def experts_by_language(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
