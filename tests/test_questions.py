@@ -58,6 +58,7 @@ def test_cells_with_commas_quotes_and_lines_are_read_and_parts_joined(tmp_path):
         ("prompt,b\nWhy?\n", "line 2: 1 cells; line 1 names 2 columns"),
         ("prompt,prompt\na,b\n", "column 'prompt' stands there twice"),
         ('prompt\n"Why?\n', "not CSV"),
+        ("prompt;b\nWhy?;x\n", "line 1: cells are separated by ';'. Expected: commas"),
         ("prompt,b\n  ,x\n", "line 2, field 'prompt'"),
     ],
 )
@@ -114,7 +115,8 @@ def test_a_benchmark_in_parts_ends_in_a_table_of_parts(tmp_path):
         ({"questions": PARTS}, "parts: missing"),
         ({"questions": PARTS | {"path": "{lang}.csv", "parts": ["a"]}}, "lacks {part}"),
         ({"questions": PARTS | {"path": "{part}.csv", "parts": ["a"]}}, "lacks {lang}"),
-        ({"questions": PARTS | {"parts": ["a", "a"]}}, "a listed more than once"),
+        ({"questions": PARTS | {"parts": ["a", "a/"]}}, "a listed more than once"),
+        ({"second_identifier": {"kind": "py3langid"}}, "the same as `identifier`"),
         ({"questions": {"kind": "text", "path": "{code}.txt"}}, "{code} is not legal"),
     ],
 )
@@ -134,9 +136,27 @@ def test_files_of_parts_are_looked_at_before_a_job(tmp_path):
     config["answers"]["questions"]["parts"] = ["cross"]
     with pytest.raises(ConfigError, match=r"cross/en\.csv, language en.*no such file"):
         check_files(build(config), tmp_path)
-    (tmp_path / "cross/en.csv").write_text("prompt,x\nWhy?\n")
-    with pytest.raises(ConfigError, match=r"cross/en\.csv, line 2: 1 cells"):
+    (tmp_path / "cross/en.csv").write_text("prompt,x\nWhy?,1\nWho?\n")
+    with pytest.raises(ConfigError, match=r"cross/en\.csv, line 3: 1 cells"):  # not the first row
         check_files(build(config), tmp_path)
-    config["answers"]["english_words"] = str(tmp_path / "none")
-    with pytest.raises(ConfigError, match="answers.english_words.*no such file"):
+    (tmp_path / "words").write_text("The\nsea\n")
+    for name, said in (("none", "no such file"), ("words", "no word of 4 or more letters")):
+        config["answers"]["english_words"] = str(tmp_path / name)
+        with pytest.raises(ConfigError, match=f"answers.english_words.*{said}"):
+            check_files(build(config), tmp_path)
+    config["answers"]["identifier"] = {"kind": "fasttext", "path": str(tmp_path / "words")}
+    with pytest.raises(ConfigError, match="identifier.path.* is not a fastText model"):
         check_files(build(config), tmp_path)
+
+
+def test_questions_told_by_their_number_are_parallel(tmp_path):
+    save_tiny_model(tmp_path / "tiny-model")
+    config = asking(tmp_path, pairs="all")
+    config["models"] = {"tiny": {"source": {"kind": "local", "path": str(tmp_path / "tiny-model")}}}
+    config["answers"]["questions"] = {"kind": "text", "path": str(tmp_path / "{lang}.txt")}
+    (tmp_path / "en.txt").write_text("Why?\n" * 9)
+    (tmp_path / "vi.txt").write_text("Sao?\n" * 8)
+    with pytest.raises(ConfigError, match="9 questions in en, 8 in vi. Question n has to be"):
+        check_files(build(config), tmp_path)
+    config["answers"]["limit"] = 8
+    check_files(build(config), tmp_path)

@@ -142,6 +142,16 @@ def test_a_published_mask_is_read_in_the_order_of_its_file(order, tmp_path):
     assert "path" not in parameters and parameters["languages"] == codes
 
 
+def test_names_of_models_in_the_files_of_others():
+    given = {"method": "published", "path": "masks/{model}-1", "order": "tang2024"}
+    own = Published.model_validate(given | {"names": {"llama-3.1-8b": "llama"}})
+    assert own.file_of("llama-3.1-8b") == "masks/llama-1" and own.is_mask
+    assert own.file_of("aya") == "masks/aya-1"
+    assert own.identity() == Published.model_validate(given).identity()
+    with pytest.raises(ValueError, match="names: there is no {model}"):
+        Published.model_validate(given | {"path": "masks/1", "names": {"a": "b"}})
+
+
 def test_a_published_mask_in_the_order_of_a_paper(tmp_path):
     sets = mask_of(tmp_path / "mask.pth", ORDERS["rahmanisa2025"])
     codes = ("ms", "qu", "th")

@@ -542,12 +542,13 @@ def lay_benchmarks(folder, monkeypatch):
     parts |= {f"crosslingual/{name}": other for name in ("complex_prompts", "okapi", "sharegpt")}
     rows = "prompt,source,language\n" + '"Why, and\nhow?",a,b\n' * 9
     tables = {f"test_sets/{one}/{lang}.csv": rows for one, langs in parts.items() for lang in langs}
-    tables |= {"lid.176.bin": "a model", "words": "house\n"}
+    tables |= {"words": "house\n"}
     for above, files in ((inner, texts), (folder / "language-confusion", tables)):
         for name, text in files.items():
             (above / name).parent.mkdir(parents=True, exist_ok=True)
             (above / name).write_text(text)
-    (folder / "lid218e.bin").write_text("a model")
+    for name in ("lid218e.bin", "language-confusion/lid.176.bin"):
+        (folder / name).write_bytes(b"\xba\x16\x4f\x2f")  # as a fastText model begins
     monkeypatch.setenv("CLAS_BENCH", str(folder))
     monkeypatch.setenv("LID218E", str(folder / "lid218e.bin"))
     monkeypatch.setenv("LANGUAGE_CONFUSION", str(folder / "language-confusion"))

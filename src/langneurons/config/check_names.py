@@ -124,6 +124,9 @@ def check_selections(config: Config) -> None:
         path = f"selections.{name}"
         if name == UNTOUCHED:
             raise ConfigError(f"{path}: `none` names the untouched model; choose another name.")
+        for model in getattr(selection, "names", ()):
+            if model not in config.models:
+                raise unknown(f"{path}.names", model, "model", config.models)
         if selection.language_sets is not None and not selection.language_sets:
             raise ConfigError(f"{path}.language_sets: empty; leave the key out to use every set.")
         for langset in selection.language_sets or ():

@@ -173,6 +173,11 @@ def table_rows(path: str | Path) -> Iterator[Row]:
             return
         if not columns:
             columns = cells
+            other = next((one for one in ("\t", ";") if one in columns[0]), None)
+            if len(columns) == 1 and other:
+                raise InputError(
+                    f"{path}, line 1: cells are separated by {other!r}. Expected: commas."
+                )
             if twice := next((one for one in columns if columns.count(one) > 1), None):
                 raise InputError(f"{path}, line 1: the column {twice!r} stands there twice.")
             continue

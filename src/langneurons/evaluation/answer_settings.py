@@ -215,6 +215,8 @@ class AnswersConfig(Answering):
                         f"{section}: name {name!r}: names hold letters, digits, '.', '_', '+', '-'"
                         f" and begin with a letter or digit ({NAME_LENGTH} characters at most)"
                     )
+        if self.second_identifier == self.identifier:
+            raise ValueError("second_identifier: the same as `identifier`, so both always agree")
         for key in ("language_sets", "sources", "targets"):
             if again := doubled(getattr(self, key) or ()):
                 raise ValueError(f"{key}: {', '.join(again)} listed more than once")

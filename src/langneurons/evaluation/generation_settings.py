@@ -1,5 +1,6 @@
 """Configuration keys `forcing`, `fallback` and `lens`: what a model writes under interventions."""
 
+import os
 import string
 from typing import Annotated, Literal, Protocol
 
@@ -51,7 +52,7 @@ class CsvQuestions(Frozen):
 
     @model_validator(mode="after")
     def _parts_are_read(self) -> "CsvQuestions":
-        if again := doubled(self.parts):
+        if again := doubled(os.path.normpath(part) for part in self.parts):
             raise ValueError(f"parts: {', '.join(again)} listed more than once")
         if bool(self.parts) != ("{part}" in self.path):
             lacks = "parts: missing" if not self.parts else f"path: {self.path!r} lacks {{part}}"

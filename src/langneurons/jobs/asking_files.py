@@ -1,14 +1,18 @@
 """Chat templates and questions that a configuration names, looked at before the first job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config
 from langneurons.data.questions import files_of, read_questions
 from langneurons.evaluation.answer_settings import PHASES, side
+from langneurons.evaluation.confusion import LETTERS, english_words
 from langneurons.jobs.stages.generation import ASKING, question_languages
 from langneurons.models import geometry, templates
+
+FASTTEXT = b"\xba\x16\x4f\x2f"  # what a fastText model begins with
 
 
 def check_templates(config: Config, work: Path) -> Iterator[tuple[str, str]]:
@@ -47,6 +51,91 @@ def check_templates(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             continue
         if reason is not None:
             yield f"{path}.options", f"{path}.options: {reason}"
+
+
+def check_questions(
+    key: str, source: Mapping[str, Any], path: Path, most: int
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the first row that cannot be read of a file of at most `most` bytes.
+
+    Of a larger file only the first row is read.
+    """
+    try:
+        whole = path.stat().st_size <= most
+    except OSError:
+        return  # told elsewhere
+    own = {"kind": source["kind"], "path": str(path).replace("{", "{{").replace("}", "}}")}
+    own |= {name: source[name] for name in ("question_field", "id_field") if name in source}
+    try:
+        rows, _ = read_questions(own, "", None if whole else 1)
+    except ValueError as error:
+        yield key, f"{key}: {error}"
+        return
+    if not rows:
+        yield key, f"{key}: {path} holds no row."
+
+
+def check_parallel(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield questions that are told by their number and differ in number between languages."""
+    for section in ASKING:
+        entry = getattr(config, section)
+        if entry is None or entry.questions.kind not in ("text", "csv"):
+            continue
+        source = entry.questions.model_dump(mode="json")
+        if source.get("id_field") or getattr(entry, "pairs", "all") == "same":
+            continue
+        numbers = {}
+        for lang in question_languages(config, section):
+            try:
+                numbers[lang] = len(read_questions(source, lang, entry.limit)[0])
+            except (OSError, ValueError):
+                pass  # told elsewhere
+        if len(set(numbers.values())) > 1:
+            first, *others = numbers
+            other = next(lang for lang in others if numbers[lang] != numbers[first])
+            yield (
+                f"{section}.questions",
+                f"{section}.questions: {numbers[first]} questions in {first}, {numbers[other]} in"
+                f" {other}. Question n has to be the same one in every language; give files that"
+                " are parallel, set `limit`, or give identifiers (`kind: jsonl`, `id_field`).",
+            )
+
+
+def check_identifiers(config: Config, work: Path) -> Iterator[tuple[str, str]]:
+    """Yield identifiers that are not fastText models, and lists without an English word."""
+    for section in ASKING:
+        for name in ("identifier", "second_identifier"):
+            one = getattr(getattr(config, section), name, None)
+            if one is None or one.kind != "fasttext":
+                continue
+            try:
+                with user_path(one.path).open("rb") as opened:
+                    begins = opened.read(len(FASTTEXT))
+            except OSError:
+                continue  # told elsewhere
+            if begins != FASTTEXT:
+                yield (
+                    f"{section}.{name}.path",
+                    f"{section}.{name}.path: {one.path!r} is not a fastText model (its first bytes"
+                    f" are {begins!r}). Name one, such as lid.176.bin.",
+                )
+    given = None if config.answers is None else config.answers.english_words
+    if given is None:
+        return
+    key = "answers.english_words"
+    try:
+        found = english_words(given)
+    except OSError:
+        return  # told elsewhere
+    except ValueError as error:
+        yield key, f"{key}: {error}"
+        return
+    if not found:
+        yield (
+            key,
+            f"{key}: {given!r} holds no word of {LETTERS} or more letters without a capital, one"
+            " per line, so every answer would pass. Name another list, or leave the key out.",
+        )
 
 
 def check_sides(config: Config, work: Path) -> Iterator[tuple[str, str]]:

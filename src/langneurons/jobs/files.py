@@ -25,7 +25,14 @@ from langneurons.data.settings import FolderText, HubText, JsonlText, LinesText,
 from langneurons.evaluation.definition import load_task
 from langneurons.evaluation.examples import build
 from langneurons.evaluation.settings import source_paths
-from langneurons.jobs.asking_files import asking_files, check_sides, check_templates
+from langneurons.jobs.asking_files import (
+    asking_files,
+    check_identifiers,
+    check_parallel,
+    check_questions,
+    check_sides,
+    check_templates,
+)
 from langneurons.jobs.estimates import parsed
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
@@ -323,7 +330,6 @@ def _check_printed(config: Config, work: Path) -> Iterator[tuple[str, str]]:
 def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     """Yield what the first row of a source lacks of what its reader needs."""
     from langneurons.data.corpus import document
-    from langneurons.data.questions import read_question
 
     tasks: dict[Path, Any] = {}
     for one in row_sources(config):
@@ -370,8 +376,7 @@ def _check_rows(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             yield from _read_first(key, path, partial(_read_fact, lang))
         else:
             source = getattr(config, key.partition(".")[0]).questions.model_dump(mode="json")
-            asked = partial(read_question, source=source)
-            yield from _read_first(key, path, asked, source["kind"])
+            yield from check_questions(key, source, path, COUNTED_BYTES)
 
 
 def _tried(key: str, place: str, read: Callable[[], Any]) -> Iterator[tuple[str, str]]:
@@ -434,7 +439,7 @@ def _first_row(path: Path, kind: str = "jsonl") -> Row | None:
                 if not typed.blank(line):
                     return Row({"text": line}, f"{path}, line {number}")
         else:
-            for row in files.table_rows(path) if kind == "csv" else files.objects(path):
+            for row in files.objects(path):
                 return row
     except OSError:
         return None
@@ -586,5 +591,7 @@ CHECKS = (
     _check_shares,
     _check_split,
     check_templates,
+    check_parallel,
     check_sides,
+    check_identifiers,
 )

@@ -111,6 +111,12 @@ class Published(SelectionBase):
         return self
 
     @model_validator(mode="after")
+    def _names_are_filled_in(self) -> "Published":
+        if self.names and "{model}" not in (self.file or self.path or ""):
+            raise ValueError("names: there is no {model} in `path` or `file` that they stand for")
+        return self
+
+    @model_validator(mode="after")
     def _one_order(self) -> "Published":
         if self.order is not None and self.languages:
             raise ValueError("give either `order` or `languages`")
