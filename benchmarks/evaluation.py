@@ -188,7 +188,8 @@ class _Work:
         import numpy as np
         from common import packed_corpus
 
-        from langneurons.scoring.generation import Decoding, generate
+        from langneurons.scoring.decoding import Decoding
+        from langneurons.scoring.generation import generate
         from langneurons.scoring.nll import token_nll
 
         plans = list(self.plans(2 * self.sites.n_layers // 3).values())
@@ -257,7 +258,8 @@ class _Work:
 
     def answered(self, shared: bool = True, budget: int | None = None, number: int | None = None):
         """Return the answers to the questions."""
-        from langneurons.scoring.generation import Decoding, generate
+        from langneurons.scoring.decoding import Decoding
+        from langneurons.scoring.generation import generate
 
         decoding = Decoding(self.given.tokens, ["\n"])
         budget = budget or self.given.batch_tokens

@@ -290,7 +290,8 @@ def plan_on(neuron: int) -> Plan:
 
 def test_answers_are_those_of_each_condition_alone(tmp_path):
     """Conditions share batches; each gets what its prompt and its plan give alone."""
-    from langneurons.scoring.generation import Decoding, generate
+    from langneurons.scoring.decoding import Decoding
+    from langneurons.scoring.generation import generate
 
     model = chat_model("header")
     settings = [Setting("a", "x"), Setting(prompt="p")]

@@ -24,7 +24,8 @@ from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan, Write
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring import reading
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.keyvalues import KeyValues
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll

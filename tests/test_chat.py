@@ -7,10 +7,11 @@ from chats import KINDS, VOCABULARY, chat_tokenizer
 from tiny import tiny_model, tiny_tokenizer
 
 from langneurons.evaluation.definition import Task
-from langneurons.evaluation.tasks import score_task
+from langneurons.evaluation.tasks import Asking, score_task
 from langneurons.models.chat import Chat
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import encode_replies, loglikelihood
 
 QUESTIONS = ("Where is it?", "Hà Nội ở đâu?\nVì sao?", "नमस्ते", "a")
@@ -197,7 +198,7 @@ def test_a_task_by_the_template_asks_with_the_prompt_and_scores_the_choice_as_a_
     model = chat_model("header")
     chat = Chat(model.tokenizer)
     rows = [{"text": text, "label": 0} for text in QUESTIONS]
-    found = score_task(model, choice_task(), "en", rows, 512, chat=chat)
+    found = score_task(model, choice_task(), "en", rows, 512, asking=Asking(chat))
     for number, text in enumerate(QUESTIONS):
         for place, choice in enumerate(("yes", "no")):
             (request,) = encode_replies(chat, [(f"{text}\nAnswer:", choice)], ["0"])
@@ -214,7 +215,7 @@ def test_a_generation_task_by_the_template_ends_an_answer_with_the_turn():
     changes = {"kind": "generation", "choices": (), "gold": "text", "metrics": ("exact_match",)}
     task = choice_task(**changes, fields=("text",), stop=(), max_new_tokens=6)
     rows = [{"text": text} for text in QUESTIONS]
-    found = score_task(model, task, "en", rows, 512, chat=chat)
+    found = score_task(model, task, "en", rows, 512, asking=Asking(chat))
     prompts = [chat.prompt(chat.messages(f"{text}\nAnswer:")) for text in QUESTIONS]
     wanted = generate(model, prompts, Decoding(6, ends=chat.ends), 512)
     assert found["prediction"].tolist() == [text.strip() for text in wanted]

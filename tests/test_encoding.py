@@ -17,7 +17,8 @@ from langneurons.models import encoding
 from langneurons.models.encoding import Encoder
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
-from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import encode_prompts, generate, penalty_of
 from langneurons.scoring.head import NotFinite
 from langneurons.scoring.likelihood import encode_requests, loglikelihood
 from langneurons.scoring.nll import token_nll

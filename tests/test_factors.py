@@ -16,7 +16,8 @@ from langneurons.interventions.resolve import Intervention, resolve
 from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
 from langneurons.selection.table import COLUMNS, NeuronTable

@@ -16,7 +16,8 @@ from langneurons.evaluation.texts import judged
 from langneurons.interventions.plan import Plan
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 
 FIRST, SECOND = np.arange(0, 24), np.arange(12, 40)
 DECODING = {

@@ -21,7 +21,8 @@ from langneurons.interventions.factors import Factor
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import Plan, Write
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.selection.table import NeuronTable
 

@@ -28,7 +28,8 @@ from langneurons.models.families import FAMILIES
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.nonlinearities import NONLINEARITIES, minimum
 from langneurons.models.sites import MlpSites
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
 from langneurons.selection.table import NeuronTable

@@ -14,7 +14,8 @@ from langneurons.interventions.plan import PerRequest, Plan, Write, untouched
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.scoring import prefixes, reading
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.keyvalues import KeyValues
 from langneurons.scoring.likelihood import loglikelihood
 

@@ -29,7 +29,8 @@ from langneurons.interventions.settings import InterventionEntry, Step
 from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.reporting.tables.neurons import expected_overlap, selection_overlap
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
 from langneurons.selection.run import run_selection

@@ -14,8 +14,9 @@ from langneurons.models.language_model import LanguageModel
 from langneurons.models.sites import MlpSites
 from langneurons.scoring import head as scoring
 from langneurons.scoring import reading
+from langneurons.scoring.decoding import Decoding
 from langneurons.scoring.divergence import token_kl
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
 

@@ -20,7 +20,8 @@ from langneurons.evaluation.items import fetch_rows, prepare_task
 from langneurons.evaluation.metrics import METRICS
 from langneurons.evaluation.tasks import read_choice, score_task
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 
 DEFINITIONS = Path(__file__).parent.parent / "config" / "tasks"

@@ -97,7 +97,8 @@ def decoded(setting: Setting) -> list[Check]:
     from langneurons.interventions.apply import applied
     from langneurons.interventions.plan import untouched
     from langneurons.models.language_model import LanguageModel
-    from langneurons.scoring.generation import Decoding, generate
+    from langneurons.scoring.decoding import Decoding
+    from langneurons.scoring.generation import generate
 
     exact, tokenizer = small_model("cpu", "float64"), Numbers()
     lm = LanguageModel(_endless(small_model(setting.device)), tokenizer)
@@ -171,7 +172,8 @@ def texts(setting: Setting) -> list[Row]:
     import numpy as np
 
     from langneurons.models.language_model import LanguageModel
-    from langneurons.scoring.generation import Decoding, generate
+    from langneurons.scoring.decoding import Decoding
+    from langneurons.scoring.generation import generate
     from langneurons.scoring.nll import token_nll
 
     lm, vocabulary = (
@@ -218,7 +220,8 @@ def answers(setting: Setting) -> list[Row]:
     import torch
 
     from langneurons.models.language_model import LanguageModel
-    from langneurons.scoring.generation import Decoding, generate
+    from langneurons.scoring.decoding import Decoding
+    from langneurons.scoring.generation import generate
 
     model, tokenizer = _endless(setting.model()), Numbers()
     size = min(setting.length, 256)

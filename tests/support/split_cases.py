@@ -31,7 +31,8 @@ from langneurons.models.load import load_model
 from langneurons.models.placement import spread
 from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
-from langneurons.scoring.generation import Decoding, generate
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.generation import generate
 from langneurons.scoring.likelihood import loglikelihood
 from langneurons.scoring.nll import token_nll
 from langneurons.training import neuron_weights as rows

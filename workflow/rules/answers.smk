@@ -31,6 +31,7 @@ rule answer_development:
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
+        engine=cfg.runtime.engine,
     params:
         cfg=stage("answer_development"),
         code=code("answer_development.py"),
@@ -62,6 +63,7 @@ rule answer_test:
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
+        engine=cfg.runtime.engine,
     params:
         cfg=stage("answer_test"),
         code=code("answer_test.py"),

@@ -25,6 +25,7 @@ rule evaluate_task:
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
+        engine=cfg.runtime.engine,
     params:
         cfg=stage("evaluate_task"),
         code=code("evaluate_task.py"),

@@ -54,6 +54,7 @@ rule force_language:
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
+        engine=cfg.runtime.engine,
     params:
         cfg=stage("force_language"),
         code=code("force_language.py"),
@@ -87,6 +88,7 @@ rule fall_back:
         mem_mb=memory,
         runtime=minutes,
         batch_tokens=cfg.runtime.batch_tokens,
+        engine=cfg.runtime.engine,
     params:
         cfg=stage("fall_back"),
         code=code("fall_back.py"),

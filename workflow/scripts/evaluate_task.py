@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    frame, metadata = evaluation_cell(ModelJob.of(snakemake))
+    own = ModelJob.of(snakemake)
+    frame, metadata = evaluation_cell(own)
     write_parquet(snakemake.output[0], frame, metadata | {"rows": read_json(snakemake.input.about)})
-    job.done(records=len(frame))
+    job.done(records=len(frame), **own.engine.record())
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     """Run the rule."""
     job = start(snakemake)
-    frame, metadata = forcing_cell(ModelJob.of(snakemake))
+    own = ModelJob.of(snakemake)
+    frame, metadata = forcing_cell(own)
     write_parquet(snakemake.output[0], frame, metadata)
-    job.done(tokens=int(frame["tokens"].sum()))
+    job.done(tokens=int(frame["tokens"].sum()), **own.engine.record())
 
 
 if __name__ == "__main__":

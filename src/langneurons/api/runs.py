@@ -14,7 +14,7 @@ from langneurons.interventions.plan import PerRequest, Under
 from langneurons.models.chat import Chat, Messages
 from langneurons.models.encoding import Prompt
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring import generation, likelihood
+from langneurons.scoring import decoding, generation, likelihood
 
 BATCH_TOKENS = 4096
 
@@ -71,8 +71,8 @@ def generate(
         chat = chat or Chat(model.tokenizer, limit=model.max_positions)
         asked.append(chat.prompt(one, max_new_tokens))
         ends = chat.ends
-    decoding = generation.Decoding(max_new_tokens, list(stop), repetition_penalty, ends)
-    return generation.generate(model, asked, decoding, batch_tokens, under)
+    how = decoding.Decoding(max_new_tokens, list(stop), repetition_penalty, ends)
+    return generation.generate(model, asked, how, batch_tokens, under)
 
 
 def loglikelihood(

@@ -17,11 +17,12 @@ from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.classification import Head, classify, longest_class_row
 from langneurons.evaluation.definition import Task
 from langneurons.evaluation.run import Run
-from langneurons.evaluation.tasks import longest_row, score_task
+from langneurons.evaluation.tasks import Asking, longest_row, score_task
 from langneurons.interventions.branches import portions
 from langneurons.interventions.plan import Plan, untouched
 from langneurons.models.chat import Chat
 from langneurons.runtime.progress import Progress
+from langneurons.scoring.engine import STORED
 from langneurons.scoring.head import NotFinite
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def evaluate(
             pending.setdefault(plan, condition)
         else:
             found[plan] = frame
+            if task.kind == "generation":
+                run.engine.answers[STORED] += len(frame)
             progress.update()
     cell = _Cell(run, task, lang, rows, manner)
     for names in cell.portions(list(pending.values()), conditions):
@@ -94,6 +97,7 @@ class _Cell:
         self.model, self.batch_tokens = run.model, run.batch_tokens
         self.task, self.lang, self.rows = task, lang, rows
         self.head, self.chat = manner.head, manner.chat
+        self.asking = Asking(manner.chat, run.engine)
 
     def portions(
         self, names: list[Condition], plans: Mapping[Condition, Plan]
@@ -117,7 +121,7 @@ class _Cell:
         try:
             if self.head is not None:
                 return classify(*given, self.head, under=plans)
-            return score_task(*given, under=plans, chat=self.chat)
+            return score_task(*given, under=plans, asking=self.asking)
         except NotFinite as error:
             names = ", ".join(plan.name for plan in plans)
             raise NotFinite(f"{self.task.name} {self.lang} under {names}: {error}") from error

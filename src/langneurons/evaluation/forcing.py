@@ -24,7 +24,9 @@ from langneurons.interventions.plan import PerRequest, Plan, untouched
 from langneurons.models.chat import Chat, chat_of
 from langneurons.models.encoding import controls_of, report_cuts
 from langneurons.runtime.progress import Progress
-from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.engine import STORED
+from langneurons.scoring.generation import encode_prompts, generate, penalty_of
 from langneurons.scoring.head import NotFinite
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def continuations(
         frame = run.store.get(keys[name])
         if frame is not None:
             found[name] = frame
+            run.engine.answers[STORED] += len(frame)
             progress.update()
         elif first.setdefault(digest(keys[name]), name) == name:
             pending.append(name)
@@ -106,7 +109,7 @@ def _decoded(
     cuts = [one.cut for one in encoded]
     report_cuts("questions", cuts, model.max_positions)
     under = PerRequest([plan for _, plan in parts], numbers)
-    answers = generate(model, encoded, how, run.batch_tokens, under)
+    answers = generate(model, encoded, how, run.batch_tokens, under, engine=run.engine)
     made = model.tokenizer(answers, add_special_tokens=False)["input_ids"]
     frame = pd.DataFrame(
         {

@@ -212,6 +212,12 @@ class RuntimeConfig(Frozen):
     batch_tokens: int = Field(
         2048, ge=1, le=16_777_216, description="Tokens per forward pass in evaluation."
     )
+    engine: Literal["padded", "continuous"] = Field(
+        "padded",
+        description="What decodes answers: batches padded to one length, or batches that new"
+        " requests join as others end. Answers can differ where two tokens are equally probable up"
+        " to rounding.",
+    )
     checkpoint_seconds: float = Field(
         300, ge=0.1, le=86_400, description="Seconds between saved states."
     )

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,9 @@ from langneurons.interventions.plan import Under
 from langneurons.models.chat import Chat
 from langneurons.models.encoding import Prompt, controls_of, report_apart, report_cuts
 from langneurons.models.language_model import LanguageModel
-from langneurons.scoring.generation import Decoding, encode_prompts, generate, penalty_of
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.engine import Engine
+from langneurons.scoring.generation import encode_prompts, generate, penalty_of
 from langneurons.scoring.likelihood import (
     Request,
     encode_replies,
@@ -27,6 +30,17 @@ from langneurons.scoring.likelihood import (
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked: by its chat template, if it has one, and what decodes its answers."""
+
+    chat: Chat | None = None
+    engine: Engine | None = None
+
+
+PLAIN = Asking()
+
+
 def score_task(
     model: LanguageModel,
     task: Task,
@@ -34,14 +48,15 @@ def score_task(
     rows: Sequence[Mapping[str, Any]],
     batch_tokens: int,
     under: Under = None,
-    chat: Chat | None = None,
+    asking: Asking = PLAIN,
 ) -> pd.DataFrame | list[pd.DataFrame]:
     """Return item, prediction, gold and one column per metric (0..1), a row per item.
 
     A metric of the whole corpus has its counts instead, in columns `metric:count`; sums of them
     over items give the score (`langneurons.evaluation.metrics`). Under a list of plans: by plan.
-    With a `chat` the prompt is what the user says, and a choice or answer the reply.
+    With a chat the prompt is what the user says, and a choice or answer the reply.
     """
+    chat = asking.chat
     examples = build(rows, task, lang)
     encoded = encode_examples(model, task, lang, examples, chat)
     if task.kind == "multiple_choice":
@@ -50,7 +65,7 @@ def score_task(
     penalty = penalty_of(model, task.repetition_penalty)
     ends = frozenset[int]() if chat is None else chat.ends
     decoding = Decoding(task.max_new_tokens, task.stop, penalty, ends)
-    written = generate(model, encoded, decoding, batch_tokens, under)
+    written = generate(model, encoded, decoding, batch_tokens, under, engine=asking.engine)
     return each(
         under, lambda texts: _framed(_answers(model, task, lang, examples, encoded, texts)), written
     )

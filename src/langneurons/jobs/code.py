@@ -29,6 +29,8 @@ NEUTRAL = frozenset(
         "base.digests",
         "base.errors",
         "scoring.canary",
+        "scoring.engine",
+        "scoring.engine_check",
         "jobs.code",
     )
 )

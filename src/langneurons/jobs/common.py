@@ -1,7 +1,7 @@
 """What the jobs of a model share: what a rule gives them, files of this model only, plans."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from langneurons.activations.statistics import Statistics
@@ -17,6 +17,7 @@ from langneurons.interventions.settings import InterventionEntry
 from langneurons.models.language_model import LanguageModel, load
 from langneurons.models.settings import ModelEntry
 from langneurons.reporting.layouts import names_of
+from langneurons.scoring.engine import CONTINUOUS, PADDED, Engine
 from langneurons.selection.table import NeuronTable
 
 STORE = "results/.work"
@@ -27,7 +28,7 @@ class ModelJob:
     """What a rule gives the job of a model.
 
     cfg, code: its parameters; inputs: its input files by name, one path or a list; batch_tokens:
-    tokens of one forward pass.
+    tokens of one forward pass; engine: what decodes answers.
     """
 
     cfg: dict[str, Any]
@@ -35,6 +36,7 @@ class ModelJob:
     wildcards: Mapping[str, str]
     inputs: Mapping[str, Any]
     batch_tokens: int = 0
+    engine: Engine = field(default_factory=Engine)
 
     @classmethod
     def of(cls, snakemake: Any) -> "ModelJob":
@@ -49,6 +51,7 @@ class ModelJob:
             dict(snakemake.wildcards.items()),
             files,
             snakemake.resources.get("batch_tokens", 0),
+            Engine(snakemake.resources.get("engine", PADDED)),
         )
 
     def model(self) -> LanguageModel:
@@ -59,14 +62,19 @@ class ModelJob:
         """Return the model with its store of finished parts; `more` is told apart with the model.
 
         Parts are keyed by the model's identity and by the code. The model is checked first: plans
-        must change it by what is known (`langneurons.scoring.canary`).
+        must change it by what is known (`langneurons.scoring.canary`), and the engine that decodes
+        answers must read it as padded passes do (`langneurons.scoring.engine_check`).
         """
         # Loaded here: jobs that write nothing into a model do not need what hooks plans in.
         from langneurons.scoring.canary import check_model
 
         check_model(model)
+        if self.engine.name == CONTINUOUS:
+            from langneurons.scoring.engine_check import check_engine
+
+            check_engine(model)
         key = {"model": model.identity | more, "code": digest(self.code)}
-        return Run(model, SideStore(STORE, store), key, self.batch_tokens)
+        return Run(model, SideStore(STORE, store), key, self.batch_tokens, self.engine)
 
     def statistics(self, model: LanguageModel) -> dict[str, Statistics]:
         """Return the statistics among the inputs, by language."""

@@ -15,7 +15,7 @@ Families whose neurons cannot be reached so are refused with the reason (`unreac
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Family:
     text: the text model, seen from the model without its head (empty: they are the same);
     norm: the norm between the last layer and the head, seen from the text model.
     transposed: whether `down` stores its matrix as (d_mlp, d_model).
+    unpacked: why tokens of several requests cannot be read in one row, if they cannot.
     linear: names of the linear layers, which LoRA can train.
     In an ungated MLP `gate` is None and `up` is the projection that enters the nonlinearity.
     experts: in a mixture of experts where a layer keeps them, seen from the layer; gate, up, act
@@ -44,7 +45,12 @@ class Family:
     norm: str = "norm"
     transposed: bool = False
     experts: str | None = None
+    unpacked: str | None = None
 
+
+# Why a model cannot read tokens of several requests in one row: each would see the others' tokens.
+OWN_ATTENTION = "has attention of its own, outside transformers' attention interface"
+CAPPED_ATTENTION = "caps its attention scores, which attention over packed requests leaves out"
 
 GATED = ("mlp.gate_proj", "mlp.up_proj", "mlp.act_fn", "mlp.down_proj")
 GATED_LINEAR = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head"
@@ -67,7 +73,7 @@ FAMILIES = {
         experts="mlp.experts",
     ),
     "gemma": LLAMA,
-    "gemma2": LLAMA,
+    "gemma2": replace(LLAMA, unpacked=CAPPED_ATTENTION),
     "gemma3_text": LLAMA,
     "gemma3": Family("layers", *GATED, f"{GATED_LINEAR} fc1 fc2 out_proj", text="language_model"),
     "cohere": LLAMA,
@@ -75,8 +81,17 @@ FAMILIES = {
     "granite": LLAMA,
     "olmo2": LLAMA,
     "smollm3": LLAMA,
-    "stablelm": LLAMA,
-    "xglm": Family("layers", None, "fc1", "activation_fn", "fc2", PLAIN_LINEAR, norm="layer_norm"),
+    "stablelm": replace(LLAMA, unpacked=OWN_ATTENTION),
+    "xglm": Family(
+        "layers",
+        None,
+        "fc1",
+        "activation_fn",
+        "fc2",
+        PLAIN_LINEAR,
+        norm="layer_norm",
+        unpacked=OWN_ATTENTION,
+    ),
     "bloom": Family(
         "h",
         None,
@@ -85,6 +100,7 @@ FAMILIES = {
         "mlp.dense_4h_to_h",
         FUSED_LINEAR,
         norm="ln_f",
+        unpacked=OWN_ATTENTION,
     ),
     "gpt_neox": Family(
         "layers",
@@ -254,6 +270,11 @@ def family_for(model_type: str, config: Any = None) -> Family:
         " If gate, up, nonlinearity and down are modules of their own, add an entry to FAMILIES in"
         " src/langneurons/models/families.py (docs/adding.md)."
     )
+
+
+def unpacked(model_type: str) -> str | None:
+    """Return why a family cannot read several requests in one row, None where it can."""
+    return family_for(model_type).unpacked
 
 
 def family_of(folder: Path) -> str | None:

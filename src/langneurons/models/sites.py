@@ -21,8 +21,8 @@ class MlpSites:
     projection whose output enters the nonlinearity, in ungated models the same module as `up[i]`.
     Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
     output embedding; `layers` are the decoder layers, between which the residual stream of width
-    `d_model` is read and written by `on_stream`. If layers share one nonlinearity
-    module, each gets its own copy. In a mixture of experts `experts` are the layers' experts, which
+    `d_model` is read and written by `on_stream`; `whole` is the model without PEFT's wrapper. If
+    layers share one nonlinearity module, each gets its own copy. In a mixture of experts `experts` are the layers' experts, which
     are brought into their readable form in place (`langneurons.models.experts`); `n_experts` is
     their number in a layer, of which a token passes `experts_per_token`; both are 0 in other
     models.
@@ -30,7 +30,8 @@ class MlpSites:
 
     def __init__(self, model: nn.Module):
         """Find the modules; a path that leads nowhere is a ValueError that names it."""
-        whole = _without_peft(model)
+        self.whole: Any = _without_peft(model)
+        whole = self.whole
         self.family = family_for(whole.config.model_type, whole.config)
         self.backbone: Any = _resolve(whole.base_model, self.family.text, whole)
         self.config: Any = self.backbone.config

@@ -17,6 +17,10 @@ from langneurons.runtime.gpus import take
 from langneurons.runtime.record import Record
 
 log = logging.getLogger(__name__)
+QUIET = (
+    *("numba", "matplotlib", "fontTools", "httpx", "httpx2", "httpcore2", "datasets"),
+    "ContinuousBatchingLogger",  # of transformers
+)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -52,7 +56,7 @@ def start(snakemake: Any, offline: bool = True) -> Job:
     for handler in handlers:
         handler.setFormatter(_Redacting("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    for name in ("numba", "matplotlib", "fontTools", "httpx", "httpx2", "httpcore2", "datasets"):
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     sys.excepthook = _log_traceback
     if threading.current_thread() is threading.main_thread():
