@@ -84,6 +84,7 @@ EDITS = {
     "relabel a selection": (setting("selections.prob.label", "Act Prob"), NONE),
     "title": (setting("title", "Another"), NONE),
     "more memory": (setting("runtime", {"mem_mb": 9000, "threads": 2, "batch_tokens": 64}), NONE),
+    "another engine": (setting("runtime", {"engine": "continuous"}), NONE),
     "confidence": (setting("results.confidence", 0.9), NONE),
     "another figure": (setting("results.venn", [["vi", "en", "hi"]]), NONE),
     "a figure's colour": (appended(f"{SRC}/reporting/figures/canvas.py", CODE), NONE),

@@ -60,7 +60,8 @@ def continuations(
         frame = run.store.get(keys[name])
         if frame is not None:
             found[name] = frame
-            run.engine.answers[STORED] += len(frame)
+            if first.setdefault(digest(keys[name]), name) == name:
+                run.engine.answers[STORED] += len(frame)
             progress.update()
         elif first.setdefault(digest(keys[name]), name) == name:
             pending.append(name)

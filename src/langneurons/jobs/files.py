@@ -33,6 +33,7 @@ from langneurons.jobs.asking_files import (
     check_sides,
     check_templates,
 )
+from langneurons.jobs.decoding import check_engine
 from langneurons.jobs.estimates import parsed
 from langneurons.jobs.parameters import stage
 from langneurons.jobs.sizes import (
@@ -594,4 +595,5 @@ CHECKS = (
     check_parallel,
     check_sides,
     check_identifiers,
+    check_engine,
 )

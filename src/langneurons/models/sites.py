@@ -22,10 +22,10 @@ class MlpSites:
     Call `backbone(input_ids=...)` to get hidden states without computing the head. `head` is the
     output embedding; `layers` are the decoder layers, between which the residual stream of width
     `d_model` is read and written by `on_stream`; `whole` is the model without PEFT's wrapper. If
-    layers share one nonlinearity module, each gets its own copy. In a mixture of experts `experts` are the layers' experts, which
-    are brought into their readable form in place (`langneurons.models.experts`); `n_experts` is
-    their number in a layer, of which a token passes `experts_per_token`; both are 0 in other
-    models.
+    layers share one nonlinearity module, each gets its own copy. In a mixture of experts `experts`
+    are the layers' experts, which are brought into their readable form in place
+    (`langneurons.models.experts`); `n_experts` is their number in a layer, of which a token passes
+    `experts_per_token`; both are 0 in other models.
     """
 
     def __init__(self, model: nn.Module):

@@ -36,6 +36,7 @@ PAGE = 16  # tokens of a page of the cache
 PASS_TOKENS = 512  # of one pass at most: attention goes over all tokens of a pass at once
 SPARE = 2  # pages beside those that requests need
 ATTENTION = "sdpa"
+KINDS = ("full_attention", "sliding_attention")
 
 
 def packable(model: LanguageModel) -> None:
@@ -51,6 +52,9 @@ def packable(model: LanguageModel) -> None:
     used = whole.config._attn_implementation
     if reason is None and used != ATTENTION:
         reason = f"runs with {used!r} attention, not with {ATTENTION!r}"
+    others = sorted(set(getattr(whole.config, "layer_types", None) or ()) - set(KINDS))
+    if reason is None and others:
+        reason = f"has layers of kind {others[0]!r}; read packed are {' and '.join(KINDS)}"
     devices = {each.device for each in whole.parameters()}
     if reason is None and len(devices) > 1:
         reason = f"lies on {len(devices)} devices; the pages of a cache lie on one"

@@ -19,7 +19,7 @@ from langneurons.scoring.reading import states
 
 # Root mean square by which logits of two ways to compute them may be apart, over that of the logits
 # themselves, in a number format.
-ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 @dataclass(frozen=True)
