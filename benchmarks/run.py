@@ -18,6 +18,7 @@ NAMES = (
     "masked_lora",
     "selected_rows",
     "exports",
+    "experts",
     "loading",
     "planning",
     "growth",

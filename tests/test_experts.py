@@ -114,6 +114,18 @@ def test_the_readable_form_gives_the_logits_of_transformers(implementation):
     assert (model.d_mlp, model.sites.d_model, model.sites.n_experts) == (D_MLP, HIDDEN, E)
 
 
+def test_a_layer_that_nothing_watches_gives_the_same_bits(model):
+    with torch.inference_mode():
+        plain = model.model(input_ids=IDS).logits
+    kept = []
+    seen_by(model, lambda: kept.append(model.model(input_ids=IDS).logits))
+    assert torch.equal(kept[0], plain)
+    handle = model.sites.act[0].register_forward_hook(lambda _m, _i, output: output * 0)
+    with torch.inference_mode():
+        assert not torch.equal(model.model(input_ids=IDS).logits, plain)
+    handle.remove()
+
+
 def test_sites_equal_a_layer_written_by_hand(model):
     seen = seen_by(model, lambda: model.model(input_ids=IDS))
     for layer, found in enumerate(seen):

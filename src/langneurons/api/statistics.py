@@ -71,7 +71,9 @@ class Statistics(Shared, Mapping[str, LanguageStatistics]):
     arrays (n_layers, d_mlp) in float64: `probability(site)`, `mean(site)`, `std(site)`,
     `quantile(q, site)`, ...; site is `gate` (before the nonlinearity), `act` (after it), `product`
     (input of the down projection) or `residual` (the residual stream: arrays (n_layers + 1,
-    d_model), row 0 before the first block and row l + 1 after block l; no quantiles).
+    d_model), row 0 before the first block and row l + 1 after block l; no quantiles). Of a
+    mixture of experts `expert_tokens()`, `expert_frequency()` and `expert_weight()` give
+    (n_layers, n_experts).
 
     Example:
         >>> import langneurons as ln

@@ -17,7 +17,8 @@ class Write:
 
     With a `factor`, v is `value` times the factor of the row's sequence. At site `residual` the
     layer's output is written, and `index` are dimensions; an operation along a direction takes
-    `value` as the unit vector u and `amount` as the coefficient c.
+    `value` as the unit vector u and `amount` as the coefficient c. A write into neurons of
+    an expert has an effect at the tokens that are routed to it only.
     """
 
     layer: int

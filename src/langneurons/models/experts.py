@@ -13,7 +13,8 @@ the products. A token's neurons of experts that it is not routed to have gate, a
 product 0, and whatever is written into them has no effect: their up projection is 0 there, and
 `down` calls a token's own experts only. The parameters stay where they are, under their names.
 
-Memory: a layer holds three arrays of tokens x E * d_expert at once.
+Memory: a layer holds two arrays of tokens x E * d_expert at once; a pass with gradients keeps them.
+A layer in which nothing reads or writes neurons computes the same without them.
 """
 
 from dataclasses import dataclass
@@ -63,13 +64,18 @@ class Routed:
     def spread(self, values: torch.Tensor, n_experts: int) -> torch.Tensor:
         """Return values (pairs, d_expert) at their neurons, (tokens, E * d_expert), 0 elsewhere."""
         wide = values.new_zeros(len(self.back) * n_experts, values.shape[1])
-        wide = wide.index_copy(0, self.token * n_experts + self.expert, values)
+        wide.index_copy_(0, self.token * n_experts + self.expert, values)
         return wide.view(len(self.back), -1)
 
     def gathered(self, wide: torch.Tensor, n_experts: int) -> torch.Tensor:
         """Return the values (pairs, d_expert) of the neurons of routed experts."""
         rows = wide.reshape(len(self.back) * n_experts, -1)
         return rows.index_select(0, self.token * n_experts + self.expert)
+
+    def combined(self, product: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return what the products (pairs, d_expert) write by their weights, (tokens, d_model)."""
+        rows = self.linear(product, weight) * self.weight[:, None]
+        return rows[self.back].sum(1).to(product.dtype)
 
 
 class Down(nn.Module):
@@ -108,9 +114,7 @@ def written(product: torch.Tensor, routed: Routed | None, weight: torch.Tensor) 
         return torch.stack(
             [nn.functional.linear(parts[:, e], weight[e]) for e in range(len(weight))]
         ).sum(0)
-    rows = routed.linear(routed.gathered(product, len(weight)), weight)
-    rows = rows * routed.weight[:, None]
-    return rows[routed.back].sum(1).to(product.dtype)
+    return routed.combined(routed.gathered(product, len(weight)), weight)
 
 
 class Readable(nn.Module):
@@ -138,9 +142,17 @@ class Readable(nn.Module):
         number = self.n_experts
         routed = Routed.of(top_k_index, top_k_weights, number)
         gate, up = routed.linear(hidden_states[routed.token], self.gate_up_proj).chunk(2, -1)
-        act = self.act_fn(routed.spread(gate, number))
-        product = routed.spread(routed.gathered(act, number) * up, number)
-        return self.down(product, routed)
+        if not _watched(self.act_fn, self.down):
+            return routed.combined(self.act_fn(gate.contiguous()) * up, self.down_proj)
+        act = routed.gathered(self.act_fn(routed.spread(gate, number)), number)
+        return self.down(routed.spread(act * up, number), routed)
+
+
+def _watched(*modules: nn.Module) -> bool:
+    """Return whether something is hooked into modules, or stands in for their forward."""
+    return any(
+        one._forward_hooks or one._forward_pre_hooks or "forward" in one.__dict__ for one in modules
+    )
 
 
 @cache

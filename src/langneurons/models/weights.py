@@ -7,7 +7,7 @@ model in memory. A 4-bit model's own weights are those in memory; its files hold
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,6 +133,9 @@ def _of_module(sites: "MlpSites", number: int) -> Callable[[], np.ndarray]:
         import torch
 
         module = sites.down[number]
+        if sites.experts:
+            parts: Any = module.weight
+            return torch.cat(list(parts), 1).float().cpu().numpy()
         device, stored = sites.kind_of(number)
         dtype = stored if stored.is_floating_point else torch.bfloat16
         units = torch.eye(sites.d_mlp, dtype=dtype, device=device)
