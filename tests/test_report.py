@@ -77,6 +77,13 @@ def everything(paper):
                 "methods": {"t_": {"selections": ["s_"], "interventions": ["z_"]}},
                 "doses": [0.1, 0.2],
             },
+            "answers": {
+                "limit": 8,
+                "sources": ["en"],
+                "targets": ["en", "vi"],
+                "methods": {"a_": {"selections": ["s_"], "interventions": ["z_"]}},
+                "controls": {"draws": 2, "match": "layer"},
+            },
             "lss": {"source": mini, "interventions": ["z_", "s"]},
             "tasks": {"xnli": task, "head": head},
             "finetunings": {
