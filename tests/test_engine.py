@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from inprocess import run as run_graph
 from test_workflow import CONFIG, save_tiny_model
 from tiny import FAMILIES as TINY
@@ -209,7 +210,8 @@ def test_neither_hooks_nor_seed_nor_attention_are_left_changed():
     assert torch.equal(torch.rand(3), wanted)
     for _, module in model.model.named_modules():
         assert not module._forward_hooks and not module._forward_pre_hooks
-    assert model.model.config._attn_implementation == "sdpa"
+    assert model.sites.backbone.config._attn_implementation == "sdpa"
+    assert model_of("gemma3").model.config.vision_config._attn_implementation == "sdpa"
 
 
 # What goes wrong --------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ def test_the_table_names_the_families_that_transformers_cannot_read_packed():
     assert set(TINY) == set(FAMILIES) and REFUSED == ["bloom", "gemma2", "stablelm", "xglm"]
 
 
-OTHERWISE = "are apart from those|broadcast shape|must match the size|without a paged attention"
+OTHERWISE = "are apart from those|cache|without a paged attention"
 
 
 @pytest.mark.parametrize("family", REFUSED)
@@ -280,7 +282,7 @@ def test_families_with_other_attention_are_refused(family, monkeypatch):
             call()
     # The check of the logits finds it too, were the table wrong.
     monkeypatch.setattr(engine_check, "packable", lambda _model: None)
-    found = (EngineError, RuntimeError, ValueError)
+    found = (EngineError, KeyError, ValueError)
     with pytest.raises(found, match=OTHERWISE):
         check_engine(model)
 
@@ -313,6 +315,14 @@ def test_the_check_finds_hooks_that_act_on_other_tokens(monkeypatch):
 def test_a_cache_that_does_not_fit_says_what_to_lower(monkeypatch):
     monkeypatch.setattr(continuous, "PAGE", 2**40)
     with pytest.raises(InputError, match=r"does not fit.*Lower runtime\.batch_tokens"):
+        generate(model_of("llama"), PROMPTS, Decoding(2), 512, engine=Engine("continuous"))
+
+
+def test_an_older_transformers_is_refused_with_its_version(monkeypatch):
+    monkeypatch.setattr(transformers, "ContinuousBatchingConfig", object)
+    with pytest.raises(
+        InputError, match=rf"5\.17 or later; installed is {transformers.__version__}"
+    ):
         generate(model_of("llama"), PROMPTS, Decoding(2), 512, engine=Engine("continuous"))
 
 

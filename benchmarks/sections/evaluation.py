@@ -93,28 +93,30 @@ def scores(setting: Setting) -> list[Check]:
 
 @check("evaluation")
 def decoded(setting: Setting) -> list[Check]:
-    """Answers in batches against full passes for every token in float64; under two plans too."""
+    """Answers of both engines against full passes for every token in float64; under two plans."""
     from langneurons.interventions.apply import applied
     from langneurons.interventions.plan import untouched
     from langneurons.models.language_model import LanguageModel
     from langneurons.scoring.decoding import Decoding
+    from langneurons.scoring.engine import CONTINUOUS, PADDED, Engine
     from langneurons.scoring.generation import generate
 
     exact, tokenizer = small_model("cpu", "float64"), Numbers()
     lm = LanguageModel(_endless(small_model(setting.device)), tokenizer)
     reference = LanguageModel(exact)
     prompts = [context for context, _ in _requests(500, 3, 20)] + ["9 8 7"]
-    found = generate(lm, prompts, Decoding(8), 150)
-    wrong = _differ(exact, tokenizer, prompts, found)
-    plans, apart_ = [untouched(), *_plans(lm.sites, 1, 2)], 0
-    together = generate(lm, prompts, Decoding(8), 450, plans)
-    for plan, texts in zip(plans, together, strict=True):
-        with applied(reference, plan):
-            apart_ += _differ(exact, tokenizer, prompts, texts)
-    return [
-        Check("answers that differ", float(wrong), 0.0),
-        Check("answers that differ, three plans together", float(apart_), 0.0),
-    ]
+    plans, checks = [untouched(), *_plans(lm.sites, 1, 2)], []
+    for name in (PADDED, CONTINUOUS):
+        found = generate(lm, prompts, Decoding(8), 150, engine=Engine(name))
+        wrong = _differ(exact, tokenizer, prompts, found)
+        checks.append(Check(f"answers that differ, {name}", float(wrong), 0.0))
+        wrong, together = 0, generate(lm, prompts, Decoding(8), 450, plans, engine=Engine(name))
+        for plan, texts in zip(plans, together, strict=True):
+            with applied(reference, plan):
+                wrong += _differ(exact, tokenizer, prompts, texts)
+        what = f"answers that differ, three plans together, {name}"
+        checks.append(Check(what, float(wrong), 0.0))
+    return checks
 
 
 def _differ(exact, tokenizer, prompts, texts, steps: int = 8) -> int:
@@ -216,11 +218,12 @@ def texts(setting: Setting) -> list[Row]:
 
 @timing("evaluation")
 def answers(setting: Setting) -> list[Row]:
-    """Seconds per answer of 32 tokens: full passes one by one, the library, ours."""
+    """Seconds per answer of 32 tokens: full passes one by one, the library, both engines."""
     import torch
 
     from langneurons.models.language_model import LanguageModel
     from langneurons.scoring.decoding import Decoding
+    from langneurons.scoring.engine import CONTINUOUS, PADDED, Engine
     from langneurons.scoring.generation import generate
 
     model, tokenizer = _endless(setting.model()), Numbers()
@@ -249,14 +252,15 @@ def answers(setting: Setting) -> list[Row]:
             pad_token_id=0,
         )
 
-    def ours() -> None:
+    def ours(name: str = PADDED) -> None:
         lm, budget = LanguageModel(model, tokenizer), number * (size + NEW_TOKENS)
         with reading_each_time():
-            generate(lm, prompts, Decoding(NEW_TOKENS), budget)
+            generate(lm, prompts, Decoding(NEW_TOKENS), budget, engine=Engine(name))
 
     variants = {"an answer by full passes": loop, "an answer by the library's generate": library}
     variants |= {"an answer in batches": ours}
+    variants |= {"an answer by continuous batching": lambda: ours(CONTINUOUS)}
     times = setting.interleaved(variants, min(setting.repeats, 3))
-    counts = dict(zip(variants, (1, number, number), strict=True))
+    counts = dict(zip(variants, (1, number, number, number), strict=True))
     each = {name: [s / counts[name] for s in values] for name, values in times.items()}
     return rows_of(each, "an answer by full passes", goal={"an answer in batches": "at most 0.05"})

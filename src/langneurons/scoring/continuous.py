@@ -13,12 +13,18 @@ the logits of packed and of padded passes before a job.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from math import lcm
 from typing import Any
 
 import torch
+import transformers
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from langneurons.base.errors import InputError
 from langneurons.interventions.apply import hooked
@@ -35,7 +41,8 @@ log = logging.getLogger(__name__)
 PAGE = 16  # tokens of a page of the cache
 PASS_TOKENS = 512  # of one pass at most: attention goes over all tokens of a pass at once
 SPARE = 2  # pages beside those that requests need
-ATTENTION = "sdpa"
+OLDEST = "5.17"  # of transformers: with pages of a size that is asked for
+ATTENTION, BY_REQUEST = "sdpa", "langneurons_by_request"
 KINDS = ("full_attention", "sliding_attention")
 
 
@@ -109,6 +116,10 @@ class Session:
 
     def run(self, found: dict[int, Answer], progress: Progress | None) -> None:
         """Decode what is not in `found`, and put it there as it ends."""
+        with _attending(self.model):
+            self._run(found, progress)
+
+    def _run(self, found: dict[int, Answer], progress: Progress | None) -> None:
         self.running.begin()
         sizes = {row: len(ids) for row, ids in enumerate(self.asked.prompts)}
         waiting = sorted(
@@ -187,6 +198,54 @@ class Session:
         return tokens
 
 
+@contextmanager
+def _attending(model: LanguageModel) -> Iterator[None]:
+    """Let each request of a packed pass attend by itself on a CPU; a GPU reads them at once.
+
+    The packed attention of transformers multiplies the queries of all requests with the keys of all
+    and masks the others: as many products again as there are requests.
+    """
+    if model.device.type != "cpu":
+        yield
+        return
+    AttentionInterface.register(BY_REQUEST, _by_request)
+    AttentionMaskInterface.register(BY_REQUEST, sdpa_mask)
+    backbone: Any = model.sites.backbone
+    before = backbone.config._attn_implementation
+    backbone.set_attn_implementation(BY_REQUEST)
+    try:
+        yield
+    finally:
+        backbone.set_attn_implementation(before)
+
+
+def _by_request(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    **given: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return what each query (1, head, token, size) reads of the keys of its own request.
+
+    attention_mask: (1, 1, token, key) of all requests.
+    """
+    cache = given.pop("cache")
+    key, value = cache.update(
+        key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=given
+    )
+    more = {name: given[name] for name in ("dropout", "scaling") if name in given}
+    ends, key_ends = given["cu_seq_lens_q"].tolist(), given["cu_seq_lens_k"].tolist()
+    found = []
+    for (q, q_end), (k, k_end) in zip(pairwise(ends), pairwise(key_ends), strict=True):
+        # The keys of a single token are those that it sees: its window and itself.
+        mask = None if q_end - q == 1 else attention_mask[:, :, q:q_end, k:k_end]
+        own = (query[:, :, q:q_end], key[:, :, k:k_end], value[:, :, k:k_end])
+        found.append(sdpa_attention_forward(module, *own, mask, is_causal=False, **more)[0])
+    return torch.cat(found, 1), None
+
+
 def _alike(under: Under) -> bool:
     """Return whether equal tokens have equal keys and values in all requests, so may share pages.
 
@@ -209,11 +268,14 @@ def _spare(config: Any) -> int:
 
 def _manager(model: LanguageModel, pages: int, batch_tokens: int, share: bool) -> Any:
     """Return transformers' manager of a batch, with a cache of so many pages set aside."""
-    from transformers import ContinuousBatchingConfig, GenerationConfig
-
+    if "page_size" not in getattr(transformers, "ContinuousBatchingConfig", object).__dict__:
+        raise InputError(
+            f"engine 'continuous' needs transformers {OLDEST} or later; installed is"
+            f" {transformers.__version__}. Update it, or set runtime.engine: padded."
+        )
     whole: Any = model.sites.whole
     pages += _spare(whole.config.get_text_config())
-    settings = ContinuousBatchingConfig(
+    settings = transformers.ContinuousBatchingConfig(
         page_size=PAGE,
         num_blocks=pages,
         max_batch_tokens=max(1, min(batch_tokens, PASS_TOKENS)),
@@ -226,7 +288,7 @@ def _manager(model: LanguageModel, pages: int, batch_tokens: int, share: bool) -
         safety_margin=0.0,
         auto_switch_to_flash=False,
     )
-    plain = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=1)
+    plain = transformers.GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=1)
     seeded = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(seeded):  # the processor sets the seed of the process
         manager = whole.init_continuous_batching(plain, settings)
