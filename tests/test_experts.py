@@ -466,12 +466,15 @@ def test_experts_are_those_of_lape_written_by_hand(of_languages):
     assert table.metadata["n_experts"] == E
 
 
-@pytest.mark.parametrize("match", ["none", "layer", "frequency"])
+@pytest.mark.parametrize("match", ["none", "layer", "frequency", "write_norm"])
 def test_the_control_of_experts_is_whole_experts(of_languages, match):
     asked = {"method": "experts", "rate": 0.2, "filter_level": 0.5, "assign_level": 0.6}
     like = selected(METHODS["experts"](**asked), of_languages, {})
-    control = METHODS["random"](method="random", like="own", match=match)
-    table = selected(control, of_languages, {"own": like})
+    nearest = {"neighbours": 1} if match in ("frequency", "write_norm") else {}
+    control = METHODS["random"](method="random", like="own", match=match, **nearest)
+    matrices = np.random.default_rng(1).normal(0, 1, (4, 3, D_MLP))
+    weights = DownProjections([lambda n=n: matrices[n] for n in range(4)])
+    table = selected(control, of_languages, {"own": like}, More(weights=weights))
     experts = whole_experts(table, E)
     taken = {(r.layer, r.neuron) for r in like.frame.itertuples()}
     assert not taken & {(r.layer, r.neuron) for r in table.frame.itertuples()}
@@ -479,12 +482,22 @@ def test_the_control_of_experts_is_whole_experts(of_languages, match):
     assert experts.counts().equals(mirrored.counts()) and experts.counts().sum() > 3
     if match != "none":
         assert experts.layer_counts().equals(mirrored.layer_counts())
+    sizes = np.sqrt(np.square(matrices).sum(1).reshape(4, E, OWN).sum(2))
+    for lang, one in of_languages.items() if nearest else ():
+        frequency = one.expert_frequency()
+        traits = np.stack([np.log(frequency * 1000 + 0.5), np.log(sizes)])
+        traits[0] -= np.log(1000 * (1 - frequency) + 0.5)
+        traits /= traits.std(axis=2, keepdims=True)
+        if match == "frequency":
+            traits = frequency[None]
+        for layer, (own, drawn) in enumerate(
+            zip(mirrored.indices(lang), experts.indices(lang), strict=True)
+        ):
+            if len(own) == 1:
+                free = [e for e in range(E) if (layer, e * OWN) not in taken]
+                apart = {
+                    e: np.linalg.norm(traits[:, layer, e] - traits[:, layer, own[0]]) for e in free
+                }
+                assert drawn[0] == min(apart, key=apart.get)
     neurons = like.frame.iloc[1:].reset_index(drop=True)
     assert whole_experts(type(like)(neurons, like.metadata), E) is None
-    with pytest.raises(ValueError, match="match: write_norm, but 'own' holds whole experts"):
-        selected(
-            control.model_copy(update={"match": "write_norm"}),
-            of_languages,
-            {"own": like},
-            More(weights=DownProjections([lambda: np.ones((3, D_MLP))] * 4)),
-        )

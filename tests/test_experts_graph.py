@@ -34,6 +34,7 @@ def save_tiny_experts(folder):
 
 def configured(**changes) -> dict:
     config = {key: CONFIG[key] for key in ("name", "models", "corpus")}
+    config["corpus"] = config["corpus"] | {"tokens": 500}
     config["language_sets"] = {"three": ["en", "vi", "hi"]}
     config["statistics"] = {"sites": ["act"], "histograms": [], "batch_blocks": 4, "shards": 2}
     config["selections"] = {

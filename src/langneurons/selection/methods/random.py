@@ -12,7 +12,8 @@
   probability's log odds, of the norm's logarithm).
 
 Neurons of the mirrored selection (in any language) are never drawn. Where it holds whole experts of
-a mixture, whole experts are drawn: as many, in the same layers, or of nearest frequency.
+a mixture, whole experts are drawn in the same way: the frequency is that of the expert, the norm
+that of its matrix.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from langneurons.base.errors import InputError, present
+from langneurons.base.errors import present
 from langneurons.selection.experts import whole_experts
 from langneurons.selection.method import More, SelectionBase, rows, stacked
 
@@ -112,13 +113,15 @@ class Random(SelectionBase):
         for lang, one in statistics.items():
             generator = self._generator(lang)
             if self.like is not None:
-                near = self._traits(one, norms)
                 like = tables[self.like]
                 experts = whole_experts(like, one.n_experts)
+                near = self._traits(one, norms, experts is not None)
                 if experts is None:
                     chosen = self._mirror(one.shape, near, like, lang, generator)
                 else:
-                    chosen = self._whole(one, experts, lang, generator)
+                    shape, own = (one.shape[0], one.n_experts), one.shape[1] // one.n_experts
+                    drawn_experts = self._mirror(shape, near, experts, lang, generator)
+                    chosen = (drawn_experts[:, None] * own + np.arange(own)).ravel()
             else:
                 size, rate = int(np.prod(one.shape)), present(self.rate, NEEDED)
                 chosen = generator.choice(size, round(rate * size), replace=False)
@@ -126,27 +129,19 @@ class Random(SelectionBase):
             drawn.append(rows(lang, chosen, one.shape[1], score=np.zeros(len(chosen))))
         return stacked(drawn)
 
-    def _whole(
-        self, one: "Statistics", like: "NeuronTable", lang: str, generator: np.random.Generator
-    ) -> np.ndarray:
-        """Return flat indices of all neurons of drawn experts."""
-        if self.match == "write_norm":
-            raise InputError(
-                f"random selection: match: write_norm, but {self.like!r} holds whole experts, and"
-                " the norm belongs to a neuron; legal: none, layer, frequency."
-            )
-        near = one.expert_frequency()[None] if self.match == "frequency" else None
-        shape = (one.shape[0], one.n_experts)
-        drawn, own = self._mirror(shape, near, like, lang, generator), one.shape[1] // shape[1]
-        return (drawn[:, None] * own + np.arange(own)).ravel()
-
-    def _traits(self, one: "Statistics", norms: np.ndarray | None) -> np.ndarray | None:
-        """Return what is matched of each neuron, (traits, n_layers, d_mlp)."""
-        if self.match == "frequency":
-            return one.probability("act")[None]
-        if norms is None:
+    def _traits(
+        self, one: "Statistics", norms: np.ndarray | None, experts: bool
+    ) -> np.ndarray | None:
+        """Return what is matched of each neuron, or expert, (traits, n_layers, neurons)."""
+        if self.match not in NEAREST:
             return None
-        positive = one.positive("act")
+        positive = one.expert_tokens() if experts else one.positive("act")
+        if self.match == "frequency":
+            return positive[None] / one.tokens
+        norms = present(norms, "no weights")
+        if experts:
+            parts = np.square(norms).reshape(*positive.shape, -1)
+            norms = np.sqrt(parts.sum(axis=2))
         odds = np.log(positive + 0.5) - np.log(one.tokens - positive + 0.5)
         traits = np.stack([odds, np.log(np.maximum(norms, np.finfo(np.float64).tiny))])
         spread = traits.std(axis=2, keepdims=True)
