@@ -4,6 +4,7 @@ import copy
 import gc
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,7 @@ READ = sorted(set(FAMILIES) - set(REFUSED))
 GENERATOR = np.random.default_rng(0)
 LENGTHS = (3, 17, 8, 40, 1, 25)
 PROMPTS = [" ".join(f"w{n}" for n in GENERATOR.integers(0, 96, size)) for size in LENGTHS]
+NAME = "continuous"
 BUDGET = 128  # tokens: few requests at a time, and prompts that are read in parts
 _made: dict[str, LanguageModel] = {}
 
@@ -101,7 +103,7 @@ PLANS = {
 def both(model, under, decoding=None, budget=BUDGET, prompts=PROMPTS):
     """Return the answers of both engines, and the counts of the continuous one."""
     decoding = decoding or Decoding(7)
-    engine = Engine("continuous")
+    engine = Engine(NAME)
     padded = answers(model, prompts, decoding, budget, under)
     return padded, answers(model, prompts, decoding, budget, under, engine=engine), engine.answers
 
@@ -126,6 +128,17 @@ def test_answers_of_every_family_are_those_of_the_padded_engine(family):
     assert_equal(model, padded, found, PLANS["answers"])
     assert padded != answers(model, PROMPTS, Decoding(7), BUDGET)
     assert counts == {"continuous": len(PROMPTS)}
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "mistral", "opt"])
+def test_attention_over_all_requests_at_once_gives_the_same(family, monkeypatch):
+    """As on a GPU: one product of all queries with all keys, others masked."""
+    model = model_of(family)
+    padded, found, _ = both(model, PLANS["answers"])
+    monkeypatch.setattr(continuous, "_attending", lambda _model: nullcontext())
+    check_engine(model)
+    packed = answers(model, PROMPTS, Decoding(7), BUDGET, PLANS["answers"], engine=Engine(NAME))
+    assert padded == found == packed
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -226,12 +239,12 @@ def test_an_error_of_a_hook_comes_out_and_nothing_stays_behind():
     handle = model.sites.down[1].register_forward_pre_hook(broken)
     try:
         with pytest.raises(ArithmeticError, match="a hook of its own"):
-            generate(model, PROMPTS, Decoding(4), 512, PLANS["zero"], engine=Engine("continuous"))
+            generate(model, PROMPTS, Decoding(4), 512, PLANS["zero"], engine=Engine(NAME))
     finally:
         handle.remove()
     nothing = Plan("nothing", [write(0, "product", "scale", 1.0)])
     with pytest.raises(NoEffect, match="every value was already there"):
-        generate(model, PROMPTS, Decoding(4), 512, nothing, engine=Engine("continuous"))
+        generate(model, PROMPTS, Decoding(4), 512, nothing, engine=Engine(NAME))
     padded, found, _ = both(model, None)
     assert padded == found
 
@@ -247,11 +260,11 @@ def test_out_of_memory_halves_the_budget_and_keeps_what_is_complete(monkeypatch)
 
     padded = answers(model, PROMPTS, Decoding(7), 400)
     monkeypatch.setattr(Session, "_step", step)
-    found = answers(model, PROMPTS, Decoding(7), 400, engine=Engine("continuous"))
+    found = answers(model, PROMPTS, Decoding(7), 400, engine=Engine(NAME))
     assert found == padded and set(calls) == {400, 200, 100}
     monkeypatch.setattr(Session, "_step", lambda _self: _fail())
     with pytest.raises(TooLarge, match="one prompt at a time"):
-        answers(model, PROMPTS, Decoding(7), 400, engine=Engine("continuous"))
+        answers(model, PROMPTS, Decoding(7), 400, engine=Engine(NAME))
 
 
 def _fail():
@@ -275,7 +288,7 @@ def test_families_with_other_attention_are_refused(family, monkeypatch):
     changes = {"attn_logit_softcapping": 1.0} if family == "gemma2" else {}
     model = LanguageModel(tiny_model(family, **changes), tiny_tokenizer())
     for call in (
-        lambda: generate(model, PROMPTS, Decoding(2), 512, engine=Engine("continuous")),
+        lambda: generate(model, PROMPTS, Decoding(2), 512, engine=Engine(NAME)),
         lambda: check_engine(model),
     ):
         with pytest.raises(InputError, match=r"engine 'continuous'.*attention.*engine: padded"):
@@ -315,7 +328,7 @@ def test_the_check_finds_hooks_that_act_on_other_tokens(monkeypatch):
 def test_a_cache_that_does_not_fit_says_what_to_lower(monkeypatch):
     monkeypatch.setattr(continuous, "PAGE", 2**40)
     with pytest.raises(InputError, match=r"does not fit.*Lower runtime\.batch_tokens"):
-        generate(model_of("llama"), PROMPTS, Decoding(2), 512, engine=Engine("continuous"))
+        generate(model_of("llama"), PROMPTS, Decoding(2), 512, engine=Engine(NAME))
 
 
 def test_an_older_transformers_is_refused_with_its_version(monkeypatch):
@@ -323,7 +336,7 @@ def test_an_older_transformers_is_refused_with_its_version(monkeypatch):
     with pytest.raises(
         InputError, match=rf"5\.17 or later; installed is {transformers.__version__}"
     ):
-        generate(model_of("llama"), PROMPTS, Decoding(2), 512, engine=Engine("continuous"))
+        generate(model_of("llama"), PROMPTS, Decoding(2), 512, engine=Engine(NAME))
 
 
 # Near-ties --------------------------------------------------------------------------------------
