@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "masked_lora",
     "selected_rows",
+    "answers_engine",
     "exports",
     "experts",
     "loading",

@@ -25,6 +25,7 @@ from langneurons.interventions.plan import Plan, Write
 from langneurons.models.language_model import LanguageModel
 from langneurons.scoring import reading
 from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.engine import Engine
 from langneurons.scoring.generation import generate
 from langneurons.scoring.keyvalues import KeyValues
 from langneurons.scoring.likelihood import loglikelihood
@@ -328,3 +329,10 @@ def test_a_cell_is_the_same_together_and_one_by_one(tmp_path, monkeypatch, kind)
     assert runs == []
     same = together[together["intervention"] == "again"]["prediction"].tolist()
     assert same == together[together["intervention"] == "plan 0"]["prediction"].tolist()
+    if kind != "generation":
+        return
+    for decoded in ("continuous", "stored"):
+        run = Run(model, SideStore(tmp_path / "c", "evaluation"), {}, 200, Engine("continuous"))
+        found = evaluate(run, task, "en", rows, plans)
+        pd.testing.assert_frame_equal(found, together)
+        assert run.engine.record() == {"engine": "continuous", "answers": {decoded: 60}}

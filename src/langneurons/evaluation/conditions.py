@@ -68,9 +68,9 @@ def evaluate(
         if frame is None:
             pending.setdefault(plan, condition)
         else:
-            found[plan] = frame
-            if task.kind == "generation":
+            if task.kind == "generation" and plan not in found:
                 run.engine.answers[STORED] += len(frame)
+            found[plan] = frame
             progress.update()
     cell = _Cell(run, task, lang, rows, manner)
     for names in cell.portions(list(pending.values()), conditions):
