@@ -64,7 +64,8 @@ def labels_of(config: Config) -> Labels:
         roles=roles(config),
         results=config.results.model_dump(mode="json"),
         site=config.statistics.histograms[0] if config.statistics.histograms else None,
-        sequence={section: list(getattr(config, section)) for section in sequenced},
+        sequence={section: list(getattr(config, section)) for section in sequenced}
+        | {"methods": list(method_labels(config))},
         hypotheses={name: one.model_dump(mode="json") for name, one in config.hypotheses.items()},
         comparisons=compared,
         until=None if config.statistics.until is None else config.statistics.until.selection,

@@ -192,7 +192,7 @@ def trial_records(
     paths: Iterable[str], labels: Labels
 ) -> Iterator[tuple[Names, pd.DataFrame, dict[str, Any]]]:
     """Read the trials of methods, in the configuration's order."""
-    order = list(labels.methods)
+    order = list(labels.sequence["methods"])
     for path in sorted(paths, key=lambda one: order.index(names_of(one, "trials")["method"])):
         names = names_of(path, "trials")
         same = _named(path, "trials", "model", "langset", "method")
@@ -205,7 +205,7 @@ def answer_records(
     paths: Iterable[str], labels: Labels
 ) -> Iterator[tuple[Names, pd.DataFrame, dict[str, Any]]]:
     """Read the scored answers to test questions, once for each protocol they belong to."""
-    order = list(labels.methods)
+    order = list(labels.sequence["methods"])
     tested = [path for path in paths if names_of(path, "answers")["phase"] == "test"]
     tested.sort(key=lambda one: order.index(names_of(one, "answers")["method"]))
     columns = ("source", "target", "setting", "draw", "id", "part", "identified", "relevance")

@@ -154,7 +154,8 @@ def _found(
             picture.anchor for picture in pictures if kind and picture.group == KINDS[kind].title
         ]
         fallback = f"table-{table}" if f"table-{table}" in anchors else "page-claims"
-        result.append((one.text, found[0] if found else fallback))
+        text = one.text.replace(" %", "\N{NO-BREAK SPACE}%")
+        result.append((text, found[0] if found else fallback))
     return result
 
 
