@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from inprocess import run
 from test_workflow import CONFIG, save_tiny_model
 from tiny import D_MLP, tiny_model
@@ -119,6 +120,26 @@ def test_what_experts_cannot_be_is_refused_before_any_job(done, changes, said, m
         config["finetunings"] = {"nli": tuning}
         config["tasks"] = {"xnli_head": CONFIG["tasks"]["xnli_head"] | {"selections": ["experts"]}}
     with pytest.raises(ConfigError, match=said):
+        check_files(build(config), done[0])
+
+
+def test_masks_of_another_width_and_gguf_files_are_refused_before_any_job(done, monkeypatch):
+    monkeypatch.chdir(done[0])
+    layers = [[torch.zeros(1, dtype=torch.int64)] * 2] * 3
+    torch.save(layers, "mask.pth")
+    mask = {"method": "published", "path": "mask.pth", "languages": ["en", "vi", "hi"]}
+    config = configured()
+    config["selections"]["mask"] = mask | {"neurons_per_layer": 64}
+    with pytest.raises(ConfigError, match=f"mask.neurons_per_layer: 64, .* has {D_MLP} neurons"):
+        check_files(build(config), done[0])
+    writer = pytest.importorskip("gguf").GGUFWriter("moe.gguf", "qwen3moe")
+    writer.add_expert_count(8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    source = {"kind": "gguf", "path": "moe.gguf"}
+    config = configured(models={"other": {"source": source, "dtype": "float32"}})
+    with pytest.raises(ConfigError, match="models.other.source.path: .* experts in a GGUF file"):
         check_files(build(config), done[0])
 
 
