@@ -61,7 +61,6 @@ def main() -> None:
 
     import langneurons as ln
     from langneurons.base.batching import batches
-    from langneurons.models.encoding import stop_tokens
     from langneurons.scoring.decoding import Decoding
     from langneurons.scoring.engine import Engine
     from langneurons.scoring.engine_check import check_engine
@@ -79,7 +78,10 @@ def main() -> None:
     decoding = Decoding(given.new_tokens, stop)
     prompts = encode_prompts(model, questions(given.questions), given.new_tokens)
     sizes = [len(one.tokens) + given.new_tokens for one in prompts]
-    ends = sorted(model.end_tokens | stop_tokens(tokenizer, stop))
+    ends = set(model.end_tokens)
+    if given.stop:  # the library knows tokens: all that hold a line break
+        pieces = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+        ends |= {token for token, piece in enumerate(pieces) if "\n" in piece}
 
     def generated() -> list[tuple[int, ...]]:
         """Answer in left-padded batches by transformers' own generate."""
@@ -96,7 +98,7 @@ def main() -> None:
                 attention_mask=mask.to(model.device),
                 max_new_tokens=given.new_tokens,
                 do_sample=False,
-                eos_token_id=ends,
+                eos_token_id=sorted(ends),
                 pad_token_id=model.pad,
             )
             for i, row in zip(group, made[:, longest:].tolist(), strict=True):

@@ -7,6 +7,7 @@ is an error of an engine.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor, log2
 
 import torch
 
@@ -18,7 +19,7 @@ from langneurons.scoring.head import logit_blocks
 from langneurons.scoring.reading import states
 
 # Root mean square by which logits of two ways to compute them may be apart, over that of the logits
-# themselves, in a number format.
+# around their mean, in a number format.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
@@ -28,7 +29,8 @@ class Difference:
 
     place: its number, from 0; tokens: of the first and of the second answer; gap: by how much the
     logits of the two are apart there (float32, after the repetition penalty); bound: the gap below
-    which rounding can exchange them.
+    which rounding can exchange them, `ROUNDING` of the spread of the logits and two steps of the
+    number format at their size.
     """
 
     place: int
@@ -92,5 +94,7 @@ def difference(
         logits = seen.penalised(logits, 0, penalty)
     tokens = (int(first[place]), int(second[place]))
     gap = abs(float(logits[0, tokens[0]] - logits[0, tokens[1]]))
-    size = float(logits.double().square().mean().sqrt())
-    return Difference(place, tokens, gap, rounding(model) * size)
+    spread = float(logits.double().std())
+    largest = float(logits[0, list(tokens)].abs().max())
+    step = torch.finfo(last.dtype).eps * 2.0 ** floor(log2(largest)) if largest else 0.0
+    return Difference(place, tokens, gap, rounding(model) * spread + 2 * step)
