@@ -16,6 +16,7 @@ from langneurons.base.yaml import parse_yaml
 from langneurons.cli import app, main
 from langneurons.config import build
 from langneurons.models.families import FAMILIES
+from langneurons.selection.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 ADDING = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
@@ -42,6 +43,13 @@ def test_the_families_of_the_page_are_those_of_the_table():
     gates = {name: one.gate is not None for name, one in FAMILIES.items()}
     assert shown[0] == sorted(name for name, gate in gates.items() if gate)
     assert shown[1] == sorted(name for name, gate in gates.items() if not gate)
+
+
+def test_the_readme_counts_the_methods_of_the_registry():
+    others = {"published", "combined", "experts"}  # named beside them
+    ranked = {name for name, one in METHODS.items() if one.units == "neurons" and not one.random}
+    words = {11: "Eleven", 12: "Twelve", 13: "Thirteen", 14: "Fourteen", 15: "Fifteen"}
+    assert f"{words[len(ranked - others)]} selection methods" in README
 
 
 def test_the_entries_of_a_model_are_legal():
