@@ -129,6 +129,23 @@ def test_ratings_cost_what_the_judge_costs(tmp_path):
     assert measured.done == 2 and measured.basis != "assumed"
 
 
+def test_a_plan_says_what_each_method_costs(tmp_path):
+    own = read_configs([ROOT / "config/papers/clas_bench.yaml"])
+    made = Planner(own, ASSUMED, tmp_path)
+    lines = {(one.method, one.model, one.protocol): one for one in made.methods()}
+    assert len(lines) == 7 * 2 * 2
+    lape = lines["lape", "llama-3.1-8b-instruct", "corrected"]
+    # 70 questions x 32 sources: a third under 4 settings in 32 targets; of the others the untouched
+    # model, the chosen setting in 32 targets and as many random draws.
+    asked = 70 * 32
+    assert lape.answers == pytest.approx(asked * (4 * 32 / 3 + 2 / 3 * (1 + 2 * 32)))
+    assert lines["prompt", lape.model, "corrected"].answers < lape.answers  # nothing to draw
+    stages = ("answer_development", "answer_test", "rate_answers")
+    whole = sum(one.gpu_hours for one in made.lines() if one.rule in stages)
+    assert sum(one.gpu_hours for one in lines.values()) == pytest.approx(whole)
+    assert "lape       llama-3.1-8b-instruct  corrected  " in text(made.lines(), made)
+
+
 def test_the_printed_plan_states_what_it_rests_on(capsys):
     assert main(["plan", str(PAPER)]) == 0
     printed = capsys.readouterr().out

@@ -48,6 +48,17 @@ class Line:
     basis: str
 
 
+@dataclass(frozen=True)
+class MethodLine:
+    """What a method on trial, or compared by answers, costs in all stages that run for it alone."""
+
+    method: str
+    model: str
+    protocol: str
+    answers: float
+    gpu_hours: float
+
+
 class Planner:
     """The plan of one configuration in one working directory."""
 
@@ -60,6 +71,26 @@ class Planner:
         for model in self.config.models:
             found += self._of(model)
         return found
+
+    def methods(self) -> list[MethodLine]:
+        """Return what each method costs by the assumptions, under each variant of protocols."""
+        sums: dict[tuple[str, str, str], list[float]] = {}
+        sizes: dict[str, Sizes] = {}
+        for stage in STAGES.values():
+            cells = [one for one in stage.cells(self.config) if "method" in one]
+            if stage.work is None or not cells:
+                continue
+            for cell in cells:
+                loaded = _loaded(cell)
+                if loaded not in sizes:
+                    gpus = self.config.gpus(loaded)
+                    sizes[loaded] = Sizes(self.config, self.assumed, self.folder, loaded, gpus)
+                work = stage.work(sizes[loaded], cell)
+                key = (cell["method"], cell["model"], cell.get("variant", ""))
+                own = sums.setdefault(key, [0.0, 0.0])
+                own[0] += work.answers
+                own[1] += max(sizes[loaded].gpus, 1) * work.seconds / 3600
+        return [MethodLine(*key, *own) for key, own in sums.items()]
 
     def geometry(self, model: str) -> Geometry:
         """Return a model's size; a ConfigError says that nothing names it."""
@@ -172,14 +203,7 @@ def text(plan: list[Line], planner: Planner) -> str:
         sum(one.disk_gb for one in plan),
     )
     rows.append((*total, str(max(one.gpus for one in plan)), *map(_rounded, sizes), ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i in (0, 1, 11) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines = _columns(rows, (0, 1, 11))
     rule = "-" * max(map(len, lines))
     lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
     device, cuts = planner.assumed["device"], planner.assumed["utilisation"]
@@ -187,6 +211,17 @@ def text(plan: list[Line], planner: Planner) -> str:
     loading = sum(one.load_hours for one in plan if one.gpu_hours)
     where = f"{device['label']}: {device['tflops']} TFLOP/s, {device['bandwidth_gb']} GB/s"
     shares = ", ".join(f"{key} {value:g}" for key, value in cuts.items())
+    by_method = planner.methods()
+    if by_method:
+        head = ("method", "model", "protocol", "answers", "GPU h, assumed")
+        shown = [head] + [
+            (
+                *(one.method, one.model, one.protocol),
+                *(f"{one.answers:,.0f}" if one.answers else "none", _rounded(one.gpu_hours)),
+            )
+            for one in by_method
+        ]
+        lines += ["", *_columns(shown, (0, 1, 2))]
     lines += [
         "",
         f"Of the GPU hours {_rounded(loading)} load models ({loading / max(hours, 1e-9):.1%}).",
@@ -225,6 +260,19 @@ def text(plan: list[Line], planner: Planner) -> str:
             f" {asked:.0f} GB at first, doubled at every retry."
         )
     return "\n".join(lines)
+
+
+def _columns(rows: Sequence[tuple[str, ...]], left: Sequence[int]) -> list[str]:
+    """Return rows as lines of aligned columns; left: those aligned at the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _rounded(value: float) -> str:

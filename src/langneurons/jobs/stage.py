@@ -21,11 +21,15 @@ PATTERN = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Work:
-    """What a job costs: tokens that it reads, seconds that it takes, bytes that it leaves."""
+    """What a job costs: tokens that it reads, seconds that it takes, bytes that it leaves.
+
+    answers: how many texts it writes.
+    """
 
     tokens: float
     seconds: float
     disk: float
+    answers: float = 0.0
 
 
 @dataclass(frozen=True)

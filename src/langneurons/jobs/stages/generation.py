@@ -152,7 +152,7 @@ def answering(sizes: Sizes, answers: float, new: int) -> Work:
     seconds = sizes.load + sizes.seconds(answers * width, 2, "evaluation")
     seconds += math.ceil(answers / batch) * new * sizes.decode
     size = answers * (RECORD_BYTES + TEXT_BYTES_PER_TOKEN * new)
-    return Work(answers * width, seconds, size)
+    return Work(answers * width, seconds, size, answers)
 
 
 def need_of_answers(sizes: Sizes) -> Need:
