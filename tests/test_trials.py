@@ -1,6 +1,7 @@
 """Trials: strengths, doses, the choice on development documents, tests, controls, tables."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_parquet
 from langneurons.base.store import SideStore
 from langneurons.config import build
-from langneurons.evaluation.dose import doses, solve
+from langneurons.evaluation.dose import divergence, doses, solve
 from langneurons.evaluation.perplexity import HeldOut, document_nll
 from langneurons.evaluation.run import Run
 from langneurons.evaluation.trials import (
@@ -134,7 +135,7 @@ def test_a_dose_is_the_mean_change_of_the_last_stream(family):
 def test_strengths_are_solved_for():
     model, part = LanguageModel(tiny_model("llama")), corpus("aa", 0).identification
     for asked in (0.01, 0.1):
-        found = solve(model, plans(), asked, part, 200)
+        found = solve(plans(), asked, lambda some: doses(model, some, part, 200))
         for plan, one in zip(plans(), found, strict=True):
             if plan.empty:
                 assert not one.reached and one.strength == 0.0
@@ -145,6 +146,32 @@ def test_strengths_are_solved_for():
             else:  # taking a direction out has a largest dose
                 assert plan.name == "out" or one.strength > 100
         assert sum(one.reached for one in found) >= 3
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_divergence_is_that_of_the_next_token(family):
+    from langneurons.interventions.apply import applied
+
+    model, part = LanguageModel(tiny_model(family)), corpus("aa", 0).identification
+    found = divergence(model, plans(), part, 64)
+    for plan, dose in zip(plans(), found, strict=True):
+        values = []
+        for row, length, scored in zip(part.tokens, part.lengths, part.scored, strict=True):
+            ids = torch.from_numpy(row[None, :length].astype(np.int64))
+            with torch.inference_mode():
+                before = model.model(input_ids=ids).logits[0].double().log_softmax(-1)
+                with applied(model, plan, False):
+                    after = model.model(input_ids=ids).logits[0].double().log_softmax(-1)
+            own = (before.exp() * (before - after)).sum(-1)  # predicts the token after its place
+            values += own[:-1][scored[1:length]].tolist()
+        assert dose == pytest.approx(np.mean(values), rel=1e-3, abs=1e-7)
+    assert found[1] == 0.0 and min(found[0], found[2], found[3]) > 0
+    assert divergence(model, plans(), part, 8) == pytest.approx(found, rel=1e-3)
+    asked = found[2] / 3
+    solved = solve(plans(), asked, lambda some: divergence(model, some, part, 64))
+    assert solved[2].reached and solved[2].dose == pytest.approx(asked, rel=0.02)
+    again = divergence(model, [at_strength(plans()[2], solved[2].strength)], part, 64)
+    assert again == pytest.approx([solved[2].dose], rel=1e-4)
 
 
 # -------------------------------------------------------------------------------------- the trial
@@ -161,6 +188,22 @@ def texts(store: Path, model=None, **changes) -> Texts:
     settings = {"dose_tokens": 30, "documents": None, "development": 0.4, "choose": "specificity"}
     protocol = Protocol(**settings | {"seed": 0} | changes)
     return Texts(Run(lm, SideStore(store, "trials"), {"code": "1"}, 300), corpora, protocol)
+
+
+def test_a_dose_by_divergence_is_of_one_text_for_all_targets(tmp_path):
+    own = texts(tmp_path, dose_by="kl", dose_language="bb")
+    own.corpora["bb"] = corpus("bb", 9)
+    part = own.corpora["bb"].identification.first(30)
+    plan = plans()[2]
+    asked = divergence(own.run.model, [plan], part, 300)[0] / 2
+    for target in ("aa", "bb"):
+        (found,) = own.dosed(target, [plan], asked)
+        assert found.solved.reached
+        again = divergence(own.run.model, [found.plan], part, 300)
+        assert again == pytest.approx([found.solved.dose], rel=1e-4)
+        assert again == pytest.approx([asked], rel=0.02)
+    other = own.corpora["aa"].identification.first(30)
+    assert divergence(own.run.model, [found.plan], other, 300) != pytest.approx([asked], rel=0.02)
 
 
 SETTINGS = [Setting(name, "zero", dose) for name in ("one", "two") for dose in (0.02, 0.05)]
@@ -503,6 +546,10 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
     assert "kl: Kullback-Leibler" in (tables / "leaderboard.md").read_text()
     assert set(board["method"]) == {"LAPE", "diff"} and (board["targets"] == 3).all()
     assert (board["settings"] == 2).all()
+    (drawn,) = (tmp_path / "results/figures").rglob("doses.svg")
+    meaning = "mean change of the residual stream after the last block"
+    assert meaning in (tables / "trials.md").read_text()
+    assert "Dose: mean change" in " ".join(re.findall(r"<!-- (.*?) -->", drawn.read_text()))
     claims = pd.read_csv(tables / "hypotheses.csv")
     assert claims["verdict"].isin(["supported", "refuted", "undecided"]).all()
     assert claims["hypothesis"].tolist() == ["specific", "own"]  # as the configuration lists them
@@ -539,6 +586,9 @@ def test_trials_in_the_graph_end_in_the_leaderboard(tmp_path):
         ({"evaluated": ["vi"]}, "in the set 'three' already"),
         ({"evaluated": ["fr"]}, "trials.evaluated: 'fr'"),
         ({"doses": [3.0]}, "3 is not a share"),
+        ({"doses": [30.0, 1.0], "dose_by": "kl"}, "30 is not nats; legal: 0 to 20"),
+        ({"dose_language": "en"}, "dose_language: it belongs to `dose_by: kl`"),
+        ({"dose_by": "kl", "dose_language": "fr"}, "trials.dose_language: 'fr'.*zh"),
         ({"language_sets": ["four"]}, "four"),
         (
             {

@@ -74,6 +74,9 @@ def _check_sets(config: Config, entry: TrialsConfig) -> None:
     for model in config.models:
         for folder in config.trial_sets(model):
             members = config.directory_languages()[folder]
+            if (read := entry.dose_text) not in (None, *members, *entry.evaluated):
+                legal = [*members, *entry.evaluated]
+                raise unknown("trials.dose_language", read, "language that trials read", legal)
             for lang in entry.evaluated:
                 if lang in members:
                     raise ConfigError(

@@ -1,14 +1,15 @@
-"""How much a plan changes the residual stream, and the strength at which it changes it by so much.
+"""How much a plan changes a model, and the strength at which it changes it by so much.
 
 The dose of a plan on a text is the mean over its tokens of |h' - h| / |h|, where h is the residual
-stream after the last block in the untouched model and h' under the plan. The strength at which a
-plan has a dose is found by bracketing and bisection (`langneurons.interventions.strength`); all
-plans of a text are tried together.
+stream after the last block in the untouched model and h' under the plan; or, as `divergence`, the
+mean of KL(untouched || under the plan) of the distributions of the next token, in nats. The
+strength at which a plan has a dose is found by bracketing and bisection
+(`langneurons.interventions.strength`); all plans of a text are tried together.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from langneurons.interventions.plan import Plan, Under
 from langneurons.interventions.strength import at_strength
 from langneurons.models.language_model import LanguageModel
 from langneurons.runtime.halving import Batches
+from langneurons.scoring.divergence import token_kl
 from langneurons.scoring.reading import states
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,25 @@ def doses(
         found += _together(model, acting[start : start + most], part, batch_tokens)
     numbers = iter(found)
     return [0.0 if plan.empty else next(numbers) for plan in plans]
+
+
+def divergence(
+    model: LanguageModel, plans: Sequence[Plan], part: Part, batch_tokens: int
+) -> list[float]:
+    """Return the mean KL divergence of each plan on a text; 0 for a plan that writes nothing."""
+    acting = [plan for plan in plans if not plan.empty]
+    # The untouched model stands beside the plans of a pass.
+    most = max(1, batch_tokens // int(part.lengths.max()) - 1)
+    found: list[float] = []
+    for start in range(0, len(acting), most):
+        given = (part.tokens, part.lengths, part.scored, batch_tokens)
+        for own in token_kl(model, *given, acting[start : start + most]):
+            found.append(float(own[part.scored].mean()))
+    numbers = iter(found)
+    return [0.0 if plan.empty else next(numbers) for plan in plans]
+
+
+MEASURES = {"stream": doses, "kl": divergence}
 
 
 def _together(
@@ -96,16 +117,13 @@ def _stream(
 
 
 def solve(
-    model: LanguageModel,
-    plans: Sequence[Plan],
-    asked: float,
-    part: Part,
-    batch_tokens: int,
+    plans: Sequence[Plan], asked: float, dose_of: Callable[[Sequence[Plan]], list[float]]
 ) -> list[Solved]:
     """Return the strength at which each plan has a dose, to within 2 per cent of it.
 
-    A plan that does not come so near, by strength 256 and in 14 rounds, keeps the strength of the
-    nearest dose that was tried, 0 if none is nearer than no change; `reached` is then False.
+    dose_of: returns the dose of each plan. A plan that does not come so near, by strength 256
+    and in 14 rounds, keeps the strength of the nearest dose that was tried, 0 if none is nearer
+    than no change; `reached` is then False.
     """
     low = [(0.0, 0.0) for _ in plans]
     high: list[tuple[float, float] | None] = [None for _ in plans]
@@ -116,7 +134,7 @@ def solve(
         if not open_:
             break
         tried = [at_strength(plans[n], guess[n]) for n in open_]
-        for n, dose in zip(open_, doses(model, tried, part, batch_tokens), strict=True):
+        for n, dose in zip(open_, dose_of(tried), strict=True):
             strength, finite = guess[n], math.isfinite(dose)
             if finite and abs(dose / asked - 1.0) < abs(best[n].dose / asked - 1.0):
                 best[n] = Solved(strength, dose, abs(dose / asked - 1.0) <= CLOSE)

@@ -49,12 +49,22 @@ class TrialsConfig(Frozen):
     )
     doses: tuple[float, ...] = Field(
         (),
-        description="Mean change of the residual stream after the last block, as a share of its"
-        " length, on the target's text; strengths are solved for. Left out: every intervention as"
-        " it is.",
+        description="Doses, as `dose_by` measures them; strengths are solved for. Left out: every"
+        " intervention as it is.",
+    )
+    dose_by: Literal["stream", "kl"] = Field(
+        "stream",
+        description="stream: the mean change of the residual stream after the last block, as a"
+        " share of its length, on the target's text. kl: KL(untouched || under the plan) of"
+        " next-token distributions, in nats per token, on text of `dose_language`.",
+    )
+    dose_language: str | None = Field(
+        None,
+        description="Language of the text of `dose_by: kl`; en if left out. It is one of the set,"
+        " or of `evaluated`.",
     )
     dose_tokens: int = Field(
-        256, ge=1, description="Identification tokens of the target on which doses are measured."
+        256, ge=1, description="Identification tokens on which doses are measured."
     )
     documents: int | None = Field(
         None, ge=4, description="Held-out documents per language, at most; all if left out."
@@ -80,9 +90,12 @@ class TrialsConfig(Frozen):
         for key in ("doses", "evaluated"):
             if again := doubled(getattr(self, key)):
                 raise ValueError(f"{key}: {', '.join(again)} listed more than once")
+        most, what = {"stream": (2, "a share of the stream"), "kl": (20, "nats")}[self.dose_by]
         for dose in self.doses:
-            if not 0 < dose <= 2:
-                raise ValueError(f"doses: {dose:g} is not a share of the stream; legal: 0 to 2")
+            if not 0 < dose <= most:
+                raise ValueError(f"doses: {dose:g} is not {what}; legal: 0 to {most}")
+        if self.dose_language is not None and self.dose_by != "kl":
+            raise ValueError("dose_language: it belongs to `dose_by: kl`")
         for name in self.methods:
             if not is_name(name):
                 raise ValueError(
@@ -97,6 +110,11 @@ class TrialsConfig(Frozen):
                 f" interventions x doses), but they have: {shown}"
             )
         return self
+
+    @property
+    def dose_text(self) -> str | None:
+        """The language on whose text doses are measured; None: each target's own."""
+        return (self.dose_language or "en") if self.dose_by == "kl" else None
 
     def settings(self, method: str) -> int:
         """Return the number of settings among which a method is tuned."""

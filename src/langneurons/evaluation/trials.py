@@ -1,11 +1,11 @@
 """A method on trial: tuned on some documents, tested on others, beside random controls.
 
-For each target language every setting (selection, intervention, dose) is brought to its dose on the
-target's identification text. On the development documents one setting is chosen at each dose, and
-of these the best; on the test documents the chosen ones are read in every language, and how far
-they move next-token distributions (KL divergence) is measured where it is asked for. The random
-controls of the best one are brought to the same dose and read in test documents of the target and
-of one other language each, these in turn.
+For each target language every setting (selection, intervention, dose) is brought to its dose on
+identification text (`langneurons.evaluation.dose`). On the development documents one setting is
+chosen at each dose, and of these the best; on the test documents the chosen ones are read in every
+language, and how far they move next-token distributions (KL divergence) is measured where it is
+asked for. The random controls of the best one are brought to the same dose and read in test
+documents of the target and of one other language each, these in turn.
 
 Documents are split by the hash of their identifiers, so translations fall on the same side.
 Strengths and what was read are kept in the store, so a killed job goes on where it was.
@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ import pandas as pd
 from langneurons.base.errors import InputError, present
 from langneurons.base.words import UNTOUCHED
 from langneurons.data.corpus import Corpus, Part
-from langneurons.evaluation.dose import Solved, doses, solve
+from langneurons.evaluation.dose import MEASURES, Solved, solve
 from langneurons.evaluation.perplexity import by_document, portions_of
 from langneurons.evaluation.run import Run
 from langneurons.interventions.plan import Plan, untouched
@@ -72,6 +73,8 @@ class Protocol:
     choose: str
     seed: int
     kl: bool = False
+    dose_by: str = "stream"
+    dose_language: str | None = None
 
 
 class Texts:
@@ -143,21 +146,31 @@ class Texts:
         return [present(found[plan.digest], "trial: a text was not read") for plan in plans]
 
     def dosed(self, lang: str, plans: Sequence[Plan], asked: float) -> list[Dosed]:
-        """Return plans at the strength of a dose on the language's identification text."""
-        run, corpus = self.run, self.corpora[lang]
-        part = corpus.identification.first(self.protocol.dose_tokens)
-        shared = {"lang": lang, "corpus_hash": corpus.header["corpus_hash"], "dose": asked}
-        shared["tokens"] = self.protocol.dose_tokens
+        """Return plans at the strength of a dose on the identification text of a language.
+
+        That is the target's, or the protocol's `dose_language`.
+        """
+        run, protocol = self.run, self.protocol
+        read = protocol.dose_language or lang
+        corpus = self.corpora[read]
+        part = corpus.identification.first(protocol.dose_tokens)
+        shared = {"lang": read, "corpus_hash": corpus.header["corpus_hash"], "dose": asked}
+        shared["tokens"] = protocol.dose_tokens
+        if protocol.dose_by != "stream":
+            shared["by"] = protocol.dose_by
+        dose_of = partial(
+            MEASURES[protocol.dose_by], run.model, part=part, batch_tokens=run.batch_tokens
+        )
         keys = [run.key | shared | {"of": plan.digest} for plan in plans]
         kept = [run.store.get(key) for key in keys]
         found = [None if one is None else Solved(*one.iloc[0].tolist()) for one in kept]
         waiting = [number for number, one in enumerate(found) if one is None]
         some = [plans[number] for number in waiting]
         if asked == AS_IT_IS:
-            measured = doses(run.model, some, part, run.batch_tokens) if some else []
+            measured = dose_of(some) if some else []
             solved = [Solved(1.0, dose, True) for dose in measured]
         else:
-            solved = solve(run.model, some, asked, part, run.batch_tokens) if some else []
+            solved = solve(some, asked, dose_of) if some else []
         for number, new in zip(waiting, solved, strict=True):
             columns = {"strength": [new.strength], "dose": [new.dose], "reached": [new.reached]}
             run.store.put(keys[number], pd.DataFrame(columns))

@@ -66,8 +66,8 @@ TRIALS = (
     " held-out test documents are read in that language and in the others. Changes are of the"
     " negative log-likelihood per token against the untouched model, on the same documents."
     " Settings were chosen on other documents, from the same number for every method. Random"
-    " controls mirror the selected neurons or directions and are brought to the same dose: the mean"
-    " change of the residual stream after the last block, as a share of its length."
+    " controls mirror the selected neurons or directions and are brought to the same dose, which is"
+    " told below the table of methods on trial."
 )
 
 ANSWERS = (

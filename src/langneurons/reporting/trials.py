@@ -69,6 +69,7 @@ class Trial:
         self.targets: list[str] = list(metadata["languages"])
         self.chosen = pd.DataFrame(metadata["chosen"])
         self.has_kl = bool(metadata["protocol"].get("kl"))
+        self.dose_text: str | None = metadata["protocol"].get("dose_language")
         test = frame[frame["phase"] == "test"]
         self._test = {key: part for key, part in test.groupby(["target", "asked", "evaluated"])}
         control = frame[frame["phase"] == "control"]
@@ -142,6 +143,18 @@ class Trial:
             if own == target and (lang != target) == others:
                 found.setdefault(match, []).append(self._of(part, lang))
         return found
+
+    @property
+    def dose_is(self) -> str:
+        """What a dose is, in words."""
+        if self.dose_text is None:
+            return (
+                "mean change of the residual stream after the last block, as a share of its length"
+            )
+        return (
+            "KL divergence of next-token distributions, untouched model first, nats per token of"
+            f" text in {self.dose_text}"
+        )
 
     def draws_at_dose(self, target: str, match: str) -> int:
         """Return how many draws of a control have the dose that was asked for."""

@@ -45,7 +45,8 @@ def _tried(config: Config, model: str, langset: str, method: str) -> dict[str, A
             "choose": entry.choose,
             "seed": entry.seed,
         }
-        | ({"kl": True} if entry.kl else {}),
+        | ({"kl": True} if entry.kl else {})
+        | ({"dose_by": "kl", "dose_language": entry.dose_text} if entry.dose_text else {}),
         "evaluated": list(entry.evaluated),
         "model": model_settings(config, model),
     }
@@ -68,7 +69,9 @@ def _work(sizes: Sizes, cell: Cell) -> Work:
     # A divergence takes a pass of its own, and the untouched model beside each plan.
     read += targets * test * (langs * chosen * (1 + 2 * entry.kl) + draws)
     if entry.doses:
-        read += targets * entry.dose_tokens * SOLVING * (settings + draws)
+        # The untouched model is read beside the plans of a divergence.
+        beside = 2 if entry.dose_text else 1
+        read += targets * entry.dose_tokens * SOLVING * beside * (settings + draws)
     seconds = sizes.load + sizes.seconds(read, 2, "perplexity")
     return Work(read, seconds, RECORD_BYTES * read / DOCUMENT)
 

@@ -172,8 +172,9 @@ def methods_compared(files: list[str], cell: dict[str, str], labels: Labels, ste
 
 def changes_by_dose(files: list[str], cell: dict[str, str], labels: Labels, stem: str) -> None:
     """Draw the changes of every method on trial on a set at each dose."""
-    panels, confidence = [], labels.results["confidence"]
+    panels, confidence, meaning = [], labels.results["confidence"], ""
     for names, trial in trials_of(files, labels):
+        meaning = trial.dose_is
         rows: list[tuple[float, float, float]] = []
         for whose in (True, False):
             for dose in trial.doses():
@@ -186,9 +187,6 @@ def changes_by_dose(files: list[str], cell: dict[str, str], labels: Labels, stem
                 mean = over_targets(estimates, labels.results["seed"])
                 rows.append((mean.value, *mean.interval(confidence)[:2]))
         panels.append((labels.of("methods", names["method"]), trial.doses(), rows))
-    note = (
-        "Dose: mean change of the residual stream after the last block, as a share of its length."
-        f" Bands: {confidence:.0%} intervals over languages and documents."
-    )
+    note = f"Dose: {meaning}. Bands: {confidence:.0%} intervals over languages and documents."
     title = f"{labels.of('models', cell['model'])}: changes by dose"
     draw_doses(panels, title, stem, note)

@@ -173,8 +173,8 @@ SHORT = (
 )
 NOTES = {
     "trials": "specificity: own change minus the mean of the others'. ratio_of_mean and"
-    " ratio_of_largest: own change over the mean and over the largest of the others'. dose: mean"
-    " change of the residual stream after the last block, as a share of its length.",
+    " ratio_of_largest: own change over the mean and over the largest of the others'."
+    " dose: {dose}.",
     "trial_controls": "own: change of the target under the method; control: mean over draws of"
     " random neurons or directions at the same dose, which draws_at_dose of them reach; left: 1 -"
     " control / own; p: share of the draws, the method among them, that change the target as"
@@ -204,7 +204,9 @@ TITLES = {
 def tabulate_trials(files: list[str], labels: Labels, folder: Path) -> None:
     """Write the tables of the trials."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in NOTES}
+    dose = ""
     for names, trial in trials_of(files, labels):
+        dose = trial.dose_is
         for name, rows in (
             ("trials", target_rows(trial)),
             ("trial_controls", control_rows(trial)),
@@ -221,7 +223,8 @@ def tabulate_trials(files: list[str], labels: Labels, folder: Path) -> None:
             frame = frame.sort_values("specificity", ascending=False, kind="stable")
         elif "p" in frame:
             frame = frame.assign(p_holm=holm(frame["p"].to_numpy()))
-        lines = [f"{SHORT}{' and target languages' if name == 'leaderboard' else ''}.", NOTES[name]]
+        lines = [f"{SHORT}{' and target languages' if name == 'leaderboard' else ''}."]
+        lines.append(NOTES[name].replace("{dose}", dose))
         if "kl" in frame:
             lines.append(KL)
         write_table(labels.shown(frame), folder / name, TITLES[name], lines)
