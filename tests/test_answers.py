@@ -394,6 +394,35 @@ def test_pairs_of_a_language_with_itself_are_the_score_where_there_are_no_others
     assert by_part.loc[("long", "fr"), "line_pass"] == (long["lines"] == "fr").mean()
 
 
+def test_questions_of_some_languages_only_weigh_as_in_the_score():
+    """The second language has a part that the first lacks, as languages of a benchmark do."""
+    generator = np.random.default_rng(1)
+    rows = []
+    for lang, names in (("en", "abcdefgh"), ("fr", "abcdefghijklmnop")):
+        for name, (target, share) in itertools.product(names, ((lang, 0.6), ("none", 0.3))):
+            told = lang if generator.random() < share else "xx"
+            row = {"source": lang, "target": target, "id": name, "part": "", "draw": -1, "cut": 0}
+            row |= {"identified": told, "relevance": 1.0, "lines": told, "latin": 0}
+            rows.append(row | {"degenerate": False, "setting": 0})
+    frame = pd.DataFrame(rows)
+    answers = Answers(frame, {"chosen": [{"target": one} for one in ("en", "fr")], "judge": None})
+    hits = frame["identified"] == frame["source"]
+    after, before = (hits[(frame["target"] == "none") == own] for own in (False, True))
+    each = [answers.parts(target) for target in answers.targets]
+    parts = {kind: pd.concat([one[kind] for one in each]) for kind in each[0]}
+    row = row_of(parts, RESULTS)
+    assert row["score"] == pytest.approx(after.mean())
+    assert row["untouched"] == pytest.approx(before.mean())
+    assert row["difference"] == pytest.approx(row["score"] - row["untouched"])
+    # The middle of the interval, which no bound cuts here, is the score.
+    assert row["low"] + row["high"] == pytest.approx(2 * row["score"])
+    for own, lang in zip(each, answers.targets, strict=True):
+        printed = printed_row(row_of(own, RESULTS), own, False, RESULTS)
+        share = before[frame["source"] == lang].mean()  # of its own questions only
+        assert printed["untouched"] == pytest.approx(2 * share / (share + 1))
+        assert printed["questions"] == printed["answers"] == (8 if lang == "en" else 16)
+
+
 def test_agreement_of_raters_is_by_pair():
     frame = pd.DataFrame(
         {"rating:j:1": [0, 1, 2, 2], "rating:j:2": [0, 1, 2, 1], "rating:k:1": [2, 1, 0, 0]}

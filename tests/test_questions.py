@@ -160,3 +160,15 @@ def test_questions_told_by_their_number_are_parallel(tmp_path):
         check_files(build(config), tmp_path)
     config["answers"]["limit"] = 8
     check_files(build(config), tmp_path)
+
+
+def test_parts_are_parallel_one_by_one(tmp_path):
+    save_tiny_model(tmp_path / "tiny-model")
+    config = asking(tmp_path, pairs="all")  # English lacks a part
+    config["models"] = {"tiny": {"source": {"kind": "local", "path": str(tmp_path / "tiny-model")}}}
+    check_files(build(config), tmp_path)
+    for place, number in (("mono/a/vi", 5), ("cross/en", 5)):  # as many in all as the other
+        words = "".join(f"What is {n}?,1\n" for n in range(number))
+        (tmp_path / f"{place}.csv").write_text(f"prompt,x\n{words}")
+    with pytest.raises(ConfigError, match="part 'mono/a': 9 questions in en, 5 in vi"):
+        check_files(build(config), tmp_path)

@@ -1,5 +1,6 @@
 """Chat templates and questions that a configuration names, looked at before the first job."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,19 +85,25 @@ def check_parallel(config: Config, work: Path) -> Iterator[tuple[str, str]]:
         source = entry.questions.model_dump(mode="json")
         if source.get("id_field") or getattr(entry, "pairs", "all") == "same":
             continue
-        numbers = {}
+        # Of each part those languages that have it.
+        numbers: dict[str, dict[str, int]] = {}
         for lang in question_languages(config, section):
             try:
-                numbers[lang] = len(read_questions(source, lang, entry.limit)[0])
+                rows = read_questions(source, lang, entry.limit)[0]
             except (OSError, ValueError):
-                pass  # told elsewhere
-        if len(set(numbers.values())) > 1:
-            first, *others = numbers
-            other = next(lang for lang in others if numbers[lang] != numbers[first])
+                continue  # told elsewhere
+            for part, number in Counter(row.get("part", "") for row in rows).items():
+                numbers.setdefault(part, {})[lang] = number
+        for part, found in numbers.items():
+            if len(set(found.values())) == 1:
+                continue
+            first, *others = found
+            other = next(lang for lang in others if found[lang] != found[first])
+            where = f"part {part!r}: " if part else ""
             yield (
                 f"{section}.questions",
-                f"{section}.questions: {numbers[first]} questions in {first}, {numbers[other]} in"
-                f" {other}. Question n has to be the same one in every language; give files that"
+                f"{section}.questions: {where}{found[first]} questions in {first}, {found[other]}"
+                f" in {other}. Question n has to be the same one in every language; give files that"
                 " are parallel, set `limit`, or give identifiers (`kind: jsonl`, `id_field`).",
             )
 

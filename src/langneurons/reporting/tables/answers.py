@@ -3,7 +3,8 @@
 Scores are of questions asked in another language than the target's; those asked in the target
 itself stand beside, since the untouched model answers them. Where every language is asked with
 itself alone (`pairs: same`), scores are of these. Units of intervals are questions, each with the
-mean over its sources (and targets).
+mean over its sources (and targets); where questions have unequal numbers of these, each answer
+weighs the same, as in the score.
 """
 
 from math import nan
@@ -17,6 +18,7 @@ from langneurons.base.words import UNTOUCHED
 from langneurons.evaluation.answer_scores import harmonic, kappa, printed_score, score_of
 from langneurons.evaluation.confusion import SHORT
 from langneurons.evaluation.identification import UNDETERMINED
+from langneurons.evaluation.paired import paired_ratio_change
 from langneurons.reporting.labels import Labels
 from langneurons.reporting.records import answer_records, with_names
 from langneurons.reporting.tables.write import write_table
@@ -25,10 +27,10 @@ from langneurons.reporting.uncertainty import (
     aggregate_change,
     holm,
     mean_interval,
-    paired_difference,
 )
 
 SCORES = (0.0, 1.0)
+PLACES = ["target", "source", "id"]  # what tells an answer, of one draw
 MEASURED = ("forced", "relevance", "score", "degenerate", "line_pass", "word_pass")
 KINDS = ("method", "before", "random")
 OF_PARTS = (
@@ -72,16 +74,14 @@ class Answers:
         return frame.assign(counted=itself if self.same else ~itself)
 
 
-def paired(one: pd.DataFrame, other: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a measure of the questions of both frames, (question,) each, in one order.
+def paired(one: pd.DataFrame, other: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Return sums of a measure over answers that both frames hold, and their number, by question.
 
-    A question is (target, source, id) for pairing, and id for the unit.
+    Columns: key, key with `_other`, size. A question is (target, source, id) for pairing, and id
+    for the unit.
     """
-    places = ["target", "source", "id"]
-    both = one.set_index(places)[[key]].join(other.set_index(places)[[key]], rsuffix="_other")
-    both = both.dropna()
-    units = both.groupby("id").mean()
-    return units[key].to_numpy(), units[f"{key}_other"].to_numpy()
+    both = one.set_index(PLACES)[[key]].join(other.set_index(PLACES)[[key]], rsuffix="_other")
+    return both.dropna().assign(size=1.0).groupby("id").sum()
 
 
 def _mean(frame: pd.DataFrame, key: str) -> float:
@@ -89,8 +89,14 @@ def _mean(frame: pd.DataFrame, key: str) -> float:
 
 
 def _interval(frame: pd.DataFrame, key: str, confidence: float) -> dict[str, float]:
-    units = frame.groupby("id")[key].mean().to_numpy()
-    _, low, high = mean_interval(units, confidence, SCORES)
+    """Return the interval of a mean over answers, which are more to some questions than to others.
+
+    t over questions, linearised as of a ratio (Cochran 1977, 6.4).
+    """
+    units = frame.groupby("id")[key].agg(["mean", "size"])
+    mean, share = frame[key].mean(), units["size"] / units["size"].mean()
+    values = (mean + share * (units["mean"] - mean)).to_numpy()
+    _, low, high = mean_interval(values, confidence, SCORES)
     return {"low": float(low), "high": float(high)}
 
 
@@ -99,8 +105,16 @@ def _lead(
 ) -> tuple[float, float, float, float]:
     """Return by how much answers score more than others to the same questions: low, high, p too."""
     if other.empty or own.empty:
-        return (float("nan"),) * 4
-    return paired_difference(*paired(other, own, "score"), confidence, CHANGES)
+        return (nan,) * 4
+    units = paired(other, own, "score")
+    if units.empty:
+        return (nan,) * 4
+    changed = units["score_other"].to_numpy()[:, None]
+    given = (units["score"].to_numpy(), changed, units["size"].to_numpy())
+    change, low, high, p = (
+        float(one[0]) for one in paired_ratio_change(*given, confidence, CHANGES)
+    )
+    return change, low, high, p
 
 
 def row_of(parts: dict[str, pd.DataFrame], results: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +142,8 @@ def printed_row(
     row: dict[str, Any], parts: dict[str, pd.DataFrame], percent: bool, results: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a row whose score is the harmonic mean of aggregates, over all pairs of languages."""
-    own, before = parts["method"], parts["before"]
+    own = parts["method"]
+    before = parts["before"].merge(own[PLACES])  # answers to the same questions only
 
     def sums(frame: pd.DataFrame) -> np.ndarray:
         found = frame.assign(one=1.0).groupby("id")[["forced", "relevance", "one"]].sum()
@@ -148,7 +163,8 @@ def printed_row(
     names = ("difference", "difference_low", "difference_high", "p")
     row |= dict(zip(("score", "low", "high"), found, strict=True))
     row |= dict(zip(names, moved, strict=True))
-    row |= {"untouched": row["score"] - row["difference"], "answers": len(own)}
+    row |= {"untouched": row["score"] - row["difference"]}
+    row |= {"questions": own["id"].nunique(), "answers": len(own)}
     return row | {key: _mean(own, key) for key in ("forced", "relevance", "degenerate")}
 
 
