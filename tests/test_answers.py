@@ -165,6 +165,8 @@ def test_lines_and_words_pass_as_in_the_benchmark(tmp_path):
         f"{hindi}।\nYes, salt.\n{hindi}।",
         "salt water again",
         f"{hindi} water",
+        f"{hindi} waterका घुला है।",  # a part of a word
+        f"{hindi} क्योंकि 'water' और salt-water है।",
     ]
     settings = SETTINGS | {"english_words": str(path)}
     found = score_of(scored(answered(texts), settings, None), "hi")

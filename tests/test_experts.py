@@ -23,6 +23,7 @@ from langneurons.interventions.apply import applied
 from langneurons.interventions.hooks import NoEffect
 from langneurons.interventions.plan import PerRequest, Plan, Write
 from langneurons.models import geometry
+from langneurons.models.encoding import Prompt
 from langneurons.models.experts import Down, own_forward
 from langneurons.models.families import family_for
 from langneurons.models.gguf import check_gguf
@@ -31,7 +32,11 @@ from langneurons.models.load import load_model
 from langneurons.models.prepare import prepare_model
 from langneurons.models.settings import ModelEntry
 from langneurons.models.weights import DownProjections, read_weights, weights_of
+from langneurons.reporting.tables.experts import expert_rows
 from langneurons.scoring.canary import CanaryError, check_model
+from langneurons.scoring.decoding import Decoding
+from langneurons.scoring.engine import Engine
+from langneurons.scoring.generation import generate
 from langneurons.selection.experts import whole_experts
 from langneurons.selection.method import More
 from langneurons.selection.methods import METHODS
@@ -181,14 +186,18 @@ def test_neurons_of_experts_without_a_token_change_nothing(model):
     free = next(e for e in range(E) if not any(e in own for own in routes))
     index = np.arange(free * OWN, (free + 1) * OWN)
     writes = [Write(0, site, "set", index, np.full(OWN, 5.0)) for site in ("act", "product")]
+    every = Write(1, "act", "scale", np.arange(D_MLP), np.full(D_MLP, 2.0))
+    far, near = Plan("far", writes), Plan("near", [every])
     with torch.inference_mode():
         before = model.model(input_ids=IDS[:1, :2]).logits
-        with applied(model, Plan("far", writes)):
-            after = model.model(input_ids=IDS[:1, :2]).logits
-    assert torch.equal(before, after)
-    zero = Plan("zero", [Write(0, "product", "set", index, np.zeros(OWN))])
-    with pytest.raises(NoEffect), applied(model, zero):
-        model.model(input_ids=IDS[:1, :2])
+        with pytest.raises(NoEffect), applied(model, far):
+            assert torch.equal(before, model.model(input_ids=IDS[:1, :2]).logits)
+    asked = [Prompt(tuple(IDS[0, :2].tolist()), 0)]
+    each = PerRequest([near, far], [0, 1])
+    for name, under in (("padded", [near, far]), ("padded", each), ("continuous", each)):
+        prompts = asked * (2 if isinstance(under, PerRequest) else 1)
+        with pytest.raises(NoEffect, match="'far'.*of an expert that no token is routed to"):
+            generate(model, prompts, Decoding(1), 64, under, engine=Engine(name))
 
 
 def test_rows_follow_their_own_plans(model):
@@ -464,6 +473,13 @@ def test_experts_are_those_of_lape_written_by_hand(of_languages):
         assert np.isclose(row.score, entropies[row.layer, row.expert])
         assert row.frequency == frequency[row.lang][row.layer, row.expert]
     assert table.metadata["n_experts"] == E
+
+
+def test_a_selection_without_an_expert_has_a_table_with_columns(of_languages):
+    table = selected(METHODS["experts"](method="experts", rate=0.001), of_languages, {})
+    assert not len(table.frame)
+    rows = expert_rows([({"model": "m"}, table)], {("m", x): of_languages[x] for x in of_languages})
+    assert not len(rows) and list(rows)[:3] == ["model", "lang", "layer"]
 
 
 @pytest.mark.parametrize("match", ["none", "layer", "frequency", "write_norm"])

@@ -10,6 +10,7 @@ dictionaries, a word is a character here.
 """
 
 import re
+import string
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -25,6 +26,7 @@ from langneurons.evaluation.texts import units
 SHORT = 5
 LETTERS = 4
 BETWEEN = ","
+_BARE = str.maketrans("\u2014", " ", string.punctuation + "\u060c")  # as the benchmark's code
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]{2,}")
 
 
@@ -55,11 +57,13 @@ def english_words(path: str) -> frozenset[str]:
 def foreign_words(text: str, english: str | None = None) -> int:
     """Return the number of words in Latin letters in a text's lines.
 
-    english: a file of words, which are then the only ones that count.
+    english: a file of words, which are then the only ones that count, each as a whole word between
+    spaces: no part of a word in which two scripts stand.
     """
-    found = [word for line in lines_of(text) for word in _LATIN.findall(line)]
+    kept = lines_of(text)
     if english is None:
-        return len(found)
+        return sum(len(_LATIN.findall(line)) for line in kept)
+    found = (word for line in kept for word in units(line.translate(_BARE), cased=True))
     return sum(word in english_words(english) for word in found)
 
 

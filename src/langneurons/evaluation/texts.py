@@ -26,9 +26,12 @@ _UNSPACED = character_class(UNSPACED - SYLLABIC)
 _UNIT = re.compile(rf"[{_UNSPACED}]|[^\s\u0f0b{_UNSPACED}]+")
 
 
-def units(text: str) -> list[str]:
-    """Return words, or characters or syllables where the script does not space words."""
-    return _UNIT.findall(text.lower())
+def units(text: str, cased: bool = False) -> list[str]:
+    """Return words, or characters or syllables where the script does not space words.
+
+    cased: with their capitals, else in lower case.
+    """
+    return _UNIT.findall(text if cased else text.lower())
 
 
 def distinct(sequence: Sequence[Hashable], n: int) -> float:

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from langneurons.interventions.hooks import (
+    Called,
     Forward,
     Hooked,
     HookedWrite,
@@ -169,7 +170,14 @@ class Branched(Hooked):
             if values.requires_grad:
                 values = values.clone()
             size = len(values) // self.layout.counts[layer]
+            called = self._called(layer, site)
             measured: dict[int, dict] = {}
+
+            def within(begin: int) -> Called | None:
+                if called is None:
+                    return None
+                return lambda index: called(index)[begin : begin + size]
+
             for number, operation in operations:
                 if operation.tokens == "generated" and self.layout is self._prompt:
                     continue
@@ -180,7 +188,7 @@ class Branched(Hooked):
                     measured[number] = self._measured(list(dict.fromkeys(factors)), own)
                 if number in self.changed:
                     operation(own, self._forward, measured[number])
-                elif operation.watched(own, self._forward, measured[number]):
+                elif operation.watched(own, self._forward, measured[number], within(begin)):
                     self.changed.add(number)
             return values
 
@@ -267,4 +275,4 @@ class Branched(Hooked):
             fired |= self._rows.fired
             changed |= self._rows.changed
         for number, plan in enumerate(self.plans):
-            check_effect(plan, fired, number in changed or not strict)
+            check_effect(plan, fired, number in changed or not strict, bool(self._experts))

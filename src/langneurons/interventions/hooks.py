@@ -20,6 +20,10 @@ from langneurons.interventions.operations import AFFINE, OPERATIONS
 from langneurons.interventions.plan import SCOPES, Plan, Write
 from langneurons.models.sites import MlpSites
 
+# Whether each token of the pass calls the experts of neurons (neuron,), bool (tokens, neuron).
+Called = Callable[[torch.Tensor], torch.Tensor]
+UNROUTED = ", or of an expert that no token is routed to"
+
 
 class NoEffect(RuntimeError):
     """An intervention that did not fire, or that changed nothing."""
@@ -72,6 +76,7 @@ class Hooked:
         self, sites: MlpSites, plans: Sequence[Plan], operations: Mapping[tuple[int, str], list]
     ):
         self.plans, self.operations = list(plans), operations
+        self._experts: Sequence[Any] = sites.experts
         self.fired: dict[tuple[int, str], int] = {}
         self.changed: set[int] = set()
         self.active, self.begun = True, False
@@ -141,7 +146,8 @@ class Hooked:
     def check(self, strict: bool = True) -> None:
         """Refuse plans that did not fire in a layer or, if `strict`, changed nothing."""
         for number, plan in enumerate(self.plans):
-            check_effect(plan, self.fired, number in self.changed or not strict)
+            changed = number in self.changed or not strict
+            check_effect(plan, self.fired, changed, bool(self._experts))
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -154,6 +160,7 @@ class Hooked:
 
     def _hook(self, layer: int, site: str, operations: list) -> Callable:
         factors = list(dict.fromkeys(one for each in operations for one in each.factors))
+        called = self._called(layer, site)
 
         def apply(values: torch.Tensor) -> torch.Tensor:
             if not self.active:
@@ -163,10 +170,17 @@ class Hooked:
                 values = values.clone()
             given = self._measured(factors, values)
             for operation in operations:
-                self._run(operation, values, given)
+                self._run(operation, values, given, called)
             return values
 
         return apply
+
+    def _called(self, layer: int, site: str) -> Called | None:
+        """Return what tells the tokens that neurons of experts are called for, None without.
+
+        What is written into a neuron of an expert that is not called has no effect.
+        """
+        return self._experts[layer].called if self._experts and site != "residual" else None
 
     def _measured(self, factors: list[Factor], values: torch.Tensor) -> dict:
         """Return each factor of the rows, (batch,), before anything is written."""
@@ -176,7 +190,9 @@ class Hooked:
         batch = values.detach().reshape(*valid.shape, -1)
         return {factor: factor(batch, valid) for factor in factors}
 
-    def _run(self, operation: Any, values: torch.Tensor, factors: dict) -> None:
+    def _run(
+        self, operation: Any, values: torch.Tensor, factors: dict, called: Called | None
+    ) -> None:
         raise NotImplementedError
 
 
@@ -191,10 +207,16 @@ class OnePlan(Hooked):
             operations.setdefault((write.layer, write.site), []).append(HookedWrite(write, device))
         super().__init__(sites, [plan], operations)
 
-    def _run(self, operation: "HookedWrite", values: torch.Tensor, factors: dict) -> None:
+    def _run(
+        self,
+        operation: "HookedWrite",
+        values: torch.Tensor,
+        factors: dict,
+        called: Called | None,
+    ) -> None:
         if self.changed:
             operation(values, self._forward, factors)
-        elif operation.watched(values, self._forward, factors):
+        elif operation.watched(values, self._forward, factors, called):
             self.changed.add(0)
 
 
@@ -224,9 +246,15 @@ class PlanPerRow(Hooked):
         """Return for each row the first plan that writes the same into prompts."""
         return [self._alike[int(number)] for number in numbers]
 
-    def _run(self, operation: "_RowOperation", values: torch.Tensor, factors: dict) -> None:
+    def _run(
+        self,
+        operation: "_RowOperation",
+        values: torch.Tensor,
+        factors: dict,
+        called: Called | None,
+    ) -> None:
         forward = announced(self._forward)
-        changed = operation(values, forward, factors)
+        changed = operation(values, forward, factors, called if self._waiting else None)
         if self._waiting:
             numbers = forward.by_row[changed.cpu()].tolist()
             self.changed.update(numbers)
@@ -309,11 +337,20 @@ class HookedWrite:
             new = torch.where(chosen, new, values.index_select(-1, self.index))
         values.index_copy_(-1, self.index, new)
 
-    def watched(self, values: torch.Tensor, forward: Forward | None, factors: dict) -> bool:
-        """Write in place; tell whether that changed a value."""
+    def watched(
+        self,
+        values: torch.Tensor,
+        forward: Forward | None,
+        factors: dict,
+        called: Called | None = None,
+    ) -> bool:
+        """Write in place; tell whether that changed a value that is read."""
         before = values.index_select(-1, self.index)
         self(values, forward, factors)
-        return not torch.equal(before, values.index_select(-1, self.index))
+        changed = before != values.index_select(-1, self.index)
+        if called is not None:
+            changed &= called(self.index).reshape(changed.shape)
+        return bool(changed.any())
 
 
 class _RowOperation:
@@ -363,7 +400,13 @@ class _RowOperation:
             torch.from_numpy(array).to(device) for array in (scope, source, other, units)
         )
 
-    def __call__(self, values: torch.Tensor, forward: Forward, factors: dict) -> torch.Tensor:
+    def __call__(
+        self,
+        values: torch.Tensor,
+        forward: Forward,
+        factors: dict,
+        called: Called | None = None,
+    ) -> torch.Tensor:
         """Write in place; return which rows changed at a token that is no padding, (batch,)."""
         which = self.which[forward.by_row.to(values.device)]
         valid = forward.unpadded.to(values.device)
@@ -391,11 +434,19 @@ class _RowOperation:
             chosen = (scope == 0) | ((scope == 1) & prompt) | ((scope == 2) & ~prompt)
             new = torch.where(chosen[..., None], new, old)
         values.index_copy_(-1, self.index, new.reshape(*values.shape[:-1], -1))
-        return ((new != old).any(dim=-1) & valid).any(dim=1)
+        changed = new != old
+        if called is not None:
+            changed &= called(self.index).reshape(changed.shape)
+        return (changed.any(dim=-1) & valid).any(dim=1)
 
 
-def check_effect(plan: Plan, fired: Mapping[tuple[int, str], int], changed: bool) -> None:
-    """Refuse a plan with writes that did not fire in a layer, or changed nothing."""
+def check_effect(
+    plan: Plan, fired: Mapping[tuple[int, str], int], changed: bool, experts: bool = False
+) -> None:
+    """Refuse a plan with writes that did not fire in a layer, or changed nothing.
+
+    experts: whether the neurons are of experts.
+    """
     places = {(write.layer, write.site) for write in plan.writes}
     silent = sorted({layer for layer, _ in places - set(fired)})
     if silent:
@@ -406,5 +457,6 @@ def check_effect(plan: Plan, fired: Mapping[tuple[int, str], int], changed: bool
     if places and not changed:
         raise NoEffect(
             f"intervention {plan.name!r}: {plan.neurons} neurons were written, and every value"
-            " was already there; the result would equal the untouched model's."
+            f" was already there{UNROUTED if experts else ''}; the result would equal the untouched"
+            " model's."
         )

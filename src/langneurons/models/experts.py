@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from langneurons.base.errors import present
+
 
 @dataclass(frozen=True)
 class Routed:
@@ -124,6 +126,7 @@ class Readable(nn.Module):
     down_proj: nn.Parameter
     act_fn: nn.Module
     down: nn.Module
+    _index: torch.Tensor | None = None  # experts of each token, while a pass goes through the layer
 
     @property
     def n_experts(self) -> int:
@@ -144,8 +147,18 @@ class Readable(nn.Module):
         gate, up = routed.linear(hidden_states[routed.token], self.gate_up_proj).chunk(2, -1)
         if not _watched(self.act_fn, self.down):
             return routed.combined(self.act_fn(gate.contiguous()) * up, self.down_proj)
-        act = routed.gathered(self.act_fn(routed.spread(gate, number)), number)
-        return self.down(routed.spread(act * up, number), routed)
+        self._index = top_k_index
+        try:
+            act = routed.gathered(self.act_fn(routed.spread(gate, number)), number)
+            return self.down(routed.spread(act * up, number), routed)
+        finally:
+            self._index = None
+
+    def called(self, neurons: torch.Tensor) -> torch.Tensor:
+        """Return whether each token is routed to the experts of neurons, (tokens, neurons)."""
+        index = present(self._index, "no pass goes through the layer")
+        hit = index.new_zeros(len(index), self.n_experts, dtype=torch.bool).scatter_(1, index, True)
+        return hit[:, neurons // self.down_proj.shape[2]]
 
 
 def _watched(*modules: nn.Module) -> bool:

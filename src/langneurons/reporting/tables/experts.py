@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PLACE = ["layer", "expert"]
 METHOD = "experts"
+COLUMNS = ("lang", *PLACE, "tokens", "frequency", "weight", "entropy", "specific_to")
 
 
 def experts_of(table: "NeuronTable") -> pd.DataFrame:
@@ -32,11 +33,12 @@ def expert_rows(
     measured: statistics by model and language.
     """
     rows: list[dict[str, Any]] = []
-    for names, table in tables:
+    named: Mapping[str, str] = {}
+    for named, table in tables:
         own = experts_of(table)
         sums = {
             lang: [
-                getattr(measured[names["model"], lang], f"expert_{what}")()
+                getattr(measured[named["model"], lang], f"expert_{what}")()
                 for what in ("tokens", "frequency", "weight")
             ]
             for lang in table.languages
@@ -45,11 +47,12 @@ def expert_rows(
             owners = [lang for lang in table.languages if lang in set(group["lang"])]
             for lang in table.languages:
                 tokens, frequency, weight = (one[layer, expert] for one in sums[lang])
-                row: dict[str, Any] = {**names, "lang": lang, "layer": layer, "expert": expert}
+                row: dict[str, Any] = {**named, "lang": lang, "layer": layer, "expert": expert}
                 row |= {"tokens": int(tokens), "frequency": float(frequency)}
                 row |= {"weight": float(weight), "entropy": float(group["score"].iloc[0])}
                 rows.append(row | {"specific_to": ", ".join(owners)})
-    return pd.DataFrame(rows)
+    # Without an expert the table still has its columns.
+    return pd.DataFrame(rows, columns=[*named, *COLUMNS])
 
 
 def tabulate_experts(
