@@ -11,7 +11,7 @@ from test_workflow import save_tiny_model
 from langneurons.base.errors import ConfigError, InputError
 from langneurons.base.io import read_parquet
 from langneurons.config import build
-from langneurons.data.questions import read_questions
+from langneurons.data.questions import prepare_questions, read_questions
 from langneurons.jobs.files import check_files
 
 PARTS = {"kind": "csv", "path": "{part}/{lang}.csv", "question_field": "prompt"}
@@ -26,6 +26,14 @@ def test_a_line_is_a_question_and_its_number_the_identifier(tmp_path):
     assert list(origin["files"]) == [str(tmp_path / "en.txt")]
     assert [row["id"] for row in read_questions(source, "fr")[0]] == ["1", "2"]
     assert len(read_questions(source, "en", 1)[0]) == 1
+
+
+def test_questions_that_stand_twice_are_counted(tmp_path, caplog):
+    (tmp_path / "en.txt").write_text("Why?\nWho?\nWhy?\n")
+    source = {"kind": "text", "path": str(tmp_path / "{lang}.txt")}
+    prepare_questions(source, "en", None, tmp_path / "en.jsonl", tmp_path / "en.json")
+    assert json.loads((tmp_path / "en.json").read_text())["doubled"] == 1
+    assert "en: 1 questions are asked again" in caplog.text
 
 
 def laid(folder, files):
@@ -130,6 +138,10 @@ def test_files_of_parts_are_looked_at_before_a_job(tmp_path):
     config = asking(tmp_path)
     config["models"] = {"tiny": {"source": {"kind": "local", "path": str(tmp_path / "tiny-model")}}}
     check_files(build(config), tmp_path)
+    (tmp_path / "cross/vi.csv").write_text("prompt\nWhy?\n")
+    config["answers"]["development"] = 0.6
+    with pytest.raises(ConfigError, match="leaves the part 'cross' without a test question"):
+        check_files(build(config), tmp_path)
     config["answers"]["questions"]["parts"] = ["mono/a", "crosss"]
     with pytest.raises(ConfigError, match="crosss/en.csv.*no such file.*no folder.*'cross'"):
         check_files(build(config), tmp_path)

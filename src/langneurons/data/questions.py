@@ -92,15 +92,19 @@ def prepare_questions(
 ) -> None:
     """Write the first questions of a language as JSONL: id, question, lang.
 
-    about: a JSON file for where the questions come from and how many they are.
+    about: a JSON file for where the questions come from, how many they are, and how many of these
+    (`doubled`) have the text of an earlier one.
     """
     rows, origin = read_questions(source, lang, limit)
     if not rows:
         raise InputError(f"questions of {lang}: none.")
     write_jsonl(path, [row | {"lang": lang} for row in rows])
+    doubled = len(rows) - len({row["question"] for row in rows})
     if about is not None:
-        write_json(about, {"source": origin, "rows": len(rows)})
+        write_json(about, {"source": origin, "rows": len(rows), "doubled": doubled})
     log.info("%s: %d questions", lang, len(rows))
+    if doubled:
+        log.warning("%s: %d questions are asked again under another identifier", lang, doubled)
 
 
 def plain_prompt(row: Mapping[str, Any], template: str) -> str:

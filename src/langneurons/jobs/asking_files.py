@@ -8,7 +8,7 @@ from typing import Any
 from langneurons.base.paths import user_path
 from langneurons.config.config import Config
 from langneurons.data.questions import files_of, read_questions
-from langneurons.evaluation.answer_settings import PHASES, side
+from langneurons.evaluation.answer_settings import PHASES, TEST, side
 from langneurons.evaluation.confusion import LETTERS, english_words
 from langneurons.jobs.stages.generation import ASKING, question_languages
 from langneurons.models import geometry, templates
@@ -151,12 +151,16 @@ def check_sides(config: Config, work: Path) -> Iterator[tuple[str, str]]:
     if entry is None or all(one.tuning == "paper" for one in config.protocols.values()):
         return
     source = entry.questions.model_dump(mode="json")
+    tested: dict[str, bool] = {}  # by part: whether any of its questions tests
     for lang in question_languages(config, "answers"):
         try:
             rows, _ = read_questions(source, lang, entry.limit)
         except (OSError, ValueError):
             continue  # told elsewhere
         names = [row["id"] for row in rows]
+        for row in rows:
+            part, tests = row.get("part", ""), side(row["id"], entry.development, entry.seed)
+            tested[part] = tested.get(part, False) or tests == TEST
         if not names:
             continue  # told elsewhere
         found = [side(name, entry.development, entry.seed) for name in names]
@@ -169,6 +173,13 @@ def check_sides(config: Config, work: Path) -> Iterator[tuple[str, str]]:
                 " sides need some. Give more questions (`limit`), or change development or seed.",
             )
             return
+    for part in (part for part, tests in tested.items() if not tests):
+        yield (
+            "answers.development",
+            f"answers.development: {entry.development:g} of the questions with answers.seed"
+            f" {entry.seed} leaves the part {part!r} without a test question, so no table would"
+            " show it. Leave the part out, give it more questions, or change development or seed.",
+        )
 
 
 def asking_files(config: Config) -> Iterator[tuple]:
