@@ -482,6 +482,16 @@ def test_a_selection_without_an_expert_has_a_table_with_columns(of_languages):
     assert not len(rows) and list(rows)[:3] == ["model", "lang", "layer"]
 
 
+def test_a_control_that_cannot_be_drawn_counts_experts(of_languages):
+    asked = {"method": "experts", "rate": 1.0, "filter_level": 0.01, "assign_level": 0.01}
+    like = selected(METHODS["experts"](**asked), of_languages, {})
+    for match, where in (("none", "the model"), ("layer", "layer 0")):
+        said = rf"{where}: \d+ experts of aa to mirror, but only 0 are not selected themselves"
+        control = METHODS["random"](method="random", like="own", match=match)
+        with pytest.raises(ValueError, match=said):
+            selected(control, of_languages, {"own": like})
+
+
 @pytest.mark.parametrize("match", ["none", "layer", "frequency", "write_norm"])
 def test_the_control_of_experts_is_whole_experts(of_languages, match):
     asked = {"method": "experts", "rate": 0.2, "filter_level": 0.5, "assign_level": 0.6}

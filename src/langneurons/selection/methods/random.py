@@ -120,7 +120,7 @@ class Random(SelectionBase):
                     chosen = self._mirror(one.shape, near, like, lang, generator)
                 else:
                     shape, own = (one.shape[0], one.n_experts), one.shape[1] // one.n_experts
-                    drawn_experts = self._mirror(shape, near, experts, lang, generator)
+                    drawn_experts = self._mirror(shape, near, experts, lang, generator, "experts")
                     chosen = (drawn_experts[:, None] * own + np.arange(own)).ravel()
             else:
                 size, rate = int(np.prod(one.shape)), present(self.rate, NEEDED)
@@ -154,22 +154,20 @@ class Random(SelectionBase):
         like: "NeuronTable",
         lang: str,
         generator: np.random.Generator,
+        units: str = "neurons",
     ) -> np.ndarray:
         n_layers, d_mlp = shape
         taken = np.zeros((n_layers, d_mlp), dtype=bool)
         taken[like.frame["layer"], like.frame["neuron"]] = True
         wanted = like.indices(lang)
         if self.match == "none":
-            free = np.flatnonzero(~taken.ravel())
-            return generator.choice(free, sum(map(len, wanted)), replace=False)
+            free, number = np.flatnonzero(~taken.ravel()), sum(map(len, wanted))
+            _check_free("the model", number, len(free), units, lang)
+            return generator.choice(free, number, replace=False)
         chosen = []
         for layer, neurons in enumerate(wanted):
             free = np.flatnonzero(~taken[layer])
-            if len(neurons) > len(free):
-                raise ValueError(
-                    f"layer {layer}: {len(neurons)} neurons of {lang} to mirror, but only"
-                    f" {len(free)} are not selected themselves; lower the rate of the selection."
-                )
+            _check_free(f"layer {layer}", len(neurons), len(free), units, lang)
             if traits is None:
                 drawn = generator.choice(free, len(neurons), replace=False)
             else:
@@ -195,3 +193,12 @@ class Random(SelectionBase):
             drawn.append(free[place])
             free, values = np.delete(free, place), np.delete(values, place, axis=1)
         return drawn
+
+
+def _check_free(where: str, number: int, free: int, units: str, lang: str) -> None:
+    """Refuse a draw of more neurons or experts than are left."""
+    if number > free:
+        raise ValueError(
+            f"{where}: {number} {units} of {lang} to mirror, but only {free} are not selected"
+            " themselves; lower the rate of the selection."
+        )
