@@ -143,6 +143,22 @@ def test_masks_of_another_width_and_gguf_files_are_refused_before_any_job(done, 
         check_files(build(config), done[0])
 
 
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"mlp_only_layers": [1]}, "with mlp_only_layers: .1.: some of its layers"),
+        ({"model_type": "mixtral"}, "'mixtral' .*is a mixture of experts"),
+        ({"model_type": "lama"}, "'lama' has no family here; known: .*Nearest: llama"),
+    ],
+)
+def test_models_that_cannot_be_read_are_refused_before_any_job(done, changes, said, tmp_path):
+    given = json.loads((done[0] / "tiny-model/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(given | changes))
+    source = {"kind": "local", "path": str(tmp_path)}
+    with pytest.raises(ConfigError, match=f"models.tiny.source.path: .*{said}"):
+        check_files(build(configured(models={"tiny": {"source": source}})), done[0])
+
+
 def test_experts_of_a_dense_model_are_refused_before_any_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_tiny_model(tmp_path / "tiny-model")

@@ -12,7 +12,8 @@ from langneurons.config.config import Config
 from langneurons.evaluation.definition import load_task
 from langneurons.models import geometry
 from langneurons.models.families import NO_GGUF, NO_NF4
-from langneurons.models.needs import has_experts, layer_errors, module_errors, no_training
+from langneurons.models.needs import has_experts, layer_errors, module_errors, no_training, unread
+from langneurons.models.settings import LocalSource
 
 SIZES = "config/plan.yaml"
 PROMPT = 2  # tokens of the shortest prompt: what begins a text, and one more
@@ -101,7 +102,7 @@ def trained_neurons(config: Config, model: str) -> Iterator[str]:
 
 
 def check_experts(config: Config, work: Path) -> Iterator[tuple[str, str]]:
-    """Yield what is asked of a mixture of experts and cannot be, and experts of dense models."""
+    """Yield models that cannot be read, and what is asked of experts, or of a model without."""
     table = known_sizes().get("models", {})
     for model, entry in config.models.items():
         source, key = entry.source, f"models.{model}"
@@ -109,6 +110,11 @@ def check_experts(config: Config, work: Path) -> Iterator[tuple[str, str]]:
             path = user_path(source.path)
             if path.is_file() and geometry.gguf_experts(path):
                 yield f"{key}.source.path", f"{key}.source.path: {NO_GGUF.format(model=key)}"
+        if isinstance(source, LocalSource):
+            reason = unread(user_path(source.path))
+            if reason is not None:
+                yield f"{key}.source.path", f"{key}.source.path: {source.path!r}: {reason}"
+                continue
         folders = geometry.folders(model, source, work)
         there = next((one for one in folders if (one / "config.json").is_file()), None)
         size = geometry.read(model, source, table, work)

@@ -1,11 +1,19 @@
 """What a configuration needs of a model: layers, and linear layers by name."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 from langneurons.base.errors import ConfigError, nearest
 from langneurons.models import geometry
-from langneurons.models.families import FAMILIES, NO_TRAINING, family_of, unknown_modules
+from langneurons.models.families import (
+    FAMILIES,
+    NO_TRAINING,
+    family_for,
+    family_of,
+    unknown_modules,
+)
 
 # Linear layers of a dense MLP, which a mixture of experts does not have.
 OF_MLP = ("gate_proj", "up_proj", "down_proj")
@@ -44,6 +52,22 @@ def has_experts(folder: Path) -> bool:
     """Return whether the model in a folder is a mixture of experts that is supported."""
     family = family_of(folder)
     return family in FAMILIES and FAMILIES[family].experts is not None
+
+
+def unread(folder: Path) -> str | None:
+    """Return why the neurons of the model in a folder cannot be read, None if they can."""
+    family, settings = family_of(folder), None
+    if family is None:
+        return None
+    if has_experts(folder):
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        keys = {"num_experts": 1, "decoder_sparse_step": 1, "mlp_only_layers": None}
+        settings = SimpleNamespace(**{key: found.get(key, usual) for key, usual in keys.items()})
+    try:
+        family_for(family, settings)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def no_training(model: str) -> str:
