@@ -193,9 +193,9 @@ def wrong_branch(_model, patch):
 def twice(_model, patch):
     run = OnePlan._run
 
-    def again(self, operation, values, factors):
-        run(self, operation, values, factors)
-        run(self, operation, values, factors)
+    def again(self, *given):
+        run(self, *given)
+        run(self, *given)
 
     patch.setattr(OnePlan, "_run", again)
 
@@ -203,9 +203,9 @@ def twice(_model, patch):
 def twice_by_row(_model, patch):
     run = PlanPerRow._run
 
-    def again(self, operation, values, factors):
-        run(self, operation, values, factors)
-        run(self, operation, values, factors)
+    def again(self, *given):
+        run(self, *given)
+        run(self, *given)
 
     patch.setattr(PlanPerRow, "_run", again)
 
