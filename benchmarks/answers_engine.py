@@ -33,7 +33,7 @@ HEADER = ["engine", "tokens per s", "ratio", "range", "equal", "near-ties", "lar
 
 
 def questions(number: int) -> list[str]:
-    """Return so many open questions of each language, and half as many with a paragraph."""
+    """Return `number` open questions of each language, and half that number with a paragraph."""
     from langneurons.base.io import read_jsonl
     from langneurons.data.mini_data import mini_file
 

@@ -6,6 +6,7 @@ import json
 import math
 import types
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -380,7 +381,6 @@ def test_four_bit_weights_are_refused(folder, prepared):
 
 
 def test_training_of_experts_is_refused_and_of_attention_is_not():
-    pytest.importorskip("peft")
     chosen = {"up": [np.array([1])] * 2}
     for attach in (
         lambda: neuron_weights.attach(tiny_model("qwen3_moe"), chosen),
@@ -400,7 +400,6 @@ def test_exports_that_name_modules_are_refused(model, to, tmp_path):
 
 
 def test_a_gguf_file_of_experts_is_refused(tmp_path):
-    gguf = pytest.importorskip("gguf")
     path = tmp_path / "moe.gguf"
     writer = gguf.GGUFWriter(path, "qwen3moe")
     writer.add_expert_count(8)

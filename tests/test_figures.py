@@ -9,11 +9,11 @@ from matplotlib.text import Text
 from langneurons.reporting.figures import canvas
 from langneurons.reporting.figures.canvas import (
     Sheet,
-    _ink,
     change_norm,
     colour_map,
     count_ticks,
     described_scale,
+    ink_on,
     luminance,
     short_number,
 )
@@ -312,7 +312,7 @@ def test_a_logarithmic_scale_says_that_it_is_one():
 def test_numbers_on_colours_have_a_contrast_of_at_least_4_5(name):
     cmap, norm = colour_map(name), Normalize(0, 1)
     for value in np.linspace(0, 1, 1001):
-        ink = {"black": 0.0, "white": 1.0}[_ink(cmap, norm, value)]
+        ink = {"black": 0.0, "white": 1.0}[ink_on(cmap, norm, value)]
         ground = luminance(cmap(norm(value)))
         light, dark = max(ink, ground) + 0.05, min(ink, ground) + 0.05
         assert light / dark >= 4.5, (value, ground)

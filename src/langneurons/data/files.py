@@ -157,7 +157,7 @@ def text_rows(paths: Mapping[str, str]) -> Iterator[Row]:
 
 
 def table_rows(path: str | Path) -> Iterator[Row]:
-    """Yield the rows of a CSV file, whose first line names the columns."""
+    """Yield the rows of a CSV file. Its first line names the columns."""
     reader = csv.reader((f"{text}\n" for _, text in lines(path)), strict=True)
     columns: list[str] = []
     while True:

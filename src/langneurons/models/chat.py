@@ -44,7 +44,7 @@ class Chat:
     many tokens the model reads at most.
 
     Raises:
-        ValueError: There is no template; or it does not take a system prompt, or an option.
+        ValueError: There is no template, or it ignores the system prompt or an option.
     """
 
     def __init__(

@@ -54,9 +54,9 @@ LENS = (
     " goes through the final norm once, and the head with the model's logit scale or cap; the last"
     " layer is the model's own next-token distribution. Curves are probabilities on the tokens of a"
     " language, averaged over prompts. A token is a language's if that language holds nearly all of"
-    " its relative frequencies in the corpora of the set; tokens that languages share belong to"
-    " nobody, so the curves are lower bounds (the table of the lens's tokens says how much of each"
-    " language's held-out text its own tokens cover).{% if paper == 'Gurgurov et al. 2025' %} The"
+    " its relative frequencies in the corpora of the set. Tokens that languages share are left out,"
+    " so the curves are lower bounds. The table of the lens's tokens shows which share of each"
+    " language's held-out text its own tokens cover.{% if paper == 'Gurgurov et al. 2025' %} The"
     " paper identifies the language of single tokens with fastText, norms the last layer twice and"
     " leaves out the logit scale.{% endif %}"
 )

@@ -75,7 +75,7 @@ def packable(model: LanguageModel) -> None:
 def continuous(
     model: LanguageModel, asked: Asked, under: Under, progress: Progress | None = None
 ) -> list[list[Answer]]:
-    """Return the answers, in a list of one; `under` is no list of plans.
+    """Return one list, which holds the answers; `under` is one plan, or plans per request.
 
     Out of memory halves the budget of tokens; answers that are complete are kept.
     """
@@ -258,9 +258,9 @@ def _alike(under: Under) -> bool:
 
 
 def _spare(config: Any) -> int:
-    """Return how many pages stay unused at most: memory goes to each kind of attention in sectors.
+    """Return how many pages stay unused at most.
 
-    A sector holds pages for all layers of a kind, so many that sectors of all kinds are equal.
+    Each kind of attention gets memory in sectors of one size, which hold whole pages of its layers.
     """
     kinds = list(Counter(getattr(config, "layer_types", None) or ("full",)).values())
     return SPARE + len(kinds) * -(-lcm(*kinds) // sum(kinds))

@@ -291,7 +291,7 @@ def luminance(colour: Sequence[float]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _ink(cmap: Colormap, norm: Normalize, value: float) -> str:
+def ink_on(cmap: Colormap, norm: Normalize, value: float) -> str:
     """Return black or white, whichever stands out more: at least 4.58:1 on any colour."""
     light = luminance(cmap(norm(value)))
     return "black" if (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) else "white"
@@ -338,7 +338,7 @@ def draw_cells(
             ha="center",
             va="center",
             fontsize=7,
-            color="black" if bad else _ink(cmap, norm, float(values[row, column])),
+            color="black" if bad else ink_on(cmap, norm, float(values[row, column])),
             **face,
         )
 

@@ -15,6 +15,7 @@ from langneurons.reporting.figures.canvas import (
     change_norm,
     colour_map,
     described_scale,
+    ink_on,
     name_of,
     rows_and_columns,
 )
@@ -57,8 +58,9 @@ def draw_experts(
             panel = values[number]
             axis.imshow(panel, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
             places = own[own["lang"] == lang][PLACE].to_numpy(np.int64)
+            inks = [ink_on(cmap, norm, float(panel[layer, expert])) for layer, expert in places]
             axis.scatter(
-                places[:, 1], places[:, 0], s=9, facecolors="none", edgecolors="black", lw=0.6
+                places[:, 1], places[:, 0], s=9, facecolors="none", edgecolors=inks, lw=0.8
             )
             for layer, expert in places:
                 said = f"{panel[layer, expert]:+.3g}".replace("-", "\N{MINUS SIGN}")
